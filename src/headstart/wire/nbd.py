@@ -1,0 +1,306 @@
+"""An NBD client over libnbd (the distribution's Python bindings).
+
+Reading keeps many requests in flight into buffers that are used again and again: a fresh buffer for
+each request costs more than the request. Numbers of the protocol: NBD proto.md, "Metadata querying".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import queue
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import nbd
+
+from headstart import errors, extents
+from headstart.extents import Extent
+from headstart.reading import PIECE_SIZE, Piece
+from headstart.units import GIB
+
+ALLOCATION = "base:allocation"
+#: ``base:allocation``, bit 1: reads as zeroes.
+STATE_ZERO = 2
+#: ``qemu:dirty-bitmap:NAME``, bit 0.
+STATE_DIRTY = 1
+#: A block status request covers less than 4 GiB (32 bit length); one GiB keeps replies small.
+STATUS_LENGTH = GIB
+#: Buffers, and so requests in flight.
+DEPTH = 12
+#: Holes are asked for only in extents at least this long: for a few blocks a look costs as much as a read.
+WORTH_A_LOOK = 4 * PIECE_SIZE
+#: No reply for this long means that the server hangs.
+SILENCE_SECONDS = 60.0
+#: Trim and zero requests in flight; their length is a multiple of any block size.
+CONTROL_DEPTH = 64
+CONTROL_LENGTH = 2 * GIB
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """Where a server offers a disk."""
+
+    socket: Path
+    name: str
+
+    @property
+    def uri(self) -> str:
+        return f"nbd+unix:///{self.name}?socket={self.socket}"
+
+
+class Client:
+    """A connection to one export; a ``Reader`` (see headstart.reading). One thread at a time."""
+
+    def __init__(
+        self,
+        export: Export,
+        contexts: Sequence[str] = (ALLOCATION,),
+        failure: type[errors.HeadstartError] = errors.Unreachable,
+    ) -> None:
+        """Raises ``Unreachable`` when the export cannot be opened or lacks a context; every later
+        failure raises ``failure``: what it means is known to whoever made the export."""
+        self._export = export
+        self._failure = failure
+        self._handle = nbd.NBD()
+        self._handle.set_export_name(export.name)
+        # Our buffers are overwritten by every reply: no need to clear them before each request.
+        self._handle.set_pread_initialize(False)
+        for context in contexts:
+            self._handle.add_meta_context(context)
+        try:
+            self._handle.connect_unix(str(export.socket))
+            missing = [context for context in contexts if not self._handle.can_meta_context(context)]
+        except nbd.Error as error:
+            self.close()
+            raise errors.Unreachable(f"The NBD export {export.uri} cannot be opened: {error}") from error
+        if missing:
+            self.close()
+            raise errors.Unreachable(f"The NBD export {export.uri} does not offer {', '.join(missing)}.")
+        self._has_allocation = ALLOCATION in contexts
+        self._buffers: queue.Queue[_Buffer] = queue.Queue()
+        self._made = 0
+        self._size: int = self._handle.get_size()
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    def status(self, context: str, within: Iterable[Extent]) -> Iterator[tuple[Extent, int]]:
+        """``(extent, state)`` for all of ``within``, ascending, neighbours not joined."""
+        for wide in within:
+            position = wide.start
+            while position < wide.end:
+                length = min(STATUS_LENGTH, wide.end - position)
+                for extent, state in self._ask_status(context, position, length):
+                    yield extent, state
+                    position = extent.end
+
+    def _ask_status(self, context: str, start: int, length: int) -> list[tuple[Extent, int]]:
+        found: list[tuple[Extent, int]] = []
+
+        def receive(name: str, offset: int, entries: list[int], error: Any) -> int:
+            position = offset
+            if name == context:
+                for run, state in zip(entries[::2], entries[1::2], strict=True):
+                    # The last entry may reach beyond what was asked for.
+                    if position < start + length:
+                        found.append((Extent(position, min(run, start + length - position)), state))
+                    position += run
+            return 0
+
+        self._guarded(lambda: self._handle.block_status(length, start, receive), "block status")
+        if not found:
+            raise errors.Unreachable(f"The NBD export {self._export.uri} gave no block status.")
+        return found
+
+    def dirty(self, context: str) -> list[Extent]:
+        """The extents whose lowest bit is set in a ``qemu:dirty-bitmap`` context."""
+        return [extent for extent, state in self._whole(context) if state & STATE_DIRTY]
+
+    def allocated(self) -> list[Extent]:
+        """The extents that may hold something else than zeroes."""
+        return [extent for extent, state in self._whole(ALLOCATION) if not state & STATE_ZERO]
+
+    def _whole(self, context: str) -> Iterator[tuple[Extent, int]]:
+        return self.status(context, [Extent(0, self._size)] if self._size else [])
+
+    def read(self, wanted: Iterable[Extent]) -> Iterator[Piece]:
+        flying: list[_Buffer] = []
+        todo = self._requests(wanted)
+        try:
+            for request in todo:
+                if request.zero:
+                    yield Piece(request.extent, None)
+                    continue
+                yield from self._landed(flying)
+                buffer = self._buffer(flying)
+                while buffer is None:
+                    yield from self._landed(flying, wait=True)
+                    buffer = self._buffer(flying)
+                self._launch(buffer, request.extent)
+                flying.append(buffer)
+            while flying:
+                yield from self._landed(flying, wait=True)
+        finally:
+            self._drain(flying)
+
+    def _requests(self, wanted: Iterable[Extent]) -> Iterator[_Request]:
+        for extent in wanted:
+            if not self._has_allocation or extent.length < WORTH_A_LOOK:
+                yield from (_Request(piece) for piece in extents.split(extent, PIECE_SIZE))
+                continue
+            for part, state in _whole_pieces(self.status(ALLOCATION, [extent]), extent):
+                zero = bool(state & STATE_ZERO)
+                yield from (_Request(piece, zero=zero) for piece in extents.split(part, PIECE_SIZE))
+
+    def _buffer(self, flying: list[_Buffer]) -> _Buffer | None:
+        """A free buffer; None if all fly and one has to land first. Waits for consumers otherwise."""
+        with contextlib.suppress(queue.Empty):
+            return self._buffers.get_nowait()
+        if self._made < DEPTH:
+            self._made += 1
+            return _Buffer()
+        return None if flying else self._buffers.get()
+
+    def _launch(self, buffer: _Buffer, extent: Extent) -> None:
+        buffer.extent = extent
+        window = buffer.window(extent.length)
+        buffer.cookie = self._guarded(lambda: self._handle.aio_pread(window, extent.start), "read")
+
+    def _landed(self, flying: list[_Buffer], wait: bool = False) -> Iterator[Piece]:
+        """Pieces of the requests that are answered; with ``wait`` at least one, if any flies."""
+        if not flying:
+            return
+        # While there are buffers left to fill, take only what has arrived already.
+        self._poll(SILENCE_SECONDS if wait else 0.0)
+        for buffer in flying.copy():
+            if self._completed(buffer):
+                flying.remove(buffer)
+                yield Piece(
+                    buffer.extent,
+                    buffer.view[: buffer.extent.length],
+                    functools.partial(self._buffers.put, buffer),
+                )
+
+    def _poll(self, seconds: float) -> None:
+        if self._guarded(lambda: self._handle.poll(int(seconds * 1000)), "read") == 0 and seconds:
+            raise self._failure(f"The NBD export {self._export.uri} has not answered for {seconds:.0f} s.")
+
+    def _completed(self, buffer: _Buffer) -> bool:
+        what = f"read at {buffer.extent.start}"
+        return bool(self._guarded(lambda: self._handle.aio_command_completed(buffer.cookie), what))
+
+    def _drain(self, flying: list[_Buffer]) -> None:
+        """After a consumer stopped early: no reply may land in a buffer that is used again."""
+        with contextlib.suppress(errors.HeadstartError):
+            while flying:
+                self._poll(SILENCE_SECONDS)
+                for buffer in flying.copy():
+                    if self._completed(buffer):
+                        flying.remove(buffer)
+                        self._buffers.put(buffer)
+
+    def trim(self, ranges: Iterable[Extent]) -> None:
+        self._control(ranges, self._handle.aio_trim)
+
+    def zero(self, ranges: Iterable[Extent]) -> None:
+        self._control(ranges, self._handle.aio_zero)
+
+    def write(self, start: int, data: bytes) -> None:
+        self._guarded(lambda: self._handle.pwrite(data, start), "write")
+
+    def flush(self) -> None:
+        self._guarded(self._handle.flush, "flush")
+
+    def _control(self, ranges: Iterable[Extent], request: Any) -> None:
+        flying: list[int] = []
+        for extent in ranges:
+            for part in extents.split(extent, CONTROL_LENGTH):
+                flying.append(self._guarded(lambda part=part: request(part.length, part.start), "trim"))
+                while len(flying) >= CONTROL_DEPTH:
+                    flying = self._control_landed(flying)
+        while flying:
+            flying = self._control_landed(flying)
+
+    def _control_landed(self, flying: list[int]) -> list[int]:
+        self._poll(SILENCE_SECONDS)
+        return [
+            cookie
+            for cookie in flying
+            if not self._guarded(lambda cookie=cookie: self._handle.aio_command_completed(cookie), "trim")
+        ]
+
+    def _guarded(self, call: Any, what: str) -> Any:
+        try:
+            return call()
+        except nbd.Error as error:
+            raise self._failure(f"NBD {what} failed on {self._export.uri}: {error.string}") from error
+
+    def close(self) -> None:
+        with contextlib.suppress(nbd.Error):
+            self._handle.shutdown()
+        self._handle.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    extent: Extent
+    zero: bool = False
+
+
+class _Buffer:
+    """Memory for one request. libnbd keeps a view on it while the request is under way."""
+
+    __slots__ = ("_windows", "cookie", "extent", "memory", "view")
+
+    def __init__(self) -> None:
+        self.memory = bytearray(PIECE_SIZE)
+        self.view = memoryview(self.memory)
+        self._windows: dict[int, Any] = {}
+        self.extent = Extent(0, 1)
+        self.cookie = 0
+
+    def window(self, length: int) -> Any:
+        """A libnbd buffer over the first ``length`` bytes, made once for each length."""
+        if length not in self._windows:
+            if len(self._windows) > 32:
+                self._windows.clear()
+            self._windows[length] = nbd.Buffer.from_buffer(self.view[:length])
+        return self._windows[length]
+
+
+def _whole_pieces(states: Iterable[tuple[Extent, int]], wide: Extent) -> Iterator[tuple[Extent, int]]:
+    """Join equal neighbours, and let only zero runs of whole pieces count as zeroes.
+
+    The cut keeps every piece at a multiple of the block size::
+
+        pieces  |-------|-------|-------|-------|
+        zeroes       [.....................)
+        told    |  data |     zero      |  data |
+    """
+    position = wide.start
+    for extent, state in states:
+        if not state & STATE_ZERO:
+            continue
+        start = -(-extent.start // PIECE_SIZE) * PIECE_SIZE
+        end = extent.end if extent.end == wide.end else extent.end // PIECE_SIZE * PIECE_SIZE
+        if start >= end:
+            continue
+        if start > position:
+            yield Extent(position, start - position), 0
+        yield Extent(start, end - start), STATE_ZERO
+        position = end
+    if position < wide.end:
+        yield Extent(position, wide.end - position), 0
