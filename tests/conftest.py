@@ -1,0 +1,46 @@
+"""Fixtures that several tests use. Whatever boots a VM gets the mark ``vm`` by its fixtures."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.kit import disks
+from tests.kit.vm import Vm
+
+VM_FIXTURES = {"vm", "module_vm", "new_vm"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if VM_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.vm)
+
+
+@pytest.fixture
+def new_vm() -> Iterator[Callable[..., Vm]]:
+    """Makes VMs (arguments as ``Vm``), each started and answering, and ended with the test."""
+    with contextlib.ExitStack() as stack:
+
+        def make(vm_disks: Sequence[disks.Disk], **options: Any) -> Vm:
+            return stack.enter_context(Vm(vm_disks, **options))
+
+        yield make
+
+
+@pytest.fixture
+def vm(tmp_path: Path) -> Iterator[Vm]:
+    """A VM of its own for one test, with the disks ``system`` and ``data`` of ``disks.two_disks``."""
+    with Vm(disks.two_disks(tmp_path)) as machine:
+        yield machine
+
+
+@pytest.fixture(scope="module")
+def module_vm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vm]:
+    """A VM as ``vm`` that the tests of a module share: a test leaves it running, and without leftovers."""
+    with Vm(disks.two_disks(tmp_path_factory.mktemp("module_vm"))) as machine:
+        yield machine

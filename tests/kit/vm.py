@@ -1,0 +1,281 @@
+"""Real QEMU machines that run the test guest."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tests.kit import control, disks, guest
+from tests.kit import qmp as qmp_client
+
+#: TCG: a stock guest may hang on the KVM of a nested machine. Override with HEADSTART_TEST_ACCEL=kvm.
+ACCELERATOR = os.environ.get("HEADSTART_TEST_ACCEL", "tcg")
+
+BOOT_TIMEOUT = 90.0
+EXIT_TIMEOUT = 30.0
+
+KERNEL_COMMAND_LINE = (
+    "console=ttyS0 quiet mitigations=off no_timer_check tsc=reliable random.trust_cpu=on cryptomgr.notests "
+    "raid=noautodetect"
+)
+
+
+class Vm:
+    """A VM with the test guest; as a context manager it is running and answering inside the ``with``.
+
+    ``qmp_socket`` and ``qga_socket`` are for the product, nobody else is connected to them; the tests have a
+    monitor of their own behind ``qmp()``. QEMU is killed when the thread that started it ends, in any way.
+    """
+
+    def __init__(
+        self,
+        vm_disks: Sequence[disks.Disk],
+        *,
+        memory_mib: int = 256,
+        cpus: int = 1,
+        machine: str = "pc",
+        extra: Sequence[str] = (),
+    ) -> None:
+        self.disks = tuple(vm_disks)
+        self.extra = tuple(extra)
+        self.boot_id = ""
+        self._size = (memory_mib, cpus, machine)
+        # The path of a unix socket has at most 107 bytes: pytest's folders are too deep.
+        self._folder = Path(tempfile.mkdtemp(prefix="headstart-vm-", dir="/tmp"))
+        self.qmp_socket = self._folder / "qmp"
+        self.qga_socket = self._folder / "qga"
+        self._test_qmp_socket = self._folder / "test-qmp"
+        self._control_socket = self._folder / "control"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._qmp: qmp_client.Qmp | None = None
+        self._control: control.Control | None = None
+
+    def __enter__(self) -> Vm:
+        try:
+            self.start()
+            self.wait_ready()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- what tests talk to
+
+    @property
+    def guest(self) -> control.Control:
+        """Calls into the guest."""
+        assert self._control is not None, "the VM is not running"
+        return self._control
+
+    def qmp(self, command: str, **arguments: Any) -> Any:
+        """A command on the tests' own monitor."""
+        assert self._qmp is not None, "the VM is not running"
+        return self._qmp.execute(command, **arguments)
+
+    def wait_event(self, name: str, **data: Any) -> dict[str, Any]:
+        """The first event of this name with these data since the start, or the next one to come."""
+        assert self._qmp is not None, "the VM is not running"
+        return self._qmp.wait_event(name, **data)
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """All events of this name that QEMU has sent so far."""
+        assert self._qmp is not None, "the VM is not running"
+        return self._qmp.drain(name)
+
+    def disk(self, name: str) -> disks.Disk:
+        return next(disk for disk in self.disks if disk.name == name)
+
+    def device(self, name: str) -> str:
+        """The guest's device, such as ``/dev/vda``, of the disk of this name."""
+        return self.guest.device(self.disk(name).serial_number)
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "the VM is not running"
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """QEMU's process is there (the guest may be stopped)."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def log(self) -> str:
+        """What QEMU and the guest's kernel said."""
+        return "".join(
+            (self._folder / name).read_text(errors="replace")
+            for name in ("qemu.log", "console.log")
+            if (self._folder / name).exists()
+        )
+
+    # -- its life
+
+    def start(self) -> None:
+        """Start QEMU, in a new process. The guest has not booted when this returns."""
+        assert not self.running, "the VM is running already"
+        self._disconnect()
+        for name in ("qmp", "qga", "test-qmp", "control"):
+            (self._folder / name).unlink(missing_ok=True)
+        with (self._folder / "qemu.log").open("wb") as log:
+            command = ["setpriv", "--pdeathsig", "KILL", *self._command()]
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self._qmp = self._connect()
+        self._control = control.Control(self._control_socket)
+
+    def wait_ready(self, timeout: float = BOOT_TIMEOUT) -> None:
+        """Wait until the guest's control program answers, after a start or a reset."""
+        try:
+            self.boot_id = self.guest.wait_ready(timeout, not_boot=self.boot_id)
+        except control.NoAnswer as error:
+            raise RuntimeError(f"the guest does not answer; it said:\n{self.log[-4000:]}") from error
+
+    def reset(self) -> None:
+        """The reset button. The same QEMU process goes on; the guest has booted again when this returns."""
+        self.qmp("system_reset")
+        self.wait_ready()
+
+    def power_off(self) -> None:
+        """The guest shuts down in good order, and QEMU ends."""
+        with contextlib.suppress(control.NoAnswer):  # it has no time left to answer
+            self.guest.run("umount -a -r; sync; poweroff -f", timeout=10)
+        self._wait_exit()
+
+    def quit(self) -> None:
+        """End QEMU by its monitor: in good order for QEMU, a power cut for the guest."""
+        self.qmp("quit")
+        self._wait_exit()
+
+    def terminate(self) -> None:
+        """SIGTERM to QEMU."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        self._wait_exit()
+
+    def kill(self) -> None:
+        """SIGKILL to QEMU."""
+        if self._process is not None:
+            self._process.kill()
+            self._wait_exit()
+
+    def restart(self) -> None:
+        """A new QEMU process on the same disks; an old one that still runs is ended by ``quit``."""
+        if self.running:
+            self.quit()
+        self.start()
+        self.wait_ready()
+
+    def close(self) -> None:
+        self.kill()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    # -- how
+
+    def _command(self) -> list[str]:
+        image = guest.build()
+        memory, cpus, machine = self._size
+        return [
+            *("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none"),
+            *(
+                "-machine",
+                f"{machine},accel={ACCELERATOR}",
+                "-cpu",
+                "max",
+                "-smp",
+                str(cpus),
+                "-m",
+                str(memory),
+            ),
+            *("-kernel", str(image.kernel), "-initrd", str(image.initrd), "-append", KERNEL_COMMAND_LINE),
+            *("-qmp", f"unix:{self.qmp_socket},server=on,wait=off"),
+            *("-qmp", f"unix:{self._test_qmp_socket},server=on,wait=off"),
+            *(
+                "-chardev",
+                f"file,id=console,path={self._folder / 'console.log'}",
+                "-serial",
+                "chardev:console",
+            ),
+            *("-device", "virtio-serial-pci,id=serial"),
+            *self._port("control", self._control_socket, "org.headstart.test.0"),
+            *self._port("qga", self.qga_socket, "org.qemu.guest_agent.0"),
+            *(word for disk in self.disks for word in _disk_arguments(disk)),
+            *self.extra,
+        ]
+
+    @staticmethod
+    def _port(name: str, path: Path, port: str) -> list[str]:
+        return [
+            *("-chardev", f"socket,id=char-{name},path={path},server=on,wait=off"),
+            *("-device", f"virtserialport,id=port-{name},chardev=char-{name},name={port}"),
+        ]
+
+    def _connect(self) -> qmp_client.Qmp:
+        deadline = time.monotonic() + EXIT_TIMEOUT
+        while True:
+            try:
+                return qmp_client.Qmp(self._test_qmp_socket)
+            except (FileNotFoundError, ConnectionError):
+                if not self.running or time.monotonic() > deadline:
+                    raise RuntimeError(f"QEMU did not start:\n{self.log}") from None
+                time.sleep(0.01)
+
+    def _wait_exit(self) -> None:
+        assert self._process is not None
+        try:
+            self._process.wait(EXIT_TIMEOUT)
+        finally:
+            self._disconnect()
+
+    def _disconnect(self) -> None:
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        if self._qmp is not None:
+            self._qmp.close()
+            self._qmp = None
+
+
+def _disk_arguments(disk: disks.Disk) -> Iterator[str]:
+    if disk.blockdev:
+        yield from _blockdev(disk)
+    else:
+        yield "-drive"
+        read_only = "on" if disk.read_only else "off"
+        yield (
+            f"if=none,id={disk.name},file={disk.path},format={disk.format},discard=unmap,readonly={read_only}"
+        )
+    iothread = ""
+    if disk.iothread:
+        yield from ("-object", f"iothread,id=thread-{disk.name}")
+        iothread = f",iothread=thread-{disk.name}"
+    common = f"id={disk.device_id},drive={disk.name},serial={disk.serial_number}"
+    if disk.interface == "virtio-blk":
+        yield from ("-device", f"virtio-blk-pci,{common}{iothread}")
+    else:
+        yield from ("-device", f"virtio-scsi-pci,id=bus-{disk.name}{iothread}")
+        yield from ("-device", f"scsi-hd,bus=bus-{disk.name}.0,{common}")
+
+
+def _blockdev(disk: disks.Disk) -> Iterator[str]:
+    file = f"file-{disk.name}"
+    common = {"read-only": disk.read_only, "discard": "unmap"}
+    nodes = [
+        {"driver": "file", "filename": str(disk.path), "node-name": file, **common},
+        {"driver": disk.format, "file": file, "node-name": disk.name, **common},
+    ]
+    for node in nodes:
+        yield from ("-blockdev", json.dumps(node))
