@@ -241,9 +241,9 @@ class Client:
             raise self._failure(f"NBD {what} failed on {self._export.uri}: {error.string}") from error
 
     def close(self) -> None:
+        """Ends the connection; libnbd frees the handle with the object."""
         with contextlib.suppress(nbd.Error):
             self._handle.shutdown()
-        self._handle.close()
 
     def __enter__(self) -> Client:
         return self

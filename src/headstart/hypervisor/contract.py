@@ -1,0 +1,222 @@
+"""What Headstart needs of a hypervisor, and what it may assume.
+
+Two contracts: ``Bitmaps`` (where changes are recorded) and ``Machine`` (disks, reading, points in
+time). A driver implements both; ``memory`` has QEMU's semantics without QEMU.
+
+::
+
+    bitmap       .....recording...........|  frozen (disabled)     a write is marked when it completes
+    transact     [start NEW, stop OLD]       all or nothing, over all disks, at one point of the I/O
+    take         starts NEW, then the point in time stands, then returns; OLD goes on recording
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Protocol
+
+from headstart.blocks import Blocks
+from headstart.extents import Extent
+from headstart.reading import Reader
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """One layer of a disk's backing chain. The active layer changes all the time: its ``size`` and
+    ``modified_ns`` are None."""
+
+    path: str
+    driver: str
+    device: int = 0
+    inode: int = 0
+    size: int | None = None
+    modified_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """A virtual disk as the guest sees it. ``name`` is stable and unique within the VM."""
+
+    name: str
+    size: int
+    format: str
+    interface: str = ""
+    serial: str = ""
+    layers: tuple[ImageFile, ...] = ()
+    #: Bitmaps survive a clean end of the VM.
+    persistent: bool = False
+    #: Why the running disk cannot be read from outside; empty if it can.
+    unreadable: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A drive that is not backed up, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    disks: tuple[Disk, ...]
+    left_out: tuple[LeftOut, ...] = ()
+    #: How the VM was started: what a restore needs besides disks.
+    definition: str = ""
+    #: Files to keep with a backup, by kind (``uefi-variables``).
+    files: tuple[tuple[str, Path], ...] = ()
+
+    def disk(self, name: str) -> Disk | None:
+        return next((disk for disk in self.disks if disk.name == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Bitmap:
+    """A dirty bitmap on a disk. ``believed`` is false when it is inconsistent, has another
+    granularity, or stands below the node that the guest writes to."""
+
+    name: str
+    recording: bool
+    believed: bool = True
+    persistent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Create a bitmap that records from now on."""
+
+    disk: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Freeze a bitmap: it keeps its bits and records no longer."""
+
+    disk: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    disk: str
+    name: str
+
+
+Action = Start | Stop | Remove
+
+
+class Bitmaps(Protocol):
+    """Where a VM's changes are recorded."""
+
+    def bitmaps(self) -> Mapping[str, tuple[Bitmap, ...]]:
+        """All bitmaps of each disk, also those of others."""
+        ...
+
+    def transact(self, actions: Sequence[Action]) -> None:
+        """All or nothing, at one point of every disk's I/O."""
+        ...
+
+    def changed(self, names: Mapping[str, Sequence[str]]) -> dict[str, Blocks]:
+        """The union of the named bitmaps of each disk, frozen or recording, as of some moment after
+        the call. The live disks are not touched. Raises ``Busy`` while a migration runs."""
+        ...
+
+
+class LiveReader(Reader, Protocol):
+    """A running disk. What is read may be torn or old a moment later: only blocks that no bitmap
+    reports afterwards count."""
+
+    def allocated(self) -> list[Extent]:
+        """What may hold something else than zeroes."""
+        ...
+
+
+class Protects(Enum):
+    #: Everything reads as of the point in time, until ``keep`` narrows it.
+    ALL = "all"
+    #: Only what the request wanted (and what the ended bitmaps had recorded) reads.
+    WANTED = "wanted"
+
+
+@dataclass(frozen=True, slots=True)
+class PointRequest:
+    """A point in time over all disks at once.
+
+    ``starts`` record from before the point; ``ends`` have recorded everything up to it (a driver
+    may or may not freeze them). ``wanted`` is what the caller knows to need so far: a driver that
+    protects ``WANTED`` adds to it what the bitmaps in ``ends`` record until the point.
+    """
+
+    starts: tuple[Start, ...]
+    ends: tuple[Stop, ...]
+    wanted: Mapping[str, Blocks]
+    freeze: bool = True
+    #: Bytes of local disk that copies of overwritten blocks may take, by disk.
+    reserve: Mapping[str, int] = field(default_factory=dict)
+
+
+class PointInTime(Protocol):
+    """A point in time of all disks, while it stands. A context manager: leaving it releases it."""
+
+    protects: Protects
+    #: ``filesystem`` if the guest's file systems were frozen, else ``crash``.
+    consistency: str
+    freeze_seconds: float
+    pause_seconds: float
+    #: What the user should know: why nothing was frozen, say.
+    notes: list[str]
+
+    def reader(self, disk: str) -> Reader:
+        """Reads as of the point. Fails for what is not (any longer) protected."""
+        ...
+
+    def protected(self, disk: str) -> Blocks | None:
+        """With ``WANTED``: exactly the blocks that can be read. None: all."""
+        ...
+
+    def keep(self, disk: str, wanted: Blocks) -> None:
+        """From now on protect only these: the guest's writes elsewhere cost nothing any longer."""
+        ...
+
+    def uri(self, disk: str) -> str:
+        """Where others can read the point over NBD; empty if the driver offers no export."""
+        ...
+
+    def check(self) -> None:
+        """Raises ``PointLost`` unless everything that was read up to now was as of the point."""
+        ...
+
+    def release(self) -> float:
+        """Take the point in time away. Returns the window: seconds from freeze until now."""
+        ...
+
+    def __enter__(self) -> PointInTime: ...
+
+    def __exit__(self, *details: object) -> None: ...
+
+
+class Machine(Bitmaps, Protocol):
+    """A connection to one running VM."""
+
+    def inventory(self) -> Inventory: ...
+
+    def live(self, disks: Sequence[str]) -> AbstractContextManager[Mapping[str, LiveReader]]:
+        """Readers of the running disks, without those that are ``unreadable``."""
+        ...
+
+    def take(self, request: PointRequest) -> PointInTime:
+        """Raises ``Busy`` when somebody else works on a disk, ``NoSpace`` without the reserve; then
+        nothing has been changed but that ``starts`` may exist."""
+        ...
+
+    def recover(self) -> tuple[str, ...]:
+        """Put right what a dead run of this installation left behind (exports, jobs, nodes, a
+        stopped VM, a frozen guest; not its recording bitmaps), and say what was done."""
+        ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,75 @@
+"""Our end of the guard process (see guard_process)."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from headstart import errors
+from headstart.hypervisor import guard_process
+
+#: The guard answers at once; if not, it is not there, and nothing is stopped or frozen.
+ANSWER_SECONDS = 5.0
+
+
+class Guard:
+    """Stands by while we stop or freeze a VM. A context manager."""
+
+    def __init__(self, qmp: int, qga: int | None = None) -> None:
+        """``qmp`` and ``qga`` are connected sockets, which the guard inherits."""
+        self._control, theirs = socket.socketpair()
+        self._control.settimeout(ANSWER_SECONDS)
+        inherited = [theirs.fileno(), qmp] + ([qga] if qga is not None else [])
+        program = str(Path(guard_process.__file__))
+        arguments = [str(theirs.fileno()), str(qmp), str(-1 if qga is None else qga)]
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", program, *arguments],
+            pass_fds=inherited,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        theirs.close()
+
+    @contextlib.contextmanager
+    def pausing(self) -> Iterator[None]:
+        with self._armed(b"P"):
+            yield
+
+    @contextlib.contextmanager
+    def freezing(self) -> Iterator[None]:
+        with self._armed(b"F"):
+            yield
+
+    @contextlib.contextmanager
+    def _armed(self, order: bytes) -> Iterator[None]:
+        self._tell(order)
+        yield
+        # Not in a finally: if we leave by an error, the guard is the one to act.
+        self._tell(order.lower())
+
+    def _tell(self, order: bytes) -> None:
+        try:
+            self._control.sendall(order)
+            answer = self._control.recv(1)
+        except OSError as error:
+            raise errors.PointLost(f"The guard process does not answer: {error}") from error
+        if answer != order:
+            raise errors.PointLost("The guard process is gone: nothing may be stopped without it.")
+
+    def close(self) -> None:
+        self._control.close()
+        try:
+            self._process.wait(guard_process.ANSWER_SECONDS * 2)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def __enter__(self) -> Guard:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self.close()

@@ -1,0 +1,91 @@
+"""The guard: a process of its own that continues a VM and thaws a guest if we cannot.
+
+Runs as ``python -I -S guard_process.py CONTROL QMP QGA`` with inherited descriptors (QGA may be -1);
+standard library only, so that it is up in milliseconds. One byte on CONTROL is one order, answered by
+the same byte:
+
+====  ===============================================================
+ P p   the VM is about to be stopped by us / has been continued
+ F f   the guest is about to be frozen by us / has been thawed
+====  ===============================================================
+
+It acts when the other end closes (we died, by whatever signal) or when a state lasts too long (we
+hang). It writes on the very connections that we used: they stay open with us gone, and a monitor
+would not greet a second client.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import time
+
+#: DESIGN: a pause that we make is at most 50 ms, even if we hang.
+PAUSE_SECONDS = 0.045
+FREEZE_SECONDS = 10.0
+#: How long to go on reading, so that QEMU does not drop an order that nobody waits for.
+ANSWER_SECONDS = 5.0
+
+CONTINUE = b'{"execute": "cont", "id": "headstart-guard"}\n'
+THAW = b'\xff{"execute": "guest-fsfreeze-thaw"}\n'
+
+
+def main(control: int, qmp: int, qga: int) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    deadlines = {b"P": 0.0, b"F": 0.0}
+    limits = {b"P": PAUSE_SECONDS, b"F": FREEZE_SECONDS}
+    actions = {b"P": (qmp, CONTINUE), b"F": (qga, THAW)}
+    while True:
+        waiting = [deadline for deadline in deadlines.values() if deadline]
+        timeout = max(0.0, min(waiting) - time.monotonic()) if waiting else None
+        if select.select([control], [], [], timeout)[0]:
+            order = os.read(control, 1)
+            if not order:
+                break
+            state = order.upper()
+            deadlines[state] = time.monotonic() + limits[state] if order == state else 0.0
+            os.write(control, order)
+        for state, deadline in deadlines.items():
+            if deadline and time.monotonic() >= deadline:
+                deadlines[state] = 0.0
+                send(*actions[state])
+    alive = [state for state, deadline in deadlines.items() if deadline]
+    for state in alive:
+        send(*actions[state])
+    linger([actions[state][0] for state in alive])
+
+
+def send(descriptor: int, message: bytes) -> None:
+    """All of it, also where the descriptor does not block; a VM that is gone needs nothing."""
+    end = time.monotonic() + ANSWER_SECONDS
+    while message and descriptor >= 0 and time.monotonic() < end:
+        try:
+            message = message[os.write(descriptor, message) :]
+        except BlockingIOError:
+            select.select([], [descriptor], [], 0.1)
+        except OSError:
+            return
+
+
+def linger(descriptors: list[int]) -> None:
+    """Read answers until QEMU has had time to act; closing at once would drop queued orders."""
+    end = time.monotonic() + ANSWER_SECONDS
+    seen = {descriptor: b"" for descriptor in descriptors if descriptor >= 0}
+    while seen and time.monotonic() < end:
+        for descriptor in select.select(list(seen), [], [], end - time.monotonic())[0]:
+            try:
+                data = os.read(descriptor, 65536)
+            except BlockingIOError:
+                continue
+            except OSError:
+                data = b""
+            seen[descriptor] += data
+            if not data or b"headstart-guard" in seen[descriptor] or b'{"return": ' in seen[descriptor]:
+                del seen[descriptor]
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:4]))

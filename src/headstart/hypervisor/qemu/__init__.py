@@ -1,0 +1,1 @@
+"""The driver for plain QEMU, over a QMP monitor."""

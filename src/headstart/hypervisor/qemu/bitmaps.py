@@ -1,0 +1,122 @@
+"""Dirty bitmaps of QEMU: all of them at one moment, or read without touching a live node.
+
+A bitmap is read through a view: a node without data, of the disk's size, into whose bitmap the ones
+to be read are merged. So a recording bitmap can be read, no client ever opens a node that the guest
+uses, and the view lives for milliseconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from headstart import blocks, errors
+from headstart.blocks import Blocks
+from headstart.hypervisor import names
+from headstart.hypervisor.contract import Action, Bitmap, Remove, Start, Stop
+from headstart.hypervisor.qemu.exports import Exports
+from headstart.hypervisor.qemu.inventory import Attachment, Look
+from headstart.wire import nbd
+from headstart.wire.qmp import CommandFailed, Qmp
+
+VIEW_BITMAP = "view"
+#: States of ``query-migrate`` in which nothing moves (QEMU's qapi/migration.json, MigrationStatus).
+STILL = frozenset({"none", "cancelled", "completed", "failed", "colo", ""})
+
+
+class QemuBitmaps:
+    """``headstart.hypervisor.contract.Bitmaps`` on one look at the VM after the other."""
+
+    def __init__(self, qmp: Qmp, installation: str, exports: Exports, block_size: int) -> None:
+        self._qmp = qmp
+        self._installation = installation
+        self._exports = exports
+        self._block_size = block_size
+
+    def list(self, seen: Look) -> dict[str, tuple[Bitmap, ...]]:
+        return {each.disk.name: tuple(self._of(seen, each)) for each in seen.attachments}
+
+    def _of(self, seen: Look, attachment: Attachment) -> Iterator[Bitmap]:
+        for node in seen.graph.chain(attachment.root):
+            # Bitmaps without a name are at work inside a job or a filter.
+            for found in (bitmap for bitmap in node.bitmaps if "name" in bitmap):
+                yield Bitmap(
+                    name=found["name"],
+                    recording=found["recording"],
+                    believed=node.name == attachment.tracked
+                    and not found.get("inconsistent", False)
+                    and found["granularity"] == self._block_size,
+                    persistent=found["persistent"],
+                )
+
+    def transact(self, seen: Look, actions: Sequence[Action]) -> None:
+        if actions:
+            self._qmp.execute("transaction", actions=[self.action(seen, action) for action in actions])
+
+    def action(self, seen: Look, action: Action) -> dict[str, Any]:
+        """One action of QEMU's ``transaction`` command."""
+        attachment = seen.attachment(action.disk)
+        data: dict[str, Any] = {"node": attachment.tracked, "name": action.name}
+        match action:
+            case Start():
+                kind = "block-dirty-bitmap-add"
+                data |= {"granularity": self._block_size, "persistent": attachment.disk.persistent}
+            case Stop():
+                kind = "block-dirty-bitmap-disable"
+            case Remove():
+                kind = "block-dirty-bitmap-remove"
+                data["node"] = self._bearer(seen, attachment, action.name)
+        return {"type": kind, "data": data}
+
+    @staticmethod
+    def _bearer(seen: Look, attachment: Attachment, name: str) -> str:
+        """The topmost node that carries the bitmap: it may have sunk below somebody's overlay."""
+        for node in seen.graph.chain(attachment.root):
+            if any(found.get("name") == name for found in node.bitmaps):
+                return node.name
+        return attachment.tracked
+
+    def changed(self, seen: Look, tracks: Mapping[str, Sequence[str]]) -> dict[str, Blocks]:
+        self.refuse_migration()
+        wanted = {disk: bitmaps for disk, bitmaps in tracks.items() if bitmaps}
+        found = {disk: Blocks() for disk in tracks}
+        if wanted:
+            with self._exports.served():
+                for number, (disk, bitmaps) in enumerate(wanted.items()):
+                    found[disk] = self._read(seen.attachment(disk), bitmaps, number)
+        return found
+
+    def _read(self, attachment: Attachment, bitmaps: Sequence[str], number: int) -> Blocks:
+        with self.view(attachment, bitmaps, f"view{number}") as view:
+            offer = self._exports.offered(view, f"view{number}", bitmaps=[VIEW_BITMAP])
+            context = f"qemu:dirty-bitmap:{VIEW_BITMAP}"
+            with offer as export, nbd.Client(export, [context]) as client:
+                return blocks.of_extents(client.dirty(context), self._block_size)
+
+    @contextlib.contextmanager
+    def view(self, attachment: Attachment, bitmaps: Sequence[str], role: str) -> Iterator[str]:
+        """A node without data whose disabled bitmap ``view`` is the union of the disk's ``bitmaps``."""
+        node = names.node(self._installation, role)
+        self._qmp.execute("blockdev-add", driver="null-co", node_name=node, size=attachment.disk.size)
+        try:
+            self._qmp.execute(
+                "block-dirty-bitmap-add",
+                node=node,
+                name=VIEW_BITMAP,
+                granularity=self._block_size,
+                disabled=True,
+            )
+            sources = [{"node": attachment.tracked, "name": name} for name in bitmaps]
+            if sources:
+                self._qmp.execute("block-dirty-bitmap-merge", node=node, target=VIEW_BITMAP, bitmaps=sources)
+            yield node
+        finally:
+            with contextlib.suppress(CommandFailed, errors.Unreachable):
+                self._qmp.execute("blockdev-del", node_name=node)
+
+    def refuse_migration(self) -> None:
+        """A view or an export in the way of a migration costs all bitmaps, or the other side's life."""
+        status = self._qmp.execute("query-migrate").get("status", "")
+        if status not in STILL:
+            raise errors.Busy(f"The VM is being migrated ({status}): wait until it has arrived.")

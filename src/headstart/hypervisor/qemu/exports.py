@@ -1,0 +1,120 @@
+"""Exports of QEMU's NBD server, each for as short as it is needed.
+
+QEMU has one NBD server. If somebody else runs it, we leave it alone: stopping it would end their
+exports, and its address is not told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from headstart import errors
+from headstart.hypervisor import names
+from headstart.wire import nbd
+from headstart.wire.qmp import CommandFailed, Qmp
+
+#: ``sun_path`` of unix(7), less the terminating zero.
+SOCKET_PATH_LIMIT = 107
+#: An export goes when its last request is answered.
+REMOVAL_SECONDS = 30.0
+
+
+class Exports:
+    """Our use of one QEMU's NBD server, on a socket of ours."""
+
+    def __init__(self, qmp: Qmp, installation: str, socket: Path) -> None:
+        if len(str(socket)) > SOCKET_PATH_LIMIT:
+            raise errors.Usage(
+                f"The scratch directory's path is too long for a socket: {socket}. Choose a shorter --scratch."
+            )
+        self._qmp = qmp
+        self._installation = installation
+        self._socket = socket
+        self._users = 0
+
+    @contextlib.contextmanager
+    def served(self) -> Iterator[None]:
+        """The server runs inside; nested uses share it."""
+        if self._users == 0:
+            self._start()
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if self._users == 0:
+                self._stop()
+
+    def _start(self) -> None:
+        self._socket.unlink(missing_ok=True)
+        address = {"type": "unix", "data": {"path": str(self._socket)}}
+        try:
+            self._qmp.execute("nbd-server-start", addr=address)
+        except CommandFailed as error:
+            if "already running" in error.text:
+                raise errors.Busy(
+                    "Another tool runs the NBD server of this QEMU (there is only one). Wait until it is done,"
+                    " or end it with nbd-server-stop."
+                ) from error
+            raise errors.Unreachable(
+                f"QEMU cannot open a socket at {self._socket}: {error.text}. The directory must be writable"
+                " for the user that QEMU runs as; choose another --scratch."
+            ) from error
+
+    def _stop(self) -> None:
+        with contextlib.suppress(errors.HeadstartError):
+            self._qmp.execute("nbd-server-stop")
+        self._socket.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def offered(
+        self, node: str, role: str, *, writable: bool = False, bitmaps: Sequence[str] = ()
+    ) -> Iterator[nbd.Export]:
+        """``node`` can be opened inside. The server has to run."""
+        name = names.node(self._installation, role)
+        self._qmp.call(
+            "block-export-add",
+            {
+                "type": "nbd",
+                "id": name,
+                "node-name": node,
+                "name": name,
+                "writable": writable,
+                "bitmaps": list(bitmaps),
+            },
+        )
+        try:
+            yield nbd.Export(self._socket, name)
+        finally:
+            remove(self._qmp, name)
+
+    def leftover_server(self) -> bool:
+        """A dead run of ours left the server running: nobody but us would use this socket."""
+        if not self._socket.exists():
+            return False
+        try:
+            self._qmp.execute("nbd-server-stop")
+        except CommandFailed:
+            return False
+        finally:
+            self._socket.unlink(missing_ok=True)
+        return True
+
+
+def remove(qmp: Qmp, name: str) -> None:
+    """End an export, also under its clients, and wait until it is gone. Gone already is fine."""
+    mark = qmp.mark
+    try:
+        qmp.execute("block-export-del", id=name, mode="hard")
+    except CommandFailed:
+        if not any(export["id"] == name for export in qmp.execute("query-block-exports")):
+            return
+    gone = qmp.wait_event(
+        lambda event: event["event"] == "BLOCK_EXPORT_DELETED" and event["data"]["id"] == name,
+        REMOVAL_SECONDS,
+        mark,
+    )
+    if gone is None:
+        raise errors.Busy(f"QEMU does not let go of the NBD export {name}.")

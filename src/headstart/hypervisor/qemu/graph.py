@@ -1,0 +1,158 @@
+"""QEMU's block graph as QMP tells it: devices, nodes, filters, bitmaps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from headstart import errors
+from headstart.wire.qmp import CommandFailed, Qmp
+
+#: Drivers that pass requests through to one child (``BlockDriver.is_filter`` in QEMU's block/*.c).
+FILTERS = frozenset(
+    {
+        "blkdebug",
+        "blklogwrites",
+        "blkreplay",
+        "commit_top",
+        "compress",
+        "copy-before-write",
+        "copy-on-read",
+        "mirror_top",
+        "preallocate",
+        "throttle",
+    }
+)
+#: Filters that an owner lets stand for good; the others belong to a job at work.
+LASTING_FILTERS = frozenset({"throttle", "copy-on-read", "compress", "preallocate"})
+
+
+@dataclass(frozen=True, slots=True)
+class Drive:
+    """A device of the guest with a medium in it."""
+
+    device: str
+    qdev: str
+    root: str
+    removable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    name: str
+    driver: str
+    file: str
+    read_only: bool
+    size: int
+    bitmaps: tuple[Mapping[str, Any], ...]
+    info: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """One look at QEMU. ``children`` maps a node to its children by role (``file``, ``backing``)."""
+
+    drives: tuple[Drive, ...]
+    empty: tuple[Drive, ...]
+    nodes: Mapping[str, Node]
+    children: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def below_filters(self, root: str) -> str:
+        """The topmost node that is no filter: the one whose bitmaps see all of the guest's writes."""
+        name = root
+        while self.nodes[name].driver in FILTERS:
+            name = self.filtered(name)
+        return name
+
+    def filtered(self, name: str) -> str:
+        roles = self.children.get(name, {})
+        child = roles.get("file") or roles.get("backing")
+        if child is None:
+            raise errors.Unsupported(f"QEMU does not tell what the filter node {name} stands on.")
+        return child
+
+    def filters(self, root: str) -> list[Node]:
+        found = []
+        name = root
+        while self.nodes[name].driver in FILTERS:
+            found.append(self.nodes[name])
+            name = self.filtered(name)
+        return found
+
+    def chain(self, top: str) -> Iterator[Node]:
+        """``top`` and its backing nodes, downwards."""
+        name: str | None = top
+        while name is not None:
+            node = self.nodes[name]
+            yield node
+            roles = self.children.get(name, {})
+            name = roles.get("file") if node.driver in FILTERS else roles.get("backing")
+
+    def file_node(self, name: str) -> Node | None:
+        """The protocol node (``file``, ``host_device``, …) under a format node, or the node itself."""
+        while "file" in self.children.get(name, {}):
+            name = self.children[name]["file"]
+        return self.nodes.get(name)
+
+
+def look(qmp: Qmp) -> Graph:
+    nodes = {node.name: node for node in map(_node, qmp.execute("query-named-block-nodes", flat=True))}
+    drives: list[Drive] = []
+    empty: list[Drive] = []
+    for entry in qmp.execute("query-block"):
+        drive = _drive(entry)
+        (drives if drive.root else empty).append(drive)
+    # The unnamed root of a device is not among the named nodes of QEMU before it got a generated name.
+    known = tuple(drive for drive in drives if drive.root in nodes)
+    return Graph(known, tuple(empty), nodes, _children(qmp))
+
+
+def _drive(entry: Mapping[str, Any]) -> Drive:
+    return Drive(
+        entry.get("device", ""),
+        entry.get("qdev", ""),
+        entry.get("inserted", {}).get("node-name", ""),
+        bool(entry.get("removable")),
+    )
+
+
+def _node(entry: Mapping[str, Any]) -> Node:
+    return Node(
+        entry["node-name"],
+        entry["drv"],
+        entry["file"],
+        entry["ro"],
+        entry["image"]["virtual-size"],
+        tuple(entry.get("dirty-bitmaps", ())),
+        entry["image"],
+    )
+
+
+def _children(qmp: Qmp) -> dict[str, dict[str, str]]:
+    graph = qmp.execute("x-debug-query-block-graph")
+    names = {node["id"]: node["name"] for node in graph["nodes"] if node["type"] == "block-driver"}
+    children: dict[str, dict[str, str]] = {}
+    for edge in graph["edges"]:
+        if edge["parent"] in names and edge["child"] in names:
+            children.setdefault(names[edge["parent"]], {})[edge["name"]] = names[edge["child"]]
+    return children
+
+
+def property_of(qmp: Qmp, path: str, name: str) -> str:
+    """A device's property as text; empty if it has none of that name."""
+    try:
+        value = qmp.execute("qom-get", path=path, property=name)
+    except CommandFailed:
+        return ""
+    return value if isinstance(value, str) else ""
+
+
+def iothread_of(qmp: Qmp, qdev: str) -> str:
+    """The iothread that serves a device, on itself (virtio-blk) or on its controller (virtio-scsi)."""
+    own = property_of(qmp, qdev, "iothread")
+    bus = property_of(qmp, qdev, "parent_bus")
+    while not own and bus.count("/") > 1:
+        bus = bus.rpartition("/")[0]
+        own = property_of(qmp, bus, "iothread")
+    return own

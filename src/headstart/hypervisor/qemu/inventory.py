@@ -1,0 +1,148 @@
+"""Which disks a VM has, from one look at QEMU."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from headstart import errors
+from headstart.hypervisor.contract import Disk, ImageFile, Inventory, LeftOut
+from headstart.hypervisor.qemu import graph as graphs
+from headstart.hypervisor.qemu import process
+from headstart.hypervisor.qemu.graph import Drive, Graph
+from headstart.wire.qmp import Qmp
+
+#: Firmware flash is no disk; a writable one holds the UEFI variables.
+_FLASH = re.compile(r"/machine/.*flash\d*$|.*\bpflash\d+$")
+IOTHREAD = (
+    "its device is served by an iothread, and this QEMU aborts when an NBD client leaves such a disk;"
+    " it is copied by QEMU itself at completion"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A disk and where it hangs in QEMU: ``device`` takes another root by ``qom-set drive``."""
+
+    disk: Disk
+    device: str
+    root: str
+    tracked: str
+    iothread: str
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The VM at one moment."""
+
+    graph: Graph
+    attachments: tuple[Attachment, ...]
+    left_out: tuple[LeftOut, ...]
+    files: tuple[tuple[str, Path], ...]
+
+    def attachment(self, disk: str) -> Attachment:
+        for attachment in self.attachments:
+            if attachment.disk.name == disk:
+                return attachment
+        raise errors.NotFound(f"The VM has no disk '{disk}' any longer: it was unplugged.", disk=disk)
+
+
+def look(qmp: Qmp, excluded: Collection[str]) -> Look:
+    graph = graphs.look(qmp)
+    attachments: list[Attachment] = []
+    left_out = [LeftOut(_name(drive), "no medium") for drive in graph.empty]
+    files: list[tuple[str, Path]] = []
+    names: set[str] = set()
+    for drive in graph.drives:
+        name = _unique(_name(drive, graphs.property_of(qmp, drive.qdev, "serial")), names)
+        node = graph.nodes[drive.root]
+        if _is_flash(drive):
+            if not node.read_only:
+                files.append(("uefi-variables", process.resolve(qmp.peer_pid, node.file)))
+            continue
+        reason = _reason_to_leave_out(name, drive, graph, excluded)
+        if reason:
+            left_out.append(LeftOut(name, reason))
+        else:
+            attachments.append(_attachment(qmp, graph, drive, name))
+    return Look(graph, tuple(attachments), tuple(left_out), tuple(files))
+
+
+def inventory(qmp: Qmp, seen: Look) -> Inventory:
+    return Inventory(
+        tuple(attachment.disk for attachment in seen.attachments),
+        seen.left_out,
+        process.command_line(qmp.peer_pid),
+        seen.files,
+    )
+
+
+def _is_flash(drive: Drive) -> bool:
+    return bool(_FLASH.match(drive.qdev) or _FLASH.match(drive.device))
+
+
+def _reason_to_leave_out(name: str, drive: Drive, graph: Graph, excluded: Collection[str]) -> str:
+    node = graph.nodes[drive.root]
+    if name in excluded:
+        return "excluded"
+    if drive.removable:
+        return "removable (CD-ROM or floppy)"
+    if node.read_only:
+        return "read-only"
+    if not drive.qdev:
+        return "no device of the guest uses it"
+    if node.size == 0:
+        return "empty"
+    return ""
+
+
+def _name(drive: Drive, serial: str = "") -> str:
+    """The device's id, the drive's id, the node's name, or the serial: what the owner chose first.
+    Generated node names (``#block123``) change from start to start and are no names."""
+    named = re.match(r"(?:/machine/peripheral/)?([^/]+)", drive.qdev)
+    anonymous = drive.qdev.startswith("/machine/peripheral-anon") or drive.qdev.startswith("/machine/un")
+    chosen = "" if anonymous or named is None else named.group(1)
+    node = "" if drive.root.startswith("#") else drive.root
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", chosen or drive.device or node or serial).strip("-.")
+    return plain or "disk"
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    candidate, number = name, 2
+    while candidate in taken:
+        candidate, number = f"{name}-{number}", number + 1
+    taken.add(candidate)
+    return candidate
+
+
+def _attachment(qmp: Qmp, graph: Graph, drive: Drive, name: str) -> Attachment:
+    tracked = graph.below_filters(drive.root)
+    iothread = graphs.iothread_of(qmp, drive.qdev)
+    node = graph.nodes[tracked]
+    data = node.info.get("format-specific", {}).get("data", {})
+    disk = Disk(
+        name=name,
+        size=graph.nodes[drive.root].size,
+        format=node.driver,
+        interface=graphs.property_of(qmp, drive.qdev, "type"),
+        serial=graphs.property_of(qmp, drive.qdev, "serial"),
+        layers=tuple(_layers(qmp, graph, tracked)),
+        persistent=node.driver == "qcow2" and data.get("compat") != "0.10",
+        unreadable=IOTHREAD if iothread else "",
+    )
+    return Attachment(disk, drive.qdev, drive.root, tracked, iothread)
+
+
+def _layers(qmp: Qmp, graph: Graph, top: str) -> list[ImageFile]:
+    layers = []
+    for node in graph.chain(top):
+        file = graph.file_node(node.name) or node
+        layers.append(process.image_file(qmp.peer_pid, file.file, node.driver, active=node.name == top))
+    return layers
+
+
+def active_image(attachment: Attachment) -> Path:
+    """The file or device that the guest's writes end up in."""
+    return Path(attachment.disk.layers[0].path)

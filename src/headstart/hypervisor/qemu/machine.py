@@ -1,0 +1,97 @@
+"""A running QEMU: what the contract asks, over one QMP monitor."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from headstart.blocks import Blocks
+from headstart.hypervisor.contract import Action, Bitmap, Inventory, LiveReader, PointInTime, PointRequest
+from headstart.hypervisor.qemu import inventory, obstacles, recovery
+from headstart.hypervisor.qemu.bitmaps import QemuBitmaps
+from headstart.hypervisor.qemu.exports import Exports
+from headstart.hypervisor.qemu.inventory import Look
+from headstart.hypervisor.qemu.pull import PullPoint
+from headstart.hypervisor.qemu.push import PushPoint
+from headstart.hypervisor.qemu.site import Site
+from headstart.units import BLOCK_SIZE
+from headstart.wire import nbd
+from headstart.wire.qmp import Qmp
+
+
+class QemuMachine:
+    """``headstart.hypervisor.contract.Machine`` for plain QEMU. A context manager."""
+
+    def __init__(
+        self,
+        monitor: Path,
+        *,
+        installation: str,
+        scratch: Path,
+        label: str,
+        qga: Path | None = None,
+        excluded: Collection[str] = (),
+        block_size: int = BLOCK_SIZE,
+    ) -> None:
+        """``label`` names this VM's files in ``scratch``. Raises ``Unreachable``."""
+        self._qmp = Qmp(monitor)
+        try:
+            exports = Exports(self._qmp, installation, scratch / f"{label}.nbd")
+        except BaseException:
+            self._qmp.close()
+            raise
+        bitmaps = QemuBitmaps(self._qmp, installation, exports, block_size)
+        self._site = Site(self._qmp, installation, scratch, label, qga, exports, bitmaps, block_size)
+        self._excluded = excluded
+
+    def _look(self) -> Look:
+        return inventory.look(self._qmp, self._excluded)
+
+    def inventory(self) -> Inventory:
+        return inventory.inventory(self._qmp, self._look())
+
+    def bitmaps(self) -> Mapping[str, tuple[Bitmap, ...]]:
+        return self._site.bitmaps.list(self._look())
+
+    def transact(self, actions: Sequence[Action]) -> None:
+        self._site.bitmaps.transact(self._look(), actions)
+
+    def changed(self, names: Mapping[str, Sequence[str]]) -> dict[str, Blocks]:
+        return self._site.bitmaps.changed(self._look(), names)
+
+    @contextlib.contextmanager
+    def live(self, disks: Sequence[str]) -> Iterator[Mapping[str, LiveReader]]:
+        self._site.bitmaps.refuse_migration()
+        seen = self._look()
+        chosen = [each for each in seen.attachments if each.disk.name in disks and not each.disk.unreadable]
+        readers: dict[str, LiveReader] = {}
+        with contextlib.ExitStack() as stack:
+            if chosen:
+                stack.enter_context(self._site.exports.served())
+            for number, each in enumerate(chosen):
+                export = stack.enter_context(self._site.exports.offered(each.root, f"live{number}"))
+                readers[each.disk.name] = stack.enter_context(nbd.Client(export))
+            yield readers
+
+    def take(self, request: PointRequest) -> PointInTime:
+        self._site.bitmaps.refuse_migration()
+        seen = obstacles.wait_until_clear(self._look, self._qmp)
+        # One disk in an iothread decides for all: both variants cannot share one point in time.
+        pushed = any(each.iothread for each in seen.attachments)
+        return PushPoint(self._site, seen, request) if pushed else PullPoint(self._site, seen, request)
+
+    def recover(self) -> tuple[str, ...]:
+        return recovery.recover(self._site, self._excluded)
+
+    def close(self) -> None:
+        self._qmp.close()
+
+    def __enter__(self) -> QemuMachine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

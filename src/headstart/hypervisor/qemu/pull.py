@@ -1,0 +1,236 @@
+"""A point in time that is read from outside: copy-before-write filters and snapshot-access nodes.
+
+::
+
+    guest device                         guest device
+        |                                    |
+        |                    qom-set         v
+        |                   ------->   copy-before-write ---> scratch file (local)
+        v                                    |   ^
+      disk                                   v   |
+                                           disk  snapshot-access <-- NBD export, ours
+
+A write of the guest to a protected block first saves the old content to the scratch file. If that
+fails or lasts longer than ``CBW_SECONDS``, the point in time breaks and the guest goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from headstart import blocks, errors, extents
+from headstart.blocks import Blocks
+from headstart.hypervisor.contract import PointRequest, Protects
+from headstart.hypervisor.guard import Guard
+from headstart.hypervisor.qemu import freeze, inventory, space
+from headstart.hypervisor.qemu.inventory import Attachment, Look
+from headstart.hypervisor.qemu.site import Site
+from headstart.wire import nbd
+from headstart.wire.qmp import Command, CommandFailed, Qmp
+
+#: The longest a guest's write waits for us, once; then the point in time is given up.
+CBW_SECONDS = 3
+
+
+class PullPoint:
+    """``headstart.hypervisor.contract.PointInTime`` by filters; protects everything until ``keep``."""
+
+    protects = Protects.ALL
+
+    def __init__(self, site: Site, seen: Look, request: PointRequest) -> None:
+        self._site = site
+        self._seen = seen
+        self._stack = contextlib.ExitStack()
+        self._offers = contextlib.ExitStack()
+        self._clients: dict[str, nbd.Client] = {}
+        self._exports: dict[str, nbd.Export] = {}
+        self._inserted: dict[str, Attachment] = {}
+        self.pause_seconds = 0.0
+        self.notes: list[str] = []
+        space.require_local(site.scratch)
+        space.require(site.scratch, sum(request.reserve.values()), "The point in time")
+        try:
+            with (
+                freeze.agent(site, request.freeze, self.notes) as qga,
+                Guard(site.qmp.fileno(), qga.fileno() if qga else None) as guard,
+            ):
+                self._stand(request, guard, qga)
+            self._offer()
+        except BaseException:
+            self._withdraw()
+            raise
+
+    def _stand(self, request: PointRequest, guard: Guard, qga: Any) -> None:
+        filters = [self._prepare(number, each) for number, each in enumerate(self._seen.attachments)]
+        self._flush()
+        with freeze.frozen(guard, qga, self.notes) as outcome:
+            self._flush()
+            self._site.bitmaps.transact(self._seen, request.starts)
+            if len(filters) == 1:
+                self._site.qmp.call(*_root(*filters[0]))
+                self._inserted[filters[0][0].disk.name] = filters[0][0]
+            else:
+                self._insert_together(filters, guard)
+        self.consistency = outcome.consistency
+        self.freeze_seconds = outcome.seconds
+        self._began = outcome.began
+
+    def _flush(self) -> None:
+        space.flush([inventory.active_image(each) for each in self._seen.attachments])
+
+    def _prepare(self, number: int, attachment: Attachment) -> tuple[Attachment, str]:
+        """The filter of one disk, not yet in the guest's way."""
+        qmp = self._site.qmp
+        path = self._site.file(f"scratch{number}")
+        path.unlink(missing_ok=True)
+        with path.open("xb") as file:
+            file.truncate(attachment.disk.size)
+        self._stack.callback(path.unlink, missing_ok=True)
+        scratch, name = self._site.node(f"scratch{number}"), self._site.node(f"cbw{number}")
+        try:
+            qmp.execute("blockdev-add", driver="file", node_name=scratch, filename=str(path))
+        except CommandFailed as error:
+            raise errors.Unreachable(
+                f"QEMU cannot open the scratch file {path}: {error.text}. The directory must be usable for the"
+                " user that QEMU runs as; choose another --scratch."
+            ) from error
+        self._stack.callback(self._delete, scratch)
+        qmp.call(
+            "blockdev-add",
+            {
+                "driver": "copy-before-write",
+                "node-name": name,
+                "file": attachment.root,
+                "target": scratch,
+                "on-cbw-error": "break-snapshot",
+                "cbw-timeout": CBW_SECONDS,
+            },
+        )
+        self._stack.callback(self._delete, name)
+        return attachment, name
+
+    def _insert_together(self, filters: list[tuple[Attachment, str]], guard: Guard) -> None:
+        """All filters at one moment: the VM is stopped for as long as QEMU needs to insert them.
+
+        The orders go out in one batch, so that nothing of ours stands between stop and cont.
+        """
+        qmp = self._site.qmp
+        running = qmp.execute("query-status")["running"]
+        orders: list[Command] = [_root(*each) for each in filters]
+        orders.append(("query-status", {}))
+        mark = qmp.mark
+        self._inserted = {attachment.disk.name: attachment for attachment, _ in filters}
+        if running:
+            with guard.pausing():
+                outcomes = qmp.batch([("stop", {}), *orders, ("cont", {})])[1:-1]
+            self.pause_seconds = _pause(qmp.events_since(mark))
+        else:
+            outcomes = qmp.batch(orders)
+        for outcome in outcomes:
+            if isinstance(outcome, CommandFailed):
+                raise errors.PointLost(f"The filters could not be inserted: {outcome}") from outcome
+        if outcomes[-1]["running"]:
+            raise errors.PointLost("The VM was continued by somebody else while its disks were being frozen.")
+
+    def _offer(self) -> None:
+        self._offers.enter_context(self._site.exports.served())
+        for number, each in enumerate(self._seen.attachments):
+            name = self._site.node(f"access{number}")
+            self._site.qmp.execute(
+                "blockdev-add",
+                driver="snapshot-access",
+                node_name=name,
+                file=self._site.node(f"cbw{number}"),
+                discard="unmap",
+            )
+            self._offers.callback(self._delete, name)
+            # Writable only so that TRIM is taken; the node refuses writes.
+            offer = self._site.exports.offered(name, f"point{number}", writable=True)
+            export = self._offers.enter_context(offer)
+            self._exports[each.disk.name] = export
+            client = nbd.Client(export, failure=errors.PointLost)
+            self._clients[each.disk.name] = self._offers.enter_context(client)
+
+    def reader(self, disk: str) -> nbd.Client:
+        return self._clients[disk]
+
+    def protected(self, disk: str) -> Blocks | None:
+        return None
+
+    def keep(self, disk: str, wanted: Blocks) -> None:
+        size = self._seen.attachment(disk).disk.size
+        kept = blocks.to_extents(wanted, self._site.block_size, size)
+        self._clients[disk].trim(extents.gaps(kept, size))
+
+    def uri(self, disk: str) -> str:
+        return self._exports[disk].uri
+
+    def check(self) -> None:
+        """Reads fail once a point is broken; what is left to see is whether the filters still stand."""
+        roots = {
+            entry.get("qdev"): entry.get("inserted", {}).get("node-name")
+            for entry in self._site.qmp.execute("query-block")
+        }
+        for number, each in enumerate(self._seen.attachments):
+            if roots.get(each.device) != self._site.node(f"cbw{number}"):
+                raise errors.PointLost(
+                    f"Disk {each.disk.name} was changed by somebody else (unplugged, or another filter inserted)"
+                    " while it was being backed up."
+                )
+
+    def release(self) -> float:
+        # While anything reads through a filter, QEMU does not let the guest write past it.
+        self._offers.close()
+        self._remove_filters()
+        window = time.monotonic() - self._began
+        self._withdraw()
+        return window
+
+    def _remove_filters(self) -> None:
+        while self._inserted:
+            name, attachment = next(iter(self._inserted.items()))
+            put_back(self._site.qmp, attachment.device, attachment.root)
+            del self._inserted[name]
+
+    def _withdraw(self) -> None:
+        """Best effort: what cannot be taken away now is put right at the next contact."""
+        for step in (self._offers.close, self._remove_filters, self._stack.close):
+            with contextlib.suppress(errors.HeadstartError):
+                step()
+
+    def _delete(self, node: str) -> None:
+        with contextlib.suppress(CommandFailed, errors.Unreachable):
+            self._site.qmp.execute("blockdev-del", node_name=node)
+
+    def __enter__(self) -> PullPoint:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self._withdraw()
+
+
+def put_back(qmp: Qmp, device: str, root: str) -> None:
+    """Let a device stand on its own node again. A device that was unplugged meanwhile needs nothing."""
+    try:
+        qmp.execute("qom-set", path=device, property="drive", value=root)
+    except CommandFailed as error:
+        if error.kind != "DeviceNotFound":
+            raise errors.Busy(f"The filter on {device} cannot be taken out: {error.text}") from error
+
+
+def _root(attachment: Attachment, node: str) -> Command:
+    """Let the guest's device stand on another node."""
+    return "qom-set", {"path": attachment.device, "property": "drive", "value": node}
+
+
+def _pause(events: list[Mapping[str, Any]]) -> float:
+    """Seconds between QEMU's own STOP and RESUME."""
+    times = {
+        event["event"]: event["timestamp"]["seconds"] + event["timestamp"]["microseconds"] / 1e6
+        for event in events
+        if event["event"] in ("STOP", "RESUME")
+    }
+    return max(0.0, times.get("RESUME", 0.0) - times.get("STOP", 0.0)) if len(times) == 2 else 0.0

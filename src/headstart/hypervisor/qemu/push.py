@@ -1,0 +1,225 @@
+"""A point in time that QEMU itself copies: one backup job per disk, all started in one transaction.
+
+For VMs with a disk in an iothread, where no node of the guest may be exported (this QEMU aborts).
+The jobs copy the wanted blocks into raw files that were allocated beforehand: a full target would
+make the guest's writes fail, so it must not be able to get full.
+
+::
+
+    push bitmap   starts ..... = wanted + what the round's bitmap holds, recording on
+    transaction   [backup x N] first: from here every disk is drained until the transaction ends
+                  [starts, ends] then: exactly what was written before the point is in ``ends``
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from headstart import blocks, errors
+from headstart.blocks import Blocks
+from headstart.hypervisor import names
+from headstart.hypervisor.contract import Action, PointRequest, Protects, Remove, Start
+from headstart.hypervisor.guard import Guard
+from headstart.hypervisor.qemu import freeze, inventory, jobs, space
+from headstart.hypervisor.qemu.bitmaps import VIEW_BITMAP
+from headstart.hypervisor.qemu.inventory import Attachment, Look
+from headstart.hypervisor.qemu.site import Site
+from headstart.wire import nbd
+from headstart.wire.files import FileReader
+from headstart.wire.qmp import CommandFailed
+
+
+class PushPoint:
+    """``headstart.hypervisor.contract.PointInTime`` by backup jobs; protects what was wanted."""
+
+    protects = Protects.WANTED
+
+    def __init__(self, site: Site, seen: Look, request: PointRequest) -> None:
+        self._site = site
+        self._seen = seen
+        self._stack = contextlib.ExitStack()
+        self._protected: dict[str, Blocks] = {}
+        self._readers: dict[str, FileReader] = {}
+        self.pause_seconds = 0.0
+        self.notes: list[str] = []
+        space.require_local(site.scratch)
+        try:
+            for number, each in enumerate(seen.attachments):
+                self._prepare(number, each, request)
+            with (
+                freeze.agent(site, request.freeze, self.notes) as qga,
+                Guard(site.qmp.fileno(), qga.fileno() if qga else None) as guard,
+                freeze.frozen(guard, qga, self.notes) as outcome,
+            ):
+                self._start(request)
+            self.consistency = outcome.consistency
+            self.freeze_seconds = outcome.seconds
+            self._began = outcome.began
+            self._learn(request)
+            self._finish()
+        except BaseException:
+            self._withdraw()
+            raise
+
+    def _track(self, disk: str) -> str:
+        return names.Track(self._site.installation, "push", "0", "0").name
+
+    def _prepare(self, number: int, attachment: Attachment, request: PointRequest) -> None:
+        disk = attachment.disk.name
+        push = Start(disk, self._track(disk))
+        self._site.bitmaps.transact(self._seen, [push])
+        self._stack.callback(self._forget, disk)
+        ended = [stop.name for stop in request.ends if stop.disk == disk]
+        with self._wanted(attachment, request.wanted.get(disk, Blocks()), number) as view:
+            sources: list[Any] = [{"node": view, "name": VIEW_BITMAP}]
+            sources += [{"node": attachment.tracked, "name": name} for name in ended]
+            self._site.qmp.execute(
+                "block-dirty-bitmap-merge", node=attachment.tracked, target=push.name, bitmaps=sources
+            )
+        covered = self._site.bitmaps.changed(self._seen, {disk: [push.name]})[disk]
+        self._target(number, attachment, covered)
+
+    @contextlib.contextmanager
+    def _wanted(self, attachment: Attachment, wanted: Blocks, number: int) -> Any:
+        """A view whose bitmap holds ``wanted``. QMP cannot set bits: writes to the view's node do."""
+        role = f"want{number}"
+        node, qmp = self._site.node(role), self._site.qmp
+        size = attachment.disk.size
+        qmp.execute("blockdev-add", driver="null-co", node_name=node, size=size)
+        try:
+            qmp.execute("block-dirty-bitmap-add", node=node, name=VIEW_BITMAP, granularity=self._site.block_size)
+            exports = self._site.exports
+            with (
+                exports.served(),
+                exports.offered(node, role, writable=True) as export,
+                nbd.Client(export) as client,
+            ):
+                client.zero(blocks.to_extents(wanted, self._site.block_size, size))
+            yield node
+        finally:
+            with contextlib.suppress(CommandFailed, errors.Unreachable):
+                qmp.execute("blockdev-del", node_name=node)
+
+    def _target(self, number: int, attachment: Attachment, covered: Blocks) -> None:
+        """A raw file with space for all that can become wanted until the jobs start."""
+        path = self._site.file(f"push{number}")
+        size = attachment.disk.size
+        path.unlink(missing_ok=True)
+        needed = blocks.total_bytes(covered, self._site.block_size, size)
+        space.require(self._site.scratch, needed, f"The copy of disk {attachment.disk.name}")
+        self._stack.callback(path.unlink, missing_ok=True)
+        with path.open("xb") as file:
+            file.truncate(size)
+            self._allocate(file.fileno(), covered, size)
+        node = self._site.node(f"push{number}")
+        try:
+            self._site.qmp.execute("blockdev-add", driver="file", node_name=node, filename=str(path))
+        except CommandFailed as error:
+            raise errors.Unreachable(
+                f"QEMU cannot open the scratch file {path}: {error.text}. Choose another --scratch."
+            ) from error
+        self._stack.callback(self._delete, node)
+
+    def _allocate(self, file: int, covered: Blocks, size: int) -> None:
+        try:
+            for extent in blocks.to_extents(covered, self._site.block_size, size):
+                os.posix_fallocate(file, extent.start, extent.length)
+        except OSError as error:
+            raise errors.NoSpace(
+                f"{self._site.scratch} has no room for the copy: {error.strerror}. Name another --scratch."
+            ) from error
+
+    def _start(self, request: PointRequest) -> None:
+        space.flush([inventory.active_image(each) for each in self._seen.attachments])
+        actions = [self._job(number, each) for number, each in enumerate(self._seen.attachments)]
+        # Not before the jobs: only a job's action drains its disk until the transaction is over.
+        tracking: tuple[Action, ...] = (*request.starts, *request.ends)
+        actions += [self._site.bitmaps.action(self._seen, each) for each in tracking]
+        for number in range(len(self._seen.attachments)):
+            self._stack.callback(self._end, self._site.node(f"job{number}"))
+        self._site.qmp.execute("transaction", actions=actions, properties={"completion-mode": "individual"})
+
+    def _job(self, number: int, attachment: Attachment) -> dict[str, Any]:
+        return {
+            "type": "blockdev-backup",
+            "data": {
+                "job-id": self._site.node(f"job{number}"),
+                "device": attachment.root,
+                "target": self._site.node(f"push{number}"),
+                "sync": "bitmap",
+                "bitmap": self._track(attachment.disk.name),
+                "bitmap-mode": "never",
+                "auto-dismiss": False,
+            },
+        }
+
+    def _learn(self, request: PointRequest) -> None:
+        """What exactly the jobs hold: the wanted blocks and those written until the point."""
+        ended = {each.disk.name: [s.name for s in request.ends if s.disk == each.disk.name]
+                 for each in self._seen.attachments}  # fmt: skip
+        written = self._site.bitmaps.changed(self._seen, ended)
+        for disk, changed in written.items():
+            self._protected[disk] = changed | request.wanted.get(disk, Blocks())
+
+    def _finish(self) -> None:
+        """Wait for the jobs; with the last one the guest is rid of us, and the window ends."""
+        for number, each in enumerate(self._seen.attachments):
+            name = self._site.node(f"job{number}")
+            failure = jobs.wait(self._site.qmp, name)
+            if failure:
+                raise errors.PointLost(f"QEMU could not copy disk {each.disk.name}: {failure}")
+        self._window = time.monotonic() - self._began
+        for number, each in enumerate(self._seen.attachments):
+            self._end(self._site.node(f"job{number}"))
+            reader = FileReader(self._site.file(f"push{number}"))
+            self._readers[each.disk.name] = self._stack.enter_context(reader)
+
+    def reader(self, disk: str) -> FileReader:
+        return self._readers[disk]
+
+    def protected(self, disk: str) -> Blocks | None:
+        return self._protected[disk]
+
+    def keep(self, disk: str, wanted: Blocks) -> None:
+        """Nothing to do: the guest pays for nothing any longer."""
+
+    def uri(self, disk: str) -> str:
+        return ""
+
+    def check(self) -> None:
+        """The copies are files of ours and done."""
+
+    def release(self) -> float:
+        self._withdraw()
+        return self._window
+
+    def _withdraw(self) -> None:
+        with contextlib.suppress(errors.Unreachable, errors.Busy):
+            self._stack.close()
+
+    def _end(self, job: str) -> None:
+        with contextlib.suppress(errors.Unreachable):
+            jobs.end(self._site.qmp, job)
+
+    def _forget(self, disk: str) -> None:
+        with contextlib.suppress(CommandFailed, errors.Unreachable):
+            self._site.bitmaps.transact(self._seen, [Remove(disk, self._track(disk))])
+
+    def _delete(self, node: str) -> None:
+        with contextlib.suppress(CommandFailed, errors.Unreachable):
+            self._site.qmp.execute("blockdev-del", node_name=node)
+
+    def __enter__(self) -> PushPoint:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self._withdraw()
+
+
+def scratch_files(directory: Path, label: str) -> list[Path]:
+    """Everything that points in time of this VM have left in the scratch directory."""
+    return [path for path in directory.glob(f"{label}.*") if path.suffix.startswith((".scratch", ".push"))]

@@ -1,0 +1,114 @@
+"""Putting right what a dead run of ours left in a running QEMU.
+
+Order matters: first what the guest can feel (filters, jobs, a stop), then what nobody feels.
+Recording bitmaps stay: they are believed or removed by the tracking layer, which knows their names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterator
+
+from headstart import errors
+from headstart.hypervisor import names
+from headstart.hypervisor.contract import Remove
+from headstart.hypervisor.qemu import exports, graph, inventory, jobs, pull
+from headstart.hypervisor.qemu.push import scratch_files
+from headstart.hypervisor.qemu.site import Site
+from headstart.wire.qga import Qga
+from headstart.wire.qmp import CommandFailed
+
+
+def recover(site: Site, excluded: Collection[str]) -> tuple[str, ...]:
+    """Returns a sentence for each thing done or found."""
+    # Filters come out when nothing reads through them any longer.
+    done = [*_stopped(site), *_jobs(site), *_exports(site), *_nodes(site), *_filters(site), *_nodes(site)]
+    done += _push_bitmaps(site, excluded)
+    if done or scratch_files(site.scratch, site.label):
+        done += _frozen(site)
+        for path in scratch_files(site.scratch, site.label):
+            path.unlink(missing_ok=True)
+    return (*done, *_foreign(site))
+
+
+def _filters(site: Site) -> Iterator[str]:
+    seen = graph.look(site.qmp)
+    for drive in seen.drives:
+        if not names.is_node_of(site.installation, drive.root):
+            continue
+        pull.put_back(site.qmp, drive.qdev, seen.filtered(drive.root))
+        yield f"a filter of a dead run was taken out of {drive.qdev}"
+
+
+def _jobs(site: Site) -> Iterator[str]:
+    for job in site.qmp.execute("query-jobs"):
+        if names.is_node_of(site.installation, job["id"]):
+            jobs.end(site.qmp, job["id"])
+            yield f"the job {job['id']} of a dead run was ended"
+
+
+def _stopped(site: Site) -> Iterator[str]:
+    """A VM that stands still with scratch files of ours was stopped by us, between stop and cont:
+    the guard would have continued it, had it lived."""
+    if not scratch_files(site.scratch, site.label):
+        return
+    if site.qmp.execute("query-status")["status"] == "paused":
+        site.qmp.execute("cont")
+        yield "the VM, stopped by a dead run, was continued"
+
+
+def _exports(site: Site) -> Iterator[str]:
+    for export in site.qmp.execute("query-block-exports"):
+        if names.is_node_of(site.installation, export["id"]):
+            exports.remove(site.qmp, export["id"])
+            yield f"the export {export['id']} of a dead run was removed"
+    if site.exports.leftover_server():
+        yield "the NBD server of a dead run was stopped"
+
+
+def _nodes(site: Site) -> Iterator[str]:
+    """Our nodes, those first that nothing of ours stands on."""
+    while True:
+        ours = {
+            node["node-name"]
+            for node in site.qmp.execute("query-named-block-nodes", flat=True)
+            if names.is_node_of(site.installation, node["node-name"])
+        }
+        removed = [node for node in sorted(ours) if _deleted(site, node)]
+        yield from (f"the node {node} of a dead run was removed" for node in removed)
+        if not removed:
+            return
+
+
+def _deleted(site: Site, node: str) -> bool:
+    try:
+        site.qmp.execute("blockdev-del", node_name=node)
+    except CommandFailed:
+        return False
+    return True
+
+
+def _push_bitmaps(site: Site, excluded: Collection[str]) -> Iterator[str]:
+    seen = inventory.look(site.qmp, excluded)
+    for disk, bitmaps in site.bitmaps.list(seen).items():
+        for bitmap in bitmaps:
+            track = names.parse(bitmap.name)
+            if track and track.installation == site.installation and track.kind == "push":
+                site.bitmaps.transact(seen, [Remove(disk, bitmap.name)])
+                yield f"a bitmap of a dead run was removed from disk {disk}"
+
+
+def _frozen(site: Site) -> Iterator[str]:
+    if site.qga is None:
+        return
+    with contextlib.suppress(errors.Unreachable), Qga(site.qga) as qga:
+        if qga.execute("guest-fsfreeze-status", 3.0) == "frozen":
+            qga.execute("guest-fsfreeze-thaw", 5.0)
+            yield "the guest, frozen by a dead run, was thawed"
+
+
+def _foreign(site: Site) -> Iterator[str]:
+    for node in site.qmp.execute("query-named-block-nodes", flat=True):
+        name = node["node-name"]
+        if names.is_any_node(name) and not names.is_node_of(site.installation, name):
+            yield f"the node {name} belongs to another installation of Headstart and was left alone"

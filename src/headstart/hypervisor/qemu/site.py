@@ -1,0 +1,30 @@
+"""What the parts of the driver share about one VM."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from headstart.hypervisor import names
+from headstart.hypervisor.qemu.bitmaps import QemuBitmaps
+from headstart.hypervisor.qemu.exports import Exports
+from headstart.wire.qmp import Qmp
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    qmp: Qmp
+    installation: str
+    scratch: Path
+    label: str
+    qga: Path | None
+    exports: Exports
+    bitmaps: QemuBitmaps
+    block_size: int
+
+    def node(self, role: str) -> str:
+        return names.node(self.installation, role)
+
+    def file(self, role: str) -> Path:
+        """A scratch file of this VM; whatever a dead run left there is nobody's."""
+        return self.scratch / f"{self.label}.{role}"

@@ -1,0 +1,63 @@
+"""Local space for what a point in time sets aside."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from headstart import errors, units
+
+#: Types in /proc/self/mountinfo that live on another machine: a hanging scratch file hangs all of QEMU.
+NETWORK_TYPES = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "fuse.glusterfs", "fuse.sshfs",
+     "fuse.s3fs", "fuse.rclone", "lustre", "ocfs2", "gfs2"}
+)  # fmt: skip
+#: Never fill a file system to the last byte: others write there too.
+MARGIN = 64 * units.MIB
+
+
+def require(directory: Path, amount: int, what: str) -> None:
+    """Raises ``NoSpace`` unless ``directory`` can take ``amount`` bytes more."""
+    facts = os.statvfs(directory)
+    free = facts.f_bavail * facts.f_frsize
+    if free < amount + MARGIN:
+        raise errors.NoSpace(
+            f"{what} may need {units.format_bytes(amount)}, and {directory} has"
+            f" {units.format_bytes(free)} free. Make room, or name another local directory with --scratch.",
+            needed=amount,
+            free=free,
+        )
+
+
+def require_local(directory: Path) -> None:
+    """Raises ``Usage`` if the directory is on a network file system."""
+    kind = file_system_type(directory)
+    if kind in NETWORK_TYPES:
+        raise errors.Usage(
+            f"{directory} is on a network file system ({kind}). A scratch file that hangs would hang the VM:"
+            " name a directory on a local disk with --scratch."
+        )
+
+
+def file_system_type(directory: Path) -> str:
+    """The type of the file system that holds ``directory`` (proc(5), mountinfo); empty if unknown."""
+    device = directory.stat().st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        if before.split()[2] == wanted and after:
+            return after.split()[0]
+    return ""
+
+
+def flush(images: Iterable[Path]) -> None:
+    """Write the host's cache of the images to disk, so that QEMU's own flush in ``stop`` is short."""
+    for path in images:
+        with contextlib.suppress(OSError):
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fdatasync(descriptor)
+            finally:
+                os.close(descriptor)

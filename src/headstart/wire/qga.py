@@ -1,0 +1,109 @@
+"""QEMU's guest agent on its socket: JSON lines, synchronised by ``guest-sync-delimited``.
+
+The guest is not trusted and may be slow: every answer has a deadline, and a line has a limit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import socket
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from headstart import errors
+
+#: The agent puts this byte in front of the answer to guest-sync-delimited (QEMU's qga/main.c).
+SENTINEL = b"\xff"
+SYNC_SECONDS = 3.0
+LINE_LIMIT = 1 << 20
+
+
+class Qga:
+    """A connection to qga. Raises ``Unreachable`` when the agent does not answer in time."""
+
+    def __init__(self, path: Path, *, sync_seconds: float = SYNC_SECONDS) -> None:
+        self._path = path
+        self._pending = b""
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._socket.settimeout(sync_seconds)
+            self._socket.connect(str(path))
+            self._synchronise(sync_seconds)
+        except (OSError, errors.Unreachable) as error:
+            self._socket.close()
+            raise errors.Unreachable(
+                f"The guest agent (qga) at {path} does not answer: {error}. Is qemu-guest-agent installed and"
+                " running in the guest? Without it the backup is crash-consistent (--no-freeze)."
+            ) from error
+
+    def _synchronise(self, seconds: float) -> None:
+        number = secrets.randbelow(1 << 31)
+        deadline = time.monotonic() + seconds
+        # A sentinel ends whatever an earlier client has left half-sent.
+        self._socket.sendall(SENTINEL + _line({"execute": "guest-sync-delimited", "arguments": {"id": number}}))
+        while True:
+            line = self._read_line(deadline)
+            _, found, answer = line.rpartition(SENTINEL)
+            if found and _decoded(answer).get("return") == number:
+                return
+
+    def execute(self, command: str, seconds: float) -> Any:
+        deadline = time.monotonic() + seconds
+        try:
+            self._socket.settimeout(seconds)
+            self._socket.sendall(_line({"execute": command}))
+            answer = _decoded(self._read_line(deadline))
+        except OSError as error:
+            raise errors.Unreachable(f"The guest agent did not answer '{command}': {error}") from error
+        if "error" in answer:
+            raise errors.Unreachable(
+                f"The guest agent refused '{command}': {str(answer['error'].get('desc', ''))[:200]!r}"
+            )
+        return answer.get("return")
+
+    def _read_line(self, deadline: float) -> bytes:
+        while b"\n" not in self._pending:
+            rest = deadline - time.monotonic()
+            if rest <= 0:
+                raise errors.Unreachable("no answer in time")
+            self._socket.settimeout(rest)
+            try:
+                data = self._socket.recv(65536)
+            except TimeoutError as error:
+                raise errors.Unreachable("no answer in time") from error
+            if not data or len(self._pending) > LINE_LIMIT:
+                raise errors.Unreachable("the connection ended")
+            self._pending += data
+        line, _, self._pending = self._pending.partition(b"\n")
+        return line
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.close()
+
+    def __enter__(self) -> Qga:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _line(message: dict[str, Any]) -> bytes:
+    return json.dumps(message).encode() + b"\n"
+
+
+def _decoded(line: bytes) -> dict[str, Any]:
+    try:
+        message = json.loads(line)
+    except ValueError:
+        return {}
+    return message if isinstance(message, dict) else {}
