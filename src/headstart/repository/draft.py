@@ -1,0 +1,196 @@
+"""Drafts: leases on the backup images in the making, and what they have copied so far.
+
+``drafts/<draft id>/<number>``: number 0 begins the draft, each further one is a round or a mere sign of life. All are
+sealed, and none is ever changed. A draft's id is the id of the snapshot that it becomes: giving a draft up means to
+create a tombstone in place of its manifest (:func:`snapshot.revoke`), after which its owner cannot publish.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import sys
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from headstart import errors
+from headstart.repository import layout, snapshot
+from headstart.repository.repo import Repository
+from headstart.store.contract import Exists
+
+_JSON_LENGTH = struct.Struct("<I")
+_NUMBER_DIGITS = 8
+
+
+class Taken(errors.HeadstartError):
+    """The draft has another record of this number: another owner, or an old copy of the state. Begin a new draft."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One object of a draft. ``time`` is when it was written, in seconds since 1970, UTC, by its owner's clock.
+
+    ``entries`` are, by disk, the blocks copied since the record before and their chunks; ``packs`` (hex) those that
+    became durable since then.
+    """
+
+    draft_id: str
+    number: int
+    time: float
+    vm: str
+    host: str
+    packs: tuple[str, ...]
+    entries: Mapping[str, tuple[tuple[int, bytes], ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A draft by its first and newest records. ``heartbeat`` is the time of the newest."""
+
+    id: str
+    vm: str
+    host: str
+    created: float
+    heartbeat: float
+    records: int
+
+
+def begin(repo: Repository, vm: str, host: str, now: float, draft_id: str | None = None) -> Draft:
+    """A new draft with a lease from ``now`` on."""
+    draft_id = draft_id or snapshot.new_id()
+    _write(repo, Record(draft_id, 0, now, vm, host, (), {}))
+    return Draft(draft_id, vm, host, now, now, 1)
+
+
+def record(
+    repo: Repository,
+    draft: Draft,
+    number: int,
+    now: float,
+    packs: Iterable[str] = (),
+    entries: Mapping[str, Iterable[tuple[int, bytes]]] | None = None,
+) -> None:
+    """Add record ``number``: what was copied, or with neither packs nor entries a heartbeat.
+
+    May be repeated after a failure. Raises ``Taken``, and ``snapshot.Revoked`` when the draft was given up.
+    """
+    copied = {disk: tuple(pairs) for disk, pairs in (entries or {}).items()}
+    _write(repo, Record(draft.id, number, now, draft.vm, draft.host, tuple(packs), copied))
+    if snapshot.is_revoked(repo, draft.id):
+        raise snapshot.Revoked(
+            f"Draft {draft.id} was given up after it had not been heard of for too long. Nothing is lost: begin anew.",
+            draft=draft.id,
+        )
+
+
+def drop(repo: Repository, draft_id: str) -> None:
+    """Remove the lease: its snapshot is published, or it is given up. Repeatable."""
+    names = sorted(_names(repo, draft_id), reverse=True)  # the first record last: until then it is a draft
+    for name in names:
+        repo.store.delete(name)
+
+
+def all_drafts(repo: Repository) -> tuple[list[Draft], list[errors.Damaged]]:
+    """Every draft by its newest record, and an error for each that cannot be read."""
+    newest: dict[str, str] = {}
+    for name in _names(repo):
+        draft_id = name.split("/")[1]
+        newest[draft_id] = max(name, newest.get(draft_id, ""))
+    drafts: list[Draft] = []
+    damaged: list[errors.Damaged] = []
+    for draft_id, last in sorted(newest.items()):
+        try:
+            first = _read(repo, _key(draft_id, 0))
+            drafts.append(_draft(first, _read(repo, last)))
+        except errors.Damaged as error:
+            damaged.append(error)
+    return drafts, damaged
+
+
+def records(repo: Repository, draft_id: str) -> Iterator[Record]:
+    """All records of a draft in order."""
+    for name in sorted(_names(repo, draft_id)):
+        yield _read(repo, name)
+
+
+def _draft(first: Record, newest: Record) -> Draft:
+    return Draft(first.draft_id, first.vm, first.host, first.time, newest.time, newest.number + 1)
+
+
+def _key(draft_id: str, number: int) -> str:
+    if not layout.is_object_id(draft_id):
+        raise ValueError(f"not a draft id: {draft_id!r}")
+    return f"{layout.DRAFTS}{draft_id}/{number:0{_NUMBER_DIGITS}}"
+
+
+def _names(repo: Repository, draft_id: str = "") -> Iterator[str]:
+    for name, _ in repo.store.list(layout.DRAFTS + (f"{draft_id}/" if draft_id else "")):
+        parts = name.split("/")
+        if len(parts) == 3 and layout.is_object_id(parts[1]) and parts[2].isdecimal():
+            yield name
+
+
+def _write(repo: Repository, written: Record) -> None:
+    key = _key(written.draft_id, written.number)
+    try:
+        repo.put_object(layout.Kind.DRAFT, key, encode(written))
+    except Exists:
+        if _read(repo, key) != written:
+            raise Taken(
+                f"{key} was written by somebody else: another run, or one before the state was restored from a copy.",
+                object=key,
+            ) from None
+
+
+def _read(repo: Repository, name: str) -> Record:
+    _, draft_id, number = name.split("/")
+    try:
+        return decode(draft_id, int(number), repo.get_object(layout.Kind.DRAFT, name))
+    except (ValueError, KeyError, TypeError, struct.error):
+        raise errors.Damaged(f"{name} is damaged: it cannot be decoded.", object=name) from None
+
+
+def encode(written: Record) -> bytes:
+    """Length of the JSON, the JSON, then for each disk in its order the blocks and the chunk ids."""
+    head = {
+        "time": written.time,
+        "vm": written.vm,
+        "host": written.host,
+        "packs": written.packs,
+        "disks": [[disk, len(pairs)] for disk, pairs in written.entries.items()],
+    }
+    text = json.dumps(head, separators=(",", ":"), allow_nan=False).encode()
+    tables = [
+        _blocks(array("I", [block for block, _ in pairs])) + b"".join(chunk_id for _, chunk_id in pairs)
+        for pairs in written.entries.values()
+    ]
+    return _JSON_LENGTH.pack(len(text)) + text + b"".join(tables)
+
+
+def decode(draft_id: str, number: int, payload: bytes) -> Record:
+    [length] = _JSON_LENGTH.unpack_from(payload)
+    start = _JSON_LENGTH.size + length
+    head = json.loads(payload[_JSON_LENGTH.size : start])
+    entries: dict[str, tuple[tuple[int, bytes], ...]] = {}
+    for disk, count in head["disks"]:
+        end = start + count * (4 + layout.CHUNK_ID_LENGTH)
+        entries[disk] = _entries(payload[start:end], count)
+        start = end
+    return Record(draft_id, number, head["time"], head["vm"], head["host"], tuple(head["packs"]), entries)
+
+
+def _entries(table: bytes, count: int) -> tuple[tuple[int, bytes], ...]:
+    numbers = array("I", table[: 4 * count])
+    ids, step = table[4 * count :], layout.CHUNK_ID_LENGTH
+    if len(ids) != count * step:
+        raise ValueError("wrong length of a table")
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return tuple((block, ids[place * step : (place + 1) * step]) for place, block in enumerate(numbers))
+
+
+def _blocks(numbers: array[int]) -> bytes:
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers.tobytes()

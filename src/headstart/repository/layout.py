@@ -1,0 +1,98 @@
+"""Every constant of format 0, and the layout of its objects. ``docs/format.md`` draws the same byte by byte.
+
+All numbers are little endian. Keys of objects::
+
+    config                      what the repository is
+    keys/<key id>               the secrets, wrapped by a password
+    packs/<pack id>             chunks, and the index of the pack at its end
+    indexes/<index id>          the indexes of several packs
+    snapshots/<snapshot id>     a manifest, or the tombstone of a revoked draft
+    drafts/<draft id>/<number>  the lease of a backup in the making, and what it has copied
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+import struct
+
+from headstart import errors, units
+
+#: Each object starts with magic, kind and version: 8 bytes.
+MAGIC = b"HDSTRT"
+VERSION = 0
+HEADER_LENGTH = 8
+
+CONFIG_KEY = "config"
+KEYS = "keys/"
+PACKS = "packs/"
+INDEXES = "indexes/"
+SNAPSHOTS = "snapshots/"
+DRAFTS = "drafts/"
+
+#: Bytes of identifiers. In keys of objects they are written in lower case hex.
+CHUNK_ID_LENGTH = 32
+OBJECT_ID_LENGTH = 16
+SECRET_LENGTH = 32
+SALT_LENGTH = 16
+TAG_LENGTH = 16
+NONCE_LENGTH = 12
+DIGEST_LENGTH = 32
+
+#: A pack is closed when the next chunk would make it longer than this.
+PACK_SIZE = 32 * units.MIB
+#: Pack id, class of its chunks, seven zero bytes, after the header.
+PACK_HEAD = struct.Struct(f"<{OBJECT_ID_LENGTH}sB7x")
+PACK_START = HEADER_LENGTH + PACK_HEAD.size
+#: Offset and length of the sealed index, count of chunks, four zero bytes, then a header of kind FOOTER.
+PACK_FOOT = struct.Struct(f"<III4x{HEADER_LENGTH}s")
+#: Per pack in an index object: pack id, class, three zero bytes, count of chunks.
+INDEX_HEAD = struct.Struct(f"<{OBJECT_ID_LENGTH}sB3xI")
+#: Flag of a chunk: compressed with zstd.
+COMPRESSED = 1
+#: Of block data, before compression. Bounds what a damaged length can make us allocate.
+MAX_CHUNK_LENGTH = 16 * units.MIB
+
+#: Blocks that a leaf of an image tree covers, and children of an inner node.
+TREE_LEAF = 1024
+TREE_FANOUT = 256
+
+MIN_BLOCK_SIZE = 4 * units.KIB
+MAX_BLOCK_SIZE = 4 * units.MIB
+
+ZSTD_LEVEL = 1
+
+_OBJECT_ID = re.compile(rf"[0-9a-f]{{{2 * OBJECT_ID_LENGTH}}}")
+
+
+class Kind(enum.Enum):
+    """What an object is, in the seventh byte of its header."""
+
+    CONFIG = b"C"
+    KEY = b"K"
+    PACK = b"P"
+    FOOTER = b"F"
+    INDEX = b"I"
+    SNAPSHOT = b"S"
+    DRAFT = b"D"
+
+
+class ChunkClass(enum.IntEnum):
+    """What a chunk is part of: decides under which secret it is sealed."""
+
+    CONTENT = 1
+    TREE = 2
+
+
+def header(kind: Kind) -> bytes:
+    return MAGIC + kind.value + bytes([VERSION])
+
+
+def check_header(data: bytes, kind: Kind, name: str) -> None:
+    """Raise ``Damaged`` unless ``data`` starts as an object of this kind does."""
+    if data[:HEADER_LENGTH] != header(kind):
+        raise errors.Damaged(f"{name} is damaged: it does not start as such an object does.", object=name)
+
+
+def is_object_id(text: str) -> bool:
+    return _OBJECT_ID.fullmatch(text) is not None

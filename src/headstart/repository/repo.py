@@ -1,0 +1,152 @@
+"""A repository that is open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+from typing import Self, TypeVar
+
+from blake3 import blake3
+
+from headstart import errors, units
+from headstart.repository import cache, config, keys, layout, objects, seal
+from headstart.repository.config import Config
+from headstart.repository.index import Index
+from headstart.repository.reader import Reader
+from headstart.repository.writer import Writer
+from headstart.store.contract import Data, Exists, Store
+
+Token = TypeVar("Token")
+
+
+class Repository:
+    """Chunks, and the sealed objects that refer to them. Every method may be called from several threads at once."""
+
+    def __init__(self, store: Store, secrets: keys.Secrets, settings: Config, encrypted: bool) -> None:
+        self.store = store
+        self.secrets = secrets
+        #: Hex. It commits to the secrets: a repository with other keys has another id. Remember it between runs,
+        #: and a repository put in this one's place is found out.
+        self.id = secrets.repository_id.hex()
+        #: Bytes.
+        self.block_size = settings.block_size
+        self.tree_leaf = settings.tree_leaf
+        self.tree_fanout = settings.tree_fanout
+        #: False where encryption was declined: whoever can read the store can read everything.
+        self.encrypted = encrypted
+        self.index = Index(secrets, store)
+        self._id_keys = {
+            layout.ChunkClass.CONTENT: seal.derive(secrets.chunk_id, b"content id"),
+            layout.ChunkClass.TREE: seal.derive(secrets.structure, b"tree id"),
+        }
+        self._reader = Reader(secrets, store, self.index, self.chunk_id)
+        self._nodes = cache.ChunkCache(self._reader)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def chunk_id(self, data: Data, chunk_class: layout.ChunkClass = layout.ChunkClass.CONTENT) -> bytes:
+        """The id under which this data is, or would be, stored: 32 bytes."""
+        return blake3(data, key=self._id_keys[chunk_class]).digest()
+
+    def missing(self, chunk_ids: Iterable[bytes]) -> list[bytes]:
+        """Those of ``chunk_ids`` that are not known to be durable, each once."""
+        return self.index.missing(chunk_ids)
+
+    def __contains__(self, chunk_id: bytes) -> bool:
+        return chunk_id in self.index
+
+    def adopt(self, pack_id: str) -> None:
+        """Take up a durable pack (hex) that a run left without an index object. ``Damaged`` if it is not whole."""
+        self.index.adopt(bytes.fromhex(pack_id))
+
+    def writer(self, on_durable: Callable[[list[Token]], None] = lambda tokens: None) -> Writer[Token]:
+        """For use in a ``with`` block. Knows what other writers made durable before now."""
+        self.index.refresh()
+        return Writer(self.secrets, self.store, self.index, on_durable)
+
+    def read_chunk(self, chunk_id: bytes) -> bytes:
+        """One chunk, in the calling thread; ``Damaged`` when it is missing or not what was written."""
+        return self._reader.read_one(chunk_id)
+
+    def read_chunks(self, chunk_ids: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
+        """Id and content of each of the chunks once, in an order that suits the store; ``Damaged`` as ``read_chunk``.
+
+        All the ids are held in memory (about 300 bytes each): give a whole disk in windows. Of the content, only a few
+        MiB are in memory at a time. The contents belong to the caller.
+        """
+        return self._reader.read_many(chunk_ids)
+
+    def scan_chunks(self, chunk_ids: Iterable[bytes]) -> Iterator[tuple[bytes, bytes | errors.Damaged]]:
+        """Like ``read_chunks``, but with the error in place of a chunk that cannot be read."""
+        return self._reader.scan(chunk_ids)
+
+    def read_nodes(self, node_ids: Iterable[bytes]) -> dict[bytes, bytes]:
+        """Tree nodes, through a cache of a few MiB."""
+        return self._nodes.read(node_ids)
+
+    def put_object(self, kind: layout.Kind, key: str, payload: bytes) -> int:
+        """Seal and create a structure object; ``Exists`` when the key is taken. Returns its bytes."""
+        data = seal.seal_object(self.secrets, kind, key, payload)
+        self.store.create(key, data)
+        return len(data)
+
+    def get_object(self, kind: layout.Kind, key: str) -> bytes:
+        """The payload of a structure object; ``Damaged``, or ``Missing`` (which is one)."""
+        return seal.open_object(self.secrets, kind, key, self.store.read(key))
+
+
+def create(
+    store: Store,
+    password: bytes | None,
+    *,
+    block_size: int = units.BLOCK_SIZE,
+    cost: keys.Argon2 = keys.DEFAULT_COST,
+) -> Repository:
+    """Make a repository in an empty store. ``password`` None declines encryption.
+
+    ``block_size`` is a power of two in bytes. Raises ``TargetRefused`` when the store is not empty, ``Usage`` for
+    a block size that cannot be, and what the store raises.
+    """
+    _check_block_size(block_size)
+    if next(store.list(""), None) is not None:
+        raise errors.TargetRefused(
+            f"{store!r} is not empty. A new repository needs an empty place: name another, or empty this one."
+        )
+    secrets = keys.Secrets.generate()
+    settings = Config(secrets.repository_id, block_size)
+    key, wrapped = keys.wrap(secrets, password, cost)
+    objects.put(store, key, wrapped)
+    try:
+        objects.put(store, layout.CONFIG_KEY, settings.encode(secrets))  # from here on it is a repository
+    except Exists:
+        store.delete(key)
+        raise errors.TargetRefused(f"Another repository was just created in {store!r}.") from None
+    return Repository(store, secrets, settings, password is not None)
+
+
+def open_repository(store: Store, password: Callable[[], bytes]) -> Repository:
+    """Open the repository in ``store``. ``password`` is called once, if a password is needed at all.
+
+    Raises ``NoRepository``, ``WrongPassword``, ``Unsupported`` when it is newer than this program, ``Damaged``.
+    """
+    stored = config.read(store)
+    secrets, encrypted = keys.unlock(store, stored.config.repository_id, password)
+    return Repository(store, secrets, stored.check(secrets), encrypted)
+
+
+def _check_block_size(block_size: int) -> None:
+    power_of_two = block_size > 0 and not block_size & (block_size - 1)
+    if not power_of_two or not layout.MIN_BLOCK_SIZE <= block_size <= layout.MAX_BLOCK_SIZE:
+        raise errors.Usage(
+            f"A block size of {block_size} bytes cannot be: it is a power of two "
+            f"from {units.format_bytes(layout.MIN_BLOCK_SIZE)} to {units.format_bytes(layout.MAX_BLOCK_SIZE)}."
+        )

@@ -1,0 +1,201 @@
+"""Reading everything back: each chunk that the snapshots need, once, and what is damaged for whom.
+
+First the trees are walked, each shared node once, then the chunks are read in the order in which they lie in the
+packs. Only if something is damaged the trees are walked again, to find the disks and ranges that need it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from headstart import errors, extents
+from headstart.blocks import Blocks
+from headstart.extents import Extent
+from headstart.repository import pack, snapshot, tree
+from headstart.repository.manifest import Disk, Manifest
+from headstart.repository.repo import Repository
+
+#: Called with the bytes of chunks that were read, and of all that are to be.
+Progress = Callable[[int, int], None]
+
+#: Chunks read in one go.
+_BATCH = 1 << 14
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """Where a damaged object is needed: parts of a disk, or an attachment as a whole (no extents)."""
+
+    snapshot: str
+    vm: str
+    name: str
+    extents: tuple[Extent, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One damaged or missing object, and what of the verified snapshots needs it (nothing: it is spare)."""
+
+    object: str
+    message: str
+    touched: tuple[Touched, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was verified. Sound when there are no findings. ``bytes`` are those of the chunks, uncompressed."""
+
+    snapshots: int
+    chunks: int
+    bytes: int
+    findings: tuple[Finding, ...]
+
+
+def verify_all(repo: Repository, progress: Progress) -> Report:
+    """Every snapshot of the repository; manifests that cannot be read are among the findings."""
+    listing = snapshot.all_manifests(repo)
+    report = verify(repo, listing.manifests, progress)
+    unreadable = tuple(Finding(_object_of(error), str(error), ()) for error in listing.damaged)
+    return Report(report.snapshots, report.chunks, report.bytes, unreadable + report.findings)
+
+
+def verify(repo: Repository, manifests: Sequence[Manifest], progress: Progress) -> Report:
+    """Read back and check all that these snapshots need. Does not stop at damage."""
+    check = _Check(repo)
+    for manifest in manifests:
+        check.walk(manifest)
+    check.read(progress)
+    check.packs()
+    findings = (*check.spare_findings(), *_findings(repo, manifests, check.damaged))
+    return Report(len(manifests), check.chunks, check.bytes, findings)
+
+
+class _Check:
+    """One pass over all chunks. Sets of chunks are kept as sets of positions in the index."""
+
+    def __init__(self, repo: Repository) -> None:
+        self._repo = repo
+        self._nodes = Blocks()
+        self._content = Blocks()
+        self._packs: set[bytes] = set()
+        self._spare: list[errors.Damaged] = []
+        self.damaged: dict[bytes, errors.Damaged] = {}  # by chunk
+        self.bytes = 0
+
+    @property
+    def chunks(self) -> int:
+        return len(self._nodes) + len(self._content)
+
+    def walk(self, manifest: Manifest) -> None:
+        for disk in manifest.disks:
+            for visited in tree.visit(self._repo, disk.root, disk.size, self._enter):
+                if isinstance(visited.slots, errors.Damaged):
+                    self.damaged[visited.node_id] = visited.slots
+                elif visited.level == 0:
+                    self._want(chunk_id for chunk_id in visited.slots if chunk_id is not None)
+        for attachment in manifest.attachments:
+            self._want(attachment.chunks)
+
+    def read(self, progress: Progress) -> None:
+        done, total = 0, self.bytes
+        positions = iter(self._content)
+        while batch := list(itertools.islice(positions, _BATCH)):
+            for chunk_id, found in self._repo.scan_chunks(self._repo.index.chunk_ids(batch)):
+                if isinstance(found, errors.Damaged):
+                    self.damaged[chunk_id] = found
+                else:
+                    done += len(found)
+                    progress(done, total)
+
+    def packs(self) -> None:
+        """Each pack's own index is what the others are rebuilt from if they are lost."""
+        for pack_id in sorted(self._packs):
+            try:
+                pack.read_entries(self._repo.secrets, self._repo.store, pack_id)
+            except errors.Damaged as error:
+                self._spare.append(error)
+
+    def spare_findings(self) -> Iterator[Finding]:
+        """Objects that no snapshot needs as long as the others hold, and that are not named anyway."""
+        named = set(map(_object_of, self.damaged.values()))
+        for error in (*self._repo.index.damaged, *self._spare):
+            if _object_of(error) not in named:
+                named.add(_object_of(error))
+                yield Finding(_object_of(error), str(error), ())
+
+    def _enter(self, node_id: bytes) -> bool:
+        return node_id not in self.damaged and self._first_seen(self._nodes, node_id)
+
+    def _want(self, chunk_ids: Iterable[bytes]) -> None:
+        for chunk_id in chunk_ids:
+            self._first_seen(self._content, chunk_id)
+
+    def _first_seen(self, seen: Blocks, chunk_id: bytes) -> bool:
+        try:
+            location = self._repo.index.locate(chunk_id)
+        except errors.Damaged as error:
+            self.damaged[chunk_id] = error
+            return False
+        if location.position in seen:
+            return False
+        seen.add(location.position)
+        self._packs.add(location.pack_id)
+        self.bytes += location.raw_length
+        return True
+
+
+def _findings(
+    repo: Repository, manifests: Iterable[Manifest], damaged: dict[bytes, errors.Damaged]
+) -> Iterator[Finding]:
+    """One for each damaged object, with all that needs one of its damaged chunks."""
+    if not damaged:
+        return
+    touched: dict[str, list[Touched]] = {_object_of(error): [] for error in damaged.values()}
+    for manifest in manifests:
+        for name, place in _touched(repo, manifest, damaged):
+            touched[name].append(place)
+    messages: dict[str, str] = {}
+    for error in damaged.values():
+        messages.setdefault(_object_of(error), str(error))
+    for name in sorted(touched):
+        yield Finding(name, messages[name], tuple(touched[name]))
+
+
+def _touched(
+    repo: Repository, manifest: Manifest, damaged: dict[bytes, errors.Damaged]
+) -> Iterator[tuple[str, Touched]]:
+    for disk in manifest.disks:
+        for name, found in _on_disk(repo, disk, damaged).items():
+            merged = tuple(extents.merge(found))
+            yield name, Touched(manifest.id, manifest.vm, disk.name, merged)
+    for attachment in manifest.attachments:
+        for name in {_object_of(damaged[chunk]) for chunk in attachment.chunks if chunk in damaged}:
+            yield name, Touched(manifest.id, manifest.vm, attachment.name, ())
+
+
+def _on_disk(repo: Repository, disk: Disk, damaged: dict[bytes, errors.Damaged]) -> dict[str, list[Extent]]:
+    """By damaged object, where the disk needs it."""
+    found: dict[str, list[Extent]] = {}
+    for chunk_id, extent in _parts(repo, disk, damaged):
+        found.setdefault(_object_of(damaged[chunk_id]), []).append(extent)
+    return found
+
+
+def _parts(repo: Repository, disk: Disk, damaged: dict[bytes, errors.Damaged]) -> Iterator[tuple[bytes, Extent]]:
+    if disk.root in damaged:
+        yield disk.root, Extent(0, disk.size)
+        return
+    for visited in tree.visit(repo, disk.root, disk.size, lambda node_id: node_id not in damaged):
+        if isinstance(visited.slots, errors.Damaged):
+            continue  # damaged since the first walk: the next run finds it
+        span, width = tree.span_of(repo, visited.level), len(visited.slots)
+        for slot, child in enumerate(visited.slots):
+            if child in damaged:
+                start = (visited.index * width + slot) * span * disk.block_size
+                yield child, Extent(start, min(span * disk.block_size, disk.size - start))
+
+
+def _object_of(error: errors.Damaged) -> str:
+    return str(error.facts["object"])

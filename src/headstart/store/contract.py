@@ -1,0 +1,64 @@
+"""What the repository asks of a place that keeps named, immutable objects."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Protocol
+
+from headstart import errors
+
+Data = bytes | bytearray | memoryview
+
+_PART = r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}"
+_KEY = re.compile(rf"{_PART}(/{_PART}){{0,7}}")
+
+
+class Exists(errors.StoreFailed):
+    """``create`` found an object of that name. It was left as it is."""
+
+
+class Missing(errors.Damaged):
+    """No object of that name."""
+
+
+class Store(Protocol):
+    """Immutable objects by name. Every method may be called from several threads at once.
+
+    A key is a relative POSIX name: parts of letters, digits, ``.``, ``_`` and ``-``, joined by ``/``, none starting
+    with a dot. Anything else is a bug of the caller (``ValueError``).
+
+    No method tries again by itself. A failure is an error of ``headstart.errors``: ``NoSpace`` when the place is full,
+    ``Unsupported`` when it cannot keep what ``create`` promises, ``StoreFailed`` for all that may pass.
+    After ``StoreFailed`` from ``create`` or ``delete`` the outcome is unknown: look, do not assume.
+    """
+
+    def create(self, key: str, data: Data) -> None:
+        """Keep ``data`` under ``key``; durable against a power cut when this returns.
+
+        Of several creators of one key exactly one succeeds, the others get ``Exists``. Nobody ever sees a part
+        of an object. ``data`` belongs to the caller again when this returns.
+        """
+
+    def read(self, key: str) -> bytes:
+        """The whole object, or ``Missing``."""
+
+    def read_range(self, key: str, offset: int, length: int) -> bytes:
+        """The bytes from ``offset``: fewer where the object ends before, none past its end; or ``Missing``."""
+
+    def list(self, prefix: str) -> Iterator[tuple[str, int]]:
+        """Key and size of every object whose key starts with ``prefix``, in no particular order.
+
+        What is created or deleted meanwhile may show or not. Foreign files of a directory show with
+        their names as they are.
+        """
+
+    def delete(self, key: str) -> None:
+        """Remove the object; no error when there is none."""
+
+
+def check_key(key: str) -> str:
+    """``key`` itself, or ``ValueError`` when it is none."""
+    if not _KEY.fullmatch(key):
+        raise ValueError(f"not a key: {key!r}")
+    return key

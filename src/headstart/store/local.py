@@ -1,0 +1,248 @@
+"""A store in a directory of a local or network file system.
+
+How an object becomes durable, and visible only then::
+
+    .tmp/<random>   write, fsync                 the content is on the disk
+    link to the final name                       atomic, and fails if the name is taken
+    fsync of the folder (and of new parents)     the name is on the disk
+    unlink .tmp/<random>
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from headstart import errors
+from headstart.store import contract
+
+#: Folder of unfinished objects, on the same file system as the finished ones.
+TEMPORARY = ".tmp"
+#: Seconds after which an unfinished object has no living writer: no single object takes that long.
+ABANDONED_AFTER = 24 * 3600
+
+_NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+class LocalStore:
+    """Keeps the contract of :class:`contract.Store` in the directory ``root``; makes it when first written to.
+
+    On NFS a repeated link request may report ``EEXIST`` for a link that its first attempt made, so the count of
+    links of the temporary file decides who won. File systems without hard links (FAT, most SMB and some FUSE mounts)
+    have no durable create-if-absent and are refused by the first ``create``.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._lock = threading.Lock()
+        self._folders: set[Path] = set()  # made durable by this process
+        self._swept = False
+
+    def __repr__(self) -> str:
+        return str(self._root)
+
+    def create(self, key: str, data: contract.Data) -> None:
+        target = self._path(key)
+        with _translated(f"write {key} in {self._root}"):
+            self._ensure(self._root / TEMPORARY)
+            temporary = self._root / TEMPORARY / secrets.token_hex(16)
+            try:
+                self._write(temporary, data)
+                self._sweep_once(temporary)
+                self._publish(temporary, target, key)
+            finally:
+                with contextlib.suppress(OSError):
+                    temporary.unlink()
+
+    def read(self, key: str) -> bytes:
+        with self._opened(key) as descriptor:
+            return _read_exactly(descriptor, 0, os.fstat(descriptor).st_size)
+
+    def read_range(self, key: str, offset: int, length: int) -> bytes:
+        with self._opened(key) as descriptor:
+            return _read_exactly(descriptor, offset, length)
+
+    def list(self, prefix: str) -> Iterator[tuple[str, int]]:
+        folder, _, start = prefix.rpartition("/")
+        with _translated(f"list {self._root / folder}"):
+            yield from self._walk(folder, start)
+
+    def delete(self, key: str) -> None:
+        path = self._path(key)
+        with _translated(f"delete {key} in {self._root}"):
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+            self._remove_empty(path.parent)
+
+    def _path(self, key: str) -> Path:
+        return self._root / contract.check_key(key)
+
+    @contextlib.contextmanager
+    def _opened(self, key: str) -> Iterator[int]:
+        path = self._path(key)
+        with _translated(f"read {key} in {self._root}"):
+            try:
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except (FileNotFoundError, NotADirectoryError):
+                raise contract.Missing(f"{key} is missing in {self._root}", object=key) from None
+            try:
+                yield descriptor
+            finally:
+                os.close(descriptor)
+
+    def _write(self, path: Path, data: contract.Data) -> None:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            _write_all(descriptor, data)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _publish(self, temporary: Path, target: Path, key: str) -> None:
+        self._ensure(target.parent)
+        try:
+            self._link(temporary, target)
+        except FileExistsError:
+            if temporary.stat().st_nlink < 2:
+                raise contract.Exists(f"{key} exists already in {self._root}", object=key) from None
+        _fsync_folder(target.parent)
+
+    def _link(self, temporary: Path, target: Path) -> None:
+        try:
+            try:
+                os.link(temporary, target)
+            except FileNotFoundError:  # another process removed the folder while it was empty
+                self._forget(target.parent)
+                self._ensure(target.parent)
+                os.link(temporary, target)
+        except OSError as error:
+            if error.errno not in _NO_HARD_LINKS:
+                raise
+            raise errors.Unsupported(
+                f"{self._root} is on a file system without hard links ({error.strerror}), where a backup could be "
+                "overwritten or lost in a power cut. Use a directory on ext4, XFS, Btrfs, ZFS or NFS."
+            ) from error
+
+    def _ensure(self, folder: Path) -> None:
+        """Make the folder and its parents, and their names durable. Once a process, even if the folder is there:
+        whoever made it may not have come to its fsync."""
+        with self._lock:
+            if folder in self._folders:
+                return
+        if folder != self._root:
+            self._ensure(self._root)
+            if folder.parent != self._root:
+                self._ensure(folder.parent)
+            _make(folder)
+        else:
+            _make_with_parents(folder)
+        with self._lock:
+            self._folders.add(folder)
+
+    def _forget(self, folder: Path) -> None:
+        with self._lock:
+            self._folders.discard(folder)
+
+    def _remove_empty(self, folder: Path) -> None:
+        """Nested folders come and go with their objects; those directly under the root stay."""
+        while self._root in folder.parents and folder.parent != self._root:
+            self._forget(folder)
+            try:
+                folder.rmdir()
+            except OSError:
+                return
+            folder = folder.parent
+
+    def _sweep_once(self, fresh: Path) -> None:
+        """Remove what writers left that died long ago, by the clock of the file system, not ours."""
+        with self._lock:
+            if self._swept:
+                return
+            self._swept = True
+        limit = fresh.stat().st_mtime - ABANDONED_AFTER
+        for path in (self._root / TEMPORARY).iterdir():
+            with contextlib.suppress(OSError):
+                if path.lstat().st_mtime < limit:
+                    path.unlink()
+
+    def _walk(self, folder: str, start: str) -> Iterator[tuple[str, int]]:
+        try:
+            entries = list(os.scandir(self._root / folder))
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        for entry in entries:
+            name = f"{folder}/{entry.name}" if folder else entry.name
+            if not entry.name.startswith(start) or name == TEMPORARY:
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                yield from self._walk(name, "")
+            else:
+                with contextlib.suppress(FileNotFoundError):
+                    yield name, entry.stat().st_size
+
+
+def _make(folder: Path) -> None:
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    _fsync_folder(folder.parent)
+
+
+def _make_with_parents(folder: Path) -> None:
+    if not folder.exists():
+        _make_with_parents(folder.parent)
+        _make(folder)
+        return
+    with contextlib.suppress(PermissionError):  # somebody else's folder: its name is theirs to keep
+        _fsync_folder(folder.parent)
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_all(descriptor: int, data: contract.Data) -> None:
+    view = memoryview(data).cast("B")
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _read_exactly(descriptor: int, offset: int, length: int) -> bytes:
+    """``length`` bytes, or up to the end of the file."""
+    data = os.pread(descriptor, length, offset)
+    if len(data) == length or not data:
+        return data
+    pieces = [data]
+    while data and (length := length - len(data)):
+        offset += len(data)
+        data = os.pread(descriptor, length, offset)
+        pieces.append(data)
+    return b"".join(pieces)
+
+
+@contextlib.contextmanager
+def _translated(action: str) -> Iterator[None]:
+    """Errors of the system as errors for the user."""
+    try:
+        yield
+    except OSError as error:
+        raise _translate(action, error) from error
+
+
+def _translate(action: str, error: OSError) -> errors.HeadstartError:
+    reason = error.strerror or str(error)
+    if error.errno in _FULL:
+        return errors.NoSpace(f"Could not {action}: {reason}. Make room there, or use another place.")
+    if error.errno in _NOT_ALLOWED:
+        return errors.StoreFailed(f"Could not {action}: {reason}. Run as a user who may, or check how it is mounted.")
+    return errors.StoreFailed(f"Could not {action}: {reason}.")
