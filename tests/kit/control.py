@@ -80,9 +80,7 @@ class Control:
 
     # -- block devices, past the guest's cache; offsets and lengths in bytes, multiples of 512
 
-    def write(
-        self, device: str, offset: int, length: int, *, seed: int | str | None = None, byte: int = 0
-    ) -> None:
+    def write(self, device: str, offset: int, length: int, *, seed: int | str | None = None, byte: int = 0) -> None:
         """Write and fsync ``content.random_bytes(seed, length)``, or one byte again and again."""
         self.call("write", device=device, offset=offset, length=length, seed=seed, byte=byte)
 
@@ -130,10 +128,8 @@ class Control:
         stats: dict[str, Any] = self.call("workload_stats", workload=workload, since=since, until=until)
         return stats
 
-    def workload_samples(
-        self, workload: int, since: float | None, until: float | None
-    ) -> list[tuple[float, float]]:
-        """For each fsync: when it was finished, in host time, and how long it took."""
+    def workload_samples(self, workload: int, since: float | None, until: float | None) -> list[tuple[float, float]]:
+        """For each write with its fsync: when it was finished, in host time, and how long it took."""
         window = self._window(since, until)
         found = self.call("workload_samples", workload=workload, since=window[0], until=window[1])
         host, guest = self._clocks
@@ -205,6 +201,7 @@ class Control:
         match message.get("event"):
             case "ready":
                 self._boot = message["boot_id"]
+                self._progress.clear()  # the next workloads may have the numbers of the old ones
             case "progress":
                 self._progress[message["workload"]] = message["number"]
             case _:

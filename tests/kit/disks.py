@@ -10,12 +10,13 @@ from typing import Literal
 from tests.kit.inguest import content
 
 MIB = 1 << 20
+SECTOR = 512
 
 Format = Literal["raw", "qcow2"]
 Interface = Literal["virtio-blk", "virtio-scsi"]
 
 #: Where the only partition of a disk made by ``make_ext4`` begins.
-PARTITION_OFFSET = 2048 * 512
+PARTITION_OFFSET = 2048 * SECTOR
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +56,16 @@ def make_empty(path: Path, size: int, image_format: Format = "raw") -> Path:
     return path
 
 
-def make_ext4(path: Path, size: int, image_format: Format = "raw", files: Path | None = None) -> Path:
-    """A GPT with one ext4 partition, filled with the tree ``files`` if given."""
+def make_ext4(path: Path, size: int, image_format: Format = "raw", *, files: Path | None = None, free: int = 0) -> Path:
+    """A GPT with one ext4 partition, filled with the tree ``files`` if given; ``free`` bytes after it are unused."""
     raw = path.with_name(path.name + ".making")
     make_empty(raw, size)
-    _run("/sbin/sfdisk", "-q", raw, stdin="label: gpt\nstart=2048\n")
-    # sfdisk leaves 33 sectors for the second table at the end of the disk, and aligns to 1 MiB before that.
-    kibibytes = ((size - 33 * 512) // MIB * MIB - PARTITION_OFFSET) // 1024
+    # The second partition table takes the last 33 sectors; file systems have whole KiB.
+    length = (size - max(free, 33 * SECTOR) - PARTITION_OFFSET) // MIB * MIB
+    _run("/sbin/sfdisk", "-q", raw, stdin=f"label: gpt\nstart=2048, size={length // SECTOR}\n")
+    options = f"offset={PARTITION_OFFSET},lazy_itable_init=0,lazy_journal_init=0"
     filling = () if files is None else ("-d", files)
-    offset = f"offset={PARTITION_OFFSET},lazy_itable_init=0,lazy_journal_init=0"
-    _run("/sbin/mkfs.ext4", "-q", "-F", "-E", offset, *filling, raw, f"{kibibytes}k")
+    _run("/sbin/mkfs.ext4", "-q", "-F", "-E", options, *filling, raw, f"{length // 1024}k")
     _finish(raw, path, image_format)
     return path
 
@@ -91,9 +92,7 @@ def _piece(index: int, seed: int) -> bytes:
     if kind == 0:
         return random
     half = 32 * 1024
-    return b"".join(
-        random[start : start + half] + b"compress" * (half // 8) for start in range(0, MIB, 2 * half)
-    )
+    return b"".join(random[start : start + half] + b"compress" * (half // 8) for start in range(0, MIB, 2 * half))
 
 
 def _finish(raw: Path, path: Path, image_format: Format) -> None:
@@ -125,13 +124,14 @@ def _run(*command: str | Path, stdin: str = "") -> None:
         raise RuntimeError(f"{command[0]} ended with {done.returncode}: {done.stderr}{done.stdout}")
 
 
-def two_disks(folder: Path, size: int = 256 * MIB) -> tuple[Disk, Disk]:
+def two_disks(folder: Path, size: int = 256 * MIB, free: int = 32 * MIB) -> tuple[Disk, Disk]:
     """The usual pair: ``system``, a virtio-blk qcow2 with GPT and ext4, and ``data``, a virtio-scsi raw disk.
 
-    The second one's size is no multiple of 64 KiB, and half of it is filled.
+    Half of ``data`` is filled, and its size is no multiple of 64 KiB. On both of them the bytes from ``size - free``
+    on (less a MiB at the end) are zero and nobody's: there is room for a ledger.
     """
-    system = make_ext4(folder / "system.qcow2", size, "qcow2")
+    system = make_ext4(folder / "system.qcow2", size, "qcow2", free=free)
     data = make_filled(folder / "data.raw", size // 2)
     with data.open("r+b") as file:
-        file.truncate(size + 5 * 512)
+        file.truncate(size + 5 * SECTOR)
     return Disk(system, "qcow2", "system"), Disk(data, "raw", "data", interface="virtio-scsi")

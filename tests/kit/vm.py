@@ -255,9 +255,7 @@ def _disk_arguments(disk: disks.Disk) -> Iterator[str]:
     else:
         yield "-drive"
         read_only = "on" if disk.read_only else "off"
-        yield (
-            f"if=none,id={disk.name},file={disk.path},format={disk.format},discard=unmap,readonly={read_only}"
-        )
+        yield (f"if=none,id={disk.name},file={disk.path},format={disk.format},discard=unmap,readonly={read_only}")
     iothread = ""
     if disk.iothread:
         yield from ("-object", f"iothread,id=thread-{disk.name}")

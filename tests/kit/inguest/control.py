@@ -97,44 +97,73 @@ def _on_file_system(path: str, request: int) -> None:
         os.close(fd)
 
 
-class Workloads:
-    """The workloads that run, each a process of its own."""
+class Workload:
+    """A process that tells its progress by lines with a number; the first one says that it has begun."""
 
+    def __init__(self, kind: str, options: dict[str, Any], send: Callable[[dict[str, Any]], None]) -> None:
+        command = [sys.executable, "-I", "-S", "-m", f"inguest.{kind}", json.dumps(options)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.number = self._process.pid
+        self._send = send
+        self._begun = threading.Event()
+        self._forwarder = threading.Thread(target=self._forward, daemon=True)
+        self._forwarder.start()
+        self._begun.wait()
+        if not self.running:
+            raise RuntimeError(f"{kind} ended at once; the VM's log has its message")
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    def stop(self) -> int:
+        """Its exit status: 0 if it had no error and ended after a whole write. All it told was sent before."""
+        self._process.send_signal(signal.SIGTERM)
+        self._forwarder.join()
+        return self._process.wait()
+
+    def set_rate(self, rate: float | None) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(rate).encode() + b"\n")
+        self._process.stdin.flush()
+
+    def _forward(self) -> None:
+        """Tell the host the newest number, whatever older ones are still in the pipe."""
+        assert self._process.stdout is not None
+        rest = b""
+        while chunk := os.read(self._process.stdout.fileno(), 65536):
+            *lines, rest = (rest + chunk).split(b"\n")
+            if lines:
+                self._send({"event": "progress", "workload": self.number, "number": int(lines[-1])})
+                self._begun.set()
+        self._process.wait()
+        self._begun.set()
+
+
+class Workloads:
     def __init__(self, send: Callable[[dict[str, Any]], None]) -> None:
         self._send = send
-        self._running: dict[int, subprocess.Popen[bytes]] = {}
+        self._running: dict[int, Workload] = {}
 
     def start(self, kind: str, options: dict[str, Any]) -> int:
-        command = [sys.executable, "-I", "-S", "-m", f"inguest.{kind}", json.dumps(options)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE)
-        self._running[process.pid] = process
-        threading.Thread(target=self._forward, args=(process,), daemon=True).start()
-        return process.pid
+        workload = Workload(kind, options, self._send)
+        self._running[workload.number] = workload
+        return workload.number
 
     def stop(self, workload: int) -> int:
-        """Its exit status: 0 if it had no error and ended after a whole write."""
-        process = self._running[workload]
-        process.send_signal(signal.SIGTERM)
-        return process.wait()
+        return self._running[workload].stop()
+
+    def set_rate(self, workload: int, rate: float | None) -> None:
+        self._running[workload].set_rate(rate)
 
     def stats(self, workload: int, since: float | None, until: float | None) -> dict[str, Any]:
         answer = latency.summary(latency.path_of(workload), since, until)
-        return {**answer, "running": self._running[workload].poll() is None}
+        return {**answer, "running": self._running[workload].running}
 
     def samples(self, workload: int, since: float | None, until: float | None) -> list[list[float]]:
         return [
-            [sample.finished, sample.seconds]
-            for sample in latency.samples(latency.path_of(workload), since, until)
+            [sample.finished, sample.seconds] for sample in latency.samples(latency.path_of(workload), since, until)
         ]
-
-    def _forward(self, process: subprocess.Popen[bytes]) -> None:
-        """Tell the host the newest number of a workload, whatever older ones are still in the pipe."""
-        assert process.stdout is not None
-        rest = b""
-        while chunk := os.read(process.stdout.fileno(), 65536):
-            *lines, rest = (rest + chunk).split(b"\n")
-            if lines:
-                self._send({"event": "progress", "workload": process.pid, "number": int(lines[-1])})
 
 
 class Control:
@@ -155,6 +184,7 @@ class Control:
             "thaw": thaw,
             "workload_start": workloads.start,
             "workload_stop": workloads.stop,
+            "workload_rate": workloads.set_rate,
             "workload_stats": workloads.stats,
             "workload_samples": workloads.samples,
         }

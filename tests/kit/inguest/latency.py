@@ -1,4 +1,4 @@
-"""How long each fsync of a workload took: written by the workload, read by the control program.
+"""How long each write with its fsync took in a workload: written by the workload, read by the control program.
 
 A file of fixed-size samples on the guest's tmpfs, so that a reader never stands in the way of the writer.
 Times are the guest's ``time.monotonic()``. The clock of a VM under TCG stands still while QEMU is stopped.
@@ -16,7 +16,7 @@ FORMAT = struct.Struct("<ddQQ")
 
 
 class Sample(NamedTuple):
-    """One fsync. The sums count bytes since the workload began."""
+    """One write, or batch of writes, with its fsync. The sums count bytes since the workload began."""
 
     finished: float
     seconds: float
