@@ -1,4 +1,4 @@
-"""Distribution packages, downloaded and unpacked without being installed."""
+"""Distribution packages, downloaded and unpacked without being installed. Needs no rights."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import re
 import subprocess
 import tempfile
 from pathlib import Path
+
+#: apt drops root for the user _apt, who may be unable to write here.
+OPTIONS = ("-q", "-o", "APT::Sandbox::User=root")
 
 
 def unpacked(package: str, cache: Path) -> Path:
@@ -17,9 +20,9 @@ def unpacked(package: str, cache: Path) -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{package}-", dir=cache) as temporary:
         tree = Path(temporary, "tree")
-        subprocess.run(["dpkg", "-x", _download(package, Path(temporary)), tree], check=True)
-        # mkdtemp makes private folders, dpkg keeps the package's own modes below.
-        tree.chmod(0o755)
+        _apt("apt-get", "download", package, folder=Path(temporary))
+        archive = next(Path(temporary).glob(f"{package}_*.deb"))
+        subprocess.run(["dpkg", "-x", archive, tree], check=True)
         put_in_place(tree, target)
     return target
 
@@ -35,30 +38,29 @@ def put_in_place(tree: Path, target: Path) -> None:
 
 def current_dependency(package: str, pattern: str) -> str:
     """The first dependency of a meta package that matches: which kernel is the current one."""
-    listing = subprocess.run(["apt-cache", "depends", package], check=True, capture_output=True, text=True)
-    found = re.search(rf"Depends: ({pattern})", listing.stdout)
+    with tempfile.TemporaryDirectory() as temporary:
+        listing = _apt("apt-cache", "depends", package, folder=Path(temporary))
+    found = re.search(rf"Depends: ({pattern})", listing)
     if found is None:
-        raise LookupError(f"{package} is unknown to apt: run 'make setup' (it updates the package lists)")
+        raise LookupError(f"{package} depends on nothing like {pattern}:\n{listing}")
     return found.group(1)
 
 
-def _download(package: str, folder: Path) -> Path:
-    # apt drops root for the user _apt, who cannot write here; an ordinary user has no sandbox to leave.
-    command = ["apt-get", "-q", "-o", "APT::Sandbox::User=root"]
-    first = _run([*command, "download", package], folder)
-    if first.returncode != 0:
-        # The machine's package lists are missing or stale; anybody may fetch private ones.
-        lists = folder / "apt"
-        (lists / "lists" / "partial").mkdir(parents=True)
-        (lists / "cache" / "archives" / "partial").mkdir(parents=True)
-        command += ["-o", f"Dir::State::Lists={lists}/lists", "-o", f"Dir::Cache={lists}/cache"]
-        _run([*command, "update"], folder)
-        second = _run([*command, "download", package], folder)
-        if second.returncode != 0:
-            raise RuntimeError(f"apt-get download {package}: {first.stderr}{second.stderr}")
-    return next(folder.glob(f"{package}_*.deb"))
+def _apt(program: str, *arguments: str, folder: Path) -> str:
+    """Run in a folder; if the machine's package lists are missing or too old, again with fresh ones of our own."""
+    first = _run(program, *OPTIONS, *arguments, folder=folder)
+    if first.returncode == 0:
+        return first.stdout
+    for needed in ("lists/partial", "cache/archives/partial"):
+        (folder / needed).mkdir(parents=True, exist_ok=True)
+    own = ("-o", f"Dir::State::Lists={folder}/lists", "-o", f"Dir::Cache={folder}/cache")
+    _run("apt-get", *OPTIONS, *own, "update", folder=folder)
+    second = _run(program, *OPTIONS, *own, *arguments, folder=folder)
+    if second.returncode != 0:
+        raise RuntimeError(f"{program} {' '.join(arguments)}: {first.stderr}{second.stderr}")
+    return second.stdout
 
 
-def _run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+def _run(*command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "LC_ALL": "C"}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)

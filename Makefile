@@ -1,0 +1,34 @@
+# make demo      the main job, shown on a real VM
+# make test      lint and every test (real VMs); make test-fast: the tests without a VM
+# make bench     the numbers in docs/benchmarks.md
+# Each target installs what is missing first: see scripts/setup.
+
+PYTHON := .venv/bin/python
+
+unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
+
+.PHONY: setup demo test test-fast bench lint clean
+
+setup:
+	@scripts/setup
+
+demo: setup
+	$(PYTHON) -m bench.demo
+
+test: lint
+	$(PYTHON) -m pytest
+
+test-fast: setup
+	$(PYTHON) -m pytest -m "not vm"
+
+bench: setup
+	$(PYTHON) -m bench.run
+
+lint: setup
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+
+clean:
+	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
