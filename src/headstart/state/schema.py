@@ -1,0 +1,75 @@
+"""The tables of a host's state. Losing all of it costs the head start and never data."""
+
+from __future__ import annotations
+
+VERSION = 1
+
+TABLES = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+
+CREATE TABLE vms (
+    name TEXT PRIMARY KEY,
+    monitor TEXT NOT NULL,
+    agent TEXT,
+    qga TEXT,
+    excluded TEXT NOT NULL,        -- JSON list of disk names
+    definition TEXT NOT NULL,      -- given by the user; empty: as QEMU reports it
+    added REAL NOT NULL
+) WITHOUT ROWID;
+
+-- What is known of each disk, as of the last contact.
+CREATE TABLE disks (
+    vm TEXT NOT NULL REFERENCES vms(name) ON DELETE CASCADE,
+    disk TEXT NOT NULL,
+    nonce TEXT NOT NULL,
+    facts TEXT NOT NULL,           -- JSON: size, format, layers
+    base TEXT NOT NULL,            -- id of the base mark
+    snapshot TEXT,                 -- the published snapshot that the base mark precedes; NULL: none to trust
+    round TEXT NOT NULL,           -- id of the newest round's mark; '' if there is none
+    entire BLOB NOT NULL,          -- blocks that count as changed besides what the base mark recorded
+    owed BLOB NOT NULL,            -- blocks that were identified as changed
+    reason TEXT NOT NULL,          -- why the disk is compared; '' if it is not
+    PRIMARY KEY (vm, disk)
+) WITHOUT ROWID;
+
+CREATE TABLE drafts (
+    vm TEXT PRIMARY KEY REFERENCES vms(name) ON DELETE CASCADE,
+    id TEXT NOT NULL,              -- of the snapshot that it becomes
+    rounds INTEGER NOT NULL,
+    records INTEGER NOT NULL,      -- objects of the draft in the repository
+    next_round TEXT NOT NULL,      -- the round that is being begun; '' if none is
+    begun REAL NOT NULL
+) WITHOUT ROWID;
+
+-- The draft image: what has been copied ahead and is durable in the repository.
+CREATE TABLE copied (
+    vm TEXT NOT NULL REFERENCES vms(name) ON DELETE CASCADE,
+    disk TEXT NOT NULL,
+    block INTEGER NOT NULL,
+    chunk BLOB,                    -- NULL: zeroes
+    record INTEGER NOT NULL,       -- the object of the draft that will list it
+    PRIMARY KEY (vm, disk, block)
+) WITHOUT ROWID;
+
+CREATE TABLE packs (
+    vm TEXT NOT NULL REFERENCES vms(name) ON DELETE CASCADE,
+    pack BLOB NOT NULL,
+    PRIMARY KEY (vm, pack)
+) WITHOUT ROWID;
+
+-- A completion whose point in time is over and whose residue waits in the spool.
+CREATE TABLE completions (
+    vm TEXT PRIMARY KEY REFERENCES vms(name) ON DELETE CASCADE,
+    id TEXT NOT NULL,
+    facts TEXT NOT NULL            -- JSON, see headstart.state.completion
+) WITHOUT ROWID;
+
+CREATE TABLE runs (
+    number INTEGER PRIMARY KEY,
+    vm TEXT NOT NULL,
+    verb TEXT NOT NULL,
+    begun REAL NOT NULL,
+    ended REAL,
+    report TEXT NOT NULL
+);
+"""

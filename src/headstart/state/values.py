@@ -1,0 +1,93 @@
+"""What a host remembers of its VMs. Values; ``journal`` keeps them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from headstart.blocks import Blocks
+from headstart.hypervisor.contract import ImageFile
+
+
+@dataclass(frozen=True, slots=True)
+class Vm:
+    """A VM as it was added. ``definition`` is what the user gave; empty: as the hypervisor reports it."""
+
+    name: str
+    monitor: Path
+    agent: Path | None = None
+    qga: Path | None = None
+    excluded: tuple[str, ...] = ()
+    definition: str = ""
+    added: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What tells that a disk is still the one of the last contact."""
+
+    size: int
+    format: str
+    layers: tuple[ImageFile, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tracked:
+    """One disk between two contacts.
+
+    ``base`` is the id of its base mark. If the mark precedes a published snapshot, ``snapshot`` names
+    that one and what it recorded is all that changed. Otherwise (first backup, lost bitmap) the blocks
+    in ``entire`` count as changed besides. ``owed`` are the blocks identified as changed up to the
+    beginning of the round ``round``; what of them is not in the draft remains to be copied.
+    """
+
+    name: str
+    nonce: str
+    facts: Facts
+    base: str
+    snapshot: str | None
+    round: str
+    entire: Blocks = field(default_factory=Blocks)
+    owed: Blocks = field(default_factory=Blocks)
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """The next backup image in the making. ``next_round`` is set while a round is being begun."""
+
+    id: str
+    rounds: int = 0
+    records: int = 0
+    next_round: str = ""
+    begun: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A point in time that is over: its residue waits in the spool to be uploaded and published.
+
+    ``facts`` is plain JSON: what the manifest and the report will say."""
+
+    id: str
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """A block that is durable in the repository; ``chunk`` None is zeroes."""
+
+    disk: str
+    block: int
+    chunk: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    number: int
+    vm: str
+    verb: str
+    begun: float
+    ended: float | None
+    report: dict[str, Any]

@@ -1,0 +1,86 @@
+"""Tracking by dirty bitmaps, which the hypervisor marks at each write."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from headstart.blocks import Blocks
+from headstart.hypervisor import names
+from headstart.hypervisor.contract import Bitmap, Bitmaps, Remove, Start, Stop
+from headstart.tracking.contract import Kind, Mark, Marks, Standing
+
+
+class BitmapTracker:
+    """``headstart.tracking.contract.Tracker``. A mark is a bitmap whose name tells the installation,
+    the disk's nonce and the mark: only the exact name is believed."""
+
+    def __init__(self, bitmaps: Bitmaps, installation: str, nonces: Mapping[str, str]) -> None:
+        """``nonces``: random, by disk; they tell a disk from its copy in another VM."""
+        self._bitmaps = bitmaps
+        self._installation = installation
+        self._nonces = nonces
+
+    def _name(self, disk: str, mark: Mark) -> str:
+        return names.Track(self._installation, mark.kind.value, self._nonces[disk], mark.id).name
+
+    def standing(self) -> dict[str, dict[Mark, Standing]]:
+        found: dict[str, dict[Mark, Standing]] = {}
+        for disk, bitmaps in self._bitmaps.bitmaps().items():
+            marks = found.setdefault(disk, {})
+            for bitmap in bitmaps:
+                mark = self._mark(disk, bitmap.name)
+                # The same name may stand on two layers; the one that is believed wins.
+                if mark is not None and marks.get(mark) in (None, Standing.BROKEN):
+                    marks[mark] = _standing(bitmap)
+        return found
+
+    def _mark(self, disk: str, name: str) -> Mark | None:
+        track = names.parse(name)
+        if track is None or track.installation != self._installation or track.kind not in ("base", "round"):
+            return None
+        return Mark(Kind(track.kind), track.id) if track.nonce == self._nonces.get(disk) else None
+
+    def strays(self) -> list[Remove]:
+        """Bitmaps of this installation that belong to another disk: the image is a copy of that one."""
+        return [
+            Remove(disk, bitmap.name)
+            for disk, bitmaps in self._bitmaps.bitmaps().items()
+            for bitmap in bitmaps
+            if _is_copied(names.parse(bitmap.name), self._installation, self._nonces.get(disk))
+        ]
+
+    def foreign(self) -> list[str]:
+        """Bitmaps of other installations, for people to know."""
+        return [
+            f"{disk}: {bitmap.name}"
+            for disk, bitmaps in self._bitmaps.bitmaps().items()
+            for bitmap in bitmaps
+            if (track := names.parse(bitmap.name)) and track.installation != self._installation
+        ]
+
+    def rotate(self, start: Marks, end: Marks) -> None:
+        starts, ends = self.actions(start, end)
+        self._bitmaps.transact([*starts, *ends])
+
+    def actions(self, start: Marks, end: Marks) -> tuple[tuple[Start, ...], tuple[Stop, ...]]:
+        starts = tuple(Start(disk, self._name(disk, mark)) for disk, mark in start)
+        return starts, tuple(Stop(disk, self._name(disk, mark)) for disk, mark in end)
+
+    def changed(self, marks: Mapping[str, Sequence[Mark]]) -> dict[str, Blocks]:
+        wanted = {disk: [self._name(disk, mark) for mark in each] for disk, each in marks.items()}
+        return self._bitmaps.changed(wanted)
+
+    def drop(self, marks: Marks) -> None:
+        there = {(disk, bitmap.name) for disk, bitmaps in self._bitmaps.bitmaps().items() for bitmap in bitmaps}
+        wanted = [(disk, self._name(disk, mark)) for disk, mark in marks]
+        self._bitmaps.transact([Remove(*each) for each in dict.fromkeys(wanted) if each in there])
+
+
+def _standing(bitmap: Bitmap) -> Standing:
+    if not bitmap.believed:
+        return Standing.BROKEN
+    return Standing.RECORDING if bitmap.recording else Standing.FROZEN
+
+
+def _is_copied(track: names.Track | None, installation: str, nonce: str | None) -> bool:
+    return track is not None and track.installation == installation and track.nonce != nonce and track.kind != "push"

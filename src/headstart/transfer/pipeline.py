@@ -1,0 +1,104 @@
+"""From a reader into the repository: cut into blocks, recognise zeroes, hash, compress, seal, pack.
+
+::
+
+    reader's thread      pieces of 1 MiB  --->  workers: hash, compress, seal  --->  writer: packs
+    (the caller's)       released by the worker that is done with one               tokens when durable
+
+Hashing, compressing and sealing release the interpreter's lock, so that the workers use every core.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from headstart.extents import Extent
+from headstart.reading import Piece, Reader
+from headstart.repository.layout import ChunkClass
+from headstart.repository.repo import Repository
+from headstart.repository.writer import Writer
+
+WORKERS = min(8, os.cpu_count() or 1)
+#: Pieces that wait for a worker; the reader's buffers bound the memory anyway.
+_AHEAD = 2 * WORKERS
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Content of a block and the chunk that holds it; None is zeroes."""
+
+    disk: str
+    block: int
+    chunk: bytes | None
+
+
+class Pipeline:
+    """Feeds one writer. A context manager: leaving it waits for the workers."""
+
+    def __init__(self, repo: Repository, writer: Writer[Stored], zeroes: Callable[[list[Stored]], None]) -> None:
+        """``zeroes`` is called with blocks that need no chunk, from any thread; the writer's own
+        callback gets the others once they are durable."""
+        self._repo = repo
+        self._writer = writer
+        self._zeroes = zeroes
+        self._zero = bytes(repo.block_size)
+        self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="block")
+        self._flying: deque[Future[None]] = deque()
+
+    def copy(
+        self, disk: str, reader: Reader, extents: Iterable[Extent], progress: Callable[[int], None] = lambda count: None
+    ) -> int:
+        """Store what ``reader`` has in ``extents`` (whole blocks). Returns the bytes read.
+
+        The last blocks may not be durable yet: flush the writer."""
+        total = 0
+        for piece in reader.read(extents):
+            while len(self._flying) >= _AHEAD or (self._flying and self._flying[0].done()):
+                self._flying.popleft().result()
+            self._flying.append(self._pool.submit(self._store, disk, piece))
+            total += piece.extent.length
+            progress(piece.extent.length)
+        self.settle()
+        return total
+
+    def settle(self) -> None:
+        """Wait until everything that was read is with the writer; raises what went wrong there."""
+        while self._flying:
+            self._flying.popleft().result()
+
+    def _store(self, disk: str, piece: Piece) -> None:
+        try:
+            self._store_blocks(disk, piece)
+        finally:
+            piece.release()
+
+    def _store_blocks(self, disk: str, piece: Piece) -> None:
+        size = self._repo.block_size
+        zeroes: list[Stored] = []
+        for start in range(piece.extent.start, piece.extent.end, size):
+            block = start // size
+            data = b"" if piece.data is None else _block(piece, start, size)
+            # A comparison of bytes with bytes is the fastest test for zeroes there is.
+            if piece.data is None or data == (self._zero if len(data) == size else bytes(len(data))):
+                zeroes.append(Stored(disk, block, None))
+            else:
+                chunk = self._repo.chunk_id(data)
+                self._writer.put(ChunkClass.CONTENT, chunk, data, Stored(disk, block, chunk))
+        if zeroes:
+            self._zeroes(zeroes)
+
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _block(piece: Piece, start: int, size: int) -> bytes:
+    assert piece.data is not None
+    offset = start - piece.extent.start
+    return bytes(piece.data[offset : offset + size])
