@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.kit import compare, control, disks, ledger, workloads
+from tests.kit import cli, compare, control, disks, ledger, workloads
 from tests.kit.inguest import content, records
 from tests.kit.vm import Vm
 
@@ -235,3 +238,19 @@ def test_a_vm_lives_on_through_reset_and_restart(tmp_path: Path, new_vm: Callabl
     assert not vm.running
     end = ledger.check(second.layout, paths)
     assert end == ledger.State(stopped_at, torn=False)
+
+
+def run_crash(*options: str | Path) -> subprocess.CompletedProcess[str]:
+    """json.tool, with faults planted in it."""
+    command = [sys.executable, "-m", "tests.kit.crash", "--main", "json.tool:main", *options]
+    return subprocess.run(command, input="{}", capture_output=True, text=True, cwd=cli.ROOT, timeout=30)
+
+
+def test_a_program_dies_where_it_was_told(tmp_path: Path) -> None:
+    counts = tmp_path / "counts"
+    assert run_crash("--count", "json:load", "--count", "json:loads", "--counts", counts).stdout == "{}\n"
+    assert json.loads(counts.read_text()) == {"json:load": 1, "json:loads": 1}
+    assert run_crash("--before", "json:load:2").returncode == 0
+    for option, place in (("--before", "json:load:1"), ("--after", "json.decoder:JSONDecoder.decode:1")):
+        died = run_crash(option, place)
+        assert (died.returncode, died.stdout) == (-signal.SIGKILL, "")

@@ -1,0 +1,100 @@
+"""Stores that fail, hang, forget to answer, and count: wrapped around a real one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from headstart.store.contract import Data, Store
+
+T = TypeVar("T")
+#: Gets what the store would do, and does it, or not.
+Fault = Callable[[Callable[[], object]], object]
+
+
+def fail(error: Exception) -> Fault:
+    """The request does not reach the store."""
+
+    def fault(_: Callable[[], object]) -> object:
+        raise error
+
+    return fault
+
+
+def lose(error: Exception) -> Fault:
+    """The store does it, and the answer is lost."""
+
+    def fault(act: Callable[[], object]) -> object:
+        act()
+        raise error
+
+    return fault
+
+
+def hang(until: threading.Event) -> Fault:
+    """The store does it once ``until`` is set."""
+
+    def fault(act: Callable[[], object]) -> object:
+        assert until.wait(60), "nobody released the hanging request"
+        return act()
+
+    return fault
+
+
+class FaultyStore:
+    """Counts the requests, and does what was planned to the n-th one of a method on keys with a prefix."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.requests: list[tuple[str, str]] = []
+        self.bytes_read = 0
+        self._lock = threading.Lock()
+        self._plans: list[tuple[str, str, int, Fault]] = []
+
+    def __repr__(self) -> str:
+        return f"faulty {self.store!r}"
+
+    def plan(self, method: str, fault: Fault, prefix: str = "", number: int = 1) -> None:
+        """``number``: from now on, 1 is the next."""
+        with self._lock:
+            self._plans.append((method, prefix, number + self._count(method, prefix), fault))
+
+    def count(self, method: str, prefix: str = "") -> int:
+        with self._lock:
+            return self._count(method, prefix)
+
+    def create(self, key: str, data: Data) -> None:
+        self._request("create", key, lambda: self.store.create(key, data))
+
+    def read(self, key: str) -> bytes:
+        return self._counted(self._request("read", key, lambda: self.store.read(key)))
+
+    def read_range(self, key: str, offset: int, length: int) -> bytes:
+        return self._counted(self._request("read_range", key, lambda: self.store.read_range(key, offset, length)))
+
+    def list(self, prefix: str) -> Iterator[tuple[str, int]]:
+        return self._request("list", prefix, lambda: self.store.list(prefix))
+
+    def delete(self, key: str) -> None:
+        self._request("delete", key, lambda: self.store.delete(key))
+
+    def _request(self, method: str, key: str, act: Callable[[], T]) -> T:
+        with self._lock:
+            self.requests.append((method, key))
+            fault = self._fault(method, key)
+        return act() if fault is None else fault(act)  # type: ignore[return-value]
+
+    def _fault(self, method: str, key: str) -> Fault | None:
+        for planned, prefix, number, fault in self._plans:
+            if planned == method and key.startswith(prefix) and self._count(method, prefix) == number:
+                return fault
+        return None
+
+    def _count(self, method: str, prefix: str) -> int:
+        return sum(done == method and key.startswith(prefix) for done, key in self.requests)
+
+    def _counted(self, data: bytes) -> bytes:
+        with self._lock:
+            self.bytes_read += len(data)
+        return data
