@@ -12,7 +12,7 @@ import struct
 import sys
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from headstart import errors
 from headstart.repository import layout, snapshot
@@ -28,11 +28,35 @@ class Taken(errors.HeadstartError):
 
 
 @dataclass(frozen=True, slots=True)
+class Entries:
+    """Blocks of one disk and their chunks, 36 bytes each, as columns."""
+
+    blocks: array[int]
+    chunk_ids: bytes
+
+    @classmethod
+    def of(cls, pairs: Iterable[tuple[int, bytes]]) -> Entries:
+        blocks, chunk_ids = array("I"), bytearray()
+        for block, chunk_id in pairs:
+            blocks.append(block)
+            chunk_ids += chunk_id
+        return cls(blocks, bytes(chunk_ids))
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    def __iter__(self) -> Iterator[tuple[int, bytes]]:
+        step = layout.CHUNK_ID_LENGTH
+        for place, block in enumerate(self.blocks):
+            yield block, self.chunk_ids[place * step : (place + 1) * step]
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """One object of a draft. ``time`` is when it was written, in seconds since 1970, UTC, by its owner's clock.
 
-    ``entries`` are, by disk, the blocks copied since the record before and their chunks; ``packs`` (hex) those that
-    became durable since then.
+    ``entries`` are, by disk, the blocks copied since the record before; ``packs`` (hex) those that became durable
+    since then.
     """
 
     draft_id: str
@@ -40,8 +64,8 @@ class Record:
     time: float
     vm: str
     host: str
-    packs: tuple[str, ...]
-    entries: Mapping[str, tuple[tuple[int, bytes], ...]]
+    packs: tuple[str, ...] = ()
+    entries: Mapping[str, Entries] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +83,7 @@ class Draft:
 def begin(repo: Repository, vm: str, host: str, now: float, draft_id: str | None = None) -> Draft:
     """A new draft with a lease from ``now`` on."""
     draft_id = draft_id or snapshot.new_id()
-    _write(repo, Record(draft_id, 0, now, vm, host, (), {}))
+    _write(repo, Record(draft_id, 0, now, vm, host))
     return Draft(draft_id, vm, host, now, now, 1)
 
 
@@ -71,17 +95,24 @@ def record(
     packs: Iterable[str] = (),
     entries: Mapping[str, Iterable[tuple[int, bytes]]] | None = None,
 ) -> None:
-    """Add record ``number``: what was copied, or with neither packs nor entries a heartbeat.
+    """Add record ``number``, 1 and up: what was copied. Of a whole disk, better several than a large one.
 
-    May be repeated after a failure. Raises ``Taken``, and ``snapshot.Revoked`` when the draft was given up.
+    May be repeated with the same values after a failure. Raises ``Taken``, and ``snapshot.Revoked`` when the draft was
+    given up.
     """
-    copied = {disk: tuple(pairs) for disk, pairs in (entries or {}).items()}
+    copied = {disk: Entries.of(pairs) for disk, pairs in (entries or {}).items()}
     _write(repo, Record(draft.id, number, now, draft.vm, draft.host, tuple(packs), copied))
     if snapshot.is_revoked(repo, draft.id):
         raise snapshot.Revoked(
-            f"Draft {draft.id} was given up after it had not been heard of for too long. Nothing is lost: begin anew.",
+            f"Draft {draft.id} was given up after it had not been heard of for too long. "
+            "Nothing is lost: back up again.",
             draft=draft.id,
         )
+
+
+def heartbeat(repo: Repository, draft: Draft, number: int, now: float) -> None:
+    """A record that says only that the owner lives. Raises what ``record`` does."""
+    record(repo, draft, number, now)
 
 
 def drop(repo: Repository, draft_id: str) -> None:
@@ -136,7 +167,7 @@ def _write(repo: Repository, written: Record) -> None:
     try:
         repo.put_object(layout.Kind.DRAFT, key, encode(written))
     except Exists:
-        if _read(repo, key) != written:
+        if repo.get_object(layout.Kind.DRAFT, key) != encode(written):
             raise Taken(
                 f"{key} was written by somebody else: another run, or one before the state was restored from a copy.",
                 object=key,
@@ -158,13 +189,10 @@ def encode(written: Record) -> bytes:
         "vm": written.vm,
         "host": written.host,
         "packs": written.packs,
-        "disks": [[disk, len(pairs)] for disk, pairs in written.entries.items()],
+        "disks": [[disk, len(listed)] for disk, listed in written.entries.items()],
     }
     text = json.dumps(head, separators=(",", ":"), allow_nan=False).encode()
-    tables = [
-        _blocks(array("I", [block for block, _ in pairs])) + b"".join(chunk_id for _, chunk_id in pairs)
-        for pairs in written.entries.values()
-    ]
+    tables = [_little(listed.blocks) + listed.chunk_ids for listed in written.entries.values()]
     return _JSON_LENGTH.pack(len(text)) + text + b"".join(tables)
 
 
@@ -172,25 +200,28 @@ def decode(draft_id: str, number: int, payload: bytes) -> Record:
     [length] = _JSON_LENGTH.unpack_from(payload)
     start = _JSON_LENGTH.size + length
     head = json.loads(payload[_JSON_LENGTH.size : start])
-    entries: dict[str, tuple[tuple[int, bytes], ...]] = {}
+    entries: dict[str, Entries] = {}
     for disk, count in head["disks"]:
-        end = start + count * (4 + layout.CHUNK_ID_LENGTH)
+        end = start + count * _ENTRY_LENGTH
         entries[disk] = _entries(payload[start:end], count)
         start = end
     return Record(draft_id, number, head["time"], head["vm"], head["host"], tuple(head["packs"]), entries)
 
 
-def _entries(table: bytes, count: int) -> tuple[tuple[int, bytes], ...]:
-    numbers = array("I", table[: 4 * count])
-    ids, step = table[4 * count :], layout.CHUNK_ID_LENGTH
-    if len(ids) != count * step:
+_ENTRY_LENGTH = 4 + layout.CHUNK_ID_LENGTH
+
+
+def _entries(table: bytes, count: int) -> Entries:
+    if len(table) != count * _ENTRY_LENGTH:
         raise ValueError("wrong length of a table")
+    blocks = array("I", table[: 4 * count])
     if sys.byteorder == "big":
-        numbers.byteswap()
-    return tuple((block, ids[place * step : (place + 1) * step]) for place, block in enumerate(numbers))
+        blocks.byteswap()
+    return Entries(blocks, table[4 * count :])
 
 
-def _blocks(numbers: array[int]) -> bytes:
+def _little(numbers: array[int]) -> bytes:
     if sys.byteorder == "big":
+        numbers = numbers[:]
         numbers.byteswap()
     return numbers.tobytes()

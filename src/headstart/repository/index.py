@@ -140,6 +140,7 @@ class Index:
         self._lock = threading.RLock()
         self._table = Table()
         self._packs: set[bytes] = set()
+        self._broken: set[bytes] = set()  # packs whose own index cannot be read
         self._objects: set[str] = set()
         self._unwritten: list[PackEntries] = []
         self._loaded = False
@@ -172,23 +173,19 @@ class Index:
             position = self._table.position
             return [chunk_id for chunk_id in dict.fromkeys(chunk_ids) if position(chunk_id) < 0]
 
-    def locate(self, chunk_id: bytes) -> Location:
-        """Like ``find``, but looks at what other writers added, then into packs that no index lists.
+    def locate(self, chunk_ids: Iterable[bytes]) -> dict[bytes, Location | errors.Damaged]:
+        """Where each chunk lies, or the error that says that it is nowhere.
 
-        ``Damaged`` when the chunk is nowhere.
+        Unlike ``find`` it looks, for what is not known, at what other writers added, then into packs that no index
+        lists.
         """
-        found = self.find(chunk_id)
-        if found is None:
-            self.refresh()
-            found = self.find(chunk_id)
-        if found is None:
-            self.adopt_all()
-            found = self.find(chunk_id)
-        if found is not None:
-            return found
-        raise errors.Damaged(
-            f"Chunk {chunk_id.hex()} is missing: no pack of the repository holds it.", object=chunk_id.hex()
-        )
+        found = {chunk_id: self.find(chunk_id) for chunk_id in chunk_ids}
+        for look in (self.refresh, self.adopt_all):
+            unknown = [chunk_id for chunk_id, location in found.items() if location is None]
+            if unknown:
+                look()
+                found |= {chunk_id: self.find(chunk_id) for chunk_id in unknown}
+        return {chunk_id: location or _nowhere(chunk_id) for chunk_id, location in found.items()}
 
     def refresh(self) -> None:
         """Load index objects that were added since the last look."""
@@ -206,17 +203,23 @@ class Index:
         """
         with self._lock:
             self._load_once()
-            if pack_id not in self._packs:
-                self.add(pack.read_entries(self._secrets, self._store, pack_id))
+        if pack_id not in self._packs:
+            name = pack.pack_key(pack_id)
+            self._adopt(pack_id, dict(self._store.list(name)).get(name, 0))
 
     def adopt_all(self) -> None:
         """Adopt every pack in the store that no index lists; those that are not whole are named in ``damaged``."""
-        for name, _ in sorted(self._store.list(layout.PACKS)):
-            if layout.is_object_id(name.removeprefix(layout.PACKS)):
+        for name, size in sorted(self._store.list(layout.PACKS)):
+            pack_id = pack.id_of(name)
+            if pack_id is not None and pack_id not in self._packs and pack_id not in self._broken:
                 try:
-                    self.adopt(bytes.fromhex(name.removeprefix(layout.PACKS)))
+                    self._adopt(pack_id, size)
                 except errors.Damaged as error:
+                    self._broken.add(pack_id)
                     self._note(error)
+
+    def _adopt(self, pack_id: bytes, size: int) -> None:
+        self.add(pack.read_entries(self._secrets, self._store, pack_id, size))
 
     def add(self, entries: PackEntries) -> None:
         """A pack that became durable, and is to be listed in the next index object."""
@@ -278,6 +281,11 @@ class Index:
         with self._lock:
             if str(error) not in map(str, self.damaged):
                 self.damaged.append(error)
+
+
+def _nowhere(chunk_id: bytes) -> errors.Damaged:
+    name = chunk_id.hex()
+    return errors.Damaged(f"Chunk {name} is missing: no pack of the repository holds it.", object=f"chunk {name}")
 
 
 def encode(packs: Iterable[PackEntries]) -> bytes:

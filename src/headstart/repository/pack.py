@@ -61,6 +61,12 @@ def pack_key(pack_id: bytes) -> str:
     return layout.PACKS + pack_id.hex()
 
 
+def id_of(key: str) -> bytes | None:
+    """The pack whose key this is; None for a foreign object."""
+    name = key.removeprefix(layout.PACKS)
+    return bytes.fromhex(name) if layout.is_object_id(name) else None
+
+
 def _columns(data: bytes, widths: tuple[int, ...], count: int) -> list[bytes]:
     if len(data) != count * sum(widths):
         raise ValueError("wrong length of a table")
@@ -177,10 +183,9 @@ def _foot(offset: int, length: int, count: int) -> bytes:
     return layout.PACK_FOOT.pack(offset, length, count, layout.header(layout.Kind.FOOTER))
 
 
-def read_entries(secrets: Secrets, store: Store, pack_id: bytes) -> PackEntries:
-    """From the pack's own index; ``Damaged`` when the pack is not whole, ``Missing`` when it is not there."""
+def read_entries(secrets: Secrets, store: Store, pack_id: bytes, size: int) -> PackEntries:
+    """From the own index of a pack of ``size`` bytes. ``Damaged`` when it is not whole, ``Missing`` when not there."""
     name = pack_key(pack_id)
-    size = dict(store.list(name)).get(name, 0)
     try:
         head = store.read_range(name, 0, layout.PACK_START)
         if size < layout.PACK_START + layout.PACK_FOOT.size:

@@ -14,7 +14,7 @@ from headstart import errors, units
 from headstart.repository import codec, layout, pack, seal
 from headstart.repository.index import Index, Location
 from headstart.repository.keys import Secrets
-from headstart.store.contract import Store
+from headstart.store.contract import Missing, Store
 
 #: Threads that fetch, open and check. They wait for the store or run without the interpreter lock.
 THREADS = max(2, min(4, os.cpu_count() or 1))
@@ -23,6 +23,7 @@ _REQUEST_BYTES = 2 * units.MIB
 #: Bytes between two wanted chunks that are read along rather than asked for in a request of their own.
 _GAP = 128 * units.KIB
 
+Wanted = tuple[bytes, Location]
 Checked = tuple[bytes, bytes | errors.Damaged]
 ChunkIdOf = Callable[[bytes, layout.ChunkClass], bytes]
 
@@ -41,7 +42,8 @@ class Reader:
         self._threads.shutdown(cancel_futures=True)
 
     def read_one(self, chunk_id: bytes) -> bytes:
-        [(_, found)] = self._read([(chunk_id, self._index.locate(chunk_id))])
+        located, missing = self._locate([chunk_id])
+        [(_, found)] = missing or self._read(located)
         return _or_raise(found)
 
     def read_many(self, chunk_ids: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
@@ -50,12 +52,14 @@ class Reader:
 
     def scan(self, chunk_ids: Iterable[bytes]) -> Iterator[Checked]:
         """Like ``read_many``, with the error in place of what cannot be read."""
-        located, missing = self._locate_all(chunk_ids)
+        located, missing = self._locate(chunk_ids)
         yield from missing
-        requests = _requests(located)
         if len(located) == 1:
-            yield from self._read(located)
-            return
+            yield from self._read(located)  # a thread more would only cost
+        else:
+            yield from self._pipelined(_requests(located))
+
+    def _pipelined(self, requests: Iterable[list[Wanted]]) -> Iterator[Checked]:
         running: collections.deque[Future[list[Checked]]] = collections.deque()
         try:
             for request in requests:
@@ -68,18 +72,19 @@ class Reader:
             for future in running:
                 future.cancel()
 
-    def _locate_all(self, chunk_ids: Iterable[bytes]) -> tuple[list[tuple[bytes, Location]], list[Checked]]:
-        located: list[tuple[bytes, Location]] = []
+    def _locate(self, chunk_ids: Iterable[bytes]) -> tuple[list[Wanted], list[Checked]]:
+        """What to read, in the order in which it lies in the packs, and what is nowhere."""
+        wanted: list[Wanted] = []
         missing: list[Checked] = []
-        for chunk_id in dict.fromkeys(chunk_ids):
-            try:
-                located.append((chunk_id, self._index.locate(chunk_id)))
-            except errors.Damaged as error:
-                missing.append((chunk_id, error))
-        located.sort(key=lambda item: item[1].position)
-        return located, missing
+        for chunk_id, location in self._index.locate(chunk_ids).items():
+            if isinstance(location, errors.Damaged):
+                missing.append((chunk_id, location))
+            else:
+                wanted.append((chunk_id, location))
+        wanted.sort(key=lambda item: item[1].position)
+        return wanted, missing
 
-    def _read(self, wanted: Sequence[tuple[bytes, Location]]) -> list[Checked]:
+    def _read(self, wanted: Sequence[Wanted]) -> list[Checked]:
         """Chunks of one pack, ascending and near each other, in one request."""
         first, last = wanted[0][1], wanted[-1][1]
         name = pack.pack_key(first.pack_id)
@@ -87,7 +92,9 @@ class Reader:
         try:
             piece = memoryview(self._store.read_range(name, first.offset, end - first.offset))
         except errors.Damaged as error:
-            return [(chunk_id, error) for chunk_id, _ in wanted]
+            if len(wanted) == 1 or isinstance(error, Missing):
+                return [(chunk_id, error) for chunk_id, _ in wanted]
+            return [checked for item in wanted for checked in self._read([item])]  # save what can be read
         sealer = seal.ChunkSealer(self._secrets, first.chunk_class, first.pack_id)
         return [
             (chunk_id, self._open(sealer, chunk_id, location, piece[location.offset - first.offset :]))
@@ -121,9 +128,9 @@ def _or_raise(found: bytes | errors.Damaged) -> bytes:
     return found
 
 
-def _requests(located: list[tuple[bytes, Location]]) -> Iterator[list[tuple[bytes, Location]]]:
+def _requests(located: list[Wanted]) -> Iterator[list[Wanted]]:
     """Cut where the pack changes, a gap is large, or a request has grown to its size."""
-    request: list[tuple[bytes, Location]] = []
+    request: list[Wanted] = []
     size = 0
     for item, following in itertools.zip_longest(located, located[1:]):
         request.append(item)

@@ -113,14 +113,13 @@ def create(
 ) -> Repository:
     """Make a repository in an empty store. ``password`` None declines encryption.
 
-    ``block_size`` is a power of two in bytes. Raises ``TargetRefused`` when the store is not empty, ``Usage`` for
-    a block size that cannot be, and what the store raises.
+    ``block_size`` is a power of two in bytes; ``cost`` that of guessing at the password. Raises ``TargetRefused`` when
+    the store is not empty, ``Usage`` for a block size that cannot be, and what the store raises.
     """
     _check_block_size(block_size)
-    if next(store.list(""), None) is not None:
-        raise errors.TargetRefused(
-            f"{store!r} is not empty. A new repository needs an empty place: name another, or empty this one."
-        )
+    if password == b"":
+        raise errors.Usage("The password is empty. Give one, or decline encryption.")
+    _check_empty(store)
     secrets = keys.Secrets.generate()
     settings = Config(secrets.repository_id, block_size)
     key, wrapped = keys.wrap(secrets, password, cost)
@@ -141,6 +140,14 @@ def open_repository(store: Store, password: Callable[[], bytes]) -> Repository:
     stored = config.read(store)
     secrets, encrypted = keys.unlock(store, stored.config.repository_id, password)
     return Repository(store, secrets, stored.check(secrets), encrypted)
+
+
+def _check_empty(store: Store) -> None:
+    """Keys without a config are what is left of an attempt that was interrupted: they open nothing."""
+    for name, _ in store.list(""):
+        if not name.startswith(layout.KEYS):
+            what = "holds a repository already" if name == layout.CONFIG_KEY else f"is not empty ({name})"
+            raise errors.TargetRefused(f"{store!r} {what}. Name a place that is empty.")
 
 
 def _check_block_size(block_size: int) -> None:

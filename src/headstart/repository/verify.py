@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from headstart import errors, extents
 from headstart.blocks import Blocks
 from headstart.extents import Extent
-from headstart.repository import pack, snapshot, tree
+from headstart.repository import layout, pack, snapshot, tree
 from headstart.repository.manifest import Disk, Manifest
 from headstart.repository.repo import Repository
 
@@ -69,7 +69,7 @@ def verify(repo: Repository, manifests: Sequence[Manifest], progress: Progress) 
     check.read(progress)
     check.packs()
     findings = (*check.spare_findings(), *_findings(repo, manifests, check.damaged))
-    return Report(len(manifests), check.chunks, check.bytes, findings)
+    return Report(len(manifests), check.chunks, check.total, findings)
 
 
 class _Check:
@@ -79,14 +79,20 @@ class _Check:
         self._repo = repo
         self._nodes = Blocks()
         self._content = Blocks()
+        self._node_bytes = 0
+        self._content_bytes = 0
         self._packs: set[bytes] = set()
         self._spare: list[errors.Damaged] = []
         self.damaged: dict[bytes, errors.Damaged] = {}  # by chunk
-        self.bytes = 0
 
     @property
     def chunks(self) -> int:
         return len(self._nodes) + len(self._content)
+
+    @property
+    def total(self) -> int:
+        """Bytes of all chunks."""
+        return self._node_bytes + self._content_bytes
 
     def walk(self, manifest: Manifest) -> None:
         for disk in manifest.disks:
@@ -99,7 +105,8 @@ class _Check:
             self._want(attachment.chunks)
 
     def read(self, progress: Progress) -> None:
-        done, total = 0, self.bytes
+        done = self._node_bytes
+        progress(done, self.total)
         positions = iter(self._content)
         while batch := list(itertools.islice(positions, _BATCH)):
             for chunk_id, found in self._repo.scan_chunks(self._repo.index.chunk_ids(batch)):
@@ -107,13 +114,14 @@ class _Check:
                     self.damaged[chunk_id] = found
                 else:
                     done += len(found)
-                    progress(done, total)
+                    progress(done, self.total)
 
     def packs(self) -> None:
         """Each pack's own index is what the others are rebuilt from if they are lost."""
+        sizes = {pack.id_of(name): size for name, size in self._repo.store.list(layout.PACKS)}
         for pack_id in sorted(self._packs):
             try:
-                pack.read_entries(self._repo.secrets, self._repo.store, pack_id)
+                pack.read_entries(self._repo.secrets, self._repo.store, pack_id, sizes.get(pack_id, 0))
             except errors.Damaged as error:
                 self._spare.append(error)
 
@@ -126,24 +134,26 @@ class _Check:
                 yield Finding(_object_of(error), str(error), ())
 
     def _enter(self, node_id: bytes) -> bool:
-        return node_id not in self.damaged and self._first_seen(self._nodes, node_id)
+        if node_id in self.damaged:
+            return False
+        added = self._add(self._nodes, [node_id])
+        self._node_bytes += sum(added)
+        return bool(added)
 
     def _want(self, chunk_ids: Iterable[bytes]) -> None:
-        for chunk_id in chunk_ids:
-            self._first_seen(self._content, chunk_id)
+        self._content_bytes += sum(self._add(self._content, chunk_ids))
 
-    def _first_seen(self, seen: Blocks, chunk_id: bytes) -> bool:
-        try:
-            location = self._repo.index.locate(chunk_id)
-        except errors.Damaged as error:
-            self.damaged[chunk_id] = error
-            return False
-        if location.position in seen:
-            return False
-        seen.add(location.position)
-        self._packs.add(location.pack_id)
-        self.bytes += location.raw_length
-        return True
+    def _add(self, seen: Blocks, chunk_ids: Iterable[bytes]) -> list[int]:
+        """The lengths of the chunks that were not seen before. What is nowhere is damaged."""
+        added: list[int] = []
+        for chunk_id, location in self._repo.index.locate(chunk_ids).items():
+            if isinstance(location, errors.Damaged):
+                self.damaged[chunk_id] = location
+            elif location.position not in seen:
+                seen.add(location.position)
+                self._packs.add(location.pack_id)
+                added.append(location.raw_length)
+        return added
 
 
 def _findings(

@@ -26,17 +26,19 @@ TEMPORARY = ".tmp"
 #: Seconds after which an unfinished object has no living writer: no single object takes that long.
 ABANDONED_AFTER = 24 * 3600
 
-_NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
+_NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
+#: What a file system says of an object that its disk cannot read any more.
+_UNREADABLE = {errno.EIO, errno.EUCLEAN, errno.EBADMSG}
 
 
 class LocalStore:
     """Keeps the contract of :class:`contract.Store` in the directory ``root``; makes it when first written to.
 
-    On NFS a repeated link request may report ``EEXIST`` for a link that its first attempt made, so the count of
-    links of the temporary file decides who won. File systems without hard links (FAT, most SMB and some FUSE mounts)
-    have no durable create-if-absent and are refused by the first ``create``.
+    On NFS a repeated link request may report ``EEXIST`` for a link that its first attempt made, so the count of links
+    of the temporary file decides who won. File systems without hard links (FAT, most SMB and some FUSE mounts) have no
+    durable create-if-absent and are refused by the first ``create``.
     """
 
     def __init__(self, root: Path) -> None:
@@ -54,9 +56,10 @@ class LocalStore:
             self._ensure(self._root / TEMPORARY)
             temporary = self._root / TEMPORARY / secrets.token_hex(16)
             try:
-                self._write(temporary, data)
+                _write(temporary, data)
                 self._sweep_once(temporary)
-                self._publish(temporary, target, key)
+                self._ensure(target.parent)
+                self._link(temporary, target)
             finally:
                 with contextlib.suppress(OSError):
                     temporary.unlink()
@@ -77,7 +80,7 @@ class LocalStore:
     def delete(self, key: str) -> None:
         path = self._path(key)
         with _translated(f"delete {key} in {self._root}"):
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 path.unlink()
             self._remove_empty(path.parent)
 
@@ -87,62 +90,63 @@ class LocalStore:
     @contextlib.contextmanager
     def _opened(self, key: str) -> Iterator[int]:
         path = self._path(key)
-        with _translated(f"read {key} in {self._root}"):
+        with _translated(f"read {key} in {self._root}", key):
             try:
                 descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             except (FileNotFoundError, NotADirectoryError):
-                raise contract.Missing(f"{key} is missing in {self._root}", object=key) from None
+                raise contract.Missing(f"{key} is missing in {self._root}.", object=key) from None
             try:
                 yield descriptor
             finally:
                 os.close(descriptor)
 
-    def _write(self, path: Path, data: contract.Data) -> None:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            _write_all(descriptor, data)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-    def _publish(self, temporary: Path, target: Path, key: str) -> None:
-        self._ensure(target.parent)
-        try:
-            self._link(temporary, target)
-        except FileExistsError:
-            if temporary.stat().st_nlink < 2:
-                raise contract.Exists(f"{key} exists already in {self._root}", object=key) from None
-        _fsync_folder(target.parent)
-
     def _link(self, temporary: Path, target: Path) -> None:
+        """Give the finished object its name, durably; ``Exists`` when the name is taken, durably too."""
         try:
-            try:
-                os.link(temporary, target)
-            except FileNotFoundError:  # another process removed the folder while it was empty
-                self._forget(target.parent)
-                self._ensure(target.parent)
-                os.link(temporary, target)
+            self._link_in_folder(temporary, target)
+        except FileExistsError:
+            _fsync_folder(target.parent)  # whoever took the name may not have come to it
+            if temporary.stat().st_nlink < 2:
+                key = str(target.relative_to(self._root))
+                raise contract.Exists(f"{key} exists already in {self._root}.", object=key) from None
         except OSError as error:
-            if error.errno not in _NO_HARD_LINKS:
+            raise self._refusal(error, target) from error
+        else:
+            _fsync_folder(target.parent)
+
+    def _link_in_folder(self, temporary: Path, target: Path) -> None:
+        try:
+            os.link(temporary, target)
+        except FileNotFoundError:
+            if not self._comes_and_goes(target.parent):
                 raise
-            raise errors.Unsupported(
+            self._forget(target.parent)  # another process removed it while it was empty
+            self._ensure(target.parent)
+            os.link(temporary, target)
+
+    def _refusal(self, error: OSError, target: Path) -> Exception:
+        if error.errno in _NO_HARD_LINKS:
+            return errors.Unsupported(
                 f"{self._root} is on a file system without hard links ({error.strerror}), where a backup could be "
                 "overwritten or lost in a power cut. Use a directory on ext4, XFS, Btrfs, ZFS or NFS."
-            ) from error
+            )
+        if error.errno == errno.EXDEV:
+            return errors.Unsupported(f"{target.parent} and {self._root} must be on one file system, and are not.")
+        return error
 
     def _ensure(self, folder: Path) -> None:
-        """Make the folder and its parents, and their names durable. Once a process, even if the folder is there:
-        whoever made it may not have come to its fsync."""
+        """Make the folder and its parents, and their names durable.
+
+        Once a process, even if the folder is there: whoever made it may not have come to its fsync.
+        """
         with self._lock:
             if folder in self._folders:
                 return
-        if folder != self._root:
-            self._ensure(self._root)
-            if folder.parent != self._root:
-                self._ensure(folder.parent)
-            _make(folder)
-        else:
+        if folder == self._root:
             _make_with_parents(folder)
+        else:
+            self._ensure(folder.parent)
+            _make(folder)
         with self._lock:
             self._folders.add(folder)
 
@@ -150,9 +154,12 @@ class LocalStore:
         with self._lock:
             self._folders.discard(folder)
 
+    def _comes_and_goes(self, folder: Path) -> bool:
+        """Nested folders do, with their objects. Those under the root stay: if one is gone, so is the mount."""
+        return self._root in folder.parents and folder.parent != self._root
+
     def _remove_empty(self, folder: Path) -> None:
-        """Nested folders come and go with their objects; those directly under the root stay."""
-        while self._root in folder.parents and folder.parent != self._root:
+        while self._comes_and_goes(folder):
             self._forget(folder)
             try:
                 folder.rmdir()
@@ -167,7 +174,7 @@ class LocalStore:
                 return
             self._swept = True
         limit = fresh.stat().st_mtime - ABANDONED_AFTER
-        for path in (self._root / TEMPORARY).iterdir():
+        for path in fresh.parent.iterdir():
             with contextlib.suppress(OSError):
                 if path.lstat().st_mtime < limit:
                     path.unlink()
@@ -211,10 +218,16 @@ def _fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _write_all(descriptor: int, data: contract.Data) -> None:
+def _write(path: Path, data: contract.Data) -> None:
+    """A new file, durable but for its name."""
     view = memoryview(data).cast("B")
-    while view:
-        view = view[os.write(descriptor, view) :]
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        while view:
+            view = view[os.write(descriptor, view) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _read_exactly(descriptor: int, offset: int, length: int) -> bytes:
@@ -231,18 +244,22 @@ def _read_exactly(descriptor: int, offset: int, length: int) -> bytes:
 
 
 @contextlib.contextmanager
-def _translated(action: str) -> Iterator[None]:
-    """Errors of the system as errors for the user."""
+def _translated(action: str, reading: str | None = None) -> Iterator[None]:
+    """Errors of the system as errors for the user. ``reading``: the key of the object that is being read."""
     try:
         yield
     except OSError as error:
-        raise _translate(action, error) from error
+        raise _translate(action, reading, error) from error
 
 
-def _translate(action: str, error: OSError) -> errors.HeadstartError:
-    reason = error.strerror or str(error)
+def _translate(action: str, reading: str | None, error: OSError) -> errors.HeadstartError:
+    failed = f"Could not {action}: {error.strerror or error}."
     if error.errno in _FULL:
-        return errors.NoSpace(f"Could not {action}: {reason}. Make room there, or use another place.")
+        return errors.NoSpace(f"{failed} Make room there, or use another place.")
     if error.errno in _NOT_ALLOWED:
-        return errors.StoreFailed(f"Could not {action}: {reason}. Run as a user who may, or check how it is mounted.")
-    return errors.StoreFailed(f"Could not {action}: {reason}.")
+        return errors.StoreFailed(f"{failed} Run as a user who may, or check how it is mounted.")
+    if error.errno == errno.ENOENT:
+        return errors.StoreFailed(f"{failed} Check that it is still mounted.")
+    if reading and error.errno in _UNREADABLE:
+        return errors.Damaged(f"{failed} Check the disk below it.", object=reading)
+    return errors.StoreFailed(failed)

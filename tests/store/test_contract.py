@@ -1,0 +1,185 @@
+"""What every store must keep, over every store there is."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from headstart.store import contract
+from headstart.store.contract import Exists, Missing, Store
+from headstart.store.local import LocalStore
+from headstart.store.memory import MemoryStore
+from tests.kit.stores import FaultyStore
+
+MAKERS: dict[str, Callable[[Path], Store]] = {
+    "local": lambda path: LocalStore(path / "repository"),
+    "memory": lambda path: MemoryStore(),
+    "wrapped": lambda path: FaultyStore(MemoryStore()),
+}
+
+
+@pytest.fixture(params=MAKERS)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    yield MAKERS[request.param](tmp_path)
+
+
+def test_reads_what_was_created(store: Store) -> None:
+    store.create("packs/one", b"content")
+    assert store.read("packs/one") == b"content"
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_keeps_a_copy_of_any_buffer(store: Store, kind: Callable[[bytearray], contract.Data]) -> None:
+    buffer = bytearray(b"before")
+    store.create("one", kind(buffer))
+    buffer[:] = b"after!"
+    assert store.read("one") == b"before"
+
+
+def test_an_empty_object(store: Store) -> None:
+    store.create("empty", b"")
+    assert store.read("empty") == b""
+    assert dict(store.list("")) == {"empty": 0}
+
+
+def test_a_large_object(store: Store) -> None:
+    data = bytes(range(256)) * (3 << 12)
+    store.create("large", memoryview(data))
+    assert store.read("large") == data
+
+
+def test_never_overwrites(store: Store) -> None:
+    store.create("one", b"first")
+    with pytest.raises(Exists) as caught:
+        store.create("one", b"second")
+    assert caught.value.facts["object"] == "one"
+    assert store.read("one") == b"first"
+
+
+def test_says_what_is_missing(store: Store) -> None:
+    with pytest.raises(Missing) as caught:
+        store.read("packs/none")
+    assert caught.value.facts["object"] == "packs/none"
+    with pytest.raises(Missing):
+        store.read_range("packs/none", 0, 1)
+
+
+def test_nothing_is_below_an_object(store: Store) -> None:
+    store.create("one", b"x")
+    with pytest.raises(Missing):
+        store.read("one/two")
+    store.delete("one/two")
+    assert list(store.list("one/")) == []
+
+
+@pytest.mark.parametrize(
+    ("offset", "length", "expected"),
+    [(0, 4, b"0123"), (3, 4, b"3456"), (8, 4, b"89"), (10, 4, b""), (99, 1, b""), (0, 0, b""), (0, 99, b"0123456789")],
+)
+def test_ranges(store: Store, offset: int, length: int, expected: bytes) -> None:
+    store.create("one", b"0123456789")
+    assert store.read_range("one", offset, length) == expected
+
+
+def test_lists_by_prefix_with_sizes(store: Store) -> None:
+    for key, size in {"config": 1, "packs/ab": 2, "packs/ac": 3, "packs-of/ab": 4, "drafts/a/1": 5}.items():
+        store.create(key, bytes(size))
+    assert dict(store.list("packs/")) == {"packs/ab": 2, "packs/ac": 3}
+    assert dict(store.list("packs/ab")) == {"packs/ab": 2}
+    assert dict(store.list("packs")) == {"packs/ab": 2, "packs/ac": 3, "packs-of/ab": 4}
+    assert dict(store.list("drafts/a")) == {"drafts/a/1": 5}
+    assert dict(store.list("nothing/")) == {}
+    assert len(dict(store.list(""))) == 5
+
+
+def test_lists_nothing_before_the_first_object(store: Store) -> None:
+    assert list(store.list("")) == []
+
+
+def test_deletes(store: Store) -> None:
+    store.create("drafts/a/1", b"x")
+    store.create("drafts/a/2", b"x")
+    store.delete("drafts/a/1")
+    store.delete("drafts/a/1")
+    assert dict(store.list("")) == {"drafts/a/2": 1}
+    store.delete("drafts/a/2")
+    store.create("drafts/a/1", b"again")
+    assert store.read("drafts/a/1") == b"again"
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "",
+        "/",
+        "/absolute",
+        "a//b",
+        "a/",
+        "../up",
+        "a/../b",
+        ".hidden",
+        "a/.tmp",
+        "sp ace",
+        "nul\0",
+        "ü",
+        "a\\b",
+        "a" * 200,
+    ],
+)
+def test_refuses_what_is_no_key(store: Store, key: str) -> None:
+    with pytest.raises(ValueError, match="not a key"):
+        store.create(key, b"")
+    with pytest.raises(ValueError, match="not a key"):
+        store.read(key)
+    with pytest.raises(ValueError, match="not a key"):
+        store.delete(key)
+
+
+@pytest.mark.parametrize("key", ["a", "a.b", "A-Z_0.9", "a/b/c/d", "-", "x" * 128])
+def test_takes_odd_keys(store: Store, key: str) -> None:
+    store.create(key, b"x")
+    assert dict(store.list(key)) == {key: 1}
+
+
+def test_of_racing_creators_one_wins(store: Store) -> None:
+    racers = 8
+    barrier = threading.Barrier(racers)
+
+    def create(racer: int) -> list[int]:
+        won = []
+        for race in range(20):
+            barrier.wait()
+            try:
+                store.create(f"races/{race}/prize", bytes([racer]) * 1000)
+                won.append(race)
+            except Exists:
+                pass
+        return won
+
+    with ThreadPoolExecutor(racers) as threads:
+        won = list(threads.map(create, range(racers)))
+    assert sorted(race for races in won for race in races) == list(range(20))
+    for racer, races in enumerate(won):
+        assert all(store.read(f"races/{race}/prize") == bytes([racer]) * 1000 for race in races)
+
+
+def test_readers_see_whole_objects_or_none(store: Store) -> None:
+    done = threading.Event()
+
+    def watch() -> set[int]:
+        seen = set()
+        while not done.is_set():
+            for key, size in store.list("packs/"):
+                seen |= {size, len(store.read(key))}
+        return seen
+
+    with ThreadPoolExecutor(1) as threads:
+        watching = threads.submit(watch)
+        for number in range(50):
+            store.create(f"packs/{number}", bytes(100_000))
+        done.set()
+        assert watching.result() <= {100_000}
