@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import signal
 import socket
 import subprocess
@@ -254,3 +255,34 @@ def test_a_program_dies_where_it_was_told(tmp_path: Path) -> None:
     for option, place in (("--before", "json:load:1"), ("--after", "json.decoder:JSONDecoder.decode:1")):
         died = run_crash(option, place)
         assert (died.returncode, died.stdout) == (-signal.SIGKILL, "")
+
+
+def is_qemu(pid: int) -> bool:
+    try:
+        return "qemu" in Path(f"/proc/{pid}/cmdline").read_text()
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.vm
+def test_no_qemu_outlives_its_test_process() -> None:
+    """However that ends: a killed pytest must not leave machines behind."""
+    script = """if True:
+        import signal
+        from tests.kit.vm import Vm
+        vm = Vm([])
+        vm.start()
+        print(vm.pid, vm.qmp_socket.parent, flush=True)
+        signal.pause()
+    """
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=cli.ROOT) as process:
+        assert process.stdout is not None
+        pid, folder = process.stdout.readline().split()
+        assert is_qemu(int(pid))
+        process.kill()
+    deadline = time.monotonic() + 10
+    while is_qemu(int(pid)):
+        assert time.monotonic() < deadline, "QEMU lives on"
+        time.sleep(0.05)
+    shutil.rmtree(folder)
