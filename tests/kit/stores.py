@@ -1,4 +1,4 @@
-"""Stores that fail, hang, forget to answer, and count: wrapped around a real one."""
+"""Stores that fail, hang, forget to answer, and count; repositories that cost no time to open."""
 
 from __future__ import annotations
 
@@ -6,9 +6,16 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+from headstart import repository
+from headstart.repository import keys
+from headstart.repository.repo import Repository
 from headstart.store.contract import Data, Store
+from headstart.store.memory import MemoryStore
 
 T = TypeVar("T")
+PASSWORD = b"correct horse"
+#: What a guess at the password costs in tests: nothing.
+QUICK = keys.Argon2(memory_kib=32, passes=1, lanes=1)
 #: Gets what the store would do, and does it, or not.
 Fault = Callable[[Callable[[], object]], object]
 
@@ -98,3 +105,13 @@ class FaultyStore:
         with self._lock:
             self.bytes_read += len(data)
         return data
+
+
+def new_repository(store: Store | None = None) -> Repository:
+    """A fresh repository, in memory if no store is given, with ``PASSWORD``."""
+    return repository.create(MemoryStore() if store is None else store, PASSWORD, cost=QUICK)
+
+
+def reopened(repo: Repository) -> Repository:
+    """What another process would see: nothing that is not in the store."""
+    return repository.open(repo.store, lambda: PASSWORD)
