@@ -23,7 +23,8 @@ from headstart import errors
 from headstart.blocks import Blocks
 from headstart.state import schema
 from headstart.state.encoding import blocks_from_bytes, blocks_to_bytes, facts_from_text, facts_to_text
-from headstart.state.values import Completion, Copied, Draft, Run, Tracked, Vm
+from headstart.state.values import Completion, Draft, Run, Tracked, Vm
+from headstart.transfer.pipeline import Stored
 
 _BUSY_SECONDS = 30.0
 
@@ -155,7 +156,7 @@ class Journal:
         return {row[1]: _tracked(row) for row in self._rows("SELECT * FROM disks WHERE vm = ?", vm)}
 
     def draft(self, vm: str) -> Draft | None:
-        rows = self._rows("SELECT id, rounds, records, next_round, begun FROM drafts WHERE vm = ?", vm)
+        rows = self._rows("SELECT id, repository, rounds, records, next_round, begun FROM drafts WHERE vm = ?", vm)
         return Draft(*rows[0]) if rows else None
 
     def begin_round(self, vm: str, draft: Draft, disks: Iterable[Tracked], dropped: Sequence[str]) -> None:
@@ -184,10 +185,14 @@ class Journal:
                 stale = ((vm, disk.name, block) for block in dirty.get(disk.name, ()))
                 database.executemany("DELETE FROM copied WHERE vm = ? AND disk = ? AND block = ?", stale)
 
+    def put_disk(self, vm: str, disk: Tracked) -> None:
+        with self._change() as database:
+            self._put_disk(database, vm, disk)
+
     def _put_draft(self, database: sqlite3.Connection, vm: str, draft: Draft) -> None:
         database.execute(
-            "INSERT OR REPLACE INTO drafts VALUES (?, ?, ?, ?, ?, ?)",
-            (vm, draft.id, draft.rounds, draft.records, draft.next_round, draft.begun),
+            "INSERT OR REPLACE INTO drafts VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (vm, draft.id, draft.repository, draft.rounds, draft.records, draft.next_round, draft.begun),
         )
 
     def _put_disk(self, database: sqlite3.Connection, vm: str, disk: Tracked) -> str:
@@ -206,7 +211,7 @@ class Journal:
         database.execute("INSERT OR REPLACE INTO disks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
         return disk.name
 
-    def copied(self, vm: str, round_id: str, done: Iterable[Copied], packs: Iterable[str] = ()) -> None:
+    def copied(self, vm: str, round_id: str, done: Iterable[Stored], packs: Iterable[str] = ()) -> None:
         """Blocks that were read after ``round_id`` began and are durable now.
 
         Answers to an older round are stale and raise ``Locked``: somebody else went on meanwhile."""
@@ -239,6 +244,22 @@ class Journal:
             if not rows:
                 return
             after = rows[-1][0]
+
+    def chunks_of(self, vm: str, disk: str, wanted: Iterable[int]) -> Iterator[tuple[int, bytes | None]]:
+        """The draft's chunks of some blocks; blocks that are not in it are passed over."""
+        query = "SELECT chunk FROM copied WHERE vm = ? AND disk = ? AND block = ?"
+        for block in wanted:
+            for (chunk,) in self._rows(query, vm, disk, block):
+                yield block, chunk
+
+    def forget_copied(self, vm: str, disk: str, stale: Iterable[int] | None = None) -> None:
+        """These blocks of the draft (all, if none are named) are not believed: they remain to be copied."""
+        with self._change() as database:
+            if stale is None:
+                database.execute("DELETE FROM copied WHERE vm = ? AND disk = ?", (vm, disk))
+            else:
+                rows = ((vm, disk, block) for block in stale)
+                database.executemany("DELETE FROM copied WHERE vm = ? AND disk = ? AND block = ?", rows)
 
     def unrecorded(self, vm: str, record: int) -> dict[str, list[tuple[int, bytes]]]:
         """By disk, the chunks of the draft that none of its objects in the repository lists yet."""
@@ -287,6 +308,11 @@ class Journal:
     def completion(self, vm: str) -> Completion | None:
         rows = self._rows("SELECT id, facts FROM completions WHERE vm = ?", vm)
         return Completion(rows[0][0], json.loads(rows[0][1])) if rows else None
+
+    def abandon_completion(self, vm: str) -> None:
+        """The spool is lost: what the draft has stays valid, the rest remains to be copied."""
+        with self._change() as database:
+            database.execute("DELETE FROM completions WHERE vm = ?", (vm,))
 
     def published(self, vm: str, disks: Iterable[Tracked]) -> None:
         """The snapshot exists: its base marks count from now on, and the draft is used up."""

@@ -35,6 +35,7 @@ CREATE TABLE disks (
 CREATE TABLE drafts (
     vm TEXT PRIMARY KEY REFERENCES vms(name) ON DELETE CASCADE,
     id TEXT NOT NULL,              -- of the snapshot that it becomes
+    repository TEXT NOT NULL,      -- where its chunks are
     rounds INTEGER NOT NULL,
     records INTEGER NOT NULL,      -- objects of the draft in the repository
     next_round TEXT NOT NULL,      -- the round that is being begun; '' if none is

@@ -38,7 +38,7 @@ class Tracked:
 
     ``base`` is the id of its base mark. If the mark precedes a published snapshot, ``snapshot`` names
     that one and what it recorded is all that changed. Otherwise (first backup, lost bitmap) the blocks
-    in ``entire`` count as changed besides. ``owed`` are the blocks identified as changed up to the
+    in ``entire`` count as changed besides; an empty ``base`` is not to be believed at all. ``owed`` are the blocks identified as changed up to the
     beginning of the round ``round``; what of them is not in the draft remains to be copied.
     """
 
@@ -58,6 +58,8 @@ class Draft:
     """The next backup image in the making. ``next_round`` is set while a round is being begun."""
 
     id: str
+    #: Id of the repository that holds its chunks.
+    repository: str
     rounds: int = 0
     records: int = 0
     next_round: str = ""
@@ -72,15 +74,6 @@ class Completion:
 
     id: str
     facts: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Copied:
-    """A block that is durable in the repository; ``chunk`` None is zeroes."""
-
-    disk: str
-    block: int
-    chunk: bytes | None
 
 
 @dataclass(frozen=True, slots=True)

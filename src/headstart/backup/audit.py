@@ -1,0 +1,88 @@
+"""The audit: a sample of blocks read from the point in time and compared with what the backup would
+say of them, before anything of the point is let go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from headstart import blocks
+from headstart.backup.contact import Contact
+from headstart.backup.plan import Sample
+from headstart.blocks import Blocks
+from headstart.extents import Extent
+from headstart.reading import Reader
+from headstart.repository import tree
+from headstart.state.values import Tracked
+
+Expected = dict[int, bytes | None]
+
+#: Blocks compared at a time when everything is: bounds the memory for ids.
+WINDOW = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """Blocks of one disk whose content is not what it should be."""
+
+    draft: Blocks
+    unchanged: Blocks
+    sampled: Blocks
+
+
+def foresee(contact: Contact, tracked: Tracked, sample: Sample) -> Expected:
+    """The chunk that each sampled block should have. Asks the store: do it before the freeze."""
+    expected: Expected = dict(contact.context.journal.chunks_of(contact.name, tracked.name, sample.draft))
+    last = contact.last(tracked)
+    if last is None:
+        expected.update(dict.fromkeys(sample.unchanged))
+        return expected
+    # A disk that grew: what lies past the old end was zeroes.
+    inside = blocks.count_of(last.size, contact.context.repository.block_size)
+    found = tree.lookup(contact.context.repository, last.root, last.size, (b for b in sample.unchanged if b < inside))
+    expected.update(found)
+    expected.update((block, None) for block in sample.unchanged if block >= inside)
+    return expected
+
+
+def compare(
+    contact: Contact, tracked: Tracked, reader: Reader, sample: Sample, expected: Mapping[int, bytes | None] | None
+) -> Mismatch:
+    """``expected`` None: look it up window by window (everything is compared)."""
+    found = Blocks()
+    if expected is not None:
+        found |= _differing(contact, tracked, reader, sample.blocks, expected)
+    else:
+        for window in _windows(sample):
+            found |= _differing(contact, tracked, reader, window.blocks, foresee(contact, tracked, window))
+    return Mismatch(found & sample.draft, found & sample.unchanged, sample.blocks)
+
+
+def _windows(sample: Sample) -> Iterator[Sample]:
+    together = sample.blocks
+    for first in range(0, (together.max() + 1) if together else 0, WINDOW):
+        window = Blocks()
+        window.add_range(first, first + WINDOW)
+        yield Sample(sample.draft & window, sample.unchanged & window)
+
+
+def _differing(
+    contact: Contact, tracked: Tracked, reader: Reader, wanted: Blocks, expected: Mapping[int, bytes | None]
+) -> Blocks:
+    repo = contact.context.repository
+    extents = blocks.to_extents(wanted, repo.block_size, tracked.facts.size)
+    return Blocks(
+        block
+        for block, data in _contents(reader, extents, repo.block_size)
+        if (repo.chunk_id(data) if data.count(0) != len(data) else None) != expected.get(block)
+    )
+
+
+def _contents(reader: Reader, extents: Iterable[Extent], size: int) -> Iterator[tuple[int, bytes]]:
+    for piece in reader.read(extents):
+        for start in range(piece.extent.start, piece.extent.end, size):
+            length = min(size, piece.extent.end - start)
+            offset = start - piece.extent.start
+            data = bytes(length) if piece.data is None else bytes(piece.data[offset : offset + length])
+            yield start // size, data
+        piece.release()

@@ -1,0 +1,265 @@
+"""Completion: one point in time over all disks, and just the residue copied from it.
+
+::
+
+    sample chosen, hooks   freeze  point stands  thaw   read marks  audit  trim  residue -> spool  release
+    ---------------------|========================================================================|-------
+                          window                                                                    upload
+
+What has been copied ahead counts unless it was written again; the base marks say what changed at
+all. After ``run`` the backup can be finished without the VM (``publish``).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from headstart import blocks, errors, units
+from headstart.backup import audit, hooks, plan
+from headstart.backup.contact import Contact
+from headstart.backup.hooks import Hook
+from headstart.backup.identify import Identified
+from headstart.backup.plan import Residue, Sample
+from headstart.backup.spooling import spool_of
+from headstart.blocks import Blocks
+from headstart.extents import Extent
+from headstart.hypervisor.contract import PointInTime, PointRequest, Protects
+from headstart.state.values import Completion
+from headstart.tracking.contract import Kind, Mark
+
+#: What is read is let go in portions: the guest pays for less and less.
+LET_GO_BYTES = 64 * units.MIB
+#: Scratch space for what the guest overwrites in the window, at least.
+LEAST_RESERVE = 64 * units.MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """``audit`` None: every block. ``plain``: nothing that was copied ahead is used."""
+
+    plain: bool = False
+    audit: int | None = plan.AUDIT_BLOCKS
+    freeze: bool = True
+    hooks: tuple[Hook, ...] = ()
+
+
+class Doubt(errors.HeadstartError):
+    """The audit found something false, and this kind of point in time has no more than was asked for.
+
+    What was false is out of the journal: begin again."""
+
+
+class Completing:
+    """One completion of a VM whose newest round is ``identified``."""
+
+    def __init__(self, contact: Contact, identified: Identified, options: Options, round_id: str) -> None:
+        """``round_id`` names the marks that the next draft begins with."""
+        self._contact = contact
+        self._context = contact.context
+        self._identified = identified
+        self._options = options
+        self._round = round_id
+        self._block_size = contact.context.repository.block_size
+        self._id = identified.draft.id
+        self._drafts = {name: self._context.journal.copied_blocks(contact.name, name) for name in identified.disks}
+        self.failures: list[str] = []
+
+    def run(self) -> None:
+        """Raises ``PointLost`` (try again), ``HookFailed``, ``Doubt``, ``NoSpace``, ``Busy``."""
+        samples = self._samples()
+        expected = self._expected(samples)
+        spool = spool_of(self._context, self._contact.name)
+        spool.create()
+        hooks.run(self._options.hooks, hooks.BEFORE_FREEZE, self._facts())
+        created = self._context.clock()
+        with self._contact.machine.take(self._request(samples)) as point:
+            self._hook(hooks.AFTER_THAW, self._facts())
+            self._contact.notes += point.notes
+            residues, stale = self._residues(point)
+            sampled, mismatched = self._audit(point, samples, expected, residues)
+            if self._options.audit is not None:
+                for name, found in residues.items():
+                    point.keep(name, found.residue)
+            self._hook(hooks.BEFORE_RELEASE, self._facts() | self._uris(point))
+            for name, found in residues.items():
+                self._spool(point, name, found.residue)
+            self._keep_files()
+            point.check()
+            spool.seal()
+            window = point.release()
+        facts = {
+            "created": created,
+            "consistency": point.consistency,
+            "freeze_seconds": point.freeze_seconds,
+            "pause_seconds": point.pause_seconds,
+            "window_seconds": window,
+            "audit": {"sampled_bytes": sampled, "mismatched_bytes": mismatched},
+            "disks": {name: self._disk_facts(name, found) for name, found in residues.items()},
+            "definition": self._contact.vm.definition or self._contact.inventory.definition,
+            "files": [kind for kind, _ in self._contact.inventory.files],
+        }
+        self._note(residues, stale, facts)
+
+    # before the freeze
+
+    def _samples(self) -> dict[str, Sample]:
+        populations = {}
+        for name, tracked in self._identified.disks.items():
+            everything = blocks.everything(tracked.facts.size, self._block_size)
+            populations[name] = (self._drafts[name], everything - tracked.owed)
+        return plan.sample(populations, self._options.audit, random.SystemRandom())
+
+    def _expected(self, samples: Mapping[str, Sample]) -> dict[str, audit.Expected] | None:
+        if self._options.audit is None:
+            return None
+        disks = self._identified.disks
+        return {name: audit.foresee(self._contact, disks[name], sample) for name, sample in samples.items()}
+
+    def _request(self, samples: Mapping[str, Sample]) -> PointRequest:
+        disks = self._identified.disks
+        start = [(name, Mark(Kind.BASE, self._id)) for name in disks]
+        start += [(name, Mark(Kind.ROUND, self._round)) for name in disks]
+        end = [(name, Mark(Kind.ROUND, tracked.round)) for name, tracked in disks.items()]
+        starts, ends = self._contact.tracker.actions(start, end)
+        wanted = {name: (tracked.owed - self._drafts[name]) | samples[name].blocks for name, tracked in disks.items()}
+        sizes = {name: blocks.total_bytes(found, self._block_size, disks[name].facts.size)
+                 for name, found in wanted.items()}  # fmt: skip
+        reserve = {name: max(LEAST_RESERVE, 2 * size) for name, size in sizes.items()}
+        return PointRequest(starts, ends, wanted, self._options.freeze, reserve)
+
+    # while the point stands
+
+    def _residues(self, point: PointInTime) -> tuple[dict[str, Residue], dict[str, Blocks]]:
+        """What is left to read; and what of the draft was written again before the point."""
+        disks = self._identified.disks
+        tracker = self._contact.tracker
+        recorded = tracker.changed({name: [Mark(Kind.BASE, tracked.base)] for name, tracked in disks.items()})
+        stale = tracker.changed({name: [Mark(Kind.ROUND, tracked.round)] for name, tracked in disks.items()})
+        residues = {}
+        for name, tracked in disks.items():
+            protected = point.protected(name)
+            found = plan.residue(recorded[name], tracked.entire, self._drafts[name], stale[name], protected)
+            if not self._drafts[name] <= (recorded[name] | tracked.entire):
+                found = self._disbelieve(point, name, "its base bitmap lacks blocks that a round's bitmap had")
+            residues[name] = found
+        return residues, stale
+
+    def _disbelieve(self, point: PointInTime, name: str, reason: str) -> Residue:
+        """The marks of a disk lie: everything is read."""
+        tracked = self._identified.disks[name]
+        everything = blocks.everything(tracked.facts.size, self._block_size)
+        self._contact.notes.append(f"disk {name} is read whole: {reason}")
+        doubted = replace(tracked, reason=reason, entire=everything, owed=everything)
+        self._identified = replace(self._identified, disks={**self._identified.disks, name: doubted})
+        self._drafts[name] = Blocks()
+        if point.protects is Protects.WANTED:
+            self._context.journal.put_disk(self._contact.name, replace(doubted, base=""))
+            raise Doubt(f"Disk {name} has to be read whole: {reason}.")
+        return Residue(everything, Blocks(), everything)
+
+    def _audit(
+        self,
+        point: PointInTime,
+        samples: Mapping[str, Sample],
+        expected: Mapping[str, audit.Expected] | None,
+        residues: dict[str, Residue],
+    ) -> tuple[int, int]:
+        """Bytes compared and bytes false. What is false is read again, with all that is like it."""
+        sampled = mismatched = 0
+        distrusted = False
+        for name, sample in samples.items():
+            tracked, found = self._identified.disks[name], residues[name]
+            standing = Sample(sample.draft & found.precopied, sample.unchanged - found.changed)
+            lookup = None if expected is None else expected[name]
+            mismatch = audit.compare(self._contact, tracked, point.reader(name), standing, lookup)
+            wrong = mismatch.draft | mismatch.unchanged
+            sampled += blocks.total_bytes(mismatch.sampled, self._block_size, tracked.facts.size)
+            mismatched += blocks.total_bytes(wrong, self._block_size, tracked.facts.size)
+            distrusted = distrusted or bool(mismatch.draft)
+            if mismatch.unchanged:
+                reason = f"{len(mismatch.unchanged)} blocks changed that its bitmap does not report"
+                residues[name] = self._disbelieve(point, name, reason)
+        if distrusted:
+            self._discard_draft(point, residues)
+        return sampled, mismatched
+
+    def _discard_draft(self, point: PointInTime, residues: dict[str, Residue]) -> None:
+        self._contact.notes.append("the audit found false blocks in the draft: all of it is read again")
+        for name, found in residues.items():
+            self._drafts[name] = Blocks()
+            residues[name] = Residue(found.changed, Blocks(), found.changed)
+            if point.protects is Protects.WANTED:
+                self._context.journal.forget_copied(self._contact.name, name)
+        if point.protects is Protects.WANTED:
+            raise Doubt("The audit found false blocks in the draft.")
+
+    def _spool(self, point: PointInTime, name: str, wanted: Blocks) -> None:
+        tracked = self._identified.disks[name]
+        size = self._block_size
+        rest = wanted.copy()
+        waiting = 0
+        extents = blocks.to_extents(wanted, size, tracked.facts.size)
+
+        def read(extent: Extent) -> None:
+            nonlocal waiting
+            rest.remove_range(extent.start // size, blocks.count_of(extent.end, size))
+            waiting += extent.length
+            if waiting >= LET_GO_BYTES and self._options.audit is not None:
+                point.keep(name, rest)
+                waiting = 0
+
+        spool_of(self._context, self._contact.name).fill(name, point.reader(name), extents, read)
+
+    def _keep_files(self) -> None:
+        """Small files that belong to the VM, as they are now."""
+        spool = spool_of(self._context, self._contact.name)
+        for kind, path in self._contact.inventory.files:
+            try:
+                spool.keep_file(kind, path.read_bytes())
+            except OSError as error:
+                self.failures.append(f"{kind} ({path}) could not be read: {error.strerror}")
+                spool.keep_file(kind, b"")
+
+    # afterwards
+
+    def _note(self, residues: Mapping[str, Residue], stale: Mapping[str, Blocks], facts: dict[str, Any]) -> None:
+        disks = []
+        gone: dict[str, Blocks] = {}
+        for name, found in residues.items():
+            tracked = self._identified.disks[name]
+            disks.append(replace(tracked, owed=found.changed, round=self._round))
+            # Everything in the draft that is not used: written again, or not believed.
+            gone[name] = stale[name] | found.residue
+        self._context.journal.spooled(self._contact.name, Completion(self._id, facts), disks, gone)
+
+    def _disk_facts(self, name: str, found: Residue) -> dict[str, Any]:
+        tracked, disk = self._identified.disks[name], self._contact.disk(name)
+        size = tracked.facts.size
+        return {
+            "size": size,
+            "format": disk.format,
+            "serial": disk.serial,
+            "interface": disk.interface,
+            "changed_bytes": blocks.total_bytes(found.changed, self._block_size, size),
+            "precopied_bytes": blocks.total_bytes(found.precopied, self._block_size, size),
+            "residue_bytes": blocks.total_bytes(found.residue, self._block_size, size),
+            "compared": bool(tracked.reason) and tracked.reason != plan.FIRST,
+            "reason": tracked.reason,
+        }
+
+    def _facts(self) -> dict[str, str]:
+        return {"HEADSTART_VM": self._contact.name, "HEADSTART_SNAPSHOT": self._id}
+
+    def _uris(self, point: PointInTime) -> dict[str, str]:
+        uris = {f"HEADSTART_NBD_{hooks.variable(name)}": point.uri(name) for name in self._identified.disks}
+        return {name: uri for name, uri in uris.items() if uri}
+
+    def _hook(self, event: str, facts: Mapping[str, str]) -> None:
+        """The backup goes on without these: what failed is told at the end."""
+        try:
+            hooks.run(self._options.hooks, event, facts)
+        except errors.HookFailed as error:
+            self.failures.append(str(error))

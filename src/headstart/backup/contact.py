@@ -1,0 +1,89 @@
+"""Meeting a VM: put right what a dead run left, look at the disks, find our marks again."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from headstart import errors
+from headstart.backup.context import Context
+from headstart.hypervisor.contract import Disk, Inventory, Machine
+from headstart.repository import snapshot
+from headstart.repository.manifest import Disk as StoredDisk
+from headstart.repository.manifest import Manifest
+from headstart.state.values import Tracked, Vm
+from headstart.tracking.bitmap import BitmapTracker
+
+
+@dataclass(slots=True)
+class Contact:
+    """A VM that answers, during one run. ``notes`` is what the user should be told."""
+
+    context: Context
+    vm: Vm
+    machine: Machine
+    inventory: Inventory
+    tracker: BitmapTracker
+    nonces: dict[str, str]
+    notes: list[str] = field(default_factory=list)
+    #: Last snapshots by id, as far as they were needed.
+    manifests: dict[str, Manifest | None] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.vm.name
+
+    def disk(self, name: str) -> Disk:
+        found = self.inventory.disk(name)
+        if found is None:
+            raise errors.NotFound(f"VM '{self.name}' has no disk '{name}' any longer.")
+        return found
+
+    def tracked(self) -> dict[str, Tracked]:
+        """What is known of the disks that the VM has now."""
+        known = self.context.journal.tracked(self.name)
+        return {disk.name: known[disk.name] for disk in self.inventory.disks if disk.name in known}
+
+    def last(self, tracked: Tracked) -> StoredDisk | None:
+        """The disk in the snapshot that ``tracked`` follows; None if there is none (any longer)."""
+        return self.stored_disk(tracked.snapshot, tracked.name) if tracked.snapshot else None
+
+    def stored_disk(self, snapshot_id: str, disk: str) -> StoredDisk | None:
+        if snapshot_id not in self.manifests:
+            self.manifests[snapshot_id] = find_manifest(self.context, snapshot_id)
+        manifest = self.manifests[snapshot_id]
+        return next((each for each in manifest.disks if each.name == disk), None) if manifest else None
+
+
+def find_manifest(context: Context, snapshot_id: str) -> Manifest | None:
+    """A published snapshot; None if it was never published, revoked, or forgotten."""
+    try:
+        return snapshot.load(context.repository, snapshot_id)
+    except errors.Damaged:
+        return None
+    except errors.NotFound:
+        return None
+
+
+@contextlib.contextmanager
+def meet(context: Context, vm: Vm) -> Iterator[Contact]:
+    """Raises ``Unreachable`` if the VM does not answer."""
+    machine = context.machine(vm)
+    try:
+        notes = list(machine.recover())
+        inventory = machine.inventory()
+        if not inventory.disks:
+            raise errors.Usage(f"VM '{vm.name}' has no disk that could be backed up.")
+        known = context.journal.tracked(vm.name)
+        nonces = {
+            disk.name: known[disk.name].nonce if disk.name in known else secrets.token_hex(4)
+            for disk in inventory.disks
+        }
+        gone = [name for name in known if name not in nonces]
+        notes += [f"disk {name}, which the last backup had, is not in the VM any longer" for name in gone]
+        tracker = BitmapTracker(machine, context.journal.installation, nonces)
+        yield Contact(context, vm, machine, inventory, tracker, nonces, notes)
+    finally:
+        machine.close()

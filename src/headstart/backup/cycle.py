@@ -1,0 +1,266 @@
+"""The verbs: one round, one backup, the state of a VM. Here the parts of the method meet.
+
+::
+
+    precopy     meet  identify  copy
+    backup      finish what a dead run spooled;  meet  (identify  copy)*  complete  publish  after-publish
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from headstart import errors
+from headstart.backup import hooks, identify, plan, precopy, publish
+from headstart.backup.complete import Completing, Doubt, Options
+from headstart.backup.contact import Contact, meet
+from headstart.backup.context import Context
+from headstart.backup.publish import Published
+from headstart.backup.report import AuditReport, BackupReport, DiskReport, PrecopyReport
+from headstart.repository.draft import Taken
+from headstart.state.values import Vm
+
+#: A completion that finds something false begins again; more often than this something is badly wrong.
+ATTEMPTS = 3
+
+
+def precopy_round(context: Context, name: str) -> PrecopyReport:
+    """One round now."""
+    with _run(context, name, "precopy") as report:
+        _finish_spooled(context, name)
+        with meet(context, context.journal.vm(name)) as contact:
+            done = _round(contact)
+        report.update(done.json())
+        return done
+
+
+def backup(context: Context, name: str, options: Options) -> BackupReport:
+    """One backup now. A failure after the point in time leaves the residue in the spool: the next run
+    publishes that backup first."""
+    began = time.monotonic()
+    with _run(context, name, "backup") as report:
+        earlier = _finish_spooled(context, name)
+        with meet(context, context.journal.vm(name)) as contact:
+            contact.notes += [f"the unfinished backup {earlier} was published"] if earlier else []
+            failures = _complete(contact, options)
+            published = publish.run(context, name)
+            failures += _clean_up(contact)
+        facts = {"HEADSTART_VM": name, "HEADSTART_SNAPSHOT": published.manifest.id}
+        failures += _after_publish(options, facts)
+        done = _report(published, contact, failures, time.monotonic() - began)
+        report.update(done.json())
+        return done
+
+
+def _round(contact: Contact) -> PrecopyReport:
+    _forget_missing(contact)
+    return precopy.run(contact, identify.run(contact))
+
+
+def _complete(contact: Contact, options: Options) -> list[str]:
+    for attempt in range(1, ATTEMPTS + 1):
+        if options.plain:
+            for tracked in contact.tracked():
+                contact.context.journal.forget_copied(contact.name, tracked)
+        else:
+            _settle(contact)
+        completing = Completing(contact, identify.run(contact), options, secrets.token_hex(8))
+        try:
+            completing.run()
+        except Doubt as error:
+            contact.notes.append(f"the backup was begun again: {error}")
+            if attempt == ATTEMPTS:
+                raise
+        else:
+            return completing.failures
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _settle(contact: Contact) -> None:
+    """Rounds right before the completion, while they still leave less and less for the window."""
+    for number in range(1, plan.MOST_ROUNDS + 1):
+        done = _round(contact)
+        if not plan.worth_another_round(done.copied_bytes, number):
+            return
+
+
+def _forget_missing(contact: Contact) -> None:
+    """A chunk of the draft must be in the repository: a killed run may have left its pack in no index
+    object, a collector of garbage may have swept it."""
+    context = contact.context
+    for name in context.journal.tracked(contact.name):
+        lost = _missing(contact, name)
+        if lost:
+            for pack in context.journal.packs(contact.name):
+                with contextlib.suppress(errors.Damaged):
+                    context.repository.adopt(pack)
+            context.journal.forget_copied(contact.name, name, _missing(contact, name))
+
+
+def _missing(contact: Contact, disk: str) -> list[int]:
+    repo, journal = contact.context.repository, contact.context.journal
+    return [
+        block for block, chunk in journal.copied_chunks(contact.name, disk) if chunk is not None and chunk not in repo
+    ]
+
+
+def _finish_spooled(context: Context, name: str) -> str:
+    """Publish a backup whose point in time is over already. Returns its id, or nothing."""
+    waiting = context.journal.completion(name)
+    if waiting is None:
+        return ""
+    try:
+        return publish.run(context, name).manifest.id
+    except (errors.Damaged, Taken):
+        context.journal.abandon_completion(name)
+        return ""
+
+
+def _clean_up(contact: Contact) -> list[str]:
+    """Marks that the published snapshot made useless. What stays behind goes at the next contact."""
+    try:
+        identify.sweep(contact)
+    except errors.HeadstartError as error:
+        contact.notes.append(f"old bitmaps could not be removed yet: {error}")
+    return []
+
+
+def _after_publish(options: Options, facts: dict[str, str]) -> list[str]:
+    try:
+        hooks.run(options.hooks, hooks.AFTER_PUBLISH, facts)
+    except errors.HookFailed as error:
+        return [str(error)]
+    return []
+
+
+def _report(published: Published, contact: Contact, failures: list[str], seconds: float) -> BackupReport:
+    facts, manifest = published.facts, published.manifest
+    keys = ("size", "changed_bytes", "precopied_bytes", "residue_bytes", "compared", "reason")
+    return BackupReport(
+        snapshot=manifest.id,
+        vm=manifest.vm,
+        base=manifest.base,
+        consistency=manifest.consistency,
+        freeze_seconds=facts["freeze_seconds"],
+        pause_seconds=facts["pause_seconds"],
+        window_seconds=facts["window_seconds"],
+        seconds=seconds,
+        audit=AuditReport(**facts["audit"]),
+        disks=tuple(
+            DiskReport(
+                name=disk.name,
+                stored_bytes=published.stored_bytes.get(disk.name, 0),
+                **{key: facts["disks"][disk.name][key] for key in keys},
+            )
+            for disk in manifest.disks
+        ),
+        failures=tuple(failures),
+        notes=tuple(contact.notes),
+    )
+
+
+@contextlib.contextmanager
+def _run(context: Context, name: str, verb: str) -> Iterator[dict[str, Any]]:
+    """One run at a time on a VM, noted in the journal."""
+    context.journal.vm(name)
+    with context.journal.lock(name):
+        number = context.journal.begin_run(name, verb)
+        report: dict[str, Any] = {}
+        try:
+            yield report
+        except BaseException as error:
+            context.journal.end_run(number, {"error": str(error) or type(error).__name__})
+            raise
+        context.journal.end_run(number, report)
+
+
+def release(context: Context, name: str) -> tuple[str, ...]:
+    """Take everything of ours out of a VM. The next backup compares."""
+    with _run(context, name, "release"), meet(context, context.journal.vm(name)) as contact:
+        context.journal.forget_tracking(name)
+        identify.sweep(contact)
+        return tuple(contact.notes)
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What a look at a VM shows. ``foreign``: bitmaps of other installations."""
+
+    vm: Vm
+    disks: tuple[dict[str, Any], ...]
+    left_out: tuple[dict[str, str], ...]
+    foreign: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def json(self) -> dict[str, Any]:
+        return {
+            "name": self.vm.name,
+            "disks": list(self.disks),
+            "left_out": list(self.left_out),
+            "foreign": list(self.foreign),
+            "notes": list(self.notes),
+        }
+
+
+def inspect(context: Context, vm: Vm) -> Inspection:
+    """Look at a VM that may not be added yet; raises ``Unreachable``."""
+    with meet(context, vm) as contact:
+        disks = tuple(
+            {
+                "name": disk.name,
+                "size": disk.size,
+                "format": disk.format,
+                "interface": disk.interface,
+                "serial": disk.serial,
+                "path": disk.layers[0].path if disk.layers else "",
+                "persistent": disk.persistent,
+                "note": disk.unreadable,
+            }
+            for disk in contact.inventory.disks
+        )
+        left_out = tuple({"name": each.name, "reason": each.reason} for each in contact.inventory.left_out)
+        return Inspection(vm, disks, left_out, tuple(contact.tracker.foreign()), tuple(contact.notes))
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What the journal knows; the VM is not asked."""
+
+    vm: str
+    snapshot: str | None
+    draft: str | None
+    rounds: int
+    copied_bytes: int
+    remaining_bytes: int
+    spooled: bool
+    last_run: dict[str, Any] | None
+
+    def json(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+def status(context: Context, name: str, block_size: int) -> Status:
+    journal = context.journal
+    journal.vm(name)
+    tracked, draft = journal.tracked(name), journal.draft(name)
+    copied = {disk: journal.copied_blocks(name, disk) for disk in tracked}
+    left = sum(len(each.owed - copied[disk]) for disk, each in tracked.items())
+    runs = journal.runs(name, 1)
+    last = runs[0] if runs else None
+    return Status(
+        vm=name,
+        snapshot=next((each.snapshot for each in tracked.values() if each.snapshot), None),
+        draft=draft.id if draft else None,
+        rounds=draft.rounds if draft else 0,
+        copied_bytes=sum(map(len, copied.values())) * block_size,
+        remaining_bytes=left * block_size,
+        spooled=journal.completion(name) is not None,
+        last_run=None
+        if last is None
+        else {"verb": last.verb, "begun": last.begun, "ended": last.ended, "error": last.report.get("error")},
+    )

@@ -1,0 +1,219 @@
+"""Identification: which blocks changed, learned from outside the guest in milliseconds.
+
+::
+
+    judge what stands  ->  journal: this round begins  ->  rotate all marks at one moment
+       ->  read the old ones  ->  journal: what is owed, what of the draft is stale  ->  drop the old ones
+
+Killed anywhere, the next contact finds either the old mark recording, or the old one frozen beside
+the new one recording (plan.judge); anything else costs the draft of that disk.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from headstart import blocks
+from headstart.backup import plan
+from headstart.backup.contact import Contact, find_manifest
+from headstart.backup.plan import Verdict
+from headstart.blocks import Blocks
+from headstart.repository import draft as leases
+from headstart.repository import snapshot, tree
+from headstart.repository.manifest import Disk as StoredDisk
+from headstart.state.values import Draft, Tracked
+from headstart.tracking.contract import Kind, Mark, Standing
+
+
+@dataclass(frozen=True, slots=True)
+class Identified:
+    """A round that has begun. ``dirty`` are the blocks it reported, by disk."""
+
+    draft: Draft
+    round: str
+    disks: Mapping[str, Tracked]
+    dirty: Mapping[str, Blocks]
+    seconds: float
+
+
+def run(contact: Contact) -> Identified:
+    began = time.monotonic()
+    journal, name = contact.context.journal, contact.name
+    standing = contact.tracker.standing()
+    known = contact.tracked()
+    draft = _draft(contact)
+    verdicts = [
+        plan.judge(
+            known.get(disk.name),
+            disk,
+            standing.get(disk.name, {}),
+            draft.next_round,
+            snapshot_there=_snapshot_there(contact, known.get(disk.name)),
+        )
+        for disk in contact.inventory.disks
+    ]
+    draft = replace(draft, next_round=secrets.token_hex(8))
+    prepared = {verdict.disk.name: _prepared(contact, verdict, known) for verdict in verdicts}
+    doubted = [verdict.disk.name for verdict in verdicts if not verdict.rounds]
+    journal.begin_round(name, draft, prepared.values(), doubted)
+    _rotate(contact, draft, verdicts, prepared, standing)
+    dirty = contact.tracker.changed(
+        {verdict.disk.name: _marks_to_read(verdict, prepared[verdict.disk.name]) for verdict in verdicts}
+    )
+    entire = _whole_disks(contact, [prepared[verdict.disk.name] for verdict in verdicts if not verdict.base_holds])
+    disks = {
+        verdict.disk.name: _identified(verdict, prepared[verdict.disk.name], dirty, entire, draft.next_round)
+        for verdict in verdicts
+    }
+    ended = replace(draft, rounds=draft.rounds + 1, next_round="")
+    journal.end_round(name, ended, disks.values(), dirty)
+    sweep(contact)
+    reported = {disk: entire.get(disk, Blocks()) | found for disk, found in dirty.items()}
+    return Identified(ended, draft.next_round, disks, reported, time.monotonic() - began)
+
+
+def _draft(contact: Contact) -> Draft:
+    """The draft at work, or a new one with its lease."""
+    context = contact.context
+    present = context.journal.draft(contact.name)
+    if present is not None and not _ended(contact, present):
+        return present
+    begun = context.clock()
+    lease = leases.begin(context.repository, contact.name, context.host, begun)
+    return Draft(lease.id, context.repository.id, records=1, begun=begun)
+
+
+def _snapshot_there(contact: Contact, tracked: Tracked | None) -> bool:
+    return tracked is None or tracked.snapshot is None or contact.last(tracked) is not None
+
+
+def _ended(contact: Contact, draft: Draft) -> bool:
+    """Whether the draft became a snapshot, or was given up by a collector of garbage, behind our back:
+    its blocks may be swept any moment. An old copy of the journal tells of such drafts too."""
+    repo = contact.context.repository
+    if draft.repository != repo.id:
+        contact.notes.append("the draft was begun in another repository; a new one was begun")
+        return True
+    if find_manifest(contact.context, draft.id) is not None:
+        contact.notes.append("the draft was published already (an old copy of the state?); a new one was begun")
+        return True
+    if snapshot.is_revoked(repo, draft.id):
+        contact.notes.append("the draft had been given up for its age; a new one was begun")
+        return True
+    return False
+
+
+def _prepared(contact: Contact, verdict: Verdict, known: Mapping[str, Tracked]) -> Tracked:
+    """What is true of a disk from the moment its marks stand."""
+    disk = verdict.disk
+    tracked = known.get(disk.name)
+    if tracked is not None and verdict.base_holds:
+        return tracked
+    everything = blocks.everything(disk.size, contact.context.repository.block_size)
+    before = tracked.snapshot if tracked and contact.last(tracked) else _latest(contact, disk.name)
+    reason = verdict.reason
+    if tracked is None and before is not None:
+        reason = f"this installation does not know what changed since snapshot {before[:12]}"
+    return Tracked(
+        name=disk.name,
+        nonce=contact.nonces[disk.name],
+        facts=plan.facts_of(disk),
+        base=secrets.token_hex(16),
+        snapshot=before,
+        round="",
+        entire=everything,
+        owed=everything,
+        reason=reason,
+    )
+
+
+def _latest(contact: Contact, disk: str) -> str | None:
+    """The newest snapshot of a VM of this name that has the disk: content to recognise, nothing to trust."""
+    found = [
+        manifest
+        for manifest in snapshot.all_manifests(contact.context.repository).manifests
+        if manifest.vm == contact.name and any(each.name == disk for each in manifest.disks)
+    ]
+    return max(found, key=lambda manifest: manifest.created).id if found else None
+
+
+def _rotate(
+    contact: Contact,
+    draft: Draft,
+    verdicts: list[Verdict],
+    prepared: Mapping[str, Tracked],
+    standing: Mapping[str, Mapping[Mark, Standing]],
+) -> None:
+    start = [(verdict.disk.name, Mark(Kind.ROUND, draft.next_round)) for verdict in verdicts]
+    start += [
+        (verdict.disk.name, Mark(Kind.BASE, prepared[verdict.disk.name].base))
+        for verdict in verdicts
+        if not verdict.base_holds
+    ]
+    end = [
+        (verdict.disk.name, mark)
+        for verdict in verdicts
+        for mark in verdict.rounds
+        if standing[verdict.disk.name][mark] is Standing.RECORDING
+    ]
+    contact.tracker.rotate(start, end)
+
+
+def _marks_to_read(verdict: Verdict, tracked: Tracked) -> list[Mark]:
+    """Without the round's marks everything since the snapshot is owed again; without a base all is."""
+    if verdict.rounds:
+        return list(verdict.rounds)
+    return [Mark(Kind.BASE, tracked.base)] if verdict.base_holds else []
+
+
+def _identified(
+    verdict: Verdict,
+    prepared: Tracked,
+    dirty: Mapping[str, Blocks],
+    entire: Mapping[str, Blocks],
+    round_id: str,
+) -> Tracked:
+    name = verdict.disk.name
+    if not verdict.base_holds:
+        return replace(prepared, round=round_id, entire=entire[name], owed=entire[name])
+    known = prepared.owed if verdict.rounds else prepared.entire
+    return replace(prepared, round=round_id, owed=known | dirty[name])
+
+
+def _whole_disks(contact: Contact, disks: list[Tracked]) -> dict[str, Blocks]:
+    """What of disks without a base can differ from their last snapshot: what is allocated now (asked
+    for after the marks began to record), and what was not zero then."""
+    if not disks:
+        return {}
+    size = contact.context.repository.block_size
+    found = {tracked.name: tracked.entire for tracked in disks}
+    with contact.machine.live([tracked.name for tracked in disks]) as readers:
+        for tracked in disks:
+            if tracked.name in readers:
+                allocated = blocks.of_extents(readers[tracked.name].allocated(), size)
+                found[tracked.name] = allocated | _not_zero(contact, contact.last(tracked), tracked.facts.size)
+    return found
+
+
+def _not_zero(contact: Contact, last: StoredDisk | None, size: int) -> Blocks:
+    if last is None:
+        return Blocks()
+    repo = contact.context.repository
+    count = blocks.count_of(min(size, last.size), repo.block_size)
+    return Blocks(block for block, _ in tree.walk(repo, last.root, last.size, 0, count))
+
+
+def sweep(contact: Contact) -> None:
+    """Remove marks of ours that nothing expects: of dead runs, of failed completions, of copies."""
+    known = contact.tracked()
+    expected = {
+        (name, mark)
+        for name, tracked in known.items()
+        for mark in (Mark(Kind.BASE, tracked.base), Mark(Kind.ROUND, tracked.round))
+    }
+    standing = contact.tracker.standing()
+    contact.tracker.drop([(disk, mark) for disk in standing for mark in standing[disk] if (disk, mark) not in expected])
+    contact.machine.transact(contact.tracker.strays())

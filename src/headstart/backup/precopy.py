@@ -1,0 +1,80 @@
+"""Performing part of the backup ahead of time: identified blocks go into the draft."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+
+from headstart import blocks
+from headstart.backup.contact import Contact
+from headstart.backup.fill import filling
+from headstart.backup.identify import Identified
+from headstart.backup.report import PrecopyReport
+from headstart.blocks import Blocks
+from headstart.repository import draft as leases
+from headstart.state.values import Draft, Tracked
+
+HOST = "host"
+
+
+def run(contact: Contact, identified: Identified) -> PrecopyReport:
+    """Copy what remains, from the running disks, over the host transport."""
+    began = time.monotonic()
+    before = remaining(contact, identified.disks)
+    stored = read = 0
+    if any(before.values()):
+        total = _bytes(contact, identified.disks, before)
+        with (
+            filling(contact.context, contact.name, identified.round, total) as fill,
+            contact.machine.live(list(before)) as readers,
+        ):
+            for name, reader in readers.items():
+                read += fill.disk(identified.disks[name], reader, before[name])
+        stored = fill.writer.stored_bytes
+        record(contact, identified.draft)
+    after = remaining(contact, identified.disks)
+    unread = {name: before[name] & after[name] for name in before}
+    return PrecopyReport(
+        vm=contact.name,
+        round=identified.draft.rounds,
+        transport=HOST,
+        identified_bytes=_bytes(contact, identified.disks, identified.dirty),
+        copied_bytes=read,
+        stored_bytes=stored,
+        deferred_bytes=_bytes(contact, identified.disks, unread),
+        remaining_bytes=_bytes(contact, identified.disks, after),
+        identify_seconds=identified.seconds,
+        seconds=identified.seconds + time.monotonic() - began,
+        notes=(*contact.notes, *_unreadable(contact, before)),
+    )
+
+
+def remaining(contact: Contact, disks: Mapping[str, Tracked]) -> dict[str, Blocks]:
+    """Identified and not in the draft, by disk."""
+    journal = contact.context.journal
+    return {name: tracked.owed - journal.copied_blocks(contact.name, name) for name, tracked in disks.items()}
+
+
+def _unreadable(contact: Contact, wanted: Mapping[str, Blocks]) -> list[str]:
+    return [
+        f"disk {disk.name} is not copied ahead: {disk.unreadable}"
+        for disk in contact.inventory.disks
+        if disk.unreadable and wanted.get(disk.name)
+    ]
+
+
+def _bytes(contact: Contact, disks: Mapping[str, Tracked], sets: Mapping[str, Blocks]) -> int:
+    size = contact.context.repository.block_size
+    return sum(blocks.total_bytes(found, size, disks[name].facts.size) for name, found in sets.items())
+
+
+def record(contact: Contact, draft: Draft) -> Draft:
+    """List what was copied in the repository, so that a collector of garbage can mark it."""
+    context = contact.context
+    lease = leases.Draft(draft.id, contact.name, context.host, draft.begun, draft.begun, draft.records)
+    entries = context.journal.unrecorded(contact.name, draft.records)
+    leases.record(context.repository, lease, draft.records, context.clock(), (), entries)
+    written = replace(context.journal.draft(contact.name) or draft, records=draft.records + 1)
+    context.journal.recorded(contact.name, written)
+    return written

@@ -1,0 +1,151 @@
+"""After the window: the residue from the spool into the repository, the trees, and last the manifest.
+
+Needs no VM, and may be repeated after any failure: what is stored already is not stored again, and a
+manifest that exists already ends it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from headstart import blocks, errors
+from headstart.backup.contact import find_manifest
+from headstart.backup.context import Context
+from headstart.backup.fill import Filling, filling
+from headstart.backup.spooling import spool_of
+from headstart.blocks import Blocks
+from headstart.repository import attachment, snapshot, tree
+from headstart.repository import draft as leases
+from headstart.repository import manifest as manifests
+from headstart.repository.manifest import Attachment, Manifest
+from headstart.state.values import Completion, Tracked
+from headstart.transfer.spool import Spool
+
+#: Kinds of attachments.
+DEFINITION = "definition"
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """``stored_bytes``: added to the store by this step, by disk."""
+
+    manifest: Manifest
+    facts: Mapping[str, Any]
+    stored_bytes: Mapping[str, int]
+
+
+def run(context: Context, vm: str) -> Published:
+    """Finish the completion that waits. Raises ``Damaged`` if its spool is gone: back up again."""
+    completion = context.journal.completion(vm)
+    assert completion is not None, "only called with one waiting"
+    disks = {name: each for name, each in context.journal.tracked(vm).items() if name in completion.facts["disks"]}
+    found = find_manifest(context, completion.id)
+    stored: dict[str, int] = {}
+    if found is None:
+        found = _store(context, vm, completion, disks, stored)
+        snapshot.publish(context.repository, found)
+    context.journal.published(vm, [_follows(tracked, found.id) for tracked in disks.values()])
+    leases.drop(context.repository, found.id)
+    spool_of(context, vm).remove()
+    return Published(found, completion.facts, stored)
+
+
+def _follows(tracked: Tracked, snapshot_id: str) -> Tracked:
+    """From here on the marks that began with the point in time are the ones to believe."""
+    return replace(tracked, base=snapshot_id, snapshot=snapshot_id, entire=Blocks(), owed=Blocks(), reason="")
+
+
+def _store(
+    context: Context, vm: str, completion: Completion, disks: Mapping[str, Tracked], stored: dict[str, int]
+) -> Manifest:
+    spool = spool_of(context, vm)
+    rest = {name: each.owed - context.journal.copied_blocks(vm, name) for name, each in disks.items()}
+    if any(rest.values()) and not spool.exists():
+        raise errors.Damaged(
+            f"The spool {spool.directory} of an unfinished backup is gone. The next backup begins anew."
+        )
+    size = context.repository.block_size
+    total = sum(blocks.total_bytes(found, size, disks[name].facts.size) for name, found in rest.items())
+    rounds = next(iter(disks.values())).round
+    with filling(context, vm, rounds, total) as fill:
+        for name, wanted in rest.items():
+            before = fill.writer.stored_bytes
+            with spool.reader(name) as reader:
+                fill.disk(disks[name], reader, wanted)
+            fill.settle()
+            stored[name] = fill.writer.stored_bytes - before
+        attachments = _attachments(context, fill, completion, spool)
+        built = [_disk(context, vm, fill, each, completion.facts["disks"][each.name]) for each in disks.values()]
+    return Manifest(
+        id=completion.id,
+        vm=vm,
+        created=completion.facts["created"],
+        base=_base(disks),
+        consistency=completion.facts["consistency"],
+        host=context.host,
+        installation=context.journal.installation,
+        disks=tuple(built),
+        attachments=attachments,
+    )
+
+
+def _base(disks: Mapping[str, Tracked]) -> str | None:
+    found = [each.snapshot for each in disks.values() if each.snapshot]
+    return found[0] if found else None
+
+
+def _attachments(context: Context, fill: Filling, completion: Completion, spool: Spool) -> tuple[Attachment, ...]:
+    contents = {DEFINITION: completion.facts["definition"].encode()}
+    contents |= {kind: spool.read_file(kind) for kind in completion.facts["files"]}
+    return tuple(
+        attachment.store_attachment(context.repository, fill.writer, kind, kind, content)
+        for kind, content in contents.items()
+        if content
+    )
+
+
+def _disk(context: Context, vm: str, fill: Filling, tracked: Tracked, facts: Mapping[str, Any]) -> manifests.Disk:
+    repo = context.repository
+    last = _last(context, tracked)
+    root, old_size = (last.root, last.size) if last else (None, tracked.facts.size)
+    changes = _changes(context, vm, tracked)
+    return manifests.Disk(
+        name=tracked.name,
+        size=tracked.facts.size,
+        format=facts["format"],
+        root=tree.update(repo, fill.writer, root, old_size, tracked.facts.size, changes),
+        block_size=repo.block_size,
+        serial=facts["serial"] or None,
+        interface=facts["interface"] or None,
+        facts={key: facts[key] for key in ("changed_bytes", "precopied_bytes", "residue_bytes", "reason")},
+    )
+
+
+def _last(context: Context, tracked: Tracked) -> manifests.Disk | None:
+    """The disk that the changes apply to. Without it they would be taken for the whole disk."""
+    if tracked.snapshot is None:
+        return None
+    found = find_manifest(context, tracked.snapshot)
+    for each in found.disks if found else ():
+        if each.name == tracked.name:
+            return each
+    raise errors.Damaged(
+        f"Snapshot {tracked.snapshot}, which the backup of disk {tracked.name} builds on, is gone from the"
+        " repository. Nothing was published: back up again."
+    )
+
+
+def _changes(context: Context, vm: str, tracked: Tracked) -> Iterator[tuple[int, bytes | None]]:
+    """The draft, which holds every changed block by now. One that is missing must never pass."""
+    count = 0
+    for block, chunk in context.journal.copied_chunks(vm, tracked.name):
+        if block in tracked.owed:
+            count += 1
+            yield block, chunk
+    if count != len(tracked.owed):
+        raise errors.Damaged(
+            f"The draft of disk {tracked.name} has {count} of {len(tracked.owed)} changed blocks: nothing was"
+            " published. Back up again."
+        )

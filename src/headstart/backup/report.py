@@ -1,0 +1,65 @@
+"""What a run came to, as values; their JSON is a contract (docs/cli.md)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class PrecopyReport:
+    vm: str
+    round: int
+    transport: str
+    identified_bytes: int
+    copied_bytes: int
+    stored_bytes: int
+    deferred_bytes: int
+    remaining_bytes: int
+    identify_seconds: float
+    seconds: float
+    notes: tuple[str, ...] = ()
+
+    def json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class DiskReport:
+    """``changed_bytes``: in the base bitmap; ``precopied_bytes``: of the draft and still valid;
+    ``residue_bytes``: read inside the window; ``compared``: read whole, because of ``reason``."""
+
+    name: str
+    size: int
+    changed_bytes: int
+    precopied_bytes: int
+    residue_bytes: int
+    stored_bytes: int
+    compared: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class AuditReport:
+    sampled_bytes: int = 0
+    mismatched_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BackupReport:
+    snapshot: str
+    vm: str
+    base: str | None
+    consistency: str
+    freeze_seconds: float
+    pause_seconds: float
+    window_seconds: float
+    seconds: float
+    audit: AuditReport
+    disks: tuple[DiskReport, ...]
+    #: What was left out or went wrong beside the backup itself; it makes the exit status 3.
+    failures: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = field(default=())
+
+    def json(self) -> dict[str, Any]:
+        return asdict(self)
