@@ -144,9 +144,12 @@ def unlock(store: Store, repository_id: bytes, password: Callable[[], bytes]) ->
             return secrets, False
     guarded = [key for key in usable if key.argon2 is not None]
     given = password() if guarded else b""
-    opened = [secrets for secrets in _opened(guarded, given) if secrets.repository_id == repository_id]
+    opened = list(_opened(guarded, given))
+    for secrets in opened:
+        if secrets.repository_id == repository_id:
+            return secrets, True
     if opened:
-        return opened[0], True
+        raise errors.Damaged("config and keys/ belong to different repositories.", object=layout.CONFIG_KEY)
     raise _no_key(guarded, unusable)
 
 

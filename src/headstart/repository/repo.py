@@ -68,7 +68,7 @@ class Repository:
         """Take up a durable pack (hex) that a run left without an index object. ``Damaged`` if it is not whole."""
         self.index.adopt(bytes.fromhex(pack_id))
 
-    def writer(self, on_durable: Callable[[list[Token]], None] = lambda tokens: None) -> Writer[Token]:
+    def writer(self, on_durable: Callable[[list[Token]], None]) -> Writer[Token]:
         """For use in a ``with`` block. Knows what other writers made durable before now."""
         self.index.refresh()
         return Writer(self.secrets, self.store, self.index, on_durable)

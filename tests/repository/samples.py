@@ -1,0 +1,97 @@
+"""Content for repositories in tests."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from headstart.repository import attachment, snapshot, tree
+from headstart.repository.config import Config
+from headstart.repository.keys import Secrets
+from headstart.repository.layout import ChunkClass
+from headstart.repository.manifest import Disk, Manifest
+from headstart.repository.repo import Repository
+from headstart.repository.writer import Writer
+from headstart.store.memory import MemoryStore
+
+BLOCK = 65536
+
+
+def block(seed: int, length: int = BLOCK) -> bytes:
+    """Content that compresses somewhat, like a disk's, and differs by seed."""
+    source = random.Random(seed)
+    return (source.randbytes(length // 4) + source.randbytes(16) * (length // 16))[:length]
+
+
+def noise(seed: int, length: int = BLOCK) -> bytes:
+    return random.Random(seed).randbytes(length)
+
+
+def ignore(tokens: list[int]) -> None:
+    """For writers whose durability does not matter."""
+
+
+def put(repo: Repository, writer: Writer[int], contents: Mapping[int, bytes]) -> dict[int, bytes]:
+    """The chunk ids by block; the block is the token."""
+    ids = {number: repo.chunk_id(data) for number, data in contents.items()}
+    for number, data in contents.items():
+        writer.put(ChunkClass.CONTENT, ids[number], data, number)
+    return ids
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """What a disk must be after a restore: its size and its blocks that are not zero."""
+
+    size: int
+    contents: dict[int, bytes]
+
+
+def add_snapshot(repo: Repository, images: Mapping[str, Image], vm: str = "web", created: float = 1000.5) -> Manifest:
+    """A published snapshot of whole disks, with an attachment."""
+    disks = []
+    with repo.writer(ignore) as writer:
+        for name, image in images.items():
+            ids = put(repo, writer, image.contents)
+            root = tree.update(repo, writer, None, 0, image.size, sorted(ids.items()))
+            disks.append(Disk(name, image.size, "qcow2", root, repo.block_size, "serial", "virtio-blk", {"qdev": "d0"}))
+        attached = attachment.store_attachment(repo, writer, "definition", "qemu-command-line", b"-m 256")
+    manifest = Manifest(
+        snapshot.new_id(), vm, created, None, "crash", "host", "installation", tuple(disks), (attached,), {"k": [1]}
+    )
+    snapshot.publish(repo, manifest)
+    return manifest
+
+
+def restored(repo: Repository, disk: Disk) -> Image:
+    """The way of a restore: walk, read, pad."""
+    where: dict[bytes, list[int]] = {}
+    for number, chunk_id in tree.walk(repo, disk.root, disk.size):
+        where.setdefault(chunk_id, []).append(number)
+    contents = {number: data for chunk_id, data in repo.read_chunks(where) for number in where[chunk_id]}
+    return Image(disk.size, contents)
+
+
+def small_tree_repository(leaf: int = 4, fanout: int = 2) -> Repository:
+    """Trees that are high with few blocks."""
+    secrets = Secrets.generate()
+    settings = Config(secrets.repository_id, BLOCK, leaf, fanout)
+    return Repository(MemoryStore(), secrets, settings, encrypted=True)
+
+
+def packs_of(repo: Repository) -> list[str]:
+    return sorted(name for name, _ in repo.store.list("packs/"))
+
+
+def rewrite(repo: Repository, key: str, data: bytes) -> None:
+    """What no client may do."""
+    repo.store.delete(key)
+    repo.store.create(key, data)
+
+
+def flipped(data: bytes, places: Iterable[int]) -> bytes:
+    changed = bytearray(data)
+    for place in places:
+        changed[place] ^= 0x40
+    return bytes(changed)

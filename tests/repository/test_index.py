@@ -1,0 +1,217 @@
+"""The index against a dictionary, and its ways to find what no index object lists."""
+
+from __future__ import annotations
+
+import random
+import tracemalloc
+from array import array
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headstart import errors
+from headstart.repository import index, layout, pack
+from headstart.repository.index import Table
+from headstart.repository.layout import ChunkClass
+from headstart.repository.pack import PackEntries
+from headstart.repository.repo import Repository
+from headstart.store.memory import MemoryStore
+from tests.kit import stores
+from tests.kit.stores import FaultyStore
+from tests.repository import samples
+from tests.repository.samples import noise
+
+IDS = st.binary(min_size=32, max_size=32)
+
+
+def entries(number: int, ids: list[bytes]) -> PackEntries:
+    lengths = array("I", [100 + place for place in range(len(ids))])
+    raw = array("I", [200 + place for place in range(len(ids))])
+    flags = bytes(place % 2 for place in range(len(ids)))
+    return PackEntries(bytes([number]) * 16, ChunkClass.CONTENT, b"".join(ids), lengths, raw, flags)
+
+
+@given(st.lists(st.lists(IDS, max_size=20), max_size=5), st.lists(IDS, max_size=5))
+def test_table_is_a_dictionary(packs: list[list[bytes]], others: list[bytes]) -> None:
+    table = Table()
+    model: dict[bytes, tuple[int, int]] = {}
+    for number, ids in enumerate(packs):
+        table.add(entries(number, ids))
+        for place, chunk_id in enumerate(ids):
+            model.setdefault(chunk_id, (number, place))
+    for chunk_id in [*model, *others]:
+        position = table.position(chunk_id)
+        assert (position >= 0) == (chunk_id in model)
+        if position >= 0:
+            number, place = model[chunk_id]
+            found = table.location(position)
+            assert (found.pack_id, found.number) == (bytes([number]) * 16, place)
+            assert found.offset == layout.PACK_START + sum(100 + before for before in range(place))
+            assert (found.sealed_length, found.raw_length) == (100 + place, 200 + place)
+            assert found.compressed == bool(place % 2)
+            assert table.chunk_id(position) == chunk_id
+
+
+def test_ids_that_begin_alike() -> None:
+    ids = [bytes(24) + number.to_bytes(8, "big") for number in range(3000)]
+    table = Table()
+    table.add(entries(1, ids))
+    assert [table.position(chunk_id) for chunk_id in ids] == list(range(3000))
+    assert table.position(b"\xff" * 32) == -1
+
+
+def test_memory_of_a_chunk() -> None:
+    source = random.Random(1)
+    packs = [entries(number, [source.randbytes(32) for _ in range(2000)]) for number in range(100)]
+    tracemalloc.start()
+    table = Table()
+    for listed in packs:
+        table.add(listed)
+    used, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert used / len(table) <= 80
+    assert peak / len(table) <= 120
+
+
+@given(st.lists(st.lists(IDS, max_size=5), max_size=4))
+def test_roundtrip_of_an_index_object(packs: list[list[bytes]]) -> None:
+    listed = [entries(number, ids) for number, ids in enumerate(packs)]
+    assert index.decode("x", index.encode(listed)) == listed
+
+
+@pytest.mark.parametrize("payload", [b"x", bytes(23), bytes(24), bytes(16) + b"\1\0\0\0" + b"\1\0\0\0" + bytes(40)])
+def test_an_index_object_that_makes_no_sense(payload: bytes) -> None:
+    with pytest.raises(errors.Damaged, match="indexes/x is damaged"):
+        index.decode("indexes/x", payload)
+
+
+@pytest.fixture
+def faulty() -> FaultyStore:
+    return FaultyStore(MemoryStore())
+
+
+@pytest.fixture
+def written(faulty: FaultyStore, small_packs: int) -> Repository:
+    """Ten chunks in four packs and two indexes, as seen by another process."""
+    repo = stores.new_repository(faulty)
+    for first in (0, 5):
+        with repo.writer(samples.ignore) as running:
+            samples.put(repo, running, {number: noise(number) for number in range(first, first + 5)})
+    faulty.requests.clear()
+    return stores.reopened(repo)
+
+
+def ids_of(repo: Repository, *numbers: int) -> list[bytes]:
+    return [repo.chunk_id(noise(number)) for number in numbers]
+
+
+def test_loads_when_first_asked(written: Repository, faulty: FaultyStore) -> None:
+    assert faulty.count("list", "indexes/") == 0
+    assert written.missing(ids_of(written, 3, 99, 7, 99)) == ids_of(written, 99)
+    assert ids_of(written, 3)[0] in written
+    assert faulty.count("read", "indexes/") == 2
+    assert faulty.count("read_range") == faulty.count("list", "packs/") == 0
+
+
+def test_a_writer_knows_what_others_added(written: Repository) -> None:
+    assert len(written.index) == 10
+    with stores.reopened(written).writer(samples.ignore) as running:
+        samples.put(written, running, {20: noise(20)})
+    assert written.missing(ids_of(written, 20))
+    with written.writer(samples.ignore) as running:
+        samples.put(written, running, {20: noise(20)})
+    assert running.packs == []
+
+
+def lose_indexes(repo: Repository) -> None:
+    for name, _ in list(repo.store.list("indexes/")):
+        repo.store.delete(name)
+
+
+def test_finds_chunks_without_any_index_object(written: Repository) -> None:
+    lose_indexes(written)
+    assert written.read_chunk(ids_of(written, 3)[0]) == noise(3)
+    assert len(written.index) == 10
+
+
+def test_adopts_a_pack_after_a_crash(written: Repository, faulty: FaultyStore) -> None:
+    faulty.plan("create", stores.fail(errors.StoreFailed("crash")), prefix="indexes/")
+    with pytest.raises(errors.StoreFailed), written.writer(samples.ignore) as running:
+        samples.put(written, running, {20: noise(20)})
+    other = stores.reopened(written)
+    assert other.missing(ids_of(other, 20))
+    other.adopt(running.packs[0])
+    assert not other.missing(ids_of(other, 20))
+    with other.writer(samples.ignore) as again:
+        samples.put(other, again, {20: noise(20)})
+    assert again.packs == []
+    assert not stores.reopened(written).missing(ids_of(other, 20)), "the next index object lists what was adopted"
+
+
+def test_adopting_twice_or_what_is_known_changes_nothing(written: Repository) -> None:
+    for name in samples.packs_of(written) * 2:
+        written.adopt(name.removeprefix("packs/"))
+    with written.writer(samples.ignore) as running:
+        pass
+    assert running.stored_bytes == 0
+    assert len(written.index) == 10
+
+
+def test_adopting_what_is_not_there(written: Repository) -> None:
+    with pytest.raises(errors.Damaged, match="packs/0000"):
+        written.adopt("00" * 16)
+
+
+def test_a_damaged_index_object_is_named_and_done_without(written: Repository) -> None:
+    name, _ = next(written.store.list("indexes/"))
+    samples.rewrite(written, name, samples.flipped(written.store.read(name), [50]))
+    assert not written.missing(ids_of(written, *range(10)))
+    assert [error.facts["object"] for error in written.index.damaged] == [name]
+    with written.writer(samples.ignore):
+        pass
+    assert sum(1 for _ in written.store.list("indexes/")) == 3, "a whole one takes its place"
+
+
+def test_a_damaged_pack_is_named_once(written: Repository, faulty: FaultyStore) -> None:
+    lose_indexes(written)
+    name = samples.packs_of(written)[0]
+    samples.rewrite(written, name, written.store.read(name)[:-1])
+    for _ in range(2):
+        found = dict(written.scan_chunks(ids_of(written, *range(10))))
+        assert sum(isinstance(data, errors.Damaged) for data in found.values()) in (2, 3)
+    assert [error.facts["object"] for error in written.index.damaged] == [name]
+    assert faulty.count("read_range", name) <= 2
+
+
+def test_foreign_files_are_passed_over(written: Repository) -> None:
+    for key in ("packs/readme", "indexes/x", "packs/" + "0" * 31):
+        written.store.create(key, b"x")
+    lose_indexes(written)
+    assert written.index.locate(ids_of(written, 1))[ids_of(written, 1)[0]] is not None
+    assert written.index.damaged == []
+
+
+def test_what_is_nowhere(written: Repository) -> None:
+    with pytest.raises(errors.Damaged, match=r"Chunk [0-9a-f]{64} is missing: no pack"):
+        written.read_chunk(bytes(32))
+
+
+@pytest.mark.parametrize("cut", [0, 1, 20, 31, 32, 55, 56, 57, 1000])
+def test_a_pack_that_was_cut(written: Repository, cut: int) -> None:
+    name = samples.packs_of(written)[0]
+    samples.rewrite(written, name, written.store.read(name)[:cut])
+    pack_id = pack.id_of(name)
+    assert pack_id is not None
+    with pytest.raises(errors.Damaged, match=name):
+        pack.read_entries(written.secrets, written.store, pack_id, cut)
+
+
+def test_a_pack_under_the_name_of_another(written: Repository) -> None:
+    one, two = samples.packs_of(written)[:2]
+    samples.rewrite(written, one, written.store.read(two))
+    lose_indexes(written)
+    pack_id = pack.id_of(one)
+    assert pack_id is not None
+    with pytest.raises(errors.Damaged, match=one):
+        written.index.adopt(pack_id)

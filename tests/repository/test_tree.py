@@ -1,0 +1,174 @@
+"""Image trees against a dictionary of blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headstart import errors, units
+from headstart.repository import tree
+from headstart.repository.layout import ChunkClass
+from headstart.repository.repo import Repository
+from headstart.store.memory import MemoryStore
+from tests.kit import stores
+from tests.kit.stores import FaultyStore
+from tests.repository import samples
+from tests.repository.samples import BLOCK
+
+Model = dict[int, bytes]
+#: Few distinct chunks, so that subtrees are often equal.
+CHUNKS = [bytes([number]) * 32 for number in range(3)]
+
+
+def apply(
+    repo: Repository, root: bytes | None, size_old: int, size: int, changes: dict[int, bytes | None]
+) -> bytes | None:
+    with repo.writer(samples.ignore) as writer:
+        return tree.update(repo, writer, root, size_old, size, sorted(changes.items()))
+
+
+def new_model(model: Model, count: int, changes: dict[int, bytes | None]) -> Model:
+    merged = {block: chunk for block, chunk in model.items() if block < count} | changes
+    return {block: chunk for block, chunk in merged.items() if chunk is not None}
+
+
+@st.composite
+def step(draw: st.DrawFn) -> tuple[int, dict[int, bytes | None]]:
+    """A number of blocks, and changes on them."""
+    count = draw(st.sampled_from([0, 1, 3, 4, 5, 8, 9, 15, 16, 17, 31, 33, 64, 70]) | st.integers(0, 70))
+    if not count:
+        return 0, {}
+    return count, draw(st.dictionaries(st.integers(0, count - 1), st.none() | st.sampled_from(CHUNKS), max_size=12))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(step(), min_size=1, max_size=5))
+def test_tree_is_a_dictionary(steps: list[tuple[int, dict[int, bytes | None]]]) -> None:
+    repo = samples.small_tree_repository()
+    root: bytes | None = None
+    before: Model = {}
+    size_old = 0
+    for count, changes in steps:
+        size = count * BLOCK
+        old_root = root
+        root = apply(repo, old_root, size_old, size, changes)
+        model = new_model(before, count, changes)
+        assert dict(tree.walk(repo, root, size)) == model
+        assert (root is None) == (not model)
+        assert [*tree.walk(repo, root, size)] == sorted(model.items())
+        wanted = list(range(0, 80, 3))
+        assert list(tree.lookup(repo, root, size, wanted)) == [(block, model.get(block)) for block in wanted]
+        differing = [block for block in range(80) if model.get(block) != before.get(block)]
+        assert list(tree.diff(repo, old_root, size_old, root, size)) == differing
+        assert list(tree.diff(repo, root, size, old_root, size_old)) == differing
+        assert root == apply(repo, None, 0, size, dict(model)), "the tree depends on what it holds only"
+        before, size_old = model, size
+
+
+@given(st.dictionaries(st.integers(0, 69), st.sampled_from(CHUNKS)), st.integers(0, 75), st.none() | st.integers(0, 75))
+def test_walking_a_part(model: Model, first: int, count: int | None) -> None:
+    repo = samples.small_tree_repository()
+    root = apply(repo, None, 0, 70 * BLOCK, dict(model))
+    end = 75 if count is None else first + count
+    expected = [(block, model[block]) for block in sorted(model) if first <= block < end]
+    assert list(tree.walk(repo, root, 70 * BLOCK, first, count)) == expected
+
+
+@pytest.mark.parametrize(
+    "changes", [[(3, None), (3, None)], [(3, None), (2, None)], [(-1, None)], [(10, CHUNKS[0])], [(99, None)]]
+)
+def test_refuses_changes_out_of_order_or_off_the_disk(changes: list[tuple[int, bytes | None]]) -> None:
+    repo = samples.small_tree_repository()
+    with pytest.raises(ValueError, match="on a disk of 10 blocks"), repo.writer(samples.ignore) as writer:
+        tree.update(repo, writer, None, 0, 10 * BLOCK - 1, changes)
+
+
+def test_a_shrunken_disk_must_bring_its_cut_block() -> None:
+    """Else growing again would bring back what was cut off."""
+    repo = samples.small_tree_repository()
+    root = apply(repo, None, 0, 10 * BLOCK, {7: CHUNKS[0]})
+    with pytest.raises(ValueError, match="block 7 was cut"):
+        apply(repo, root, 10 * BLOCK, 7 * BLOCK + 512, {})
+    assert apply(repo, root, 10 * BLOCK, 7 * BLOCK, {}) is None
+    assert apply(repo, root, 10 * BLOCK, 8 * BLOCK, {}) is not None
+    assert apply(repo, root, 10 * BLOCK, 6 * BLOCK + 512, {}) is None
+    root = apply(repo, root, 10 * BLOCK, 7 * BLOCK + 512, {7: CHUNKS[1]})
+    assert dict(tree.walk(repo, root, 7 * BLOCK + 512)) == {7: CHUNKS[1]}
+
+
+def test_zeroes_cost_nothing() -> None:
+    store = FaultyStore(MemoryStore())
+    repo = stores.new_repository(store)
+    assert apply(repo, None, 0, 6 * units.TIB, {}) is None
+    assert apply(repo, None, 0, 6 * units.TIB, dict.fromkeys(range(0, 10**8, 10**6))) is None
+    assert store.count("create", "packs/") == 0
+    assert list(tree.walk(repo, None, 6 * units.TIB)) == []
+
+
+def measured(store: FaultyStore, act: Callable[[], object]) -> tuple[int, int]:
+    """Requests and bytes read."""
+    requests, read = len(store.requests), store.bytes_read
+    act()
+    return len(store.requests) - requests, store.bytes_read - read
+
+
+@pytest.mark.parametrize("size", [10 * units.GIB, 6 * units.TIB])
+def test_work_grows_with_change_not_with_the_disk(size: int) -> None:
+    """A 64 MiB area in a disk with 500 areas written, then one block of it changed."""
+    store = FaultyStore(MemoryStore())
+    with stores.new_repository(store) as repo:
+        blocks = range(0, size // BLOCK, size // BLOCK // 500)
+        root = apply(repo, None, 0, size, dict.fromkeys(blocks, CHUNKS[0]))
+    with stores.reopened(repo) as repo:
+        before = len(store.requests)
+        with repo.writer(samples.ignore) as writer:
+            changed = tree.update(repo, writer, root, size, size, [(blocks[77], CHUNKS[1])])
+        assert writer.stored_bytes < 40_000
+        assert len(store.requests) - before < 12
+    with stores.reopened(repo) as repo:
+        assert repo.missing([]) == []
+        before, read = len(store.requests), store.bytes_read
+        assert list(tree.diff(repo, root, size, changed, size)) == [blocks[77]]
+        assert len(store.requests) - before < 12
+        assert store.bytes_read - read < 60_000
+        before = len(store.requests)
+        assert list(tree.lookup(repo, changed, size, [blocks[77]])) == [(blocks[77], CHUNKS[1])]
+        assert len(store.requests) == before, "its nodes are in the cache"
+
+
+def test_equal_trees_are_not_read() -> None:
+    store = FaultyStore(MemoryStore())
+    repo = stores.new_repository(store)
+    root = apply(repo, None, 0, units.TIB, {5: CHUNKS[0]})
+    before = len(store.requests)
+    assert list(tree.diff(repo, root, units.TIB, root, units.TIB)) == []
+    assert len(store.requests) == before
+
+
+def test_a_large_dense_tree() -> None:
+    repo = stores.new_repository()
+    chunks = [number.to_bytes(32, "big") for number in range(1, 300_001)]
+    size = len(chunks) * BLOCK
+    with repo.writer(samples.ignore) as writer:
+        root = tree.update(repo, writer, None, 0, size, enumerate(chunks))
+    assert [chunk for _, chunk in tree.walk(repo, root, size)] == chunks
+
+
+def test_a_node_of_the_wrong_level_is_damage() -> None:
+    """Nodes are authenticated, so this takes a bug, or somebody with the structure key."""
+    repo = samples.small_tree_repository()
+    root = apply(repo, None, 0, 4 * BLOCK, {0: CHUNKS[0]})
+    with pytest.raises(errors.Damaged, match="is not a node of level 2"):
+        list(tree.walk(repo, root, 16 * BLOCK))
+
+
+def test_chunks_of_nodes_are_of_their_class() -> None:
+    repo = samples.small_tree_repository()
+    root = apply(repo, None, 0, 4 * BLOCK, {0: CHUNKS[0]})
+    assert root is not None
+    location = repo.index.find(root)
+    assert location is not None
+    assert location.chunk_class is ChunkClass.TREE
