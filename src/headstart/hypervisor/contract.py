@@ -147,9 +147,10 @@ class Protects(Enum):
 class PointRequest:
     """A point in time over all disks at once.
 
-    ``starts`` record from before the point; ``ends`` have recorded everything up to it (a driver
-    may or may not freeze them). ``wanted`` is what the caller knows to need so far: a driver that
-    protects ``WANTED`` adds to it what the bitmaps in ``ends`` record until the point.
+    ``starts`` record from before the point; ``ends`` have recorded everything up to it. ``wanted`` is
+    what the caller knows to need so far: a driver that protects ``WANTED`` adds to it what the bitmaps
+    in ``ends`` record until the point, and freezes them there, so that they tell nothing later (also if
+    the point is lost afterwards). One that protects ``ALL`` leaves them recording.
     """
 
     starts: tuple[Start, ...]

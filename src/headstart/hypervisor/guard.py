@@ -19,13 +19,15 @@ ANSWER_SECONDS = 5.0
 class Guard:
     """Stands by while we stop or freeze a VM. A context manager."""
 
-    def __init__(self, qmp: int, qga: int | None = None) -> None:
-        """``qmp`` and ``qga`` are connected sockets, which the guard inherits."""
+    def __init__(self, qmp: int, qga: int | None, note: Path) -> None:
+        """``qmp`` and ``qga`` are connected sockets, which the guard inherits. ``note`` is a file that
+        exists while the VM stands still because of us: only then may a later run continue it."""
+        self._note = note
         self._control, theirs = socket.socketpair()
         self._control.settimeout(ANSWER_SECONDS)
         inherited = [theirs.fileno(), qmp] + ([qga] if qga is not None else [])
         program = str(Path(guard_process.__file__))
-        arguments = [str(theirs.fileno()), str(qmp), str(-1 if qga is None else qga)]
+        arguments = [str(theirs.fileno()), str(qmp), str(-1 if qga is None else qga), str(note)]
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", program, *arguments],
             pass_fds=inherited,
@@ -36,8 +38,10 @@ class Guard:
 
     @contextlib.contextmanager
     def pausing(self) -> Iterator[None]:
+        self._note.touch()
         with self._armed(b"P"):
             yield
+        self._note.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def freezing(self) -> Iterator[None]:

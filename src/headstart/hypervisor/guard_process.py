@@ -1,8 +1,8 @@
 """The guard: a process of its own that continues a VM and thaws a guest if we cannot.
 
-Runs as ``python -I -S guard_process.py CONTROL QMP QGA`` with inherited descriptors (QGA may be -1);
-standard library only, so that it is up in milliseconds. One byte on CONTROL is one order, answered by
-the same byte:
+Runs as ``python -I -S guard_process.py CONTROL QMP QGA NOTE`` with inherited descriptors (QGA may be -1)
+and the name of a file that says that the VM was stopped by us; few modules, so that it is up in
+milliseconds. One byte on CONTROL is one order, answered by the same byte:
 
 ====  ===============================================================
  P p   the VM is about to be stopped by us / has been continued
@@ -32,7 +32,7 @@ CONTINUE = b'{"execute": "cont", "id": "headstart-guard"}\n'
 THAW = b'\xff{"execute": "guest-fsfreeze-thaw"}\n'
 
 
-def main(control: int, qmp: int, qga: int) -> None:
+def main(control: int, qmp: int, qga: int, note: str) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     deadlines = {b"P": 0.0, b"F": 0.0}
@@ -52,9 +52,11 @@ def main(control: int, qmp: int, qga: int) -> None:
             if deadline and time.monotonic() >= deadline:
                 deadlines[state] = 0.0
                 send(*actions[state])
+                forget(state, note)
     alive = [state for state, deadline in deadlines.items() if deadline]
     for state in alive:
         send(*actions[state])
+        forget(state, note)
     linger([actions[state][0] for state in alive])
 
 
@@ -66,6 +68,15 @@ def send(descriptor: int, message: bytes) -> None:
             message = message[os.write(descriptor, message) :]
         except BlockingIOError:
             select.select([], [descriptor], [], 0.1)
+        except OSError:
+            return
+
+
+def forget(state: bytes, note: str) -> None:
+    """What the VM's owner stops from now on, nobody of ours continues."""
+    if state == b"P":
+        try:
+            os.unlink(note)  # noqa: PTH108 (pathlib takes longer to import than all the rest)
         except OSError:
             return
 
@@ -88,4 +99,4 @@ def linger(descriptors: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:4]))
+    main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])

@@ -169,7 +169,11 @@ class Client:
     def _launch(self, buffer: _Buffer, extent: Extent) -> None:
         buffer.extent = extent
         window = buffer.window(extent.length)
-        buffer.cookie = self._guarded(lambda: self._handle.aio_pread(window, extent.start), "read")
+        try:
+            buffer.cookie = self._guarded(lambda: self._handle.aio_pread(window, extent.start), "read")
+        except errors.HeadstartError:
+            self._buffers.put(buffer)
+            raise
 
     def _landed(self, flying: list[_Buffer], wait: bool = False) -> Iterator[Piece]:
         """Pieces of the requests that are answered; with ``wait`` at least one, if any flies."""
@@ -178,8 +182,7 @@ class Client:
         # While there are buffers left to fill, take only what has arrived already.
         self._poll(SILENCE_SECONDS if wait else 0.0)
         for buffer in flying.copy():
-            if self._completed(buffer):
-                flying.remove(buffer)
+            if self._completed(buffer, flying):
                 yield Piece(
                     buffer.extent,
                     buffer.view[: buffer.extent.length],
@@ -190,19 +193,36 @@ class Client:
         if self._guarded(lambda: self._handle.poll(int(seconds * 1000)), "read") == 0 and seconds:
             raise self._failure(f"The NBD export {self._export.uri} has not answered for {seconds:.0f} s.")
 
-    def _completed(self, buffer: _Buffer) -> bool:
+    def _completed(self, buffer: _Buffer, flying: list[_Buffer]) -> bool:
+        """Whether the request is answered; then it does not fly any longer. Raises if it failed."""
         what = f"read at {buffer.extent.start}"
-        return bool(self._guarded(lambda: self._handle.aio_command_completed(buffer.cookie), what))
+        try:
+            done = self._guarded(lambda: self._handle.aio_command_completed(buffer.cookie), what)
+        except errors.HeadstartError:
+            flying.remove(buffer)
+            self._buffers.put(buffer)
+            raise
+        if done:
+            flying.remove(buffer)
+        return bool(done)
 
     def _drain(self, flying: list[_Buffer]) -> None:
-        """After a consumer stopped early: no reply may land in a buffer that is used again."""
-        with contextlib.suppress(errors.HeadstartError):
-            while flying:
-                self._poll(SILENCE_SECONDS)
-                for buffer in flying.copy():
-                    if self._completed(buffer):
-                        flying.remove(buffer)
+        """After a failure, or a consumer that stopped early: no reply may land in a buffer that is used
+        again, and no buffer may be lost."""
+        while flying:
+            for buffer in flying.copy():
+                with contextlib.suppress(errors.HeadstartError):
+                    if self._completed(buffer, flying):
                         self._buffers.put(buffer)
+            if flying and not self._drained_some():
+                return
+
+    def _drained_some(self) -> bool:
+        try:
+            self._poll(SILENCE_SECONDS)
+        except errors.HeadstartError:
+            return False
+        return True
 
     def trim(self, ranges: Iterable[Extent]) -> None:
         self._control(ranges, self._handle.aio_trim)

@@ -62,14 +62,14 @@ class Qmp:
         self._thread.start()
         self._client = QMPClient("headstart")
         try:
-            self._run(self._open(), greeting_seconds)
+            self._run(self._open(greeting_seconds), greeting_seconds)
         except BaseException:
             self._stop_loop()
             raise
 
-    async def _open(self) -> None:
+    async def _open(self, seconds: float) -> None:
         try:
-            await asyncio.wait_for(self._client.connect(self._socket), GREETING_SECONDS)
+            await asyncio.wait_for(self._client.connect(self._socket), seconds)
         except TimeoutError as error:
             raise errors.Unreachable(
                 f"QEMU's monitor at {self.path} does not greet. A QMP socket serves one client at a"

@@ -79,7 +79,8 @@ class MemoryPoint:
 
     def _stand(self, request: PointRequest) -> None:
         if self._pushed:
-            self._connection.apply(request.starts)
+            # As QEMU's driver: all in one transaction, and only here the old bitmaps freeze.
+            self._connection.apply((*request.starts, *request.ends))
             self._insert({disk: self._wanted(request, disk) for disk in self._sizes})
         else:
             self._connection.apply(request.starts)

@@ -7,6 +7,7 @@ exports, and its address is not told.
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -19,19 +20,20 @@ from headstart.wire.qmp import CommandFailed, Qmp
 SOCKET_PATH_LIMIT = 107
 #: An export goes when its last request is answered.
 REMOVAL_SECONDS = 30.0
+PROBE_SECONDS = 1.0
 
 
 class Exports:
     """Our use of one QEMU's NBD server, on a socket of ours."""
 
-    def __init__(self, qmp: Qmp, installation: str, socket: Path) -> None:
-        if len(str(socket)) > SOCKET_PATH_LIMIT:
+    def __init__(self, qmp: Qmp, installation: str, path: Path) -> None:
+        if len(str(path)) > SOCKET_PATH_LIMIT:
             raise errors.Usage(
-                f"The scratch directory's path is too long for a socket: {socket}. Choose a shorter --scratch."
+                f"The scratch directory's path is too long for a socket: {path}. Choose a shorter --scratch."
             )
         self._qmp = qmp
         self._installation = installation
-        self._socket = socket
+        self._socket = path
         self._users = 0
 
     @contextlib.contextmanager
@@ -48,7 +50,6 @@ class Exports:
                 self._stop()
 
     def _start(self) -> None:
-        self._socket.unlink(missing_ok=True)
         address = {"type": "unix", "data": {"path": str(self._socket)}}
         try:
             self._qmp.execute("nbd-server-start", addr=address)
@@ -91,16 +92,23 @@ class Exports:
             remove(self._qmp, name)
 
     def leftover_server(self) -> bool:
-        """A dead run of ours left the server running: nobody but us would use this socket."""
-        if not self._socket.exists():
-            return False
-        try:
+        """Stop the server if a dead run of ours left it running; somebody else's is left alone."""
+        ours = self._listens()
+        if ours:
             self._qmp.execute("nbd-server-stop")
-        except CommandFailed:
-            return False
-        finally:
-            self._socket.unlink(missing_ok=True)
-        return True
+        self._socket.unlink(missing_ok=True)
+        return ours
+
+    def _listens(self) -> bool:
+        """QEMU listens on our socket, where nobody but us would have put its server. A file alone tells
+        nothing: it also stays behind when QEMU is killed."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.settimeout(PROBE_SECONDS)
+            try:
+                probe.connect(str(self._socket))
+            except OSError:
+                return False
+            return True
 
 
 def remove(qmp: Qmp, name: str) -> None:

@@ -53,7 +53,8 @@ def frozen(guard: Guard, qga: Qga | None, notes: list[str]) -> Iterator[Freeze]:
     if qga is None:
         yield outcome
         return
-    with guard.freezing():
+    froze = thawed = None
+    with contextlib.suppress(_Unsure), guard.freezing():
         outcome.began = time.monotonic()
         froze = _freeze(qga, notes)
         try:
@@ -61,6 +62,8 @@ def frozen(guard: Guard, qga: Qga | None, notes: list[str]) -> Iterator[Freeze]:
         finally:
             thawed = _thaw(qga)
             outcome.seconds = time.monotonic() - outcome.began
+        if froze is None or thawed is None:
+            raise _Unsure
     if froze and thawed:
         outcome.consistency = "filesystem"
     elif froze:
@@ -68,16 +71,26 @@ def frozen(guard: Guard, qga: Qga | None, notes: list[str]) -> Iterator[Freeze]:
         notes.append("the guest was thawed before the point in time stood")
 
 
-def _freeze(qga: Qga, notes: list[str]) -> bool:
+class _Unsure(Exception):
+    """The agent did not answer: whether the guest is frozen is not known. Leaves the guard armed, which
+    thaws (again)."""
+
+
+def _freeze(qga: Qga, notes: list[str]) -> bool | None:
+    """Whether something was frozen; None if that is not known."""
     try:
-        return bool(qga.execute("guest-fsfreeze-freeze", FREEZE_SECONDS))
+        frozen = bool(qga.execute("guest-fsfreeze-freeze", FREEZE_SECONDS))
     except errors.Unreachable as error:
         notes.append(str(error))
-        return False
+        return None
+    if not frozen:
+        notes.append("the guest agent found no file system to freeze")
+    return frozen
 
 
-def _thaw(qga: Qga) -> bool:
+def _thaw(qga: Qga) -> bool | None:
+    """Whether something was still frozen; None if that is not known."""
     try:
         return bool(qga.execute("guest-fsfreeze-thaw", THAW_SECONDS))
     except errors.Unreachable:
-        return False
+        return None

@@ -60,7 +60,8 @@ def look(qmp: Qmp, excluded: Collection[str]) -> Look:
         node = graph.nodes[drive.root]
         if _is_flash(drive):
             if not node.read_only:
-                files.append(("uefi-variables", process.resolve(qmp.peer_pid, node.file)))
+                file = graph.file_node(node.name) or node
+                files.append(("uefi-variables", process.resolve(qmp.peer_pid, file.file)))
             continue
         reason = _reason_to_leave_out(name, drive, graph, excluded)
         if reason:

@@ -55,7 +55,7 @@ class PullPoint:
         try:
             with (
                 freeze.agent(site, request.freeze, self.notes) as qga,
-                Guard(site.qmp.fileno(), qga.fileno() if qga else None) as guard,
+                Guard(site.qmp.fileno(), qga.fileno() if qga else None, site.stopped) as guard,
             ):
                 self._stand(request, guard, qga)
             self._offer()

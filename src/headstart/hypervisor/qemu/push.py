@@ -16,11 +16,13 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from headstart import blocks, errors
 from headstart.blocks import Blocks
+from headstart.extents import Extent
 from headstart.hypervisor import names
 from headstart.hypervisor.contract import Action, PointRequest, Protects, Remove, Start
 from headstart.hypervisor.guard import Guard
@@ -28,6 +30,7 @@ from headstart.hypervisor.qemu import freeze, inventory, jobs, space
 from headstart.hypervisor.qemu.bitmaps import VIEW_BITMAP
 from headstart.hypervisor.qemu.inventory import Attachment, Look
 from headstart.hypervisor.qemu.site import Site
+from headstart.reading import Piece
 from headstart.wire import nbd
 from headstart.wire.files import FileReader
 from headstart.wire.qmp import CommandFailed
@@ -41,9 +44,10 @@ class PushPoint:
     def __init__(self, site: Site, seen: Look, request: PointRequest) -> None:
         self._site = site
         self._seen = seen
-        self._stack = contextlib.ExitStack()
+        self._inside = contextlib.ExitStack()
+        self._files = contextlib.ExitStack()
         self._protected: dict[str, Blocks] = {}
-        self._readers: dict[str, FileReader] = {}
+        self._readers: dict[str, PushReader] = {}
         self.pause_seconds = 0.0
         self.notes: list[str] = []
         space.require_local(site.scratch)
@@ -52,7 +56,7 @@ class PushPoint:
                 self._prepare(number, each, request)
             with (
                 freeze.agent(site, request.freeze, self.notes) as qga,
-                Guard(site.qmp.fileno(), qga.fileno() if qga else None) as guard,
+                Guard(site.qmp.fileno(), qga.fileno() if qga else None, site.stopped) as guard,
                 freeze.frozen(guard, qga, self.notes) as outcome,
             ):
                 self._start(request)
@@ -70,17 +74,15 @@ class PushPoint:
 
     def _prepare(self, number: int, attachment: Attachment, request: PointRequest) -> None:
         disk = attachment.disk.name
-        push = Start(disk, self._track(disk))
-        self._site.bitmaps.transact(self._seen, [push])
-        self._stack.callback(self._forget, disk)
+        push = self._track(disk)
+        self._site.bitmaps.transact(self._seen, [Start(disk, push)])
+        self._inside.callback(self._forget, disk)
         ended = [stop.name for stop in request.ends if stop.disk == disk]
         with self._wanted(attachment, request.wanted.get(disk, Blocks()), number) as view:
             sources: list[Any] = [{"node": view, "name": VIEW_BITMAP}]
             sources += [{"node": attachment.tracked, "name": name} for name in ended]
-            self._site.qmp.execute(
-                "block-dirty-bitmap-merge", node=attachment.tracked, target=push.name, bitmaps=sources
-            )
-        covered = self._site.bitmaps.changed(self._seen, {disk: [push.name]})[disk]
+            self._site.qmp.execute("block-dirty-bitmap-merge", node=attachment.tracked, target=push, bitmaps=sources)
+        covered = self._site.bitmaps.changed(self._seen, {disk: [push]})[disk]
         self._target(number, attachment, covered)
 
     @contextlib.contextmanager
@@ -111,7 +113,7 @@ class PushPoint:
         path.unlink(missing_ok=True)
         needed = blocks.total_bytes(covered, self._site.block_size, size)
         space.require(self._site.scratch, needed, f"The copy of disk {attachment.disk.name}")
-        self._stack.callback(path.unlink, missing_ok=True)
+        self._files.callback(path.unlink, missing_ok=True)
         with path.open("xb") as file:
             file.truncate(size)
             self._allocate(file.fileno(), covered, size)
@@ -122,7 +124,7 @@ class PushPoint:
             raise errors.Unreachable(
                 f"QEMU cannot open the scratch file {path}: {error.text}. Choose another --scratch."
             ) from error
-        self._stack.callback(self._delete, node)
+        self._inside.callback(self._delete, node)
 
     def _allocate(self, file: int, covered: Blocks, size: int) -> None:
         try:
@@ -140,7 +142,7 @@ class PushPoint:
         tracking: tuple[Action, ...] = (*request.starts, *request.ends)
         actions += [self._site.bitmaps.action(self._seen, each) for each in tracking]
         for number in range(len(self._seen.attachments)):
-            self._stack.callback(self._end, self._site.node(f"job{number}"))
+            self._inside.callback(self._end, self._site.node(f"job{number}"))
         self._site.qmp.execute("transaction", actions=actions, properties={"completion-mode": "individual"})
 
     def _job(self, number: int, attachment: Attachment) -> dict[str, Any]:
@@ -173,16 +175,16 @@ class PushPoint:
             if failure:
                 raise errors.PointLost(f"QEMU could not copy disk {each.disk.name}: {failure}")
         self._window = time.monotonic() - self._began
+        self._inside.close()
         for number, each in enumerate(self._seen.attachments):
-            self._end(self._site.node(f"job{number}"))
-            reader = FileReader(self._site.file(f"push{number}"))
-            self._readers[each.disk.name] = self._stack.enter_context(reader)
+            file = self._files.enter_context(FileReader(self._site.file(f"push{number}")))
+            self._readers[each.disk.name] = PushReader(file, self._protected[each.disk.name], self._site.block_size)
 
-    def reader(self, disk: str) -> FileReader:
+    def reader(self, disk: str) -> PushReader:
         return self._readers[disk]
 
     def protected(self, disk: str) -> Blocks | None:
-        return self._protected[disk]
+        return self._protected[disk].copy()
 
     def keep(self, disk: str, wanted: Blocks) -> None:
         """Nothing to do: the guest pays for nothing any longer."""
@@ -198,8 +200,9 @@ class PushPoint:
         return self._window
 
     def _withdraw(self) -> None:
-        with contextlib.suppress(errors.Unreachable, errors.Busy):
-            self._stack.close()
+        for stack in (self._inside, self._files):
+            with contextlib.suppress(errors.HeadstartError):
+                stack.close()
 
     def _end(self, job: str) -> None:
         with contextlib.suppress(errors.Unreachable):
@@ -218,6 +221,28 @@ class PushPoint:
 
     def __exit__(self, *details: object) -> None:
         self._withdraw()
+
+
+class PushReader:
+    """Reads a copy; what the job was not asked for is not in it, and would look like zeroes."""
+
+    def __init__(self, file: FileReader, protected: Blocks, block_size: int) -> None:
+        self._file = file
+        self._protected = protected
+        self._block_size = block_size
+
+    @property
+    def size(self) -> int:
+        return self._file.size
+
+    def read(self, wanted: Iterable[Extent]) -> Iterator[Piece]:
+        return self._file.read(map(self._checked, wanted))
+
+    def _checked(self, extent: Extent) -> Extent:
+        first, end = extent.start // self._block_size, blocks.count_of(extent.end, self._block_size)
+        if not self._protected.contains_range(first, end):
+            raise errors.PointLost(f"{extent.length} bytes at {extent.start} are not part of this point in time.")
+        return extent
 
 
 def scratch_files(directory: Path, label: str) -> list[Path]:

@@ -48,13 +48,11 @@ def _jobs(site: Site) -> Iterator[str]:
 
 
 def _stopped(site: Site) -> Iterator[str]:
-    """A VM that stands still with scratch files of ours was stopped by us, between stop and cont:
-    the guard would have continued it, had it lived."""
-    if not scratch_files(site.scratch, site.label):
-        return
-    if site.qmp.execute("query-status")["status"] == "paused":
+    """The guard would have continued the VM and removed the note, had it lived."""
+    if site.stopped.exists() and site.qmp.execute("query-status")["status"] == "paused":
         site.qmp.execute("cont")
         yield "the VM, stopped by a dead run, was continued"
+    site.stopped.unlink(missing_ok=True)
 
 
 def _exports(site: Site) -> Iterator[str]:

@@ -25,6 +25,11 @@ class Site:
     def node(self, role: str) -> str:
         return names.node(self.installation, role)
 
+    @property
+    def stopped(self) -> Path:
+        """Exists while the VM stands still because of us."""
+        return self.file("stopped")
+
     def file(self, role: str) -> Path:
         """A scratch file of this VM; whatever a dead run left there is nobody's."""
         return self.scratch / f"{self.label}.{role}"
