@@ -140,9 +140,10 @@ def all_drafts(repo: Repository) -> tuple[list[Draft], list[errors.Damaged]]:
 
 
 def records(repo: Repository, draft_id: str) -> Iterator[Record]:
-    """All records of a draft in order."""
-    for name in sorted(_names(repo, draft_id)):
-        yield _read(repo, name)
+    """All records of a draft in order; ``Damaged`` when one is missing or cannot be read."""
+    count = sum(1 for _ in _names(repo, draft_id))
+    for number in range(count):
+        yield _read(repo, _key(draft_id, number))
 
 
 def _draft(first: Record, newest: Record) -> Draft:

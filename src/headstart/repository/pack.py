@@ -127,7 +127,7 @@ class OpenPack:
         self._sealed_lengths = array("I")
         self._raw_lengths = array("I")
         self._flags = bytearray()
-        head = layout.header(layout.Kind.PACK) + layout.PACK_HEAD.pack(self.pack_id, chunk_class)
+        head = _head(self.pack_id, chunk_class)
         buffer[: len(head)] = head
         self._end = len(head)
 
@@ -179,6 +179,10 @@ def _index_context(chunk_class: int, count: int, offset: int) -> bytes:
     return bytes([chunk_class]) + count.to_bytes(4, "little") + offset.to_bytes(4, "little")
 
 
+def _head(pack_id: bytes, chunk_class: int) -> bytes:
+    return layout.header(layout.Kind.PACK) + layout.PACK_HEAD.pack(pack_id, chunk_class)
+
+
 def _foot(offset: int, length: int, count: int) -> bytes:
     return layout.PACK_FOOT.pack(offset, length, count, layout.header(layout.Kind.FOOTER))
 
@@ -204,14 +208,14 @@ def read_entries(secrets: Secrets, store: Store, pack_id: bytes, size: int) -> P
 
 
 def _checked_head(head: bytes, pack_id: bytes) -> int:
-    stored_id, chunk_class = layout.PACK_HEAD.unpack(head[layout.HEADER_LENGTH :])
-    if head[: layout.HEADER_LENGTH] != layout.header(layout.Kind.PACK) or stored_id != pack_id:
+    _, chunk_class = layout.PACK_HEAD.unpack(head[layout.HEADER_LENGTH :])
+    if head != _head(pack_id, chunk_class):
         raise ValueError("not the head of this pack")
     return int(chunk_class)
 
 
 def _checked_foot(foot: bytes, size: int) -> tuple[int, int, int]:
-    offset, length, count, ending = layout.PACK_FOOT.unpack(foot)
-    if ending != layout.header(layout.Kind.FOOTER) or offset + length + layout.PACK_FOOT.size != size:
+    offset, length, count, _ = layout.PACK_FOOT.unpack(foot)
+    if foot != _foot(offset, length, count) or offset + length + layout.PACK_FOOT.size != size:
         raise ValueError("not a foot")
     return offset, length, count

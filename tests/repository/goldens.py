@@ -1,0 +1,70 @@
+"""The golden repositories: made once by each format's first release, opened by every later one.
+
+``python -m tests.repository.goldens NAME`` makes one anew, for a new format; those that exist are never made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from pathlib import Path
+
+from headstart import repository
+from headstart.repository import attachment, draft, keys, snapshot, tree
+from headstart.repository.manifest import Disk, Manifest
+from headstart.repository.repo import Repository
+from headstart.store.local import LocalStore
+from tests.repository import samples
+
+FOLDER = Path(__file__).parent / "golden"
+PASSWORD, SECOND_PASSWORD = b"golden", b"goldener"
+BLOCK = 4096
+SIZE = 5000 * BLOCK + 512
+FIRST, SECOND, REVOKED, DRAFT = "11" * 16, "22" * 16, "33" * 16, "44" * 16
+DEFINITION = b"qemu-system-x86_64 -m 256\n" * 300
+
+
+def content(number: int, version: int = 0) -> bytes:
+    """By SHA-256 alone, so that no change of a library or of our own changes it. Odd blocks compress."""
+    length = SIZE % BLOCK if number == SIZE // BLOCK else BLOCK
+    pieces = 1 if number % 2 else length // 32
+    drawn = b"".join(hashlib.sha256(f"{number} {version} {piece}".encode()).digest() for piece in range(pieces))
+    return (drawn * BLOCK)[:length]
+
+
+#: Blocks of the disk ``vda``: in the first snapshot, and in the second.
+ONE = {number: content(number) for number in (0, 1, 2, 3, 1023, 1024, 3000, 5000)}
+TWO = ONE | {number: content(number, 1) for number in (1, 2, 4000)}
+
+
+def make(name: str) -> None:
+    password = None if name.endswith("-plain") else PASSWORD
+    with repository.create(LocalStore(FOLDER / name), password, block_size=BLOCK) as repo:
+        if password:
+            repo.store.create(*keys.wrap(repo.secrets, SECOND_PASSWORD, keys.Argon2(1024, 2, 2)))
+        first = _publish(repo, FIRST, None, ONE, 1_700_000_000.25)
+        _publish(repo, SECOND, first, TWO, 1_700_003_600.0)
+        snapshot.revoke(repo, REVOKED)
+        begun = draft.begin(repo, "web", "host", 1_700_007_200.0, DRAFT)
+        draft.record(repo, begun, 1, 1_700_007_201.5, ["ab" * 16], {"vda": [(7, bytes(range(32)))], "sda": []})
+
+
+def _publish(
+    repo: Repository, snapshot_id: str, base: Manifest | None, blocks: dict[int, bytes], created: float
+) -> Manifest:
+    with repo.writer(samples.ignore) as writer:
+        ids = samples.put(repo, writer, blocks)
+        root = tree.update(repo, writer, base.disks[0].root if base else None, SIZE, SIZE, sorted(ids.items()))
+        attached = attachment.store_attachment(repo, writer, "definition", "command-line", DEFINITION)
+    disk = Disk("vda", SIZE, "qcow2", root, BLOCK, "golden", "virtio-blk", {"qdev": "/machine/disk0"})
+    zeroes = Disk("sda", 1 << 40, "raw", None, BLOCK)
+    before = base.id if base else None
+    manifest = Manifest(
+        snapshot_id, "web", created, before, "crash", "host", "inst", (disk, zeroes), (attached,), {"v": [0]}
+    )
+    snapshot.publish(repo, manifest)
+    return manifest
+
+
+if __name__ == "__main__":
+    make(sys.argv[1])

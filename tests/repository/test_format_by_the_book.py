@@ -1,0 +1,164 @@
+"""docs/format.md is enough: a reader written from that page alone reads the golden repositories."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+from blake3 import blake3
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+
+from tests.repository import goldens
+
+
+def derive(secret: bytes, purpose: str, *parts: bytes) -> bytes:
+    return blake3(purpose.encode() + b"\0" + b"".join(parts), key=secret).digest()
+
+
+class Book:
+    """The reader."""
+
+    def __init__(self, folder: Path, password: bytes) -> None:
+        self.folder = folder
+        data = self.read("config", b"C")
+        self.config = json.loads(data[40:])
+        self.id = bytes.fromhex(self.config["repository"])
+        self.content, self.structure, self.chunk_id = self.secrets(password)
+        assert data[8:40] == derive(self.structure, "config", data[40:])
+        self.chunks: dict[bytes, bytes] = {}
+        for path in sorted((folder / "packs").iterdir()):
+            self.chunks |= self.pack(path.name)
+
+    def read(self, name: str, kind: bytes) -> bytes:
+        data = (self.folder / name).read_bytes()
+        assert data[:8] == b"HDSTRT" + kind + b"\0"
+        return data
+
+    def secrets(self, password: bytes) -> list[bytes]:
+        for path in sorted((self.folder / "keys").iterdir()):
+            data = self.read(f"keys/{path.name}", b"K")
+            assert blake3(data).hexdigest()[:32] == path.name
+            kdf, memory, passes, lanes, salt = struct.unpack("<B3xIII16s", data[8:40])
+            joined = data[40:]
+            if kdf == 1:
+                derivation = Argon2id(salt=salt, length=32, iterations=passes, lanes=lanes, memory_cost=memory)
+                try:
+                    joined = AESGCM(derivation.derive(password)).decrypt(bytes(12), joined, data[:40])
+                except Exception:
+                    continue
+            secrets = [joined[:32], joined[32:64], joined[64:]]
+            images = b"".join(derive(secret, "commitment") for secret in secrets)
+            assert blake3(images).digest()[:16] == self.id
+            return secrets
+        raise AssertionError("no key")
+
+    def sealed(self, name: str, kind: bytes) -> bytes:
+        data = self.read(name, kind)
+        cipher = AESGCM(derive(self.structure, "object", kind, data[8:24]))
+        return zstandard.decompress(cipher.decrypt(bytes(12), data[24:], self.id + data[:8] + name.encode()))
+
+    def pack(self, name: str) -> dict[bytes, bytes]:
+        data, pack_id = self.read(f"packs/{name}", b"P"), bytes.fromhex(name)
+        assert data[8:24] == pack_id
+        assert data[-8:] == b"HDSTRTF\0"
+        kind = data[24:25]
+        offset, length, count = struct.unpack("<III", data[-24:-12])
+        own = AESGCM(derive(self.structure, "pack index", pack_id)).decrypt(
+            bytes(12), data[offset : offset + length], self.id + kind + struct.pack("<II", count, offset)
+        )
+        cipher = AESGCM(derive(self.content if kind == b"\1" else self.structure, "pack", kind, pack_id))
+        id_key = derive(self.chunk_id, "content id") if kind == b"\1" else derive(self.structure, "tree id")
+        chunks: dict[bytes, bytes] = {}
+        start = 32
+        for number in range(count):
+            chunk_id = own[32 * number : 32 * number + 32]
+            [sealed_length] = struct.unpack_from("<I", own, 32 * count + 4 * number)
+            [raw_length] = struct.unpack_from("<I", own, 36 * count + 4 * number)
+            sealed = data[start : start + sealed_length]
+            assert blake3(sealed).digest() == own[41 * count + 32 * number :][:32]
+            chunk = cipher.decrypt(number.to_bytes(12, "little"), sealed, self.id + kind + chunk_id)
+            chunk = zstandard.decompress(chunk) if own[40 * count + number] & 1 else chunk
+            assert len(chunk) == raw_length
+            assert blake3(chunk, key=id_key).digest() == chunk_id
+            chunks[chunk_id] = chunk
+            start += sealed_length
+        assert start == offset
+        return chunks
+
+    def blocks(self, node_id: str | None, size: int) -> dict[int, bytes]:
+        if node_id is None:
+            return {}
+        count = -(-size // self.config["block_size"])
+        level, covers = 0, self.config["tree_leaf"]
+        while covers < count:
+            level, covers = level + 1, covers * self.config["tree_fanout"]
+        return dict(self.below(bytes.fromhex(node_id), level, 0))
+
+    def below(self, node_id: bytes, level: int, index: int) -> list[tuple[int, bytes]]:
+        data = self.chunks[node_id]
+        width = self.config["tree_fanout"] if level else self.config["tree_leaf"]
+        assert data[0] == level
+        found: list[tuple[int, bytes]] = []
+        place = 1 + width // 8
+        for slot in range(width):
+            if data[1 + slot // 8] >> slot % 8 & 1:
+                child, number = data[place : place + 32], index * width + slot
+                found += self.below(child, level - 1, number) if level else [(number, self.chunks[child])]
+                place += 32
+        assert place == len(data)
+        return found
+
+    def snapshots(self) -> dict[str, dict[str, Any]]:
+        names = sorted(path.name for path in (self.folder / "snapshots").iterdir())
+        return {name: json.loads(self.sealed(f"snapshots/{name}", b"S")) for name in names}
+
+    def listed(self) -> dict[str, set[bytes]]:
+        """By pack, the chunks that the index objects list."""
+        packs: dict[str, set[bytes]] = {}
+        for path in (self.folder / "indexes").iterdir():
+            payload = self.sealed(f"indexes/{path.name}", b"I")
+            while payload:
+                pack_id, _, count = struct.unpack_from("<16sB3xI", payload)
+                packs[pack_id.hex()] = {payload[24 + 32 * at : 56 + 32 * at] for at in range(count)}
+                payload = payload[24 + 41 * count :]
+        return packs
+
+
+@pytest.mark.parametrize("name", ["format0", "format0-plain"])
+def test_reads_everything(name: str) -> None:
+    book = Book(goldens.FOLDER / name, goldens.PASSWORD)
+    assert book.config["block_size"] == goldens.BLOCK
+    found = book.snapshots()
+    assert found.pop(goldens.REVOKED) == {"revoked": True}
+    for snapshot_id, blocks in {goldens.FIRST: goldens.ONE, goldens.SECOND: goldens.TWO}.items():
+        manifest = found.pop(snapshot_id)
+        assert manifest["id"] == snapshot_id
+        vda, sda = manifest["disks"]
+        assert book.blocks(vda["root"], vda["size"]) == blocks
+        assert book.blocks(sda["root"], sda["size"]) == {}
+        [attached] = manifest["attachments"]
+        definition = b"".join(book.chunks[bytes.fromhex(chunk)] for chunk in attached["chunks"])
+        assert definition == goldens.DEFINITION
+    assert found == {}
+    assert set.union(*book.listed().values()) == set(book.chunks)
+
+
+@pytest.mark.parametrize("name", ["format0", "format0-plain"])
+def test_reads_drafts(name: str) -> None:
+    book = Book(goldens.FOLDER / name, goldens.PASSWORD)
+    payload = book.sealed(f"drafts/{goldens.DRAFT}/00000001", b"D")
+    length = int.from_bytes(payload[:4], "little")
+    head = json.loads(payload[4 : 4 + length])
+    assert head == {
+        "time": 1_700_007_201.5,
+        "vm": "web",
+        "host": "host",
+        "packs": ["ab" * 16],
+        "disks": [["vda", 1], ["sda", 0]],
+    }
+    assert payload[4 + length :] == (7).to_bytes(4, "little") + bytes(range(32))
