@@ -13,6 +13,7 @@ from headstart.blocks import Blocks
 from headstart.extents import Extent
 from headstart.reading import Reader
 from headstart.repository import tree
+from headstart.repository.repo import Repository
 from headstart.state.values import Tracked
 
 Expected = dict[int, bytes | None]
@@ -71,18 +72,21 @@ def _differing(
 ) -> Blocks:
     repo = contact.context.repository
     extents = blocks.to_extents(wanted, repo.block_size, tracked.facts.size)
-    return Blocks(
-        block
-        for block, data in _contents(reader, extents, repo.block_size)
-        if (repo.chunk_id(data) if data.count(0) != len(data) else None) != expected.get(block)
-    )
+    contents = _contents(reader, extents, repo.block_size)
+    return Blocks(block for block, data in contents if not _is(repo, data, expected.get(block)))
 
 
-def _contents(reader: Reader, extents: Iterable[Extent], size: int) -> Iterator[tuple[int, bytes]]:
+def _is(repo: Repository, data: memoryview | None, chunk: bytes | None) -> bool:
+    """The guest may be waiting for us: zeroes are compared, everything else is hashed where it lies."""
+    if data is None or chunk is None:
+        return chunk is None and (data is None or bytes(data) == bytes(len(data)))
+    return repo.chunk_id(data) == chunk
+
+
+def _contents(reader: Reader, extents: Iterable[Extent], size: int) -> Iterator[tuple[int, memoryview | None]]:
+    """Blocks, each valid until the next one is asked for; None is zeroes."""
     for piece in reader.read(extents):
         for start in range(piece.extent.start, piece.extent.end, size):
-            length = min(size, piece.extent.end - start)
             offset = start - piece.extent.start
-            data = bytes(length) if piece.data is None else bytes(piece.data[offset : offset + length])
-            yield start // size, data
+            yield start // size, piece.data[offset : offset + size] if piece.data is not None else None
         piece.release()

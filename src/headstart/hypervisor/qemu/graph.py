@@ -139,20 +139,43 @@ def _children(qmp: Qmp) -> dict[str, dict[str, str]]:
     return children
 
 
-def property_of(qmp: Qmp, path: str, name: str) -> str:
-    """A device's property as text; empty if it has none of that name."""
-    try:
-        value = qmp.execute("qom-get", path=path, property=name)
-    except CommandFailed:
-        return ""
-    return value if isinstance(value, str) else ""
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What does not change while a device is plugged in. ``iothread`` serves it, by itself (virtio-blk)
+    or its controller (virtio-scsi)."""
+
+    kind: str
+    serial: str
+    iothread: str
 
 
-def iothread_of(qmp: Qmp, qdev: str) -> str:
-    """The iothread that serves a device, on itself (virtio-blk) or on its controller (virtio-scsi)."""
-    own = property_of(qmp, qdev, "iothread")
-    bus = property_of(qmp, qdev, "parent_bus")
-    while not own and bus.count("/") > 1:
-        bus = bus.rpartition("/")[0]
-        own = property_of(qmp, bus, "iothread")
-    return own
+class Devices:
+    """The guest's block devices by their path, asked for once in a connection: a look at the VM is on
+    the way of every step of a window."""
+
+    def __init__(self, qmp: Qmp) -> None:
+        self._qmp = qmp
+        self._known: dict[str, Device] = {}
+
+    def of(self, drive: Drive) -> Device:
+        path = drive.qdev
+        if path not in self._known:
+            kind, serial = self._property(path, "type"), self._property(path, "serial")
+            self._known[path] = Device(kind, serial, self._iothread(path))
+        return self._known[path]
+
+    def _iothread(self, path: str) -> str:
+        own = self._property(path, "iothread")
+        bus = self._property(path, "parent_bus")
+        while not own and bus.count("/") > 1:
+            bus = bus.rpartition("/")[0]
+            own = self._property(bus, "iothread")
+        return own
+
+    def _property(self, path: str, name: str) -> str:
+        """A property as text; empty if the device has none of that name."""
+        try:
+            value = self._qmp.execute("qom-get", path=path, property=name)
+        except CommandFailed:
+            return ""
+        return value if isinstance(value, str) else ""

@@ -11,7 +11,7 @@ from headstart import errors
 from headstart.hypervisor.contract import Disk, ImageFile, Inventory, LeftOut
 from headstart.hypervisor.qemu import graph as graphs
 from headstart.hypervisor.qemu import process
-from headstart.hypervisor.qemu.graph import Drive, Graph
+from headstart.hypervisor.qemu.graph import Device, Devices, Drive, Graph, Node
 from headstart.wire.qmp import Qmp
 
 #: Firmware flash is no disk; a writable one holds the UEFI variables.
@@ -49,25 +49,26 @@ class Look:
         raise errors.NotFound(f"The VM has no disk '{disk}' any longer: it was unplugged.", disk=disk)
 
 
-def look(qmp: Qmp, excluded: Collection[str]) -> Look:
+def look(qmp: Qmp, devices: Devices, excluded: Collection[str]) -> Look:
     graph = graphs.look(qmp)
     attachments: list[Attachment] = []
     left_out = [LeftOut(_name(drive), "no medium") for drive in graph.empty]
     files: list[tuple[str, Path]] = []
     names: set[str] = set()
     for drive in graph.drives:
-        name = _unique(_name(drive, graphs.property_of(qmp, drive.qdev, "serial")), names)
-        node = graph.nodes[drive.root]
+        device = devices.of(drive)
+        node = graph.nodes[graph.below_filters(drive.root)]
+        name = _unique(_name(drive, node.name, device.serial), names)
         if _is_flash(drive):
             if not node.read_only:
                 file = graph.file_node(node.name) or node
                 files.append(("uefi-variables", process.resolve(qmp.peer_pid, file.file)))
             continue
-        reason = _reason_to_leave_out(name, drive, graph, excluded)
+        reason = _reason_to_leave_out(name, drive, node, excluded)
         if reason:
             left_out.append(LeftOut(name, reason))
         else:
-            attachments.append(_attachment(qmp, graph, drive, name))
+            attachments.append(_attachment(qmp, graph, drive, device, name))
     return Look(graph, tuple(attachments), tuple(left_out), tuple(files))
 
 
@@ -84,8 +85,7 @@ def _is_flash(drive: Drive) -> bool:
     return bool(_FLASH.match(drive.qdev) or _FLASH.match(drive.device))
 
 
-def _reason_to_leave_out(name: str, drive: Drive, graph: Graph, excluded: Collection[str]) -> str:
-    node = graph.nodes[drive.root]
+def _reason_to_leave_out(name: str, drive: Drive, node: Node, excluded: Collection[str]) -> str:
     if name in excluded:
         return "excluded"
     if drive.removable:
@@ -99,14 +99,14 @@ def _reason_to_leave_out(name: str, drive: Drive, graph: Graph, excluded: Collec
     return ""
 
 
-def _name(drive: Drive, serial: str = "") -> str:
+def _name(drive: Drive, node: str = "", serial: str = "") -> str:
     """The device's id, the drive's id, the node's name, or the serial: what the owner chose first.
     Generated node names (``#block123``) change from start to start and are no names."""
     named = re.match(r"(?:/machine/peripheral/)?([^/]+)", drive.qdev)
     anonymous = drive.qdev.startswith("/machine/peripheral-anon") or drive.qdev.startswith("/machine/un")
     chosen = "" if anonymous or named is None else named.group(1)
-    node = "" if drive.root.startswith("#") else drive.root
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", chosen or drive.device or node or serial).strip("-.")
+    given = "" if node.startswith("#") else node
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", chosen or drive.device or given or serial).strip("-.")
     return plain or "disk"
 
 
@@ -118,22 +118,21 @@ def _unique(name: str, taken: set[str]) -> str:
     return candidate
 
 
-def _attachment(qmp: Qmp, graph: Graph, drive: Drive, name: str) -> Attachment:
+def _attachment(qmp: Qmp, graph: Graph, drive: Drive, device: Device, name: str) -> Attachment:
     tracked = graph.below_filters(drive.root)
-    iothread = graphs.iothread_of(qmp, drive.qdev)
     node = graph.nodes[tracked]
     data = node.info.get("format-specific", {}).get("data", {})
     disk = Disk(
         name=name,
         size=graph.nodes[drive.root].size,
         format=node.driver,
-        interface=graphs.property_of(qmp, drive.qdev, "type"),
-        serial=graphs.property_of(qmp, drive.qdev, "serial"),
+        interface=device.kind,
+        serial=device.serial,
         layers=tuple(_layers(qmp, graph, tracked)),
         persistent=node.driver == "qcow2" and data.get("compat") != "0.10",
-        unreadable=IOTHREAD if iothread else "",
+        unreadable=IOTHREAD if device.iothread else "",
     )
-    return Attachment(disk, drive.qdev, drive.root, tracked, iothread)
+    return Attachment(disk, drive.qdev, drive.root, tracked, device.iothread)
 
 
 def _layers(qmp: Qmp, graph: Graph, top: str) -> list[ImageFile]:

@@ -12,6 +12,7 @@ from headstart.hypervisor.contract import Action, Bitmap, Inventory, LiveReader,
 from headstart.hypervisor.qemu import inventory, obstacles, recovery
 from headstart.hypervisor.qemu.bitmaps import QemuBitmaps
 from headstart.hypervisor.qemu.exports import Exports
+from headstart.hypervisor.qemu.graph import Devices
 from headstart.hypervisor.qemu.inventory import Look
 from headstart.hypervisor.qemu.pull import PullPoint
 from headstart.hypervisor.qemu.push import PushPoint
@@ -45,9 +46,10 @@ class QemuMachine:
         bitmaps = QemuBitmaps(self._qmp, installation, exports, block_size)
         self._site = Site(self._qmp, installation, scratch, label, qga, exports, bitmaps, block_size)
         self._excluded = excluded
+        self._devices = Devices(self._qmp)
 
     def _look(self) -> Look:
-        return inventory.look(self._qmp, self._excluded)
+        return inventory.look(self._qmp, self._devices, self._excluded)
 
     def inventory(self) -> Inventory:
         return inventory.inventory(self._qmp, self._look())
@@ -83,7 +85,7 @@ class QemuMachine:
         return PushPoint(self._site, seen, request) if pushed else PullPoint(self._site, seen, request)
 
     def recover(self) -> tuple[str, ...]:
-        return recovery.recover(self._site, self._excluded)
+        return recovery.recover(self._site, self._look)
 
     def close(self) -> None:
         self._qmp.close()

@@ -7,23 +7,24 @@ Recording bitmaps stay: they are believed or removed by the tracking layer, whic
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterator
 
 from headstart import errors
 from headstart.hypervisor import names
 from headstart.hypervisor.contract import Remove
-from headstart.hypervisor.qemu import exports, graph, inventory, jobs, pull
+from headstart.hypervisor.qemu import exports, graph, jobs, pull
+from headstart.hypervisor.qemu.inventory import Look
 from headstart.hypervisor.qemu.push import scratch_files
 from headstart.hypervisor.qemu.site import Site
 from headstart.wire.qga import Qga
 from headstart.wire.qmp import CommandFailed
 
 
-def recover(site: Site, excluded: Collection[str]) -> tuple[str, ...]:
+def recover(site: Site, look: Callable[[], Look]) -> tuple[str, ...]:
     """Returns a sentence for each thing done or found."""
     # Filters come out when nothing reads through them any longer.
     done = [*_stopped(site), *_jobs(site), *_exports(site), *_nodes(site), *_filters(site), *_nodes(site)]
-    done += _push_bitmaps(site, excluded)
+    done += _push_bitmaps(site, look())
     if done or scratch_files(site.scratch, site.label):
         done += _frozen(site)
         for path in scratch_files(site.scratch, site.label):
@@ -86,8 +87,7 @@ def _deleted(site: Site, node: str) -> bool:
     return True
 
 
-def _push_bitmaps(site: Site, excluded: Collection[str]) -> Iterator[str]:
-    seen = inventory.look(site.qmp, excluded)
+def _push_bitmaps(site: Site, seen: Look) -> Iterator[str]:
     for disk, bitmaps in site.bitmaps.list(seen).items():
         for bitmap in bitmaps:
             track = names.parse(bitmap.name)
