@@ -1,0 +1,194 @@
+"""One installation in a folder, the VM that it backs up, and what a test wants to know of both."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from headstart import repository
+from headstart.backup import cycle
+from headstart.backup.complete import Options
+from headstart.backup.context import Context
+from headstart.backup.report import BackupReport, DiskReport, PrecopyReport
+from headstart.hypervisor import names
+from headstart.repository import Repository, snapshot
+from headstart.restore import order, restoration
+from headstart.state.journal import Journal
+from headstart.state.values import Vm as Entry
+from headstart.store.local import LocalStore
+from tests.e2e import steps
+from tests.kit import compare, stores
+from tests.kit.vm import Vm
+
+NAME = "guest"
+
+
+@dataclass(frozen=True, slots=True)
+class Exact:
+    """A backup, the images restored from it, and what another reader saw of its point in time; by disk."""
+
+    report: BackupReport
+    restored: Mapping[str, Path]
+    seen: Mapping[str, Path]
+
+    def disk(self, name: str) -> DiskReport:
+        return disk_of(self.report, name)
+
+
+class Rig:
+    """State, scratch and repository in one folder. Every verb opens and closes them, as the command line does."""
+
+    def __init__(self, folder: Path, vm: Vm, *, qga: bool = True, excluded: tuple[str, ...] = ()) -> None:
+        self.folder = folder
+        self.vm = vm
+        self.state = folder / "state"
+        self.scratch = folder / "scratch"
+        self.store = LocalStore(folder / "repository")
+        folder.mkdir(parents=True, exist_ok=True)
+        repository.create(self.store, stores.PASSWORD, cost=stores.QUICK).close()
+        entry = Entry(NAME, vm.qmp_socket, None, vm.qga_socket if qga else None, excluded)
+        with self.journal() as journal:
+            journal.add_vm(entry)
+
+    @contextlib.contextmanager
+    def journal(self) -> Iterator[Journal]:
+        with Journal.open(self.state) as journal:
+            yield journal
+
+    @contextlib.contextmanager
+    def repo(self) -> Iterator[Repository]:
+        with repository.open(self.store, lambda: stores.PASSWORD) as repo:
+            yield repo
+
+    @contextlib.contextmanager
+    def context(self) -> Iterator[Context]:
+        with self.journal() as journal, self.repo() as repo:
+            yield Context(journal, repo, self.scratch)
+
+    @property
+    def installation(self) -> str:
+        with self.journal() as journal:
+            return journal.installation
+
+    # -- the verbs
+
+    def precopy(self) -> PrecopyReport:
+        with self.context() as context:
+            return cycle.precopy_round(context, NAME)
+
+    def backup(self, options: Options | None = None, **actions: steps.Action) -> BackupReport:
+        """``actions`` are called at the steps of the completion (``before_freeze``, ...) with the hook's facts."""
+        options = options or Options()
+        with contextlib.ExitStack() as stack:
+            calls = [
+                stack.enter_context(steps.Step(event.replace("_", "-"), action, self.folder))
+                for event, action in actions.items()
+            ]
+            context = stack.enter_context(self.context())
+            made = cycle.backup(context, NAME, replace(options, hooks=tuple(call.hook for call in calls)))
+        assert not made.failures, made.failures
+        return made
+
+    def exact_backup(self, options: Options | None = None, **actions: steps.Action) -> Exact:
+        """A backup under ``audit all`` whose restored disks equal what another reader saw while its point stood."""
+        seen: dict[str, Path] = {}
+
+        def look(facts: Mapping[str, str]) -> None:
+            seen.update(copy_point(facts, self._fresh("seen")))
+
+        options = replace(options or Options(), audit=None)
+        made = self.backup(options, before_release=look, **actions)
+        assert made.audit.mismatched_bytes == 0, made
+        assert len(seen) == len(made.disks), "the point in time was offered for some of the disks only"
+        restored = self.restore(made.snapshot)
+        twins = {disk.name: seen[steps.variable(disk.name)] for disk in made.disks}
+        for name, path in restored.items():
+            compare.assert_identical(path, twins[name])
+        self.assert_tidy()
+        return Exact(made, restored, twins)
+
+    def release(self) -> None:
+        with self.context() as context:
+            cycle.release(context, NAME)
+
+    def restore(self, wanted: str, image_format: order.Format = "raw") -> dict[str, Path]:
+        """The disks of a snapshot, restored into a folder that holds nothing else."""
+        ordered = order.Order(self._fresh("restored"), format=image_format)
+        with self.repo() as repo:
+            done = restoration.restore(repo, snapshot.load(repo, wanted), ordered, _quiet)
+        return {disk.name: disk.path for disk in done.disks}
+
+    def snapshots(self) -> list[str]:
+        """Ids, oldest first."""
+        with self.repo() as repo:
+            found = snapshot.all_manifests(repo).manifests
+        return [manifest.id for manifest in sorted(found, key=lambda manifest: manifest.created)]
+
+    def _fresh(self, name: str) -> Path:
+        folder = self.folder / name
+        shutil.rmtree(folder, ignore_errors=True)
+        return folder
+
+    # -- what is ours in the VM and beside it
+
+    def bitmaps(self) -> dict[str, list[dict[str, Any]]]:
+        """Our bitmaps by node, with what QEMU tells of them."""
+        return {
+            node["node-name"]: [
+                found
+                for found in node.get("dirty-bitmaps", ())
+                if (track := names.parse(found.get("name", ""))) and track.installation == self.installation
+            ]
+            for node in self.vm.qmp("query-named-block-nodes", flat=True)
+        }
+
+    def leftovers(self) -> list[str]:
+        """Everything of ours that should have gone with the run that made it."""
+        installation = self.installation
+        nodes = [node["node-name"] for node in self.vm.qmp("query-named-block-nodes", flat=True)]
+        exports = [export["id"] for export in self.vm.qmp("query-block-exports")]
+        jobs = [job["id"] for job in self.vm.qmp("query-jobs")]
+        found = [name for name in (*nodes, *exports, *jobs) if names.is_node_of(installation, name)]
+        found += [str(path) for path in self.scratch.iterdir() if path.name != "spool" or list(path.iterdir())]
+        for node, bitmaps in self.bitmaps().items():
+            kinds = sorted(track.kind for each in bitmaps if (track := names.parse(each["name"])))
+            if kinds not in ([], ["base", "round"]):
+                found.append(f"bitmaps {kinds} on {node}")
+        return found
+
+    def assert_tidy(self) -> None:
+        """The VM runs, and a run left nothing but one base and one round bitmap on each disk."""
+        assert self.vm.qmp("query-status")["status"] == "running"
+        assert not self.leftovers()
+
+
+def disk_of(report: BackupReport, name: str) -> DiskReport:
+    """``name`` as the kit names the disk."""
+    return next(disk for disk in report.disks if disk.name == f"dev-{name}")
+
+
+def copy_point(facts: Mapping[str, str], folder: Path) -> dict[str, Path]:
+    """Raw copies of the point in time that a before-release hook is told of, by libnbd's own tool."""
+    folder.mkdir()
+    copies = {}
+    for variable, uri in facts.items():
+        if variable.startswith(steps.NBD):
+            name = variable.removeprefix(steps.NBD)
+            copies[name] = folder / f"{name}.raw"
+            subprocess.run(["nbdcopy", uri, copies[name]], check=True, capture_output=True, timeout=60)
+    return copies
+
+
+def digest(image: Path) -> str:
+    """The same as the guest's ``hash`` of a whole device with these bytes."""
+    return hashlib.blake2b(image.read_bytes()).hexdigest()
+
+
+def _quiet(*_: object) -> None:
+    """No progress is shown."""

@@ -1,0 +1,153 @@
+"""The guest writes all the time; what is restored equals the point in time in every byte."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from headstart.backup.complete import Options
+from tests.e2e.rig import Rig, digest
+from tests.kit import disks, workloads
+from tests.kit.vm import Vm
+
+pytestmark = pytest.mark.vm
+
+MIB = disks.MIB
+BLOCK = 64 * 1024
+#: Sizes that are no multiple of a block.
+DATA_SIZE = 64 * MIB + 5 * disks.SECTOR
+ODD_SIZE = 24 * MIB + BLOCK + 3 * disks.SECTOR
+#: Nothing else writes here on the disk ``data``.
+QUIET = 32 * MIB
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vm]:
+    """A qcow2 and a raw disk that a workload writes to as long as the VM lives, and an odd qcow2 disk."""
+    folder = tmp_path_factory.mktemp("disks")
+    data = disks.make_filled(folder / "data.raw", DATA_SIZE)
+    chosen = (
+        disks.Disk(disks.make_ext4(folder / "system.qcow2", 96 * MIB, "qcow2"), "qcow2", "system"),
+        disks.Disk(data, "raw", "data", interface="virtio-scsi"),
+        disks.Disk(disks.make_empty(folder / "odd.qcow2", ODD_SIZE, "qcow2"), "qcow2", "odd"),
+    )
+    with Vm(chosen) as vm:
+        vm.guest.mount(vm.device("system") + "1", "/mnt")
+        yield vm
+
+
+@pytest.fixture
+def churn(machine: Vm) -> Iterator[workloads.Churn]:
+    """Writes of a quarter of a block, synced, half of them again and again to the same places."""
+    regions = [
+        workloads.Region("/mnt/churn", 0, 12 * MIB),
+        workloads.Region(machine.device("data"), 4 * MIB, 12 * MIB),
+    ]
+    with workloads.churn(machine.guest, regions, rate=6 * MIB, write_size=BLOCK // 4, sync_every=4) as running:
+        yield running
+
+
+@pytest.fixture
+def rig(tmp_path: Path, machine: Vm) -> Iterator[Rig]:
+    made = Rig(tmp_path / "rig", machine)
+    yield made
+    made.release()
+    assert not any(made.bitmaps().values())
+
+
+def test_cycles_of_rounds_under_constant_writes(machine: Vm, rig: Rig, churn: workloads.Churn) -> None:
+    """A full backup, incremental ones and a plain one, each of them whole by itself."""
+    data = machine.device("data")
+    made = []
+    for number in range(4):
+        for turn in range(2):
+            churn.wait_changed((2 * number + turn) * MIB)
+            machine.guest.write(data, QUIET + turn * MIB, MIB, seed=f"{number}{turn}")
+            rig.precopy()
+        made.append(rig.exact_backup(Options(plain=number == 2)))
+    full, second, plain, last = (exact.report for exact in made)
+    assert full.base is None and (second.base, plain.base, last.base) == tuple(rig.snapshots()[:3])
+    assert not any(disk.compared for report in (second, plain, last) for disk in report.disks)
+    for report in (full, second, last):
+        assert all(disk.precopied_bytes >= 2 * MIB for disk in report.disks if disk.name == "dev-data"), report
+    for disk in plain.disks:
+        assert disk.precopied_bytes == 0 and disk.residue_bytes == disk.changed_bytes
+    assert {report.consistency for report in (full, second, plain, last)} == {"filesystem"}
+
+
+def test_blocks_written_again_right_before_the_point(machine: Vm, rig: Rig, churn: workloads.Churn) -> None:
+    """What the draft has is stale by then: it is read again from the point in time, and nothing else of it is."""
+    data = machine.device("data")
+    rig.exact_backup()
+
+    def rewrite(_: Mapping[str, str]) -> None:
+        machine.guest.write(data, QUIET, MIB, seed="again")
+        machine.guest.write(data, QUIET + 3 * MIB + 512, 512, seed="one sector")
+
+    machine.guest.write(data, QUIET, 4 * MIB, seed="first")
+    rig.precopy()
+    exact = rig.exact_backup(before_freeze=rewrite)
+    found = exact.disk("data")
+    assert found.residue_bytes >= MIB + BLOCK
+    assert found.precopied_bytes >= 3 * MIB - BLOCK
+
+
+def test_writes_while_the_point_stands_are_not_in_it(machine: Vm, rig: Rig) -> None:
+    """The next backup has them: also where the first one only just read them."""
+    data, odd = machine.device("data"), machine.device("odd")
+    machine.guest.write(data, QUIET, 2 * MIB, seed="before")
+    before = machine.guest.hash(data), machine.guest.hash(odd)
+
+    def write(_: Mapping[str, str]) -> None:
+        machine.guest.write(data, QUIET, MIB, seed="after")
+        machine.guest.write(odd, MIB, MIB, seed="after")
+
+    first = rig.exact_backup(after_thaw=write)
+    assert (digest(first.restored["dev-data"]), digest(first.restored["dev-odd"])) == before
+    second = rig.exact_backup()
+    after = machine.guest.hash(data), machine.guest.hash(odd)
+    assert (digest(second.restored["dev-data"]), digest(second.restored["dev-odd"])) == after
+    assert second.disk("data").changed_bytes == second.disk("odd").changed_bytes == MIB
+
+
+def test_trims_zeroes_and_the_last_short_block(machine: Vm, rig: Rig) -> None:
+    """Of blocks that the last snapshot has, of blocks of the draft, and right before the point."""
+    guest, data, odd = machine.guest, machine.device("data"), machine.device("odd")
+    end = ODD_SIZE - 3 * disks.SECTOR
+    guest.write(odd, 0, 8 * MIB, seed="odd")
+    guest.write(odd, end, 3 * disks.SECTOR, seed="end")
+    guest.write(data, QUIET, 8 * MIB, seed="data")
+    guest.write(data, DATA_SIZE - 5 * disks.SECTOR, 5 * disks.SECTOR, seed="end")
+    rig.exact_backup()
+
+    for device, start in ((odd, 0), (data, QUIET)):
+        guest.discard(device, start, MIB)
+        guest.write_zeroes(device, start + MIB, MIB)
+        guest.write(device, start + 2 * MIB, MIB, byte=0)
+        guest.write(device, start + 3 * MIB, 2 * MIB, seed="new")
+        # Parts of a block, from its middle on.
+        guest.discard(device, start + 6 * MIB + BLOCK // 2, BLOCK)
+        guest.write_zeroes(device, start + 7 * MIB + 3 * 512, 512)
+    guest.write(odd, end, 2 * disks.SECTOR, byte=0)
+    rig.precopy()
+
+    def again(_: Mapping[str, str]) -> None:
+        for device, start in ((odd, 0), (data, QUIET)):
+            guest.discard(device, start + 3 * MIB, MIB)
+            guest.write_zeroes(device, start + 4 * MIB, MIB)
+        guest.write_zeroes(odd, end, 3 * disks.SECTOR)
+        guest.discard(data, DATA_SIZE - 5 * disks.SECTOR, 5 * disks.SECTOR)
+
+    exact = rig.exact_backup(before_freeze=again)
+    assert digest(exact.restored["dev-odd"]) == guest.hash(odd)
+    assert digest(exact.restored["dev-data"]) == guest.hash(data)
+
+
+def test_a_quiet_disk_costs_nothing(machine: Vm, rig: Rig) -> None:
+    rig.backup()
+    again = rig.exact_backup(Options(freeze=False))
+    for disk in again.report.disks:
+        if disk.name != "dev-system":  # ext4 writes by itself
+            assert disk.changed_bytes == disk.residue_bytes == disk.stored_bytes == 0
