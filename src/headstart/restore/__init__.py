@@ -1,0 +1,1 @@
+"""Restoring: from snapshots to images and devices."""

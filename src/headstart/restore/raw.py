@@ -1,0 +1,39 @@
+"""A disk as a sparse raw file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+from headstart.extents import Extent
+from headstart.restore.partfile import PartFile
+
+
+class RawFile:
+    """A :class:`target.Target`: a new file, in which zeroes are holes."""
+
+    def __init__(self, place: Path, size: int) -> None:
+        self.place = place
+        self.size = size
+        self._part = PartFile(place)
+        try:
+            self._part.set_size(size)
+        except BaseException:
+            self._part.__exit__()
+            raise
+
+    def write(self, start: int, pieces: Sequence[bytes]) -> None:
+        self._part.write(start, pieces)
+
+    def zero(self, extent: Extent) -> None:
+        """A new file has nothing but holes."""
+
+    def finish(self) -> None:
+        self._part.finish()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self._part.__exit__(*details)
