@@ -27,11 +27,10 @@ from headstart.reading import Reader
 @dataclass(frozen=True, slots=True)
 class ImageFile:
     """One layer of a disk's backing chain. The active layer changes all the time: its ``size`` and
-    ``modified_ns`` are None."""
+    ``modified_ns`` are None. No device number: on many hosts it changes with every start."""
 
     path: str
     driver: str
-    device: int = 0
     inode: int = 0
     size: int | None = None
     modified_ns: int | None = None

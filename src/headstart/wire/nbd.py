@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import queue
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +85,9 @@ class Client:
         self._has_allocation = ALLOCATION in contexts
         self._buffers: queue.Queue[_Buffer] = queue.Queue()
         self._made = 0
+        self._flying = 0
+        #: Answered requests and their error numbers, put there by libnbd's callbacks.
+        self._answered: deque[tuple[_Buffer, int]] = deque()
         self._size: int = self._handle.get_size()
 
     @property
@@ -129,24 +134,20 @@ class Client:
         return self.status(context, [Extent(0, self._size)] if self._size else [])
 
     def read(self, wanted: Iterable[Extent]) -> Iterator[Piece]:
-        flying: list[_Buffer] = []
-        todo = self._requests(wanted)
         try:
-            for request in todo:
+            for request in self._requests(wanted):
                 if request.zero:
                     yield Piece(request.extent, None)
                     continue
-                yield from self._landed(flying)
-                buffer = self._buffer(flying)
+                buffer = self._buffer()
                 while buffer is None:
-                    yield from self._landed(flying, wait=True)
-                    buffer = self._buffer(flying)
+                    yield from self._landed()
+                    buffer = self._buffer()
                 self._launch(buffer, request.extent)
-                flying.append(buffer)
-            while flying:
-                yield from self._landed(flying, wait=True)
+            while self._flying:
+                yield from self._landed()
         finally:
-            self._drain(flying)
+            self._drain()
 
     def _requests(self, wanted: Iterable[Extent]) -> Iterator[_Request]:
         for extent in wanted:
@@ -157,72 +158,58 @@ class Client:
                 zero = bool(state & STATE_ZERO)
                 yield from (_Request(piece, zero=zero) for piece in extents.split(part, PIECE_SIZE))
 
-    def _buffer(self, flying: list[_Buffer]) -> _Buffer | None:
+    def _buffer(self) -> _Buffer | None:
         """A free buffer; None if all fly and one has to land first. Waits for consumers otherwise."""
         with contextlib.suppress(queue.Empty):
             return self._buffers.get_nowait()
         if self._made < DEPTH:
             self._made += 1
             return _Buffer()
-        return None if flying else self._buffers.get()
+        return None if self._flying else self._buffers.get()
 
     def _launch(self, buffer: _Buffer, extent: Extent) -> None:
         buffer.extent = extent
         window = buffer.window(extent.length)
+
+        def answered(error: Any) -> int:
+            """Called by libnbd while it is polled; 1 means that it may forget the request."""
+            self._answered.append((buffer, error.value))
+            return 1
+
         try:
-            buffer.cookie = self._guarded(lambda: self._handle.aio_pread(window, extent.start), "read")
+            self._guarded(lambda: self._handle.aio_pread(window, extent.start, answered), "read")
         except errors.HeadstartError:
             self._buffers.put(buffer)
             raise
+        self._flying += 1
 
-    def _landed(self, flying: list[_Buffer], wait: bool = False) -> Iterator[Piece]:
-        """Pieces of the requests that are answered; with ``wait`` at least one, if any flies."""
-        if not flying:
-            return
-        # While there are buffers left to fill, take only what has arrived already.
-        self._poll(SILENCE_SECONDS if wait else 0.0)
-        for buffer in flying.copy():
-            if self._completed(buffer, flying):
-                yield Piece(
-                    buffer.extent,
-                    buffer.view[: buffer.extent.length],
-                    functools.partial(self._buffers.put, buffer),
-                )
+    def _landed(self) -> Iterator[Piece]:
+        """The pieces of requests that are answered, at least one; raises what the first failed one failed of."""
+        while not self._answered:
+            self._poll(SILENCE_SECONDS)
+        while self._answered:
+            buffer, error = self._answered.popleft()
+            self._flying -= 1
+            if error:
+                self._buffers.put(buffer)
+                what = f"NBD read at {buffer.extent.start} failed on {self._export.uri}"
+                raise self._failure(f"{what}: {os.strerror(error)}")
+            data = buffer.view[: buffer.extent.length]
+            yield Piece(buffer.extent, data, functools.partial(self._buffers.put, buffer))
 
     def _poll(self, seconds: float) -> None:
-        if self._guarded(lambda: self._handle.poll(int(seconds * 1000)), "read") == 0 and seconds:
+        if self._guarded(lambda: self._handle.poll(int(seconds * 1000)), "read") == 0:
             raise self._failure(f"The NBD export {self._export.uri} has not answered for {seconds:.0f} s.")
 
-    def _completed(self, buffer: _Buffer, flying: list[_Buffer]) -> bool:
-        """Whether the request is answered; then it does not fly any longer. Raises if it failed."""
-        what = f"read at {buffer.extent.start}"
-        try:
-            done = self._guarded(lambda: self._handle.aio_command_completed(buffer.cookie), what)
-        except errors.HeadstartError:
-            flying.remove(buffer)
-            self._buffers.put(buffer)
-            raise
-        if done:
-            flying.remove(buffer)
-        return bool(done)
-
-    def _drain(self, flying: list[_Buffer]) -> None:
+    def _drain(self) -> None:
         """After a failure, or a consumer that stopped early: no reply may land in a buffer that is used
         again, and no buffer may be lost."""
-        while flying:
-            for buffer in flying.copy():
-                with contextlib.suppress(errors.HeadstartError):
-                    if self._completed(buffer, flying):
-                        self._buffers.put(buffer)
-            if flying and not self._drained_some():
-                return
-
-    def _drained_some(self) -> bool:
-        try:
-            self._poll(SILENCE_SECONDS)
-        except errors.HeadstartError:
-            return False
-        return True
+        with contextlib.suppress(errors.HeadstartError):
+            while self._flying > len(self._answered):
+                self._poll(SILENCE_SECONDS)
+        self._flying -= len(self._answered)
+        while self._answered:
+            self._buffers.put(self._answered.popleft()[0])
 
     def trim(self, ranges: Iterable[Extent]) -> None:
         self._control(ranges, self._handle.aio_trim)
@@ -283,14 +270,13 @@ class _Request:
 class _Buffer:
     """Memory for one request. libnbd keeps a view on it while the request is under way."""
 
-    __slots__ = ("_windows", "cookie", "extent", "memory", "view")
+    __slots__ = ("_windows", "extent", "memory", "view")
 
     def __init__(self) -> None:
         self.memory = bytearray(PIECE_SIZE)
         self.view = memoryview(self.memory)
         self._windows: dict[int, Any] = {}
         self.extent = Extent(0, 1)
-        self.cookie = 0
 
     def window(self, length: int) -> Any:
         """A libnbd buffer over the first ``length`` bytes, made once for each length."""

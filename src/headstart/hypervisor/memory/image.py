@@ -58,7 +58,7 @@ class Image:
 
     def file(self, *, active: bool) -> ImageFile:
         size, modified = (None, None) if active else (self.size, self.changes)
-        return ImageFile(self.path, self.format, 1, self.inode, size, modified)
+        return ImageFile(self.path, self.format, self.inode, size, modified)
 
     def copy(self) -> Image:
         """The file as another program sees it: without what only the process knows."""

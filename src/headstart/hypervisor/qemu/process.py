@@ -44,7 +44,6 @@ def image_file(pid: int | None, name: str, driver: str, *, active: bool) -> Imag
     return ImageFile(
         str(path),
         driver,
-        facts.st_dev,
         facts.st_ino,
         None if active else facts.st_size,
         None if active else facts.st_mtime_ns,
