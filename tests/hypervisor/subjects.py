@@ -1,0 +1,260 @@
+"""VMs to hold the contract of ``headstart.hypervisor`` against: one in memory, two of QEMU's."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import random
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from headstart import units
+from headstart.blocks import Blocks
+from headstart.hypervisor.contract import Machine, Protects
+from headstart.hypervisor.memory import MemoryMachine, MemoryVm
+from headstart.hypervisor.qemu.machine import QemuMachine
+from tests.kit import disks, ledger, workloads
+from tests.kit.vm import Vm
+
+INSTALLATION = "0123abcd"
+
+
+class Proof(Protocol):
+    """A guest that writes all the time, and what that says of a point in time taken meanwhile."""
+
+    #: Blocks that have been written for certain, once the guest has stopped.
+    written: dict[str, Blocks]
+
+    def wait(self) -> None:
+        """Let the guest write something."""
+        ...
+
+    def before(self) -> None:
+        """A point in time is about to be taken."""
+        ...
+
+    def after(self, contents: Mapping[str, bytes]) -> None:
+        """This is what it holds. Judged when the guest has stopped."""
+        ...
+
+
+class Subject(Protocol):
+    protects: Protects
+    block_size: int
+    sizes: dict[str, int]
+    unreadable: frozenset[str]
+
+    def connect(self) -> Machine: ...
+
+    def write(self, disk: str, block: int) -> None:
+        """The guest writes something new, and it is on the disk."""
+        ...
+
+    def contents(self, disk: str) -> bytes:
+        """What the guest reads."""
+        ...
+
+    def writing(self) -> contextlib.AbstractContextManager[Proof]: ...
+
+    def unplug(self) -> str:
+        """The owner takes a disk out of the running VM; its name."""
+        ...
+
+    def plug(self) -> None: ...
+
+    def leftovers(self) -> list[str]:
+        """What of ours stands in the VM or lies in the scratch directory, besides bitmaps."""
+        ...
+
+
+class MemorySubject:
+    protects = Protects.ALL
+    unreadable: frozenset[str] = frozenset()
+
+    def __init__(self, *, iothread: bool = False) -> None:
+        self.block_size = 512
+        self.sizes = {"system": 512 * 96, "data": 512 * 64 + 40}
+        iothreads = ("system",) if iothread else ()
+        self.vm = MemoryVm(self.sizes, self.block_size, raw=("data",), iothreads=iothreads)
+        self.vm.agent = "answers"
+        for disk in self.sizes:
+            for block in range(0, self.vm.count(disk), 2):
+                self.vm.write(disk, block)
+        if iothread:
+            self.protects = Protects.WANTED
+            self.unreadable = frozenset(iothreads)
+
+    def connect(self) -> Machine:
+        return MemoryMachine(self.vm, INSTALLATION, self.block_size)
+
+    def write(self, disk: str, block: int) -> None:
+        self.vm.write(disk, block)
+
+    def contents(self, disk: str) -> bytes:
+        return self.vm.data(disk)
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Proof]:
+        proof = MemoryProof(self.vm)
+        self.vm.meanwhile = proof.step
+        try:
+            yield proof
+        finally:
+            self.vm.meanwhile = lambda _step: None
+            self.vm.drain()
+
+    def unplug(self) -> str:
+        self.vm.unplug("data")
+        return "data"
+
+    def plug(self) -> None:
+        self.vm.plug("data")
+
+    def leftovers(self) -> list[str]:
+        return self.vm.leftovers()
+
+
+class MemoryProof:
+    def __init__(self, vm: MemoryVm) -> None:
+        self._vm = vm
+        self._random = random.Random(1)
+        self.written = {disk: Blocks() for disk in vm.drives}
+
+    def step(self, _name: str) -> None:
+        if not self._vm.can_write:
+            return
+        for disk in self._vm.drives:
+            block = self._random.randrange(self._vm.count(disk))
+            write = self._vm.begin(disk, block, visible=self._random.choice(("old", "torn", "new")))
+            if self._random.random() < 0.7:
+                write.finish()
+            self.written[disk].add(block)
+
+    def wait(self) -> None:
+        for _ in range(5):
+            self.step("wait")
+
+    def before(self) -> None:
+        """The VM itself keeps the truth."""
+
+    def after(self, contents: Mapping[str, bytes]) -> None:
+        for disk, found in contents.items():
+            assert found == self._vm.data(disk, self._vm.at_point[disk])
+
+
+class QemuSubject:
+    """``system``: virtio-blk and qcow2, in an iothread for the push variant; ``data``: virtio-scsi, raw, odd."""
+
+    block_size = units.BLOCK_SIZE
+
+    def __init__(self, vm: Vm, scratch: Path) -> None:
+        self.vm = vm
+        self._scratch = scratch
+        self._seeds = itertools.count(1)
+        self.sizes = {"dev-system": 8 * units.MIB, "dev-data": 4 * units.MIB + 5 * 512}
+        pushed = any(disk.iothread for disk in vm.disks)
+        self.protects = Protects.WANTED if pushed else Protects.ALL
+        self.unreadable = frozenset(disk.device_id for disk in vm.disks if disk.iothread)
+
+    @classmethod
+    @contextlib.contextmanager
+    def running(cls, folder: Path, *, iothread: bool) -> Iterator[QemuSubject]:
+        system = disks.make_filled(folder / "system.qcow2", 8 * units.MIB, "qcow2")
+        data = disks.make_filled(folder / "data.raw", 4 * units.MIB + 5 * 512)
+        pair = (
+            disks.Disk(system, "qcow2", "system", iothread=iothread),
+            disks.Disk(data, "raw", "data", interface="virtio-scsi"),
+        )
+        with Vm(pair) as vm:
+            (folder / "scratch").mkdir()
+            yield cls(vm, folder / "scratch")
+
+    def connect(self) -> QemuMachine:
+        return QemuMachine(
+            self.vm.qmp_socket,
+            installation=INSTALLATION,
+            scratch=self._scratch,
+            label="vm",
+            qga=self.vm.qga_socket,
+        )
+
+    def _device(self, disk: str) -> str:
+        return self.vm.device(disk.removeprefix("dev-"))
+
+    def write(self, disk: str, block: int) -> None:
+        start = block * self.block_size
+        length = min(self.block_size, self.sizes[disk] - start)
+        self.vm.guest.write(self._device(disk), start, length, seed=f"{disk} {next(self._seeds)}")
+
+    def contents(self, disk: str) -> bytes:
+        return self.vm.guest.read(self._device(disk), 0, self.sizes[disk])
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Proof]:
+        devices = [self._device(disk) for disk in self.sizes]
+        running = workloads.ledger(
+            self.vm.guest, devices, seed=next(self._seeds), offset=units.MIB, slots=64, record=12 * units.KIB
+        )
+        proof = LedgerProof(running, list(self.sizes), self._scratch)
+        proof.wait()
+        with running:
+            yield proof
+        proof.judge()
+
+    def unplug(self) -> str:
+        self.vm.qmp("device_del", id="dev-data")
+        while any("dev-data" in entry["qdev"] for entry in self.vm.qmp("query-block")):
+            time.sleep(0.01)
+        return "dev-data"
+
+    def plug(self) -> None:
+        self.vm.qmp("device_add", driver="scsi-hd", bus="bus-data.0", id="dev-data", drive="data", serial="data")
+        while "data" not in self.vm.guest.call("devices"):
+            time.sleep(0.05)
+
+    def leftovers(self) -> list[str]:
+        nodes = {node["node-name"] for node in self.vm.qmp("query-named-block-nodes", flat=True)}
+        graph = self.vm.qmp("x-debug-query-block-graph")
+        return [
+            *(node for node in nodes if node.startswith("hs-")),
+            *(node["name"] for node in graph["nodes"] if node["name"].startswith("hs-")),
+            *(export["id"] for export in self.vm.qmp("query-block-exports")),
+            *(job["id"] for job in self.vm.qmp("query-jobs")),
+            *(path.name for path in self._scratch.iterdir()),
+            *([] if self.vm.qmp("query-status")["running"] else ["stopped"]),
+        ]
+
+
+class LedgerProof:
+    def __init__(self, running: workloads.Ledger, names: list[str], folder: Path) -> None:
+        self._running = running
+        self._names = names
+        self._folder = folder
+        self._acknowledged = 0
+        self._points: list[tuple[int, Mapping[str, bytes]]] = []
+        self.written: dict[str, Blocks] = {name: Blocks() for name in names}
+
+    def wait(self) -> None:
+        self._running.wait_acknowledged(self._running.acknowledged() + 20)
+
+    def before(self) -> None:
+        self._acknowledged = self._running.acknowledged()
+
+    def after(self, contents: Mapping[str, bytes]) -> None:
+        self._points.append((self._acknowledged, contents))
+
+    def judge(self) -> None:
+        layout, last = self._running.layout, self._running.acknowledged()
+        for number in range(1, last + 1):
+            disk, slot = layout.place(number)
+            first, end = layout.position(slot), layout.position(slot) + layout.record
+            self.written[self._names[disk]].add_range(first // units.BLOCK_SIZE, -(-end // units.BLOCK_SIZE))
+        for acknowledged, contents in self._points:
+            images = [self._folder / f"{name}.point" for name in self._names]
+            for name, image in zip(self._names, images, strict=True):
+                image.write_bytes(contents[name])
+            ledger.check(layout, images, acknowledged=acknowledged, begun=last + 1)
+            for image in images:
+                image.unlink()
