@@ -83,7 +83,7 @@ class Completing:
             if self._options.audit is not None:
                 for name, found in residues.items():
                     point.keep(name, found.residue)
-            self._hook(hooks.BEFORE_RELEASE, self._facts() | self._uris(point))
+            self._before_release(point)
             for name, found in residues.items():
                 self._spool(point, name, found.residue)
             self._keep_files()
@@ -253,9 +253,15 @@ class Completing:
     def _facts(self) -> dict[str, str]:
         return {"HEADSTART_VM": self._contact.name, "HEADSTART_SNAPSHOT": self._id}
 
-    def _uris(self, point: PointInTime) -> dict[str, str]:
-        uris = {f"HEADSTART_NBD_{hooks.variable(name)}": point.uri(name) for name in self._identified.disks}
-        return {name: uri for name, uri in uris.items() if uri}
+    def _before_release(self, point: PointInTime) -> None:
+        if not any(hook.event == hooks.BEFORE_RELEASE for hook in self._options.hooks):
+            return
+        try:
+            uris = {f"HEADSTART_NBD_{hooks.variable(name)}": point.uri(name) for name in self._identified.disks}
+        except errors.Unsupported as error:
+            self.failures.append(f"the {hooks.BEFORE_RELEASE} hooks were not run: {error}")
+            return
+        self._hook(hooks.BEFORE_RELEASE, self._facts() | {name: uri for name, uri in uris.items() if uri})
 
     def _hook(self, event: str, facts: Mapping[str, str]) -> None:
         """The backup goes on without these: what failed is told at the end."""

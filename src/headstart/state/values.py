@@ -36,10 +36,11 @@ class Facts:
 class Tracked:
     """One disk between two contacts.
 
-    ``base`` is the id of its base mark. If the mark precedes a published snapshot, ``snapshot`` names
-    that one and what it recorded is all that changed. Otherwise (first backup, lost bitmap) the blocks
-    in ``entire`` count as changed besides; an empty ``base`` is not to be believed at all. ``owed`` are the blocks identified as changed up to the
-    beginning of the round ``round``; what of them is not in the draft remains to be copied.
+    ``base`` is the id of its base mark; an empty one is not to be believed at all. If the mark precedes a
+    published snapshot, ``snapshot`` names that one and what the mark recorded is all that changed.
+    Otherwise (first backup, lost bitmap) the blocks in ``entire`` count as changed besides. ``owed`` are
+    the blocks identified as changed up to the beginning of the round ``round``; what of them is not in
+    the draft remains to be copied.
     """
 
     name: str

@@ -33,6 +33,7 @@ from headstart.hypervisor.qemu.site import Site
 from headstart.reading import Piece
 from headstart.wire import nbd
 from headstart.wire.files import FileReader
+from headstart.wire.fileserver import FileServer
 from headstart.wire.qmp import CommandFailed
 
 
@@ -190,7 +191,11 @@ class PushPoint:
         """Nothing to do: the guest pays for nothing any longer."""
 
     def uri(self, disk: str) -> str:
-        return ""
+        """The copy, not QEMU's node: a client that leaves a node of an iothread ends this QEMU."""
+        number = [each.disk.name for each in self._seen.attachments].index(disk)
+        file, socket = self._site.file(f"push{number}"), self._site.file(f"push{number}-nbd")
+        server = self._files.enter_context(FileServer(file, socket, self._site.node(f"point{number}")))
+        return server.export.uri
 
     def check(self) -> None:
         """The copies are files of ours and done."""
