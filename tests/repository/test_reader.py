@@ -8,6 +8,7 @@ import pytest
 
 from headstart import errors, units
 from headstart.repository import reader
+from headstart.repository.layout import ChunkClass
 from headstart.repository.repo import Repository
 from headstart.store.memory import MemoryStore
 from tests.kit import stores
@@ -115,6 +116,15 @@ def test_a_store_that_fails_is_not_damage(repo: Repository, faulty: FaultyStore)
     faulty.plan("read_range", stores.fail(errors.StoreFailed("connection lost")))
     with pytest.raises(errors.StoreFailed, match="connection lost"):
         list(repo.scan_chunks(ids_of(repo, range(10))))
+
+
+def test_content_under_the_id_of_another(repo: Repository) -> None:
+    """Sealed by somebody with our keys: a bug, or another host that wants us to take its content for ours."""
+    wanted = repo.chunk_id(noise(1000))
+    with repo.writer(samples.ignore) as running:
+        running.put(ChunkClass.CONTENT, wanted, noise(1001))
+    with pytest.raises(errors.Damaged, match=wanted.hex()):
+        repo.read_chunk(wanted)
 
 
 def test_a_chunk_in_the_place_of_another(repo: Repository) -> None:

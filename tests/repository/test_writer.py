@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -162,6 +163,30 @@ def test_leaving_with_an_exception_abandons(repo: Repository, faulty: FaultyStor
     with repo.writer(durable.extend) as running:
         put(repo, running, 1)
     assert durable == [1]
+
+
+def test_what_becomes_durable_after_a_failure_is_not_reported(repo: Repository, faulty: FaultyStore) -> None:
+    """The block was left while a pack was on its way."""
+    durable: list[int] = []
+    under_way, release = threading.Event(), threading.Event()
+
+    def hang(act: Callable[[], object]) -> object:
+        under_way.set()
+        assert release.wait(60)
+        return act()
+
+    faulty.plan("create", hang, prefix="packs/")
+    threading.Timer(0.3, release.set).start()
+    with pytest.raises(KeyboardInterrupt), repo.writer(durable.extend) as running, ThreadPoolExecutor(1) as threads:
+        put(repo, running, 1)
+        flushing = threads.submit(running.flush)
+        assert under_way.wait(10)
+        running._fail(errors.StoreFailed("something else"))
+        with pytest.raises(errors.StoreFailed, match="something else"):
+            flushing.result()
+        raise KeyboardInterrupt
+    assert durable == []
+    assert faulty.count("create", "packs/") == 1
 
 
 def test_flush_may_be_repeated(repo: Repository, faulty: FaultyStore) -> None:

@@ -118,8 +118,6 @@ class LocalStore:
         try:
             os.link(temporary, target)
         except FileNotFoundError:
-            if not self._comes_and_goes(target.parent):
-                raise
             self._forget(target.parent)  # another process removed it while it was empty
             self._ensure(target.parent)
             os.link(temporary, target)
@@ -154,12 +152,9 @@ class LocalStore:
         with self._lock:
             self._folders.discard(folder)
 
-    def _comes_and_goes(self, folder: Path) -> bool:
-        """Nested folders do, with their objects. Those under the root stay: if one is gone, so is the mount."""
-        return self._root in folder.parents and folder.parent != self._root
-
     def _remove_empty(self, folder: Path) -> None:
-        while self._comes_and_goes(folder):
+        """Nested folders come and go with their objects; those directly under the root stay."""
+        while folder != self._root and folder.parent != self._root:
             self._forget(folder)
             try:
                 folder.rmdir()
