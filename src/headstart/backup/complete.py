@@ -13,6 +13,7 @@ all. After ``run`` the backup can be finished without the VM (``publish``).
 from __future__ import annotations
 
 import random
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -64,6 +65,9 @@ class Completing:
         self._round = round_id
         self._block_size = contact.context.repository.block_size
         self._id = identified.draft.id
+        # Of each attempt its own: marks of one that failed may come back with a copy of the image, and
+        # know nothing of what was written between the two.
+        self._base = self._id + secrets.token_hex(4)
         self._drafts = {name: self._context.journal.copied_blocks(contact.name, name) for name in identified.disks}
         self.failures: list[str] = []
 
@@ -92,6 +96,7 @@ class Completing:
             window = point.release()
         facts = {
             "created": created,
+            "base_mark": self._base,
             "consistency": point.consistency,
             "freeze_seconds": point.freeze_seconds,
             "pause_seconds": point.pause_seconds,
@@ -120,7 +125,7 @@ class Completing:
 
     def _request(self, samples: Mapping[str, Sample]) -> PointRequest:
         disks = self._identified.disks
-        start = [(name, Mark(Kind.BASE, self._id)) for name in disks]
+        start = [(name, Mark(Kind.BASE, self._base)) for name in disks]
         start += [(name, Mark(Kind.ROUND, self._round)) for name in disks]
         end = [(name, Mark(Kind.ROUND, tracked.round)) for name, tracked in disks.items()]
         starts, ends = self._contact.tracker.actions(start, end)

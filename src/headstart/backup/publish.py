@@ -46,15 +46,16 @@ def run(context: Context, vm: str) -> Published:
     if found is None:
         found = _store(context, vm, completion, disks, stored)
         snapshot.publish(context.repository, found)
-    context.journal.published(vm, [_follows(tracked, found.id) for tracked in disks.values()])
+    base = completion.facts["base_mark"]
+    context.journal.published(vm, [_follows(tracked, found.id, base) for tracked in disks.values()])
     leases.drop(context.repository, found.id)
     spool_of(context, vm).remove()
     return Published(found, completion.facts, stored)
 
 
-def _follows(tracked: Tracked, snapshot_id: str) -> Tracked:
+def _follows(tracked: Tracked, snapshot_id: str, base: str) -> Tracked:
     """From here on the marks that began with the point in time are the ones to believe."""
-    return replace(tracked, base=snapshot_id, snapshot=snapshot_id, entire=Blocks(), owed=Blocks(), reason="")
+    return replace(tracked, base=base, snapshot=snapshot_id, entire=Blocks(), owed=Blocks(), reason="")
 
 
 def _store(

@@ -27,8 +27,8 @@ def is_any_node(name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """A bitmap of ours. ``kind`` is ``base`` (``id`` names the snapshot whose point in time it
-    precedes) or ``round`` (``id`` is random). ``nonce`` ties it to one disk of one VM entry."""
+    """A bitmap of ours. ``kind`` is ``base`` (``id`` begins with that of the snapshot whose point
+    in time it precedes) or ``round`` (``id`` is random). ``nonce`` ties it to one disk of one VM entry."""
 
     installation: str
     kind: str
