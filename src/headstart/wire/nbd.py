@@ -29,8 +29,8 @@ ALLOCATION = "base:allocation"
 STATE_ZERO = 2
 #: ``qemu:dirty-bitmap:NAME``, bit 0.
 STATE_DIRTY = 1
-#: A block status request covers less than 4 GiB (32 bit length); one GiB keeps replies small.
-STATUS_LENGTH = GIB
+#: A block status request covers less than 4 GiB (32 bit length), and each costs a round trip.
+STATUS_LENGTH = 4 * GIB - PIECE_SIZE
 #: Buffers, and so requests in flight.
 DEPTH = 12
 #: Holes are asked for only in extents at least this long: for a few blocks a look costs as much as a read.

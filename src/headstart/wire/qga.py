@@ -20,6 +20,8 @@ from headstart import errors
 SENTINEL = b"\xff"
 SYNC_SECONDS = 3.0
 LINE_LIMIT = 1 << 20
+#: Characters of the guest's that reach a person.
+REASON_LIMIT = 200
 
 
 class Qga:
@@ -60,9 +62,9 @@ class Qga:
         except OSError as error:
             raise errors.Unreachable(f"The guest agent did not answer '{command}': {error}") from error
         if "error" in answer:
-            raise errors.Unreachable(
-                f"The guest agent refused '{command}': {str(answer['error'].get('desc', ''))[:200]!r}"
-            )
+            told = answer["error"]
+            reason = told.get("desc", "") if isinstance(told, dict) else told
+            raise errors.Unreachable(f"The guest agent refused '{command}': {str(reason)[:REASON_LIMIT]!r}")
         return answer.get("return")
 
     def _read_line(self, deadline: float) -> bytes:
@@ -104,6 +106,6 @@ def _line(message: dict[str, Any]) -> bytes:
 def _decoded(line: bytes) -> dict[str, Any]:
     try:
         message = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return message if isinstance(message, dict) else {}

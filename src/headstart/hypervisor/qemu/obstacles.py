@@ -17,9 +17,9 @@ _MOVERS = frozenset({"mirror", "commit", "stream", "backup"})
 _OVER = frozenset({"concluded", "null", "undefined"})
 
 
-def wait_until_clear(look: Callable[[], Look], qmp: Qmp, patience: float = PATIENCE_SECONDS) -> Look:
+def wait_until_clear(look: Callable[[], Look], qmp: Qmp) -> Look:
     """A look at the VM with nothing in the way; raises ``Busy`` with what it is."""
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         seen = look()
         found = find(seen, qmp)

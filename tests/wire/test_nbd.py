@@ -1,0 +1,237 @@
+"""The NBD client against real servers: qemu-nbd and nbdkit."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import random
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from headstart import errors, extents
+from headstart.extents import Extent
+from headstart.reading import PIECE_SIZE, Piece
+from headstart.units import KIB, MIB, TIB
+from headstart.wire import nbd
+
+
+@contextlib.contextmanager
+def serving(*command: str, socket: str) -> Iterator[tuple[nbd.Export, subprocess.Popen[bytes]]]:
+    """A server that was given ``{socket}`` among its arguments."""
+    with tempfile.TemporaryDirectory(prefix="headstart-") as folder:
+        path = Path(folder, "nbd")
+        process = subprocess.Popen([word.replace(socket, str(path)) for word in command])
+        try:
+            deadline = time.monotonic() + 10
+            while not path.exists() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            yield nbd.Export(path, ""), process
+        finally:
+            process.kill()
+            process.wait()
+
+
+def qemu_nbd(image: Path) -> contextlib.AbstractContextManager[tuple[nbd.Export, subprocess.Popen[bytes]]]:
+    return serving("qemu-nbd", "-f", "raw", "-t", "-k", "SOCKET", str(image), socket="SOCKET")
+
+
+def nbdkit(*words: str) -> contextlib.AbstractContextManager[tuple[nbd.Export, subprocess.Popen[bytes]]]:
+    return serving("nbdkit", "-f", "-U", "SOCKET", *words, socket="SOCKET")
+
+
+def sparse(path: Path, size: int, written: list[Extent]) -> bytes:
+    """A file with holes; its content."""
+    content = bytearray(size)
+    with path.open("wb") as file:
+        file.truncate(size)
+        for number, extent in enumerate(written):
+            data = random.Random(number).randbytes(extent.length)
+            content[extent.start : extent.end] = data
+            file.seek(extent.start)
+            file.write(data)
+    return bytes(content)
+
+
+def collect(pieces: Iterator[Piece]) -> dict[Extent, bytes | None]:
+    found: dict[Extent, bytes | None] = {}
+    for piece in pieces:
+        found[piece.extent] = None if piece.data is None else bytes(piece.data)
+        piece.release()
+    return found
+
+
+def assert_read(found: dict[Extent, bytes | None], wanted: list[Extent], content: bytes) -> None:
+    assert extents.merge(found) == extents.merge(wanted)
+    assert sum(extent.length for extent in found) == sum(extent.length for extent in wanted)
+    for extent, data in found.items():
+        assert extent.start // PIECE_SIZE == (extent.end - 1) // PIECE_SIZE
+        expected = content[extent.start : extent.end]
+        assert (bytes(extent.length) if data is None else data) == expected
+
+
+def test_holes_are_neither_read_nor_forgotten(tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    written = [Extent(3 * MIB + 4 * KIB, 64 * KIB), Extent(20 * MIB, 2 * MIB), Extent(33 * MIB - 512, 512)]
+    content = sparse(image, 33 * MIB, written)
+    with qemu_nbd(image) as (export, _), nbd.Client(export) as client:
+        allocated = client.allocated()
+        for start in range(0, len(content), 4 * KIB):
+            inside = any(extent.start <= start < extent.end for extent in allocated)
+            assert inside or not any(content[start : start + 4 * KIB])
+        assert sum(extent.length for extent in allocated) < 4 * MIB
+        wanted = [Extent(0, client.size)]
+        found = collect(client.read(wanted))
+        assert_read(found, wanted, content)
+        assert sum(extent.length for extent, data in found.items() if data is not None) <= 6 * MIB
+
+
+@pytest.mark.parametrize("size", [1, 511, 3 * MIB + 777, 5 * MIB + 512])
+def test_odd_sizes(tmp_path: Path, size: int) -> None:
+    image = tmp_path / "image"
+    content = sparse(image, size, [Extent(0, size)])
+    with nbdkit("file", str(image)) as (export, _), nbd.Client(export) as client:
+        assert client.size == size
+        wanted = [Extent(0, size)]
+        assert_read(collect(client.read(wanted)), wanted, content)
+
+
+def test_any_extents(tmp_path: Path) -> None:
+    image, source = tmp_path / "image", random.Random(5)
+    content = sparse(image, 24 * MIB + 999, [Extent(n * 3 * MIB, MIB + 7) for n in range(8)])
+    with nbdkit("file", str(image)) as (export, _), nbd.Client(export) as client:
+        assert_read(collect(client.read([])), [], content)
+        for _ in range(20):
+            borders = sorted(source.sample(range(len(content)), 2 * source.randrange(1, 30)))
+            wanted = [Extent(start, end - start) for start, end in zip(borders[::2], borders[1::2], strict=True)]
+            assert_read(collect(client.read(wanted)), wanted, content)
+
+
+def test_a_disk_of_many_terabytes_is_looked_at_in_time() -> None:
+    with nbdkit("memory", "6T") as (export, _), nbd.Client(export) as client:
+        assert client.size == 6 * TIB
+        client.write(5 * TIB, b"here")
+        began = time.monotonic()
+        allocated = client.allocated()
+        assert time.monotonic() - began < 20
+        assert len(allocated) == 1
+        assert allocated[0].start <= 5 * TIB < allocated[0].end
+
+
+def test_content_stays_until_it_is_released(tmp_path: Path) -> None:
+    """A consumer in another thread holds as much as it may, for longer than others are read."""
+    image = tmp_path / "image"
+    content = sparse(image, 60 * MIB, [Extent(0, 60 * MIB)])
+    held: queue.Queue[Piece | None] = queue.Queue()
+    wrong: list[Extent] = []
+
+    def consume() -> None:
+        backlog: list[Piece] = []
+        while (piece := held.get()) is not None:
+            backlog.append(piece)
+            if len(backlog) == nbd.DEPTH - 1:
+                time.sleep(0.02)
+                check(backlog.pop(0))
+        for piece in backlog:
+            check(piece)
+
+    def check(piece: Piece) -> None:
+        if piece.data is None or bytes(piece.data) != content[piece.extent.start : piece.extent.end]:
+            wrong.append(piece.extent)
+        piece.release()
+
+    consumer = threading.Thread(target=consume)
+    consumer.start()
+    with nbdkit("file", str(image)) as (export, _), nbd.Client(export) as client:
+        for piece in client.read([Extent(0, client.size)]):
+            held.put(piece)
+        held.put(None)
+        consumer.join(30)
+    assert not consumer.is_alive()
+    assert wrong == []
+
+
+def test_a_reader_that_is_left_early_can_be_used_again(tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    content = sparse(image, 30 * MIB, [Extent(0, 30 * MIB)])
+    with nbdkit("file", str(image)) as (export, _), nbd.Client(export) as client:
+        for first in range(20):
+            for piece in client.read([Extent(first, client.size - first)]):
+                piece.release()
+                break
+        wanted = [Extent(0, client.size)]
+        assert_read(collect(client.read(wanted)), wanted, content)
+
+
+def test_failed_reads_are_told_and_cost_no_buffer() -> None:
+    """The server fails beyond 16 MiB."""
+    fail = "pread=if [ $4 -ge 16777216 ]; then echo EINVAL no >&2; exit 1; fi; head -c $3 /dev/zero | tr '\\0' x"
+    with (
+        nbdkit("eval", "get_size=echo 32M", fail) as (export, _),
+        nbd.Client(export, failure=errors.PointLost) as client,
+    ):
+        for number in range(3 * nbd.DEPTH):
+            with pytest.raises(errors.PointLost, match="read"):
+                collect(client.read([Extent(number, 4 * KIB), Extent(17 * MIB, 3 * MIB)]))
+        assert collect(client.read([Extent(0, 4 * KIB)])) == {Extent(0, 4 * KIB): b"x" * 4 * KIB}
+
+
+def test_a_server_that_dies_is_noticed(tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    sparse(image, 64 * MIB, [Extent(0, 64 * MIB)])
+    with (
+        nbdkit("--filter=delay", "file", str(image), "rdelay=50ms") as (export, process),
+        nbd.Client(export, failure=errors.PointLost) as client,
+    ):
+        began = time.monotonic()
+        with pytest.raises(errors.PointLost):
+            for piece in client.read([Extent(0, client.size)]):
+                piece.release()
+                process.kill()
+        for _ in range(3 * nbd.DEPTH):
+            with pytest.raises(errors.PointLost):
+                collect(client.read([Extent(0, MIB)]))
+        with pytest.raises(errors.PointLost):
+            client.allocated()
+        assert time.monotonic() - began < 10
+
+
+def test_a_server_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nbd, "SILENCE_SECONDS", 0.3)
+    with nbdkit("--filter=delay", "memory", "1M", "rdelay=30") as (export, _), nbd.Client(export) as client:
+        began = time.monotonic()
+        with pytest.raises(errors.Unreachable, match="has not answered"):
+            collect(client.read([Extent(0, 4 * KIB)]))
+        assert time.monotonic() - began < 5
+
+
+def test_what_cannot_be_opened_is_unreachable(tmp_path: Path) -> None:
+    with pytest.raises(errors.Unreachable, match="cannot be opened"):
+        nbd.Client(nbd.Export(tmp_path / "missing", "disk"))
+    with nbdkit("memory", "1M") as (export, _):
+        with pytest.raises(errors.Unreachable, match="does not offer qemu:dirty-bitmap:x"):
+            nbd.Client(export, ["qemu:dirty-bitmap:x"])
+        export = nbd.Export(export.socket, "")
+        with nbd.Client(export, []) as client:
+            assert collect(client.read([Extent(0, 512)])) == {Extent(0, 512): bytes(512)}
+
+
+def test_writing(tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    content = bytearray(sparse(image, 16 * MIB, [Extent(0, 16 * MIB)]))
+    ranges = [Extent(n * 64 * KIB, 4 * KIB) for n in range(3 * nbd.CONTROL_DEPTH)]
+    with nbdkit("file", str(image)) as (export, _), nbd.Client(export) as client:
+        client.zero(ranges)
+        client.write(15 * MIB, b"end")
+        client.trim([Extent(14 * MIB, 64 * KIB)])
+        client.flush()
+    for extent in ranges:
+        content[extent.start : extent.end] = bytes(extent.length)
+    content[15 * MIB : 15 * MIB + 3] = b"end"
+    content[14 * MIB : 14 * MIB + 64 * KIB] = bytes(64 * KIB)
+    assert image.read_bytes() == content

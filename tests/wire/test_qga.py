@@ -1,0 +1,121 @@
+"""The guest agent's client against agents that do not behave. The guest is not trusted."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from headstart import errors
+from headstart.wire.qga import LINE_LIMIT, Qga
+from tests.wire import scripted
+
+
+def requests(client: socket.socket) -> Iterator[dict[str, object]]:
+    rest = b""
+    while data := client.recv(65536):
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
+            yield json.loads(line.lstrip(b"\xff"))
+
+
+def answer(client: socket.socket, value: object) -> None:
+    client.sendall(json.dumps({"return": value}).encode() + b"\n")
+
+
+def synchronise(client: socket.socket, request: dict[str, object]) -> None:
+    found = re.search(r"\d+", str(request["arguments"]))
+    assert found is not None
+    client.sendall(b"\xff")
+    answer(client, int(found.group()))
+
+
+def obedient(client: socket.socket) -> None:
+    for request in requests(client):
+        if request["execute"] == "guest-sync-delimited":
+            synchronise(client, request)
+        else:
+            answer(client, request["execute"])
+
+
+def test_commands_are_answered() -> None:
+    with scripted.listening(obedient) as path, Qga(path) as qga:
+        assert qga.execute("guest-fsfreeze-status", 1) == "guest-fsfreeze-status"
+        assert qga.execute("guest-info", 1) == "guest-info"
+
+
+def test_what_an_earlier_client_left_is_skipped() -> None:
+    def script(client: socket.socket) -> None:
+        client.sendall(b'lf a line"}\n{"return": 7}\n\xff{"return": 12}\n')
+        obedient(client)
+
+    with scripted.listening(script) as path, Qga(path) as qga:
+        assert qga.execute("guest-info", 1) == "guest-info"
+
+
+def endless(client: socket.socket) -> None:
+    for _ in range(2 * LINE_LIMIT // 65536):
+        client.sendall(b"x" * 65536)
+
+
+def garbage(client: socket.socket) -> None:
+    client.recv(65536)
+    client.sendall(b"\x00\xfe[]\n\xff17\n\xff{\n" * 100 + b"\xff" + b"[" * 100_000 + b"\n")
+    scripted.silence(client)
+
+
+@pytest.mark.parametrize("script", [scripted.silence, garbage, endless, lambda client: None])
+def test_an_agent_that_does_not_answer_is_given_up(script: scripted.Script) -> None:
+    with scripted.listening(script) as path:
+        began = time.monotonic()
+        with pytest.raises(errors.Unreachable, match="Is qemu-guest-agent installed"):
+            Qga(path, sync_seconds=0.3)
+        assert time.monotonic() - began < 3
+
+
+def test_a_command_that_is_not_answered_is_given_up() -> None:
+    def script(client: socket.socket) -> None:
+        for request in requests(client):
+            if request["execute"] == "guest-sync-delimited":
+                synchronise(client, request)
+
+    with scripted.listening(script) as path, Qga(path) as qga, pytest.raises(errors.Unreachable):
+        qga.execute("guest-fsfreeze-freeze", 0.2)
+
+
+def test_an_error_is_told_and_cut() -> None:
+    def script(client: socket.socket) -> None:
+        for request in requests(client):
+            if request["execute"] == "guest-sync-delimited":
+                synchronise(client, request)
+            else:
+                client.sendall(json.dumps({"error": {"desc": "\x1b[31m" + "no" * 5000}}).encode() + b"\n")
+
+    with scripted.listening(script) as path, Qga(path) as qga:
+        with pytest.raises(errors.Unreachable, match=r"refused 'guest-info'.*nono") as caught:
+            qga.execute("guest-info", 1)
+        assert len(str(caught.value)) < 300
+        assert "\x1b" not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", ["text", None, ["list"]])
+def test_an_error_of_another_form_is_an_error(error: object) -> None:
+    def script(client: socket.socket) -> None:
+        for request in requests(client):
+            if request["execute"] == "guest-sync-delimited":
+                synchronise(client, request)
+            else:
+                client.sendall(json.dumps({"error": error}).encode() + b"\n")
+
+    with scripted.listening(script) as path, Qga(path) as qga, pytest.raises(errors.Unreachable):
+        qga.execute("guest-info", 1)
+
+
+def test_nobody_there(tmp_path: Path) -> None:
+    with pytest.raises(errors.Unreachable):
+        Qga(tmp_path / "missing")
