@@ -216,4 +216,4 @@ def sweep(contact: Contact) -> None:
     }
     standing = contact.tracker.standing()
     contact.tracker.drop([(disk, mark) for disk in standing for mark in standing[disk] if (disk, mark) not in expected])
-    contact.machine.transact(contact.tracker.strays())
+    contact.tracker.drop_strays()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from headstart import errors
 from headstart.blocks import Blocks
 from headstart.hypervisor import names
 from headstart.hypervisor.contract import Bitmap, Bitmaps, Remove, Start, Stop
@@ -40,15 +41,6 @@ class BitmapTracker:
             return None
         return Mark(Kind(track.kind), track.id) if track.nonce == self._nonces.get(disk) else None
 
-    def strays(self) -> list[Remove]:
-        """Bitmaps of this installation that belong to another disk: the image is a copy of that one."""
-        return [
-            Remove(disk, bitmap.name)
-            for disk, bitmaps in self._bitmaps.bitmaps().items()
-            for bitmap in bitmaps
-            if _is_copied(names.parse(bitmap.name), self._installation, self._nonces.get(disk))
-        ]
-
     def foreign(self) -> list[str]:
         """Bitmaps of other installations, for people to know."""
         return [
@@ -73,7 +65,28 @@ class BitmapTracker:
     def drop(self, marks: Marks) -> None:
         there = {(disk, bitmap.name) for disk, bitmaps in self._bitmaps.bitmaps().items() for bitmap in bitmaps}
         wanted = [(disk, self._name(disk, mark)) for disk, mark in marks]
-        self._bitmaps.transact([Remove(*each) for each in dict.fromkeys(wanted) if each in there])
+        self._remove([Remove(*each) for each in dict.fromkeys(wanted) if each in there])
+
+    def drop_strays(self) -> None:
+        """Bitmaps of this installation that belong to another disk: the image is a copy of that one."""
+        self._remove(
+            [
+                Remove(disk, bitmap.name)
+                for disk, bitmaps in self._bitmaps.bitmaps().items()
+                for bitmap in bitmaps
+                if _is_copied(names.parse(bitmap.name), self._installation, self._nonces.get(disk))
+            ]
+        )
+
+    def _remove(self, removes: Sequence[Remove]) -> None:
+        """A bitmap stored in an image below another one is read-only: it stays, and keeps no other."""
+        try:
+            self._bitmaps.transact(removes)
+        except errors.Unreachable:
+            raise
+        except errors.HeadstartError:
+            for each in removes if len(removes) > 1 else ():
+                self._remove([each])
 
 
 def _standing(bitmap: Bitmap) -> Standing:

@@ -55,7 +55,7 @@ class Tracker(Protocol):
         ...
 
     def drop(self, marks: Marks) -> None:
-        """Forget marks. Gone already is fine."""
+        """Forget marks. Gone already is fine; one that nobody can remove now stays."""
         ...
 
     def actions(self, start: Marks, end: Marks) -> tuple[tuple[Action, ...], tuple[Action, ...]]:
