@@ -75,7 +75,7 @@ class Completing:
         """Raises ``PointLost`` (try again), ``HookFailed``, ``Doubt``, ``NoSpace``, ``Busy``."""
         samples = self._samples()
         expected = self._expected(samples)
-        spool = spool_of(self._context, self._contact.name)
+        spool = spool_of(self._context, self._contact.name, self._base)
         spool.create()
         hooks.run(self._options.hooks, hooks.BEFORE_FREEZE, self._facts())
         created = self._context.clock()
@@ -216,11 +216,11 @@ class Completing:
                 point.keep(name, rest)
                 waiting = 0
 
-        spool_of(self._context, self._contact.name).fill(name, point.reader(name), extents, read)
+        spool_of(self._context, self._contact.name, self._base).fill(name, point.reader(name), extents, read)
 
     def _keep_files(self) -> None:
         """Small files that belong to the VM, as they are now."""
-        spool = spool_of(self._context, self._contact.name)
+        spool = spool_of(self._context, self._contact.name, self._base)
         for kind, path in self._contact.inventory.files:
             try:
                 spool.keep_file(kind, path.read_bytes())

@@ -22,7 +22,6 @@ from headstart.backup.contact import Contact, meet
 from headstart.backup.context import Context
 from headstart.backup.publish import Published
 from headstart.backup.report import AuditReport, BackupReport, DiskReport, PrecopyReport
-from headstart.repository.draft import Taken
 from headstart.state.values import Vm
 
 #: A completion that finds something false begins again; more often than this something is badly wrong.
@@ -32,8 +31,9 @@ ATTEMPTS = 3
 def precopy_round(context: Context, name: str) -> PrecopyReport:
     """One round now."""
     with _run(context, name, "precopy") as report:
-        _finish_spooled(context, name)
+        earlier = _finish_spooled(context, name)
         with meet(context, context.journal.vm(name)) as contact:
+            contact.notes += earlier
             done = _round(contact)
         report.update(done.json())
         return done
@@ -46,7 +46,7 @@ def backup(context: Context, name: str, options: Options) -> BackupReport:
     with _run(context, name, "backup") as report:
         earlier = _finish_spooled(context, name)
         with meet(context, context.journal.vm(name)) as contact:
-            contact.notes += [f"the unfinished backup {earlier} was published"] if earlier else []
+            contact.notes += earlier
             failures = _complete(contact, options)
             published = publish.run(context, name)
             failures += _clean_up(contact)
@@ -109,16 +109,17 @@ def _missing(contact: Contact, disk: str) -> list[int]:
     ]
 
 
-def _finish_spooled(context: Context, name: str) -> str:
-    """Publish a backup whose point in time is over already. Returns its id, or nothing."""
+def _finish_spooled(context: Context, name: str) -> list[str]:
+    """Publish a backup whose point in time is over already, or give it up. Returns what the user should know."""
     waiting = context.journal.completion(name)
     if waiting is None:
-        return ""
+        return []
     try:
-        return publish.run(context, name).manifest.id
-    except (errors.Damaged, Taken):
+        publish.run(context, name)
+        return [f"the unfinished backup {waiting.id} was published"]
+    except publish.HOPELESS as error:
         context.journal.abandon_completion(name)
-        return ""
+        return [f"the unfinished backup {waiting.id} was given up: {error}"]
 
 
 def _clean_up(contact: Contact) -> list[str]:

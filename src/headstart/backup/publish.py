@@ -27,6 +27,10 @@ from headstart.transfer.spool import Spool
 DEFINITION = "definition"
 
 
+class Superseded(errors.HeadstartError):
+    """The completion that waits can never be published: back up again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Published:
     """``stored_bytes``: added to the store by this step, by disk."""
@@ -37,20 +41,24 @@ class Published:
 
 
 def run(context: Context, vm: str) -> Published:
-    """Finish the completion that waits. Raises ``Damaged`` if its spool is gone: back up again."""
+    """Finish the completion that waits. Raises ``HOPELESS`` if that can never be done."""
     completion = context.journal.completion(vm)
     assert completion is not None, "only called with one waiting"
+    base = completion.facts["base_mark"]
     disks = {name: each for name, each in context.journal.tracked(vm).items() if name in completion.facts["disks"]}
-    found = find_manifest(context, completion.id)
+    found = _published(context, vm, completion)
     stored: dict[str, int] = {}
     if found is None:
         found = _store(context, vm, completion, disks, stored)
         snapshot.publish(context.repository, found)
-    base = completion.facts["base_mark"]
     context.journal.published(vm, [_follows(tracked, found.id, base) for tracked in disks.values()])
     leases.drop(context.repository, found.id)
-    spool_of(context, vm).remove()
+    spool_of(context, vm, base).remove()
     return Published(found, completion.facts, stored)
+
+
+#: What trying again does not mend. Nothing was published; give the completion up and back up again.
+HOPELESS = (errors.Damaged, leases.Taken, snapshot.Revoked, Superseded)
 
 
 def _follows(tracked: Tracked, snapshot_id: str, base: str) -> Tracked:
@@ -58,23 +66,31 @@ def _follows(tracked: Tracked, snapshot_id: str, base: str) -> Tracked:
     return replace(tracked, base=base, snapshot=snapshot_id, entire=Blocks(), owed=Blocks(), reason="")
 
 
+def _published(context: Context, vm: str, completion: Completion) -> Manifest | None:
+    """The manifest, if an earlier try came through. Raises ``Superseded``."""
+    draft = context.journal.draft(vm)
+    if draft is None or draft.repository != context.repository.id:
+        raise Superseded("It was begun in another repository.")
+    found = find_manifest(context, completion.id)
+    if found is not None and found.facts.get("base_mark") != completion.facts["base_mark"]:
+        raise Superseded("Its draft became another snapshot (an old copy of the state was put back?).")
+    return found
+
+
 def _store(
     context: Context, vm: str, completion: Completion, disks: Mapping[str, Tracked], stored: dict[str, int]
 ) -> Manifest:
-    spool = spool_of(context, vm)
+    spool = spool_of(context, vm, completion.facts["base_mark"])
     rest = {name: each.owed - context.journal.copied_blocks(vm, name) for name, each in disks.items()}
-    if any(rest.values()) and not spool.exists():
-        raise errors.Damaged(
-            f"The spool {spool.directory} of an unfinished backup is gone. The next backup begins anew."
-        )
     size = context.repository.block_size
     total = sum(blocks.total_bytes(found, size, disks[name].facts.size) for name, found in rest.items())
     rounds = next(iter(disks.values())).round
     with filling(context, vm, rounds, total) as fill:
         for name, wanted in rest.items():
             before = fill.writer.stored_bytes
-            with spool.reader(name) as reader:
-                fill.disk(disks[name], reader, wanted)
+            if wanted:
+                with spool.reader(name) as reader:
+                    fill.disk(disks[name], reader, wanted)
             fill.settle()
             stored[name] = fill.writer.stored_bytes - before
         attachments = _attachments(context, fill, completion, spool)
@@ -89,6 +105,7 @@ def _store(
         installation=context.journal.installation,
         disks=tuple(built),
         attachments=attachments,
+        facts={"base_mark": completion.facts["base_mark"]},
     )
 
 

@@ -17,13 +17,14 @@ from headstart.wire.files import FileReader
 
 
 class Spool:
-    """The directory of one completion."""
+    """The residue of one completion of a VM: a directory of its own, so that none is taken for another's."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, of_vm: Path, completion: str) -> None:
+        self._of_vm = of_vm
+        self.directory = of_vm / completion
 
     def create(self) -> None:
-        """Begin anew: what an earlier completion left is of no use."""
+        """Begin anew: what earlier completions of the VM left is of no use."""
         self.remove()
         try:
             self.directory.mkdir(parents=True)
@@ -65,29 +66,38 @@ class Spool:
             os.fsync(file.fileno())
 
     def read_file(self, name: str) -> bytes:
-        return (self.directory / name).read_bytes()
+        """Raises ``Damaged`` if the file is not there any longer."""
+        try:
+            return (self.directory / name).read_bytes()
+        except FileNotFoundError as error:
+            raise self._lost() from error
+
+    def _lost(self) -> errors.Damaged:
+        return errors.Damaged(
+            f"The spool {self.directory} of an unfinished backup is gone. The next backup begins anew."
+        )
 
     def seal(self) -> None:
         """The names of the files are durable too."""
-        for directory in (self.directory, self.directory.parent):
+        for directory in (self.directory, self._of_vm, self._of_vm.parent):
             descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
 
-    def exists(self) -> bool:
-        return self.directory.is_dir()
-
     def reader(self, disk: str) -> FileReader:
-        """A context manager."""
-        return FileReader(self._path(disk))
+        """A context manager. Raises ``Damaged`` if the file is not there any longer."""
+        try:
+            return FileReader(self._path(disk))
+        except FileNotFoundError as error:
+            raise self._lost() from error
 
     def _path(self, disk: str) -> Path:
         return self.directory / f"{disk}.disk"
 
     def remove(self) -> None:
-        shutil.rmtree(self.directory, ignore_errors=True)
+        shutil.rmtree(self._of_vm, ignore_errors=True)
 
 
 def _write(file: int, data: memoryview, offset: int) -> None:
