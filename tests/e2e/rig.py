@@ -42,7 +42,7 @@ class Exact:
 
 
 class Rig:
-    """State, scratch and repository in one folder. Every verb opens and closes them, as the command line does."""
+    """State, scratch and repository in one folder, made if they are not there. Every verb opens and closes them, as the command line does."""
 
     def __init__(self, folder: Path, vm: Vm, *, qga: bool = True, excluded: tuple[str, ...] = ()) -> None:
         self.folder = folder
@@ -50,11 +50,12 @@ class Rig:
         self.state = folder / "state"
         self.scratch = folder / "scratch"
         self.store = LocalStore(folder / "repository")
-        folder.mkdir(parents=True, exist_ok=True)
-        repository.create(self.store, stores.PASSWORD, cost=stores.QUICK).close()
+        if not (folder / "repository").exists():
+            repository.create(self.store, stores.PASSWORD, cost=stores.QUICK).close()
         entry = Entry(NAME, vm.qmp_socket, None, vm.qga_socket if qga else None, excluded)
         with self.journal() as journal:
-            journal.add_vm(entry)
+            if not journal.vms():
+                journal.add_vm(entry)
 
     @contextlib.contextmanager
     def journal(self) -> Iterator[Journal]:
@@ -113,6 +114,10 @@ class Rig:
         self.assert_tidy()
         return Exact(made, restored, twins)
 
+    def inspect(self) -> cycle.Inspection:
+        with self.context() as context:
+            return cycle.inspect(context, context.journal.vm(NAME))
+
     def release(self) -> None:
         with self.context() as context:
             cycle.release(context, NAME)
@@ -164,7 +169,7 @@ class Rig:
 
     def assert_tidy(self) -> None:
         """The VM runs, and a run left nothing but one base and one round bitmap on each disk."""
-        assert self.vm.qmp("query-status")["status"] == "running"
+        assert self.vm.qmp("query-status")["status"] in ("running", "prelaunch")
         assert not self.leftovers()
 
 

@@ -74,7 +74,20 @@ def record(contact: Contact, draft: Draft) -> Draft:
     context = contact.context
     lease = leases.Draft(draft.id, contact.name, context.host, draft.begun, draft.begun, draft.records)
     entries = context.journal.unrecorded(contact.name, draft.records)
-    leases.record(context.repository, lease, draft.records, context.clock(), (), entries)
-    written = replace(context.journal.draft(contact.name) or draft, records=draft.records + 1)
+    number = _record(contact, lease, entries)
+    written = replace(context.journal.draft(contact.name) or draft, records=number + 1)
     context.journal.recorded(contact.name, written)
     return written
+
+
+def _record(contact: Contact, lease: leases.Draft, entries: Mapping[str, list[tuple[int, bytes]]]) -> int:
+    """Add the next object of the draft. Numbers may be taken by a run that died before its journal knew,
+    or that an old copy of the state forgot: what those list is marked as well, which harms nothing."""
+    context, number = contact.context, lease.records
+    while True:
+        try:
+            leases.record(context.repository, lease, number, context.clock(), (), entries)
+        except leases.Taken:
+            number += 1
+        else:
+            return number

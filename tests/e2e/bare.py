@@ -1,0 +1,50 @@
+"""QEMU without a running guest: up in a third of a second, and its disks are written through the monitor.
+
+For what happens to images and processes between backups, where who writes does not matter. The writes come from the
+guest's own device, through everything that stands on its disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from headstart.units import MIB
+from tests.kit import disks
+from tests.kit.vm import Vm
+
+SIZE = 24 * MIB
+
+
+@contextlib.contextmanager
+def started(vm_disks: Sequence[disks.Disk], *extra: str) -> Iterator[Vm]:
+    with contextlib.closing(Vm(vm_disks, extra=("-S", *extra))) as vm:
+        vm.start()
+        yield vm
+
+
+def restart(vm: Vm) -> None:
+    """End QEMU in good order and start it anew."""
+    vm.quit()
+    vm.start()
+
+
+def write(vm: Vm, disk: str, offset: int, length: int, pattern: int) -> None:
+    """Fill a range with one byte, and flush."""
+    _io(vm, disk, f"write -P {pattern} {offset} {length}")
+    _io(vm, disk, "flush")
+
+
+def _io(vm: Vm, disk: str, command: str) -> None:
+    device = next(entry["qdev"] for entry in vm.qmp("query-block") if f"dev-{disk}" in entry["qdev"].split("/"))
+    said = vm.qmp("human-monitor-command", command_line=f'qemu-io -d {device} "{command}"')
+    assert not said or said.startswith("wrote "), said
+
+
+def pair(folder: Path, *, blockdev: bool = True) -> tuple[disks.Disk, disks.Disk]:
+    """A qcow2 and a raw disk, two thirds of them filled."""
+    return (
+        disks.Disk(disks.make_filled(folder / "one.qcow2", SIZE, "qcow2"), "qcow2", "one", blockdev=blockdev),
+        disks.Disk(disks.make_filled(folder / "two.raw", SIZE, seed=2), "raw", "two", "virtio-scsi", blockdev=blockdev),
+    )
