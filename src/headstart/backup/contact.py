@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from headstart import errors
 from headstart.backup.context import Context
 from headstart.hypervisor.contract import Disk, Inventory, Machine
+from headstart.reading import Reader
 from headstart.repository import snapshot
 from headstart.repository.manifest import Disk as StoredDisk
 from headstart.repository.manifest import Manifest
@@ -40,6 +41,15 @@ class Contact:
         if found is None:
             raise errors.NotFound(f"VM '{self.name}' has no disk '{name}' any longer.")
         return found
+
+    def require_size(self, name: str, reader: Reader) -> None:
+        """Raises ``Busy`` if the disk was resized since it was looked at: its bitmaps do not tell."""
+        size = self.disk(name).size
+        if reader.size != size:
+            raise errors.Busy(
+                f"Disk {name} was resized from {size} to {reader.size} bytes just now. Try again: then it is compared.",
+                disk=name,
+            )
 
     def tracked(self) -> dict[str, Tracked]:
         """What is known of the disks that the VM has now."""

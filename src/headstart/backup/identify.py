@@ -193,6 +193,7 @@ def _whole_disks(contact: Contact, disks: list[Tracked]) -> dict[str, Blocks]:
     with contact.machine.live([tracked.name for tracked in disks]) as readers:
         for tracked in disks:
             if tracked.name in readers:
+                contact.require_size(tracked.name, readers[tracked.name])
                 allocated = blocks.of_extents(readers[tracked.name].allocated(), size)
                 found[tracked.name] = allocated | _not_zero(contact, contact.last(tracked), tracked.facts.size)
     return found

@@ -30,6 +30,7 @@ def run(contact: Contact, identified: Identified) -> PrecopyReport:
             contact.machine.live(list(before)) as readers,
         ):
             for name, reader in readers.items():
+                contact.require_size(name, reader)
                 read += fill.disk(identified.disks[name], reader, before[name])
         stored = fill.writer.stored_bytes
         record(contact, identified.draft)
