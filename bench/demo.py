@@ -63,7 +63,7 @@ class Clock:
         return time.monotonic() - self._began
 
     def say(self, text: str) -> None:
-        self._console.print(f"{self.seconds:6.1f} s  {text}", highlight=False)
+        self._console.print(f"{self.seconds:6.1f} s  {text}", highlight=False, soft_wrap=True)
 
 
 def main() -> int:
@@ -81,7 +81,7 @@ def main() -> int:
     write(play, checks, identical, clock.seconds)
     console.print(table.of(play.head_start, play.plain))
     verdict = "Every byte that was restored is what it was at its point in time." if identical else "NOT IDENTICAL."
-    console.print(f"{verdict} See build/demo: result.json, rounds.svg, restored/.", highlight=False)
+    console.print(f"{verdict} See build/demo: result.json, rounds.svg, restored/.", highlight=False, soft_wrap=True)
     return 0 if identical else 1
 
 
