@@ -42,7 +42,9 @@ class Exact:
 
 
 class Rig:
-    """State, scratch and repository in one folder, made if they are not there. Every verb opens and closes them, as the command line does."""
+    """State, scratch and repository in one folder, made if they are not there.
+
+    Every verb opens and closes them, as the command line does."""
 
     def __init__(self, folder: Path, vm: Vm, *, qga: bool = True, excluded: tuple[str, ...] = ()) -> None:
         self.folder = folder

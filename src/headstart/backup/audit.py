@@ -20,6 +20,8 @@ Expected = dict[int, bytes | None]
 
 #: Blocks compared at a time when everything is: bounds the memory for ids.
 WINDOW = 1 << 16
+#: Of a disk's end so many blocks are compared: the guest may write some of them just before the point.
+ENDS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,31 @@ class Mismatch:
     draft: Blocks
     unchanged: Blocks
     sampled: Blocks
+
+
+def ends(contact: Contact, tracked: Tracked) -> Blocks:
+    """The last blocks of a disk that the last snapshot has content of and no mark has reported.
+
+    A disk that was shrunk and grown again reads as zeroes from somewhere on, and its bitmaps lost their
+    bits there: nothing tells, but these are zeroes then::
+
+        snapshot  |data|data|    |data|    |       size then
+        now       |data|0000|0000|0000|0000|       and now; in between it ended at the second block
+                                   ^ compared
+    """
+    last = contact.last(tracked)
+    found = Blocks()
+    if last is None:
+        return found
+    repo = contact.context.repository
+    upper = blocks.count_of(min(last.size, tracked.facts.size), repo.block_size)
+    width = repo.tree_leaf
+    while upper and len(found) < ENDS:
+        lower = max(0, upper - width)
+        present = Blocks(block for block, _ in tree.walk(repo, last.root, last.size, lower, upper - lower))
+        found |= present - tracked.owed
+        upper, width = lower, 2 * width
+    return found[-ENDS:]
 
 
 def foresee(contact: Contact, tracked: Tracked, sample: Sample) -> Expected:

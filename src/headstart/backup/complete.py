@@ -82,6 +82,8 @@ class Completing:
         with self._contact.machine.take(self._request(samples)) as point:
             self._hook(hooks.AFTER_THAW, self._facts())
             self._contact.notes += point.notes
+            for name in self._identified.disks:
+                self._contact.require_size(name, point.reader(name))
             residues, stale = self._residues(point)
             sampled, mismatched = self._audit(point, samples, expected, residues)
             if self._options.audit is not None:
@@ -115,7 +117,12 @@ class Completing:
         for name, tracked in self._identified.disks.items():
             everything = blocks.everything(tracked.facts.size, self._block_size)
             populations[name] = (self._drafts[name], everything - tracked.owed)
-        return plan.sample(populations, self._options.audit, random.SystemRandom())
+        samples = plan.sample(populations, self._options.audit, random.SystemRandom())
+        disks = self._identified.disks
+        return {
+            name: replace(sample, unchanged=sample.unchanged | audit.ends(self._contact, disks[name]))
+            for name, sample in samples.items()
+        }
 
     def _expected(self, samples: Mapping[str, Sample]) -> dict[str, audit.Expected] | None:
         if self._options.audit is None:
@@ -147,7 +154,7 @@ class Completing:
         for name, tracked in disks.items():
             protected = point.protected(name)
             found = plan.residue(recorded[name], tracked.entire, self._drafts[name], stale[name], protected)
-            if not self._drafts[name] <= (recorded[name] | tracked.entire):
+            if not (self._drafts[name] | tracked.owed) <= (recorded[name] | tracked.entire):
                 found = self._disbelieve(point, name, "its base bitmap lacks blocks that a round's bitmap had")
             residues[name] = found
         return residues, stale
