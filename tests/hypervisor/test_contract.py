@@ -11,6 +11,7 @@ from headstart import blocks, errors
 from headstart.blocks import Blocks
 from headstart.extents import Extent
 from headstart.hypervisor.contract import Action, Machine, PointInTime, PointRequest, Protects, Remove, Start, Stop
+from headstart.hypervisor.qemu import space
 from headstart.reading import PIECE_SIZE, Reader
 from tests.hypervisor.subjects import MemorySubject, QemuSubject, Subject
 
@@ -231,7 +232,7 @@ def request_for(subject: Subject, wanted: Mapping[str, Blocks], old: str = "", n
         starts(subject, new) if new else (),
         stops(subject, old) if old else (),
         wanted,
-        reserve=dict.fromkeys(subject.sizes, 0),
+        reserve=dict.fromkeys(subject.sizes, 4096),
     )
 
 
@@ -377,18 +378,13 @@ def test_a_point_that_cannot_be_taken_leaves_nothing(subject: Subject, machine: 
     assert machine.bitmaps() == before
 
 
-def test_without_space_there_is_no_point(subject: Subject, machine: Machine) -> None:
+def test_without_space_there_is_no_point(subject: Subject, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     if isinstance(subject, MemorySubject):
-        subject.vm.scratch_bytes = 512
-    request = PointRequest((), (), everything(subject), reserve=dict.fromkeys(subject.sizes, 1 << 60))
-    try:
-        if isinstance(subject, QemuSubject) and subject.protects is Protects.WANTED:
-            pytest.skip("copies are allocated by what is wanted: see qemu/test_space.py")
-        with pytest.raises(errors.NoSpace):
-            machine.take(request)
-    finally:
-        if isinstance(subject, MemorySubject):
-            subject.vm.scratch_bytes = None
+        monkeypatch.setattr(subject.vm, "scratch_bytes", 512)
+    monkeypatch.setattr(space, "MARGIN", 1 << 60)
+    with pytest.raises(errors.NoSpace):
+        machine.take(request_for(subject, everything(subject), new="a"))
+    assert subject.leftovers() == []
 
 
 def test_bitmaps_can_be_read_while_a_point_stands(subject: Subject, machine: Machine) -> None:

@@ -85,10 +85,8 @@ class PullPoint:
         """The filter of one disk, not yet in the guest's way."""
         qmp = self._site.qmp
         path = self._site.file(f"scratch{number}")
-        path.unlink(missing_ok=True)
-        with path.open("xb") as file:
-            file.truncate(attachment.disk.size)
         self._stack.callback(path.unlink, missing_ok=True)
+        space.create(path, attachment.disk.size)
         scratch, name = self._site.node(f"scratch{number}"), self._site.node(f"cbw{number}")
         try:
             qmp.execute("blockdev-add", driver="file", node_name=scratch, filename=str(path))

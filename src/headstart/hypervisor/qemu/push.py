@@ -14,7 +14,6 @@ make the guest's writes fail, so it must not be able to get full.
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -111,13 +110,10 @@ class PushPoint:
         """A raw file with space for all that can become wanted until the jobs start."""
         path = self._site.file(f"push{number}")
         size = attachment.disk.size
-        path.unlink(missing_ok=True)
         needed = blocks.total_bytes(covered, self._site.block_size, size)
         space.require(self._site.scratch, needed, f"The copy of disk {attachment.disk.name}")
         self._files.callback(path.unlink, missing_ok=True)
-        with path.open("xb") as file:
-            file.truncate(size)
-            self._allocate(file.fileno(), covered, size)
+        space.create(path, size, blocks.to_extents(covered, self._site.block_size, size))
         node = self._site.node(f"push{number}")
         try:
             self._site.qmp.execute("blockdev-add", driver="file", node_name=node, filename=str(path))
@@ -126,15 +122,6 @@ class PushPoint:
                 f"QEMU cannot open the scratch file {path}: {error.text}. Choose another --scratch."
             ) from error
         self._inside.callback(self._delete, node)
-
-    def _allocate(self, file: int, covered: Blocks, size: int) -> None:
-        try:
-            for extent in blocks.to_extents(covered, self._site.block_size, size):
-                os.posix_fallocate(file, extent.start, extent.length)
-        except OSError as error:
-            raise errors.NoSpace(
-                f"{self._site.scratch} has no room for the copy: {error.strerror}. Name another --scratch."
-            ) from error
 
     def _start(self, request: PointRequest) -> None:
         space.flush([inventory.active_image(each) for each in self._seen.attachments])

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from headstart import errors, units
+from headstart.extents import Extent
 
 #: Types in /proc/self/mountinfo that live on another machine: a hanging scratch file hangs all of QEMU.
 NETWORK_TYPES = frozenset(
@@ -32,13 +33,30 @@ def require(directory: Path, amount: int, what: str) -> None:
 
 
 def require_local(directory: Path) -> None:
-    """Raises ``Usage`` if the directory is on a network file system."""
-    kind = file_system_type(directory)
+    """Raises ``Usage`` if the directory is on a network file system, or none."""
+    try:
+        kind = file_system_type(directory)
+    except OSError as error:
+        raise errors.Usage(f"{directory} cannot be used ({error.strerror}): name another --scratch.") from error
     if kind in NETWORK_TYPES:
         raise errors.Usage(
             f"{directory} is on a network file system ({kind}). A scratch file that hangs would hang the VM:"
             " name a directory on a local disk with --scratch."
         )
+
+
+def create(path: Path, size: int, allocated: Iterable[Extent] = ()) -> None:
+    """A new file of zeroes that takes only the room for ``allocated``. What a dead run left there is nobody's."""
+    try:
+        path.unlink(missing_ok=True)
+        with path.open("xb") as file:
+            file.truncate(size)
+            for extent in allocated:
+                os.posix_fallocate(file.fileno(), extent.start, extent.length)
+    except OSError as error:
+        raise errors.NoSpace(
+            f"{path} cannot be made ({error.strerror}). Make room, or name another local directory with --scratch."
+        ) from error
 
 
 def file_system_type(directory: Path) -> str:

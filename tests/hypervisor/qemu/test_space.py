@@ -1,0 +1,121 @@
+"""Scratch space: on a local disk, enough of it, and what happens when it ends in the middle."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from headstart import errors
+from headstart.blocks import Blocks
+from headstart.hypervisor.contract import PointRequest
+from headstart.hypervisor.qemu import space
+from tests.hypervisor.qemu import bare, points
+
+
+@contextlib.contextmanager
+def small(size: str) -> Iterator[Path]:
+    """A file system of its own that can be full."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small file system")
+    with tempfile.TemporaryDirectory(prefix="headstart-") as folder:
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", folder], capture_output=True)
+        if done.returncode != 0:
+            pytest.skip(f"tmpfs cannot be mounted here: {done.stderr!r}")
+        try:
+            yield Path(folder)
+        finally:
+            subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.mark.parametrize("iothread", [False, True])
+def test_a_network_directory_is_refused(tmp_path: Path, iothread: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(space, "file_system_type", lambda directory: "nfs4")
+    with bare.running(*bare.two(tmp_path, iothread=iothread)) as vm, vm.machine() as machine:
+        with pytest.raises(errors.Usage, match=r"network file system \(nfs4\).*--scratch"):
+            machine.take(points.request())
+        assert vm.leftovers() == []
+
+
+@pytest.mark.parametrize("iothread", [False, True])
+def test_too_little_room_is_told_before_anything_is_done(
+    tmp_path: Path, iothread: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(space, "MARGIN", 0)
+    with (
+        bare.running(*bare.two(tmp_path, iothread=iothread)) as vm,
+        small("2m") as scratch,
+        vm.machine(scratch=scratch) as machine,
+    ):
+        with pytest.raises(errors.NoSpace, match=r"Make room, or name another local directory"):
+            machine.take(points.request(reserve=3 << 20))
+        assert vm.leftovers() == []
+        assert list(scratch.iterdir()) == []
+
+
+def test_room_that_somebody_else_takes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pushed copies are allocated before the jobs begin: a full target would make the guest's writes fail."""
+    with (
+        bare.running(*bare.two(tmp_path, iothread=True)) as vm,
+        small("2m") as scratch,
+        vm.machine(scratch=scratch) as machine,
+    ):
+        monkeypatch.setattr(space, "require", lambda *_: None)
+        with pytest.raises(errors.NoSpace, match=r"cannot be made \(No space left"):
+            machine.take(points.request())
+        assert vm.leftovers() == []
+        assert list(scratch.iterdir()) == []
+
+
+def test_a_full_scratch_breaks_the_point_and_not_the_guest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(space, "MARGIN", 0)
+    with (
+        bare.running(*bare.two(tmp_path)) as vm,
+        small("2m") as scratch,
+        vm.machine(scratch=scratch) as machine,
+    ):
+        vm.write("dev-one", 0, 8 << 20, 1)
+        vm.write("dev-two", 0, 4 << 20, 1)
+        with machine.take(points.request()) as point:
+            for start in range(0, 4 << 20, 1 << 19):
+                vm.write("dev-one", start, 1 << 19, 2)
+            with pytest.raises(errors.PointLost):
+                points.content(point.reader("dev-one"), 0, 8 << 20)
+            assert points.content(point.reader("dev-two"), 0, 4 << 20) == b"\1" * (4 << 20)
+            assert vm.status == "running"
+            point.release()
+        assert vm.read_is("dev-one", 0, 4 << 20, 2)
+        assert vm.read_is("dev-one", 4 << 20, 4 << 20, 1)
+        assert vm.leftovers() == []
+        assert list(scratch.iterdir()) == []
+
+
+def test_only_protected_blocks_take_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(space, "MARGIN", 0)
+    with (
+        bare.running(*bare.two(tmp_path)) as vm,
+        small("2m") as scratch,
+        vm.machine(scratch=scratch) as machine,
+    ):
+        vm.write("dev-one", 0, 8 << 20, 1)
+        with machine.take(points.request()) as point:
+            kept = points.everything()["dev-one"] & Blocks(range(16))
+            point.keep("dev-one", kept)
+            for start in range(0, 8 << 20, 1 << 20):
+                vm.write("dev-one", start, 1 << 20, 2)
+            assert points.content(point.reader("dev-one"), 0, 1 << 20) == b"\1" * (1 << 20)
+            point.check()
+            point.release()
+        assert vm.read_is("dev-one", 0, 8 << 20, 2)
+
+
+def test_a_directory_that_qemu_cannot_use_is_told(tmp_path: Path) -> None:
+    with bare.running(*bare.two(tmp_path)) as vm, vm.machine(scratch=tmp_path / "missing") as machine:
+        with pytest.raises(errors.Usage, match=r"missing cannot be used .*--scratch"):
+            machine.take(PointRequest((), (), {}, False))
+        assert vm.leftovers() == []
