@@ -1,0 +1,44 @@
+"""The entry: parse, run the verb, and turn whatever happens into an exit status."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from headstart import errors
+from headstart.cli import arguments, backup, init, precopy, restore, signals, snapshots, status, verify, vm
+from headstart.cli.output import Output
+from headstart.cli.session import Session
+from headstart.cli.settings import settings
+
+VERBS = (init, vm, precopy, backup, status, snapshots, verify, restore)
+
+
+def main() -> int:
+    given = sys.argv[1:]
+    output = Output(arguments.has_flag(given, "--json"), arguments.has_flag(given, "-v", "--verbose"))
+    try:
+        with signals.as_interrupts():
+            _run(given, output)
+    except KeyboardInterrupt:
+        return output.error(errors.Interrupted("Interrupted."))
+    except errors.HeadstartError as error:
+        return output.error(error)
+    except Exception as error:
+        return output.unexpected(error)
+    finally:
+        output.close()
+    return 0
+
+
+def _run(given: Sequence[str], output: Output) -> None:
+    parser, verbs = arguments.new_parser()
+    for verb in VERBS:
+        verb.add(verbs)
+    parsed = parser.parse_args(given)
+    parsed.run(Session(settings(parsed, os.environ), output), parsed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""What the user gets to see: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+from headstart import errors
+from headstart.cli import progress
+
+
+class Output:
+    """``as_json``: one object on stdout, and lines of JSON on stderr; else plain text."""
+
+    def __init__(self, as_json: bool, verbose: bool) -> None:
+        self._as_json = as_json
+        self._verbose = verbose
+        if verbose:
+            handler = logging.StreamHandler(sys.stderr)
+            handler.setFormatter(_JsonLines() if as_json else logging.Formatter("%(asctime)s %(name)s: %(message)s"))
+            logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+    def result(self, values: Mapping[str, Any], text: str) -> None:
+        """The one result of a verb. Who closed the pipe does not want it, and that is no error."""
+        self._print(json.dumps(values, default=str) if self._as_json else text)
+
+    def _print(self, text: str) -> None:
+        try:
+            sys.stdout.write(text + "\n" if text else "")
+            sys.stdout.flush()
+        except OSError as error:
+            # What is still buffered must not be tried again at the end of the process.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if not isinstance(error, BrokenPipeError):
+                raise errors.HeadstartError(
+                    f"The work is done, but its result could not be written: {error.strerror}."
+                ) from error
+
+    def note(self, text: str) -> None:
+        """What the user should know beside the result, which holds it already as JSON."""
+        if not self._as_json:
+            sys.stderr.write(f"headstart: note: {text}\n")
+
+    def error(self, error: errors.HeadstartError) -> int:
+        """Tell it, and return the exit status."""
+        status = errors.exit_code(error)
+        if self._as_json:
+            told = {"kind": _kind(error), "exit_code": status, "message": str(error), "facts": error.facts}
+            sys.stderr.write(json.dumps({"error": told}, default=str) + "\n")
+        else:
+            sys.stderr.write(f"headstart: {error}\n")
+        return status
+
+    def unexpected(self, error: Exception) -> int:
+        """A bug of ours, or something that nobody thought of."""
+        if self._verbose and not self._as_json:
+            traceback.print_exception(error)
+        facts = {"traceback": "".join(traceback.format_exception(error))} if self._verbose else {}
+        said = f"Headstart failed in a way that it should not: {type(error).__name__}: {error}."
+        hint = "" if self._verbose else " Run it again with -v to see where, and report it."
+        return self.error(errors.HeadstartError(said + hint, **facts))
+
+    def progress(self) -> contextlib.AbstractContextManager[progress.Report]:
+        if self._as_json:
+            return progress.lines()
+        return progress.bars() if sys.stderr.isatty() else progress.nothing()
+
+    def close(self) -> None:
+        """Nothing may be left for the interpreter to write, and to complain of."""
+        self._print("")
+
+
+def _kind(error: errors.HeadstartError) -> str:
+    """The documented class: those of single modules are its subclasses."""
+    return next(kind.__name__ for kind in type(error).__mro__ if kind in errors.EXIT_CODES)
+
+
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return json.dumps({"log": {"name": record.name, "message": record.getMessage()}})

@@ -1,0 +1,38 @@
+"""``headstart precopy``: one round now."""
+
+from __future__ import annotations
+
+import argparse
+
+from headstart import errors, units
+from headstart.backup import cycle
+from headstart.cli import arguments
+from headstart.cli.session import Session
+
+
+def add(verbs: arguments.Verbs) -> None:
+    parser = arguments.add_verb(verbs, "precopy", run, "Copy changed blocks ahead of the next backup.")
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument(
+        "--transport",
+        choices=("auto", "agent", "host"),
+        default="auto",
+        help="who reads the blocks: the agent in the guest, or this host (auto: the best there is)",
+    )
+
+
+def run(session: Session, given: argparse.Namespace) -> None:
+    if given.transport == "agent":
+        raise errors.Unsupported(
+            "There is no agent transport yet: use --transport host, which reads the disks from outside."
+        )
+    with session.full() as context:
+        done = cycle.precopy_round(context, given.name)
+    size = units.format_bytes
+    session.output.result(
+        done.json(),
+        f"Round {done.round} of {done.vm}: {size(done.identified_bytes)} changed, {size(done.copied_bytes)} copied, "
+        f"{size(done.remaining_bytes)} remain, {units.format_seconds(done.seconds)}.",
+    )
+    for note in done.notes:
+        session.output.note(note)

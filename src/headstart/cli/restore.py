@@ -1,0 +1,45 @@
+"""``headstart restore``: disks from a snapshot."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+from headstart import units
+from headstart.cli import arguments
+from headstart.cli.session import Session
+from headstart.repository import snapshot
+from headstart.restore import order, restoration
+
+
+def add(verbs: arguments.Verbs) -> None:
+    parser = arguments.add_verb(verbs, "restore", run, "Write the disks of a snapshot into a directory.")
+    parser.add_argument("snapshot", metavar="SNAPSHOT", help="an id, the beginning of one, or NAME@latest")
+    parser.add_argument("directory", metavar="DIRECTORY", type=Path, help="made if it is not there")
+    parser.add_argument(
+        "--disk",
+        metavar="DISK[=TARGET]",
+        action="append",
+        default=[],
+        type=order.parse_wish,
+        help="only this disk, and to this new file or this block device; may be repeated",
+    )
+    parser.add_argument(
+        "--format",
+        choices=("qcow2", "raw"),
+        help="of the files; if not given, what the name of a TARGET ends in, else qcow2",
+    )
+
+
+def run(session: Session, given: argparse.Namespace) -> None:
+    ordered = order.Order(given.directory, tuple(given.disk), given.format)
+    with session.repository() as repo, session.output.progress() as progress:
+        done = restoration.restore(repo, snapshot.resolve(repo, given.snapshot), ordered, progress)
+    lines = [
+        f"{disk.path}  {disk.format}, {units.format_bytes(disk.size)}, {units.format_bytes(disk.data_bytes)} of it data"
+        for disk in done.disks
+    ]
+    lines += map(str, done.files)
+    lines.append(f"Restored snapshot {done.snapshot} of {done.vm} in {units.format_seconds(done.seconds)}.")
+    session.output.result(dataclasses.asdict(done), "\n".join(lines))

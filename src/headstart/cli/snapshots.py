@@ -1,0 +1,59 @@
+"""``headstart snapshots``: what can be restored."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from headstart import errors, units
+from headstart.cli import arguments, text
+from headstart.cli.session import Session
+from headstart.repository import snapshot
+from headstart.repository.manifest import Manifest
+
+
+def add(verbs: arguments.Verbs) -> None:
+    parser = arguments.add_verb(verbs, "snapshots", run, "List the snapshots, oldest first.")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="of this VM only")
+
+
+def run(session: Session, given: argparse.Namespace) -> None:
+    with session.repository() as repo:
+        listing = snapshot.all_manifests(repo)
+    found = [each for each in listing.manifests if given.name in (None, each.vm)]
+    damaged = [{"object": error.facts["object"], "message": str(error)} for error in listing.damaged]
+    values = {"snapshots": [_values(each) for each in found], "damaged": damaged}
+    rows = [_row(each) for each in found]
+    session.output.result(values, text.table(("SNAPSHOT", "VM", "POINT IN TIME", "CONSISTENCY", "DISKS"), rows))
+    if damaged:
+        raise errors.Incomplete(
+            f"{' '.join(map(str, listing.damaged))} Left out of the list. 'headstart verify' tells all that is damaged."
+        )
+
+
+def _row(manifest: Manifest) -> tuple[str, ...]:
+    disks = ", ".join(f"{disk.name} {units.format_bytes(disk.size)}" for disk in manifest.disks)
+    return (text.short(manifest.id), manifest.vm, text.moment(manifest.created), manifest.consistency, disks)
+
+
+def _values(manifest: Manifest) -> dict[str, Any]:
+    disks = [
+        {
+            "name": disk.name,
+            "size": disk.size,
+            "format": disk.format,
+            "serial": disk.serial,
+            "interface": disk.interface,
+        }
+        for disk in manifest.disks
+    ]
+    return {
+        "id": manifest.id,
+        "vm": manifest.vm,
+        "created": manifest.created,
+        "base": manifest.base,
+        "consistency": manifest.consistency,
+        "host": manifest.host,
+        "disks": disks,
+        "files": [attached.name for attached in manifest.attachments],
+    }

@@ -1,0 +1,160 @@
+"""``headstart vm``: the VMs that this host backs up."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any
+
+from headstart import errors, units
+from headstart.backup import cycle
+from headstart.backup.context import Context
+from headstart.backup.cycle import Inspection
+from headstart.backup.spooling import spool_of
+from headstart.cli import arguments, text
+from headstart.cli.session import Session
+from headstart.state.values import Vm
+
+#: As files and lock files are named after it, and as ``NAME@latest`` takes it apart.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def add(verbs: arguments.Verbs) -> None:
+    group = arguments.add_group(verbs, "vm", "Add, list, show, remove and release VMs.")
+    adding = arguments.add_verb(group, "add", run_add, "Look at a running VM and remember it.")
+    _add_name(adding)
+    adding.add_argument("--qmp", metavar="SOCKET", type=Path, required=True, help="a QMP monitor that nobody else uses")
+    adding.add_argument("--agent", metavar="SOCKET", type=Path, help="where Headstart's own agent in the guest answers")
+    adding.add_argument("--qga", metavar="SOCKET", type=Path, help="QEMU's guest agent, which freezes the file systems")
+    adding.add_argument(
+        "--exclude-disk", metavar="DISK", action="append", default=[], help="leave it out; may be repeated"
+    )
+    adding.add_argument(
+        "--definition", metavar="FILE", type=Path, help="kept with each backup; else QEMU's command line"
+    )
+    arguments.add_verb(group, "list", run_list, "List the VMs.")
+    _add_name(arguments.add_verb(group, "show", run_show, "Look at a VM: what is backed up and what is left out."))
+    _add_name(arguments.add_verb(group, "remove", run_remove, "Forget a VM. Its snapshots stay."))
+    _add_name(arguments.add_verb(group, "release", run_release, "Take everything of ours out of a VM."))
+
+
+def _add_name(parser: arguments.Parser) -> None:
+    parser.add_argument("name", metavar="NAME")
+
+
+def run_add(session: Session, given: argparse.Namespace) -> None:
+    vm = _vm(given)
+    with session.local() as context:
+        for known in context.journal.vms():
+            _refuse_twin(vm, known)
+        seen = cycle.inspect(context, vm)
+        _check_excluded(vm, seen)
+        context.journal.add_vm(vm)
+    session.output.result(_values(vm) | seen.json(), "\n".join([f"Added {vm.name}.", *_lines(seen)]))
+
+
+def _vm(given: argparse.Namespace) -> Vm:
+    if not _NAME.fullmatch(given.name):
+        raise errors.Usage(
+            f"{given.name!r} cannot be the name of a VM: it takes letters, digits, '.', '_' and '-', "
+            "64 at most, and begins with a letter or a digit."
+        )
+    return Vm(
+        given.name,
+        given.qmp.absolute(),
+        given.agent.absolute() if given.agent else None,
+        given.qga.absolute() if given.qga else None,
+        tuple(dict.fromkeys(given.exclude_disk)),
+        _definition(given.definition) if given.definition else "",
+    )
+
+
+def _definition(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise errors.Usage(f"The definition {path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError:
+        raise errors.Usage(f"The definition {path} is not text in UTF-8.") from None
+
+
+def _refuse_twin(vm: Vm, known: Vm) -> None:
+    if vm.name == known.name:
+        raise errors.Usage(
+            f"There is a VM {vm.name!r} already. Take another name, or 'headstart vm remove {vm.name}' first."
+        )
+    if vm.monitor.resolve() == known.monitor.resolve():
+        raise errors.Usage(f"{vm.monitor} is the monitor of {known.name!r}, which is added already.")
+
+
+def _check_excluded(vm: Vm, seen: Inspection) -> None:
+    names = [each["name"] for each in (*seen.disks, *seen.left_out)]
+    for name in vm.excluded:
+        if name not in names:
+            raise errors.NotFound(f"The VM has no disk {name!r} to exclude. It has: {', '.join(names)}.", disk=name)
+
+
+def run_list(session: Session, given: argparse.Namespace) -> None:
+    with session.journal() as journal:
+        vms = journal.vms()
+    rows = [(vm.name, str(vm.monitor), ", ".join(vm.excluded)) for vm in vms]
+    session.output.result({"vms": [_values(vm) for vm in vms]}, text.table(("VM", "QMP SOCKET", "EXCLUDED"), rows))
+
+
+def run_show(session: Session, given: argparse.Namespace) -> None:
+    with session.local() as context:
+        vm = context.journal.vm(given.name)
+        with context.journal.lock(vm.name):
+            seen = cycle.inspect(context, vm)
+    session.output.result(_values(vm) | seen.json(), "\n".join([f"{vm.name} at {vm.monitor}", *_lines(seen)]))
+
+
+def run_remove(session: Session, given: argparse.Namespace) -> None:
+    with session.local() as context:
+        notes = _release_if_there(context, given.name)
+        spool_of(context, given.name, "any").remove()  # all of the VM's, of whatever completion
+        context.journal.remove_vm(given.name)
+    session.output.result({"name": given.name, "notes": notes}, f"Removed {given.name}. Its snapshots stay.")
+    for note in notes:
+        session.output.note(note)
+
+
+def _release_if_there(context: Context, name: str) -> list[str]:
+    try:
+        return list(cycle.release(context, name))
+    except (errors.Unreachable, errors.Busy) as error:
+        return [f"bitmaps of ours may be left in the VM's disks: {error}"]
+
+
+def run_release(session: Session, given: argparse.Namespace) -> None:
+    with session.local() as context:
+        notes = list(cycle.release(context, given.name))
+    session.output.result(
+        {"name": given.name, "notes": notes},
+        f"Nothing of ours is left in {given.name}. The next backup reads all of its disks.",
+    )
+    for note in notes:
+        session.output.note(note)
+
+
+def _values(vm: Vm) -> dict[str, Any]:
+    return {
+        "name": vm.name,
+        "qmp": str(vm.monitor),
+        "agent": str(vm.agent) if vm.agent else None,
+        "qga": str(vm.qga) if vm.qga else None,
+        "excluded": list(vm.excluded),
+    }
+
+
+def _lines(seen: Inspection) -> list[str]:
+    rows = [
+        (each["name"], units.format_bytes(each["size"]), each["format"], each["interface"], each["path"])
+        for each in seen.disks
+    ]
+    lines = [text.table(("DISK", "SIZE", "FORMAT", "DEVICE", "IMAGE"), rows)]
+    lines += [f"{each['name']}: {each['note']}" for each in seen.disks if each["note"]]
+    lines += [f"left out: {each['name']} ({each['reason']})" for each in seen.left_out]
+    lines += [f"of another installation, left alone: {name}" for name in seen.foreign]
+    return [*lines, *(f"note: {note}" for note in seen.notes)]

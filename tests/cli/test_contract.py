@@ -1,0 +1,320 @@
+"""What every command keeps: one result, one error, the exit status, silence otherwise."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from headstart import errors
+from headstart.state.journal import Journal
+from tests.cli import console
+from tests.cli.shelf import Shelf
+from tests.kit.cli import ROOT, Cli
+from tests.restore import stored
+
+
+def lines(text: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+# -- one result
+
+
+def test_a_result_is_one_object(cli: Cli) -> None:
+    outcome = cli.run("init")
+    assert outcome.json["encrypted"] is True
+    assert outcome.stdout.count("\n") == 1
+    assert outcome.stderr == ""
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_options_stand_before_or_after_the_verb(shelf: Shelf, place: int) -> None:
+    words: list[str | Path] = ["snapshots", "web"]
+    words[place:place] = ["--json", "--repository", shelf.cli.repository]
+    outcome = console.run(shelf.cli, *words, environment={"HEADSTART_REPOSITORY": ""})
+    assert outcome.status == 0, outcome.stderr
+    assert outcome.json["snapshots"] == []
+
+
+@pytest.mark.parametrize("place", [0, 1, 2, 3])
+def test_options_stand_anywhere_among_nested_verbs(cli: Cli, place: int) -> None:
+    words: list[str | Path] = ["vm", "show", "web"]
+    words[place:place] = ["--state", cli.state, "--json"]
+    outcome = console.run(cli, *words, environment={"HEADSTART_STATE": ""})
+    assert outcome.status == 15
+    assert outcome.error["error"]["facts"] == {"vm": "web"}
+
+
+def test_a_later_option_wins_over_the_environment(cli: Cli, tmp_path: Path) -> None:
+    cli.run("--repository", f"file://{tmp_path}/other", "init")
+    assert (tmp_path / "other" / "config").exists()
+    assert not cli.repository.exists()
+
+
+def test_text_is_for_people(shelf: Shelf) -> None:
+    made = shelf.add()
+    outcome = console.run(shelf.cli, "snapshots")
+    assert outcome.stderr == ""
+    assert outcome.stdout.splitlines()[1].startswith(made.id[:12])
+
+
+# -- one error
+
+USAGE: list[Sequence[str]] = [
+    (),
+    ("frobnicate",),
+    ("vm",),
+    ("init", "extra"),
+    ("snapshots", "--jso"),
+    ("restore",),
+    ("restore", "web@latest", "out", "--format", "vmdk"),
+    ("restore", "web@latest", "out", "--disk", "=x"),
+    ("vm", "add", "web"),
+    ("backup", "web", "--audit", "-1"),
+    ("backup", "web", "--audit", "some"),
+    ("backup", "web", "--hook", "sometime=true"),
+    ("backup", "web", "--hook", "after-thaw="),
+    ("--repository", "ftp://host/path", "snapshots"),
+]
+
+
+@pytest.mark.parametrize("words", USAGE, ids=" ".join)
+def test_usage_errors(cli: Cli, words: Sequence[str]) -> None:
+    outcome = cli.run(*words, expect=2)
+    assert outcome.stdout == ""
+    assert set(outcome.error["error"]) == {"kind", "message", "exit_code", "facts"}
+    assert (outcome.error["error"]["kind"], outcome.error["error"]["exit_code"]) == ("Usage", 2)
+
+
+def test_an_error_in_text_is_a_sentence(cli: Cli) -> None:
+    outcome = console.run(cli, "snapshots")
+    assert outcome.status == 10
+    assert outcome.stdout == ""
+    assert re.fullmatch(r"headstart: There is no repository in .*headstart init\n", outcome.stderr)
+
+
+def test_no_repository_named(cli: Cli) -> None:
+    outcome = console.run(cli, "snapshots", environment={"HEADSTART_REPOSITORY": ""})
+    assert outcome.status == 2
+    assert "HEADSTART_REPOSITORY" in outcome.stderr
+
+
+def test_no_repository(cli: Cli, tmp_path: Path) -> None:
+    for words in (("snapshots",), ("verify",), ("restore", "web@latest", str(tmp_path / "out"))):
+        assert cli.run(*words, expect=10).error["error"]["kind"] == "NoRepository"
+
+
+def test_a_repository_is_not_made_twice(shelf: Shelf) -> None:
+    assert "empty" in shelf.cli.run("init", expect=24).error["error"]["message"]
+
+
+def test_a_newer_repository(shelf: Shelf) -> None:
+    config = shelf.cli.repository / "config"
+    data = bytearray(config.read_bytes())
+    data[7] += 1
+    config.chmod(0o600)
+    config.write_bytes(data)
+    assert "newer version" in shelf.cli.run("snapshots", expect=14).error["error"]["message"]
+
+
+def test_not_found(shelf: Shelf, tmp_path: Path) -> None:
+    shelf.add()
+    for words in (
+        ("restore", "ffff", str(tmp_path / "out")),
+        ("restore", "db@latest", str(tmp_path / "out")),
+        ("restore", "web@latest", str(tmp_path / "out"), "--disk", "sda"),
+        ("verify", "ffff"),
+        ("vm", "show", "web"),
+        ("vm", "remove", "web"),
+        ("vm", "release", "web"),
+        ("status", "web"),
+        ("precopy", "web"),
+        ("backup", "web"),
+    ):
+        assert shelf.cli.run(*words, expect=15).error["error"]["kind"] == "NotFound", words
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_vm_that_is_gone_or_busy_or_no_vm(shelf: Shelf, tmp_path: Path) -> None:
+    shelf.add_vm("gone", tmp_path / "nowhere")
+    assert "nowhere" in shelf.cli.run("backup", "gone", expect=20).error["error"]["message"]
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "silent"))
+        silent.listen()
+        shelf.add_vm("busy", tmp_path / "silent")
+        assert "one client at a time" in shelf.cli.run("precopy", "busy", expect=20).error["error"]["message"]
+
+
+def test_a_vm_that_somebody_else_works_on(shelf: Shelf, tmp_path: Path) -> None:
+    shelf.add_vm("web", tmp_path / "nowhere")
+    with Journal.open(shelf.cli.state) as journal, journal.lock("web"):
+        for words in (("precopy", "web"), ("backup", "web"), ("vm", "show", "web"), ("vm", "remove", "web")):
+            error = shelf.cli.run(*words, expect=11).error["error"]
+            assert f"process {os.getpid()}" in error["message"]
+
+
+def test_the_agent_transport_is_not_there_yet(shelf: Shelf) -> None:
+    outcome = shelf.cli.run("precopy", "web", "--transport", "agent", expect=14)
+    assert "--transport host" in outcome.error["error"]["message"]
+
+
+def test_a_state_directory_that_cannot_be(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert "--state" in cli.run("vm", "list", "--state", tmp_path / "file", expect=2).error["error"]["message"]
+
+
+# -- what nobody thought of
+
+BROKEN = console.patched("""
+    from headstart.repository import snapshot
+    def broken(repo):
+        raise ZeroDivisionError("in the middle")
+    snapshot.all_manifests = broken
+""")
+
+
+def test_a_bug_is_one_sentence(shelf: Shelf) -> None:
+    outcome = console.run(shelf.cli, "snapshots", program=BROKEN)
+    assert outcome.status == 1
+    assert outcome.stderr.count("\n") == 1
+    assert "ZeroDivisionError: in the middle" in outcome.stderr
+    assert "-v" in outcome.stderr
+
+
+@pytest.mark.parametrize("flag", ["-v", "--verbose"])
+def test_a_bug_shows_its_traceback_when_asked(shelf: Shelf, flag: str) -> None:
+    outcome = console.run(shelf.cli, "snapshots", flag, program=BROKEN)
+    assert outcome.status == 1
+    assert "Traceback" in outcome.stderr
+    outcome = console.run(shelf.cli, "snapshots", flag, "--json", program=BROKEN)
+    assert "Traceback" in outcome.error["error"]["facts"]["traceback"]
+
+
+# -- pipes and signals
+
+
+def test_a_closed_pipe_is_quiet(shelf: Shelf) -> None:
+    shelf.add()
+    for words in (["snapshots"], ["--help"]):
+        with shelf.cli.start(*words) as process:
+            assert process.stdout is not None and process.stderr is not None
+            process.stdout.close()
+            assert process.stderr.read() == ""
+            assert process.wait() == 0
+
+
+def test_a_result_that_cannot_be_written_is_an_error(shelf: Shelf) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "headstart", "snapshots"],
+            cwd=ROOT,
+            env=shelf.cli.environment,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "headstart: The work is done, but its result could not be written: No space left on device.\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("as_json", [False, True])
+def test_an_interrupted_restore_cleans_up(shelf: Shelf, tmp_path: Path, number: signal.Signals, as_json: bool) -> None:
+    shelf.add(disks={"big": stored.content(*range(1, 2000))})
+    command = ["restore", "web@latest", str(tmp_path / "out"), "--format", "raw", *(["--json"] if as_json else [])]
+    process = subprocess.Popen(
+        [sys.executable, *console.SLOW_RESTORE, *command],
+        cwd=ROOT,
+        env=shelf.cli.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        while not (tmp_path / "out" / "big.raw.part").exists():
+            assert process.poll() is None
+        process.send_signal(number)
+        stdout, stderr = process.communicate(timeout=console.SECONDS)
+    assert process.returncode == 130
+    assert stdout == ""
+    if as_json:
+        assert lines(stderr)[-1] == {
+            "error": {"kind": "Interrupted", "exit_code": 130, "message": "Interrupted.", "facts": {}}
+        }
+    else:
+        assert stderr == "headstart: Interrupted.\n"
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_what_the_caller_ignores_stays_ignored(shelf: Shelf, tmp_path: Path) -> None:
+    """As under nohup."""
+    shelf.add(disks={"big": stored.content(*range(1, 300))})
+    command = [sys.executable, *console.SLOW_RESTORE, "restore", "web@latest", str(tmp_path / "out")]
+    with subprocess.Popen(
+        ["/bin/sh", "-c", 'trap "" HUP; exec "$@"', "sh", *command],
+        cwd=ROOT,
+        env=shelf.cli.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        while not (tmp_path / "out" / "big.qcow2.part").exists():
+            assert process.poll() is None
+        process.send_signal(signal.SIGHUP)
+        _, stderr = process.communicate(timeout=console.SECONDS)
+    assert (process.returncode, stderr) == (0, "")
+
+
+# -- progress
+
+
+def test_progress_is_lines_of_json(shelf: Shelf, tmp_path: Path) -> None:
+    shelf.add()
+    outcome = shelf.cli.run("restore", "web@latest", tmp_path / "out")
+    steps = [line["progress"] for line in lines(outcome.stderr)]
+    assert {"what": "data", "done": stored.BLOCK, "total": stored.BLOCK} in steps
+    assert all(set(step) == {"what", "done", "total"} for step in steps if isinstance(step, dict))
+
+
+def test_there_is_none_without_a_terminal(shelf: Shelf, tmp_path: Path) -> None:
+    shelf.add()
+    assert console.run(shelf.cli, "restore", "web@latest", tmp_path / "out").stderr == ""
+
+
+def test_there_are_bars_on_a_terminal(shelf: Shelf, tmp_path: Path) -> None:
+    shelf.add()
+    status, shown = console.on_a_terminal(shelf.cli, "restore", "web@latest", tmp_path / "out")
+    assert status == 0
+    assert "system" in shown
+    assert "━" in shown
+    assert shown.rstrip().splitlines()[-1].startswith("Restored snapshot")
+
+
+# -- the parser itself
+
+
+def test_help_and_version(cli: Cli) -> None:
+    assert "snapshots" in console.run(cli, "--help").stdout
+    assert console.run(cli, "backup", "--help").stdout.startswith("usage: headstart backup")
+    assert re.fullmatch(r"headstart \d+\.\d+.*\n", console.run(cli, "--version").stdout)
+
+
+def test_a_password_is_never_an_argument(cli: Cli) -> None:
+    for verb in ("init", "backup", "restore", "snapshots", "verify"):
+        assert "--password" not in console.run(cli, verb, "--help").stdout
+
+
+def test_every_exit_status_is_documented() -> None:
+    """The table in docs/cli.md is that of errors.EXIT_CODES."""
+    documented = re.findall(r"^\| (\d+) \| `?([A-Za-z]*)`? *\|", (ROOT / "docs" / "cli.md").read_text(), re.MULTILINE)
+    expected = [("0", "")] + [(str(status), kind.__name__) for kind, status in errors.EXIT_CODES.items()]
+    assert documented == expected

@@ -1,0 +1,152 @@
+"""The verbs of a VM, on a QEMU whose guest does not run."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli import console
+from tests.kit import compare, disks
+from tests.kit.cli import ROOT, Cli
+from tests.kit.vm import Vm
+
+#: Starts a VM, if none that boots.
+pytestmark = pytest.mark.vm
+SIZE = 8 * disks.MIB
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Vm]:
+    pair = (
+        disks.Disk(disks.make_filled(tmp_path / "system.qcow2", SIZE, "qcow2"), "qcow2", "system"),
+        disks.Disk(disks.make_filled(tmp_path / "data.raw", SIZE, seed=2), "raw", "data", "virtio-scsi"),
+    )
+    vm = Vm(pair, extra=("-S",))
+    try:
+        vm.start()
+        yield vm
+    finally:
+        vm.close()
+
+
+def test_add_list_show_remove(cli: Cli, machine: Vm, tmp_path: Path) -> None:
+    (tmp_path / "definition.xml").write_text("<domain/>")
+    words = ("vm", "add", "web", "--qmp", machine.qmp_socket, "--definition", tmp_path / "definition.xml")
+    added = cli.run(*words, "--exclude-disk", "dev-data").json
+    assert [disk["name"] for disk in added["disks"]] == ["dev-system"]
+    assert {"name": "dev-data", "reason": "excluded"} in added["left_out"]
+    [listed] = cli.run("vm", "list").json["vms"]
+    assert listed == {
+        "name": "web",
+        "qmp": str(machine.qmp_socket),
+        "agent": None,
+        "qga": None,
+        "excluded": ["dev-data"],
+    }
+    assert cli.run("vm", "show", "web").json["disks"] == added["disks"]
+    assert "left out: dev-data (excluded)" in console.run(cli, "vm", "show", "web").stdout
+    cli.run("vm", "remove", "web")
+    assert cli.run("vm", "list").json == {"vms": []}
+
+
+@pytest.mark.parametrize("name", ["", "-x", ".x", "a b", "web@latest", "a/b", "x" * 65, "ä"])
+def test_names_that_cannot_be(cli: Cli, name: str) -> None:
+    outcome = cli.run("vm", "add", "--qmp", "/nowhere", "--", name, expect=2)
+    assert "cannot be the name" in outcome.error["error"]["message"]
+
+
+def test_what_add_refuses(cli: Cli, machine: Vm, tmp_path: Path) -> None:
+    words = ("vm", "add", "web", "--qmp", machine.qmp_socket)
+    error = cli.run(*words, "--exclude-disk", "sda", expect=15).error["error"]
+    assert "It has: dev-system, dev-data" in error["message"]
+    assert cli.run("vm", "list").json == {"vms": []}
+    cli.run(*words)
+    assert "already" in cli.run(*words, expect=2).error["error"]["message"]
+    (tmp_path / "link").symlink_to(machine.qmp_socket)
+    error = cli.run("vm", "add", "other", "--qmp", tmp_path / "link", expect=2).error["error"]
+    assert "is the monitor of 'web'" in error["message"]
+    cli.run("vm", "add", "third", "--qmp", tmp_path / "nowhere", expect=20)
+    cli.run("vm", "add", "third", "--qmp", "x", "--definition", tmp_path / "nowhere", expect=2)
+    assert [vm["name"] for vm in cli.run("vm", "list").json["vms"]] == ["web"]
+
+
+def test_a_head_start_a_backup_and_a_restore(cli: Cli, machine: Vm, tmp_path: Path) -> None:
+    cli.run("init")
+    cli.run("vm", "add", "web", "--qmp", machine.qmp_socket)
+    ahead = cli.run("precopy", "web", "--transport", "host").json
+    assert {
+        *("vm", "round", "transport", "identified_bytes", "copied_bytes", "stored_bytes"),
+        *("deferred_bytes", "remaining_bytes", "identify_seconds", "seconds"),
+    } <= set(ahead)
+    assert (ahead["vm"], ahead["transport"], ahead["remaining_bytes"]) == ("web", "host", 0)
+    [status] = cli.run("status").json["vms"]
+    assert (status["vm"], status["rounds"], status["snapshot"]) == ("web", 1, None)
+    outcome = cli.run("backup", "web", "--audit", "all")
+    made = outcome.json
+    assert {
+        *("snapshot", "vm", "base", "consistency", "freeze_seconds", "pause_seconds"),
+        *("window_seconds", "seconds", "audit", "disks"),
+    } <= set(made)
+    assert set(made["audit"]) == {"sampled_bytes", "mismatched_bytes"}
+    assert {
+        *("name", "size", "changed_bytes", "precopied_bytes", "residue_bytes"),
+        *("stored_bytes", "compared", "reason"),
+    } <= set(made["disks"][0])
+    [status] = cli.run("status", "web").json["vms"]
+    assert status["snapshot"] == made["snapshot"]
+    cli.run("restore", "web@latest", tmp_path / "out", "--format", "raw")
+    machine.close()
+    compare.assert_identical(tmp_path / "out" / "dev-data.raw", tmp_path / "data.raw")
+    with compare.as_raw(tmp_path / "system.qcow2", "qcow2") as raw:
+        compare.assert_identical(tmp_path / "out" / "dev-system.raw", raw)
+    assert "qemu-system" in (tmp_path / "out" / "definition.txt").read_text()
+
+
+def test_text_of_the_verbs(cli: Cli, machine: Vm) -> None:
+    console.run(cli, "init")
+    assert "Added web." in console.run(cli, "vm", "add", "web", "--qmp", machine.qmp_socket).stdout
+    assert "Round 1 of web" in console.run(cli, "precopy", "web").stdout
+    assert "dev-system" in console.run(cli, "backup", "web").stdout
+    assert "backup" in console.run(cli, "status").stdout
+    assert str(machine.qmp_socket) in console.run(cli, "vm", "list").stdout
+    assert "Nothing of ours" in console.run(cli, "vm", "release", "web").stdout
+
+
+def test_a_failing_hook_after_the_backup_is_left_out_and_said(cli: Cli, machine: Vm) -> None:
+    cli.run("init")
+    cli.run("vm", "add", "web", "--qmp", machine.qmp_socket)
+    outcome = cli.run("backup", "web", "--hook", "after-publish=exit 7", expect=3)
+    assert outcome.json["snapshot"] in outcome.error["error"]["message"]
+    assert "status 7" in outcome.error["error"]["message"]
+    assert cli.run("backup", "web", "--hook", "before-freeze=exit 7", expect=26).stdout == ""
+    assert len(cli.run("snapshots").json["snapshots"]) == 1
+
+
+def test_hooks_get_facts_and_no_password(cli: Cli, machine: Vm, tmp_path: Path) -> None:
+    cli.run("init")
+    cli.run("vm", "add", "web", "--qmp", machine.qmp_socket)
+    cli.run("backup", "web", "--audit", "all", "--hook", f"before-release=env > {tmp_path}/facts")
+    facts = dict(line.split("=", 1) for line in (tmp_path / "facts").read_text().splitlines() if "=" in line)
+    assert facts["HEADSTART_EVENT"] == "before-release"
+    assert facts["HEADSTART_NBD_DEV_SYSTEM"].startswith("nbd+unix://")
+    assert "HEADSTART_PASSWORD" not in facts
+
+
+def test_removing_a_vm_that_is_gone_says_what_may_be_left(cli: Cli, machine: Vm) -> None:
+    cli.run("vm", "add", "web", "--qmp", machine.qmp_socket)
+    machine.close()
+    removed = cli.run("vm", "remove", "web")
+    assert "may be left" in removed.json["notes"][0]
+    assert cli.run("vm", "list").json == {"vms": []}
+
+
+def test_relative_sockets_are_remembered_absolute(cli: Cli, machine: Vm, tmp_path: Path) -> None:
+    (tmp_path / "monitor").symlink_to(machine.qmp_socket)
+    relative = os.path.relpath(tmp_path / "monitor", ROOT)
+    outcome = console.run(cli, "vm", "add", "web", "--json", "--qmp", relative)
+    assert outcome.status == 0
+    assert Path(json.loads(outcome.stdout)["qmp"]).is_absolute()
