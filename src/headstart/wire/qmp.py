@@ -88,6 +88,9 @@ class Qmp:
                 self._arrived.notify_all()
 
     def _run(self, work: Coroutine[Any, Any, T], seconds: float) -> T:
+        if self._loop.is_closed():
+            work.close()
+            raise errors.Unreachable(f"The connection to QEMU at {self.path} is closed.")
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             # The grace covers the library's own clean-up after a time-out inside the coroutine.

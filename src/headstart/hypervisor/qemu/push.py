@@ -14,6 +14,7 @@ make the guest's writes fail, so it must not be able to get full.
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -239,4 +240,5 @@ class PushReader:
 
 def scratch_files(directory: Path, label: str) -> list[Path]:
     """Everything that points in time of this VM have left in the scratch directory."""
-    return [path for path in directory.glob(f"{label}.*") if path.suffix.startswith((".scratch", ".push"))]
+    ours = re.compile(re.escape(label) + r"\.(scratch|push)\d+(-nbd)?")
+    return sorted(path for path in directory.iterdir() if ours.fullmatch(path.name))

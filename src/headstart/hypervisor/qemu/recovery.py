@@ -25,10 +25,12 @@ def recover(site: Site, look: Callable[[], Look]) -> tuple[str, ...]:
     # Filters come out when nothing reads through them any longer.
     done = [*_stopped(site), *_jobs(site), *_exports(site), *_nodes(site), *_filters(site), *_nodes(site)]
     done += _push_bitmaps(site, look())
-    if done or scratch_files(site.scratch, site.label):
+    files = scratch_files(site.scratch, site.label)
+    if done or files:
         done += _frozen(site)
-        for path in scratch_files(site.scratch, site.label):
-            path.unlink(missing_ok=True)
+    for path in files:
+        path.unlink(missing_ok=True)
+        done.append(f"the file {path} of a dead run was removed")
     return (*done, *_foreign(site))
 
 

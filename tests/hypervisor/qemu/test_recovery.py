@@ -1,0 +1,202 @@
+"""SIGKILL at every stage: the guest goes on at once, and the next run puts everything right."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from headstart import errors
+from headstart.blocks import Blocks
+from headstart.hypervisor.contract import Remove
+from headstart.hypervisor.qemu import obstacles
+from tests.hypervisor.qemu import bare, points, victim
+from tests.wire import scripted
+
+BOTH = ("view", "live", "standing")
+PULL = ("preparing", "stopped", "inserted", "offering", "removing", "removed")
+PUSH = ("wanting", "allocated", "copying", "copied")
+STAGES = [("pull", place) for place in (*BOTH, *PULL)] + [("push", place) for place in (*BOTH, *PUSH)]
+
+OTHER = "fedcba98"
+
+
+def kill_at(place: str, vm: bare.Bare, qga: Path | None = None) -> None:
+    command = [sys.executable, "-m", victim.__name__, place, str(vm.monitor), str(vm.scratch)]
+    done = subprocess.run([*command, *([str(qga)] if qga else [])], timeout=60, capture_output=True, text=True)
+    assert done.returncode == -9, done.stderr
+
+
+def wait_running(vm: bare.Bare, seconds: float = 2.0) -> None:
+    deadline = time.monotonic() + seconds
+    while vm.status != "running":
+        assert time.monotonic() < deadline, f"the VM is {vm.status}"
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize(("variant", "place"), STAGES)
+def test_a_dead_run_is_put_right(tmp_path: Path, variant: str, place: str) -> None:
+    with bare.running(*bare.two(tmp_path, iothread=variant == "push")) as vm:
+        roots = vm.roots()
+        vm.write("dev-one", 0, 8 << 20, 1)
+        kill_at(place, vm)
+        wait_running(vm)
+        vm.write("dev-one", 0, 1 << 20, 2)
+        with vm.machine() as machine:
+            told = machine.recover()
+            assert told or place == "removed"
+            assert vm.leftovers() == []
+            assert vm.roots() == roots
+            assert machine.recover() == ()
+            for found in machine.bitmaps().values():
+                assert {bitmap.name for bitmap in found if bitmap.recording} <= {"old", "new"}
+            assert machine.changed({"dev-one": ["old"]})["dev-one"] >= Blocks(range(16))
+            with machine.take(points.request()) as point:
+                vm.write("dev-one", 0, 1 << 20, 3)
+                data = points.content(point.reader("dev-one"), 0, 2 << 20)
+                point.release()
+            assert data == b"\2" * (1 << 20) + b"\1" * (1 << 20)
+            machine.transact(
+                [Remove(disk, bitmap.name) for disk, found in machine.bitmaps().items() for bitmap in found]
+            )
+        assert vm.leftovers() == []
+        assert vm.status == "running"
+        print(f"{variant} {place}: {'; '.join(told)}")
+
+
+def test_the_guard_continues_within_milliseconds(tmp_path: Path) -> None:
+    """The VM stands still from the victim's stop until its guard sees it die."""
+    with bare.running(*bare.two(tmp_path)) as vm:
+        kill_at("stopped", vm)
+        stopped, resumed = vm.wait_event("STOP"), vm.wait_event("RESUME")
+        pause = _time(resumed) - _time(stopped)
+        print(f"the guard continued the VM after {pause * 1000:.1f} ms")
+        assert pause < 1
+        assert not (vm.scratch / "vm.stopped").exists()
+        # Whoever stops it now, we do not continue it.
+        vm.qmp("stop")
+        with vm.machine() as machine:
+            assert machine.recover()
+        assert vm.status == "paused"
+        assert vm.leftovers() == []
+
+
+def _time(event: dict[str, dict[str, int]]) -> float:
+    return event["timestamp"]["seconds"] + event["timestamp"]["microseconds"] / 1e6
+
+
+def test_without_a_guard_the_next_run_continues_the_vm(tmp_path: Path) -> None:
+    with bare.running(*bare.two(tmp_path)) as vm:
+        kill_at(victim.UNGUARDED, vm)
+        assert vm.status == "paused"
+        with vm.machine() as machine:
+            assert "the VM, stopped by a dead run, was continued" in machine.recover()
+        assert vm.status == "running"
+        assert vm.leftovers() == []
+
+
+class Agent:
+    """A guest agent that freezes and thaws nothing but a word."""
+
+    def __init__(self) -> None:
+        self.state = "thawed"
+        self.changed = threading.Condition()
+
+    def serve(self, client: socket.socket) -> None:
+        rest = b""
+        while data := client.recv(65536):
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                client.sendall(self.answer(json.loads(line.lstrip(b"\xff"))))
+
+    def answer(self, request: dict[str, object]) -> bytes:
+        match request["execute"]:
+            case "guest-sync-delimited":
+                arguments = request["arguments"]
+                assert isinstance(arguments, dict)
+                return b"\xff" + json.dumps({"return": arguments["id"]}).encode() + b"\n"
+            case "guest-fsfreeze-freeze":
+                self.become("frozen")
+            case "guest-fsfreeze-thaw":
+                self.become("thawed")
+            case "guest-fsfreeze-status":
+                return json.dumps({"return": self.state}).encode() + b"\n"
+        return b'{"return": 1}\n'
+
+    def become(self, state: str) -> None:
+        with self.changed:
+            self.state = state
+            self.changed.notify_all()
+
+
+@pytest.mark.parametrize("variant", ["pull", "push"])
+def test_a_guest_that_was_frozen_is_thawed(tmp_path: Path, variant: str) -> None:
+    agent = Agent()
+    with (
+        bare.running(*bare.two(tmp_path, iothread=variant == "push")) as vm,
+        scripted.listening(agent.serve) as qga,
+    ):
+        kill_at("frozen", vm, qga)
+        with agent.changed:
+            assert agent.changed.wait_for(lambda: agent.state == "thawed", 5)
+        # The guard died too, say: then the next run does it.
+        agent.become("frozen")
+        with vm.machine(qga=qga) as machine:
+            assert "the guest, frozen by a dead run, was thawed" in machine.recover()
+            assert agent.state == "thawed"
+            with machine.take(points.request(freeze=True)) as point:
+                assert point.consistency == "filesystem"
+                assert 0 < point.freeze_seconds < 2
+                point.release()
+            agent.become("frozen")
+            assert machine.recover() == ()
+            assert agent.state == "frozen"
+
+
+@pytest.fixture
+def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[bare.Bare]:
+    monkeypatch.setattr(obstacles, "PATIENCE_SECONDS", 0.1)
+    with bare.running(*bare.two(tmp_path)) as running:
+        yield running
+
+
+def test_another_installation_is_left_alone(shared: bare.Bare, tmp_path: Path) -> None:
+    roots = shared.roots()
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    with shared.machine(OTHER, scratch=theirs, label="their") as machine:
+        machine.take(points.request())
+    with shared.machine() as machine:
+        told = machine.recover()
+        assert told
+        assert all(f"hs-{OTHER}-" in line and "left alone" in line for line in told)
+        with pytest.raises(errors.Busy, match=f"hs-{OTHER}-"):
+            machine.take(points.request())
+        with pytest.raises(errors.Busy, match="Another tool runs the NBD server"):
+            machine.changed({"dev-one": ["missing"]})
+        with machine.live([]) as readers:
+            assert not readers
+    assert shared.leftovers(f"hs-{OTHER}-")
+    with shared.machine(OTHER, scratch=theirs, label="their") as machine:
+        assert machine.recover()
+    assert shared.leftovers() == []
+    assert shared.roots() == roots
+
+
+def test_two_vms_of_one_scratch_directory_do_not_meet(shared: bare.Bare, tmp_path: Path) -> None:
+    """What lies there under another label is another VM's."""
+    others = {"vm2.scratch0", "vm.old.scratch0", "other.stopped"}
+    for name in others:
+        (shared.scratch / name).touch()
+    shared.qmp("stop")
+    with shared.machine() as machine:
+        assert machine.recover() == ()
+    assert {path.name for path in shared.scratch.iterdir()} == others
+    assert shared.status == "paused"

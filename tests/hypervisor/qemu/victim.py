@@ -1,0 +1,75 @@
+"""A run of ours that is killed by SIGKILL at a chosen place: ``victim.py PLACE MONITOR SCRATCH [QGA]``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from headstart.hypervisor.contract import PointRequest, Start
+from headstart.hypervisor.guard import Guard
+from headstart.hypervisor.qemu.machine import QemuMachine
+from headstart.wire.qmp import Qmp
+from tests.hypervisor.qemu import points
+from tests.hypervisor.subjects import INSTALLATION
+from tests.kit import crash
+
+#: Before or after the first call of what.
+PLACES = {
+    "view": ("before", "headstart.wire.nbd:Client.dirty"),
+    "preparing": ("before", "headstart.hypervisor.qemu.pull:PullPoint._flush"),
+    "frozen": ("after", "headstart.hypervisor.qemu.freeze:_freeze"),
+    "inserted": ("before", "headstart.hypervisor.qemu.pull:PullPoint._offer"),
+    "offering": ("after", "headstart.hypervisor.qemu.pull:PullPoint._offer"),
+    "removing": ("before", "headstart.hypervisor.qemu.pull:put_back"),
+    "removed": ("after", "headstart.hypervisor.qemu.pull:put_back"),
+    "wanting": ("before", "headstart.wire.nbd:Client.zero"),
+    "allocated": ("before", "headstart.hypervisor.qemu.push:PushPoint._start"),
+    "copying": ("before", "headstart.hypervisor.qemu.push:PushPoint._learn"),
+    "copied": ("before", "headstart.hypervisor.qemu.jobs:end"),
+}
+#: Its guard dies with it.
+UNGUARDED = "unguarded"
+
+
+def stop_and_die(qmp: Qmp, commands: Any) -> Any:
+    """Instead of the batch that stops, inserts and continues."""
+    qmp.execute("stop")
+    crash.die()
+
+
+def kill_guard(guard: Guard, order: bytes) -> None:
+    os.kill(guard._process.pid, signal.SIGKILL)
+    guard._process.wait()
+
+
+def main(place: str, monitor: str, scratch: str, qga: str = "") -> None:
+    when, name = PLACES.get(place, ("", ""))
+    if name:
+        crash.Place(name, die_before=int(when == "before"), die_after=int(when == "after"))
+    if place in ("stopped", UNGUARDED):
+        Qmp.batch = stop_and_die  # type: ignore[assignment, method-assign]
+    if place == UNGUARDED:
+        Guard._tell = kill_guard  # type: ignore[assignment, method-assign]
+    machine = QemuMachine(
+        Path(monitor), installation=INSTALLATION, scratch=Path(scratch), label="vm", qga=Path(qga) if qga else None
+    )
+    starts = (Start("dev-one", "old"), Start("dev-two", "old"))
+    machine.transact(starts)
+    machine.changed({"dev-one": ["old"]})
+    with machine.live(["dev-two"]) as readers:
+        points.content(readers["dev-two"], 0, 1 << 20)
+        if place == "live":
+            crash.die()
+    new = tuple(Start(start.disk, "new") for start in starts)
+    with machine.take(PointRequest(new, (), points.everything(), freeze=bool(qga))) as point:
+        if place == "standing":
+            crash.die()
+        point.release()
+    raise AssertionError(f"nothing went by {place}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
