@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-#: Between two looks at the peak of a process's memory, which the kernel keeps: what is missed is the growth in the last.
+#: Between two looks at the peak of a process's memory. The kernel keeps it: only growth after the last look is missed.
 LOOK_SECONDS = 0.02
 
 

@@ -1,0 +1,56 @@
+"""docs/benchmarks.md, written by ``make bench``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from bench.figure import Figure
+from headstart.units import MIB
+
+_INTRODUCTION = """\
+# Benchmarks
+
+Written by `make bench`; the same figures are in `build/bench/result.json`. Medians of one run, ours and the peer's
+measured in turn on one machine, in the same minutes: read the ratios, the seconds are this machine's.
+
+"""
+
+_MEANING = """
+## What is measured
+- **Full backup, incremental backup, restore**: `headstart backup NAME` and `headstart restore NAME@latest DIRECTORY`
+  as whole commands, from the start of the process to its end, with encryption, compression (zstd), the audit of 3,000
+  random blocks, and fsync of all that is stored. One running VM (TCG), one virtio-blk disk, qcow2, with GPT and ext4
+  and files from the host's `/usr`.
+- **The peer** is `nbdcopy nbd+unix:///DISK?socket=... FILE`: the same disk of the same VM, by QEMU's own NBD server,
+  into a sparse raw file in the page cache (no fsync). It is the floor for reading everything once, and stands as the
+  same floor beside the incremental backup and the restores.
+- **Processor time**: user and system, of the command; and what QEMU used meanwhile (its idle guest included).
+- **Peak memory**: the largest resident set of the command's process.
+- **Backup window**: from the freeze to the removal of the point in time, on the changes of `make demo`: 512 MiB in
+  64 KiB writes with an fsync each, on two disks, one block in twenty rewritten again and again, 20 MiB/s also while
+  the backup runs. The peer is the same without a head start (`backup --plain`).
+
+Targets: full backup at most 2.5 times nbdcopy, peak memory at most 300 MiB, the window at most a tenth of the plain.
+"""
+
+
+def written(figures: Sequence[Figure], machine: Mapping[str, str]) -> str:
+    facts = "".join(f"- {name}: {value}\n" for name, value in machine.items())
+    return f"{_INTRODUCTION}{table(figures)}\n{_MEANING}\n## Machine and versions\n{facts}"
+
+
+def table(figures: Sequence[Figure]) -> str:
+    """In Markdown."""
+    rows = ["| | ours | peer | ratio | peer is | runs |", "|---|---:|---:|---:|---|---:|"]
+    rows += [
+        f"| {each.name} | {_value(each.ours, each.unit)} | {_value(each.peer, each.unit)} "
+        f"| {each.ratio:.2f} | {each.peer_name} | {each.runs} |"
+        for each in figures
+    ]
+    return "\n".join(rows)
+
+
+def _value(value: float, unit: str) -> str:
+    if unit == "bytes":
+        return f"{value / MIB:.1f} MiB"
+    return f"{value:.2f} {unit}"
