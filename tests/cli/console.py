@@ -1,7 +1,9 @@
-"""The command line without ``--json``, in the ways that a shell has of starting it."""
+"""The command line without ``--json``, in the ways that a shell has of starting it, and without a process."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import pty
 import select
@@ -11,7 +13,9 @@ import textwrap
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from unittest import mock
 
+from headstart.cli.main import main
 from tests.kit.cli import ROOT, Cli, Outcome
 
 SECONDS = 60.0
@@ -35,6 +39,19 @@ def run(
         timeout=SECONDS,
     )
     return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def inside(cli: Cli, *arguments: str | Path, environment: Environment | None = None) -> Outcome:
+    """Like ``run``, in this process: for tables of many commands that end before they do anything."""
+    with (
+        mock.patch.dict(os.environ, _environment(cli, environment), clear=True),
+        mock.patch.object(sys, "argv", ["headstart", *map(str, arguments)]),
+        mock.patch.object(sys, "stdin", io.StringIO()),
+        contextlib.redirect_stdout(io.StringIO()) as stdout,
+        contextlib.redirect_stderr(io.StringIO()) as stderr,
+    ):
+        status = main()
+    return Outcome(status, stdout.getvalue(), stderr.getvalue())
 
 
 def _environment(cli: Cli, changes: Environment | None) -> dict[str, str]:

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -40,7 +39,7 @@ def test_a_result_is_one_object(cli: Cli) -> None:
 def test_options_stand_before_or_after_the_verb(shelf: Shelf, place: int) -> None:
     words: list[str | Path] = ["snapshots", "web"]
     words[place:place] = ["--json", "--repository", shelf.cli.repository]
-    outcome = console.run(shelf.cli, *words, environment={"HEADSTART_REPOSITORY": ""})
+    outcome = console.inside(shelf.cli, *words, environment={"HEADSTART_REPOSITORY": ""})
     assert outcome.status == 0, outcome.stderr
     assert outcome.json["snapshots"] == []
 
@@ -49,7 +48,7 @@ def test_options_stand_before_or_after_the_verb(shelf: Shelf, place: int) -> Non
 def test_options_stand_anywhere_among_nested_verbs(cli: Cli, place: int) -> None:
     words: list[str | Path] = ["vm", "show", "web"]
     words[place:place] = ["--state", cli.state, "--json"]
-    outcome = console.run(cli, *words, environment={"HEADSTART_STATE": ""})
+    outcome = console.inside(cli, *words, environment={"HEADSTART_STATE": ""})
     assert outcome.status == 15
     assert outcome.error["error"]["facts"] == {"vm": "web"}
 
@@ -89,8 +88,8 @@ USAGE: list[Sequence[str]] = [
 
 @pytest.mark.parametrize("words", USAGE, ids=" ".join)
 def test_usage_errors(cli: Cli, words: Sequence[str]) -> None:
-    outcome = cli.run(*words, expect=2)
-    assert outcome.stdout == ""
+    outcome = console.inside(cli, "--json", *words)
+    assert (outcome.status, outcome.stdout) == (2, "")
     assert set(outcome.error["error"]) == {"kind", "message", "exit_code", "facts"}
     assert (outcome.error["error"]["kind"], outcome.error["error"]["exit_code"]) == ("Usage", 2)
 
@@ -110,7 +109,8 @@ def test_no_repository_named(cli: Cli) -> None:
 
 def test_no_repository(cli: Cli, tmp_path: Path) -> None:
     for words in (("snapshots",), ("verify",), ("restore", "web@latest", str(tmp_path / "out"))):
-        assert cli.run(*words, expect=10).error["error"]["kind"] == "NoRepository"
+        outcome = console.inside(cli, "--json", *words)
+        assert (outcome.status, outcome.error["error"]["kind"]) == (10, "NoRepository")
 
 
 def test_a_repository_is_not_made_twice(shelf: Shelf) -> None:
@@ -140,26 +140,32 @@ def test_not_found(shelf: Shelf, tmp_path: Path) -> None:
         ("precopy", "web"),
         ("backup", "web"),
     ):
-        assert shelf.cli.run(*words, expect=15).error["error"]["kind"] == "NotFound", words
+        outcome = console.inside(shelf.cli, "--json", *words)
+        assert (outcome.status, outcome.error["error"]["kind"]) == (15, "NotFound"), words
     assert not (tmp_path / "out").exists()
 
 
-def test_a_vm_that_is_gone_or_busy_or_no_vm(shelf: Shelf, tmp_path: Path) -> None:
+def test_a_vm_that_is_gone(shelf: Shelf, tmp_path: Path) -> None:
     shelf.add_vm("gone", tmp_path / "nowhere")
-    assert "nowhere" in shelf.cli.run("backup", "gone", expect=20).error["error"]["message"]
-    with socket.socket(socket.AF_UNIX) as silent:
-        silent.bind(str(tmp_path / "silent"))
-        silent.listen()
-        shelf.add_vm("busy", tmp_path / "silent")
-        assert "one client at a time" in shelf.cli.run("precopy", "busy", expect=20).error["error"]["message"]
+    outcome = console.inside(shelf.cli, "backup", "gone")
+    assert outcome.status == 20
+    assert "nowhere" in outcome.stderr
+
+
+@pytest.mark.parametrize("name", ["", "-x", ".x", "a b", "web@latest", "a/b", "x" * 65, "ä"])
+def test_names_that_cannot_be(cli: Cli, name: str) -> None:
+    outcome = console.inside(cli, "vm", "add", "--qmp", "/nowhere", "--", name)
+    assert outcome.status == 2
+    assert "cannot be the name" in outcome.stderr
 
 
 def test_a_vm_that_somebody_else_works_on(shelf: Shelf, tmp_path: Path) -> None:
     shelf.add_vm("web", tmp_path / "nowhere")
     with Journal.open(shelf.cli.state) as journal, journal.lock("web"):
         for words in (("precopy", "web"), ("backup", "web"), ("vm", "show", "web"), ("vm", "remove", "web")):
-            error = shelf.cli.run(*words, expect=11).error["error"]
-            assert f"process {os.getpid()}" in error["message"]
+            outcome = console.inside(shelf.cli, *words)
+            assert outcome.status == 11
+            assert f"process {os.getpid()}" in outcome.stderr
 
 
 def test_the_agent_transport_is_not_there_yet(shelf: Shelf) -> None:
@@ -229,7 +235,7 @@ def test_a_result_that_cannot_be_written_is_an_error(shelf: Shelf) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("as_json", [False, True])
 def test_an_interrupted_restore_cleans_up(shelf: Shelf, tmp_path: Path, number: signal.Signals, as_json: bool) -> None:
-    shelf.add(disks={"big": stored.content(*range(1, 2000))})
+    shelf.add(disks={"big": stored.content(*range(1, 600))})
     command = ["restore", "web@latest", str(tmp_path / "out"), "--format", "raw", *(["--json"] if as_json else [])]
     process = subprocess.Popen(
         [sys.executable, *console.SLOW_RESTORE, *command],

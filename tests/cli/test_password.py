@@ -15,7 +15,7 @@ NONE = {"HEADSTART_PASSWORD": ""}
 
 
 def status(shelf: Shelf, **environment: str) -> tuple[int, str]:
-    outcome = console.run(shelf.cli, "snapshots", environment=NONE | environment)
+    outcome = console.inside(shelf.cli, "snapshots", environment=NONE | environment)
     return outcome.status, outcome.stderr
 
 
