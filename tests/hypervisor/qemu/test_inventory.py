@@ -11,8 +11,8 @@ import pytest
 
 from headstart import errors
 from headstart.blocks import Blocks
-from headstart.hypervisor.contract import Disk, Inventory, Remove, Start
-from tests.hypervisor.qemu import bare
+from headstart.hypervisor.contract import Disk, Inventory, PointRequest, Remove, Start
+from tests.hypervisor.qemu import bare, points
 
 
 def look(*arguments: str, **options: Any) -> Inventory:
@@ -172,8 +172,16 @@ def test_odd_sizes_are_those_that_the_guest_sees(tmp_path: Path, size: int) -> N
         machine.transact([Start("dev-odd", "a")])
         vm.write("dev-odd", seen - 512, 512, 7)
         assert machine.changed({"dev-odd": ["a"]})["dev-odd"] == Blocks([(seen - 1) // 65536])
+        content = b"\1" * (seen - 512) + b"\7" * 512
         with machine.live(["dev-odd"]) as readers:
             assert readers["dev-odd"].size == seen
+            assert points.content(readers["dev-odd"], 0, seen) == content
+        with machine.take(PointRequest((), (), {}, freeze=False)) as point:
+            vm.write("dev-odd", seen - 512, 512, 8)
+            assert points.content(point.reader("dev-odd"), 0, seen) == content
+            point.keep("dev-odd", Blocks([(seen - 1) // 65536]))
+            assert points.content(point.reader("dev-odd"), seen - 512, 512) == b"\7" * 512
+            point.release()
 
 
 def test_bitmaps_below_a_temporary_overlay_are_not_believed(tmp_path: Path) -> None:

@@ -178,6 +178,8 @@ class MemoryVm:
         self._end()
 
     def _end(self) -> None:
+        if self.process is not None:
+            self.process.writes.clear()
         self.process = None
         self.migrating = self.paused = False
         for drive in self.drives.values():
