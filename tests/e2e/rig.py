@@ -48,16 +48,23 @@ class Rig:
 
     def __init__(self, folder: Path, vm: Vm, *, qga: bool = True, excluded: tuple[str, ...] = ()) -> None:
         self.folder = folder
-        self.vm = vm
         self.state = folder / "state"
         self.scratch = folder / "scratch"
         self.store = LocalStore(folder / "repository")
         if not (folder / "repository").exists():
             repository.create(self.store, stores.PASSWORD, cost=stores.QUICK).close()
-        entry = Entry(NAME, vm.qmp_socket, None, vm.qga_socket if qga else None, excluded)
+        self.follow(vm)
+        entry = Entry(NAME, folder / "qmp", None, folder / "qga" if qga else None, excluded)
         with self.journal() as journal:
             if not journal.vms():
                 journal.add_vm(entry)
+
+    def follow(self, vm: Vm) -> None:
+        """The VM is in another QEMU process from now on; its sockets are found at the same place."""
+        self.vm = vm
+        for name, socket in (("qmp", vm.qmp_socket), ("qga", vm.qga_socket)):
+            (self.folder / name).unlink(missing_ok=True)
+            (self.folder / name).symlink_to(socket)
 
     @contextlib.contextmanager
     def journal(self) -> Iterator[Journal]:

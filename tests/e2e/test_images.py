@@ -11,6 +11,7 @@ import pytest
 
 from headstart import errors
 from headstart.backup.complete import Options
+from headstart.hypervisor.qemu.bitmaps import QemuBitmaps
 from headstart.transfer.spool import Spool
 from headstart.units import KIB, MIB
 from tests.e2e import bare
@@ -325,3 +326,24 @@ def test_what_is_left_out_is_named(tmp_path: Path) -> None:
     assert left_out.pop("dev-two") == "excluded" and left_out.pop("dev-fixed") == "read-only"
     assert left_out.pop("empty") == "no medium"
     assert list(left_out.values()) == ["removable (CD-ROM or floppy)"]
+
+
+@pytest.mark.parametrize("before", [1, 2, 3])
+def test_rounds_that_fail_again_and_again(vm: Vm, rig: Rig, monkeypatch: pytest.MonkeyPatch, before: int) -> None:
+    """Each of them has begun new round bitmaps: what any of those recorded is stale in the draft."""
+    rig.backup()
+    write_both(vm, 0)
+    rig.precopy()
+
+    def fail(*_: object) -> None:
+        raise errors.Busy("planned")
+
+    for number in range(3):
+        if number == before:
+            write_both(vm, 1, START)
+        with monkeypatch.context() as patch, pytest.raises(errors.Busy, match="planned"):
+            patch.setattr(QemuBitmaps, "_read", fail)
+            rig.precopy()
+    if before == 3:
+        write_both(vm, 1, START)
+    assert_trusted(rig.exact_backup(), "one")

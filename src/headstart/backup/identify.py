@@ -5,8 +5,9 @@
     judge what stands  ->  journal: this round begins  ->  rotate all marks at one moment
        ->  read the old ones  ->  journal: what is owed, what of the draft is stale  ->  drop the old ones
 
-Killed anywhere, the next contact finds either the old mark recording, or the old one frozen beside
-the new one recording (plan.judge); anything else costs the draft of that disk.
+Killed anywhere, and however often, the next contact finds either the old mark recording, or the old one
+frozen beside those begun since, the last of them recording (plan.judge); anything else costs the draft of
+that disk.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ class Identified:
 def run(contact: Contact) -> Identified:
     began = time.monotonic()
     journal, name = contact.context.journal, contact.name
+    # What keeps marks from being read is told before new ones are begun that nobody would read.
+    contact.tracker.changed({})
     standing = contact.tracker.standing()
     known = contact.tracked()
     draft = _draft(contact)
@@ -50,29 +53,30 @@ def run(contact: Contact) -> Identified:
             known.get(disk.name),
             disk,
             standing.get(disk.name, {}),
-            draft.next_round,
+            draft.next_rounds,
             snapshot_there=_snapshot_there(contact, known.get(disk.name)),
         )
         for disk in contact.inventory.disks
     ]
-    draft = replace(draft, next_round=secrets.token_hex(8))
+    round_id = secrets.token_hex(8)
+    draft = replace(draft, next_rounds=(*_begun(draft, standing), round_id))
     prepared = {verdict.disk.name: _prepared(contact, verdict, known) for verdict in verdicts}
     doubted = [verdict.disk.name for verdict in verdicts if not verdict.rounds]
     journal.begin_round(name, draft, prepared.values(), doubted)
-    _rotate(contact, draft, verdicts, prepared, standing)
+    _rotate(contact, round_id, verdicts, prepared, standing)
     dirty = contact.tracker.changed(
         {verdict.disk.name: _marks_to_read(verdict, prepared[verdict.disk.name]) for verdict in verdicts}
     )
     entire = _whole_disks(contact, [prepared[verdict.disk.name] for verdict in verdicts if not verdict.base_holds])
     disks = {
-        verdict.disk.name: _identified(verdict, prepared[verdict.disk.name], dirty, entire, draft.next_round)
+        verdict.disk.name: _identified(verdict, prepared[verdict.disk.name], dirty, entire, round_id)
         for verdict in verdicts
     }
-    ended = replace(draft, rounds=draft.rounds + 1, next_round="")
+    ended = replace(draft, rounds=draft.rounds + 1, next_rounds=())
     journal.end_round(name, ended, disks.values(), dirty)
     sweep(contact)
     reported = {disk: entire.get(disk, Blocks()) | found for disk, found in dirty.items()}
-    return Identified(ended, draft.next_round, disks, reported, time.monotonic() - began)
+    return Identified(ended, round_id, disks, reported, time.monotonic() - began)
 
 
 def _draft(contact: Contact) -> Draft:
@@ -84,6 +88,12 @@ def _draft(contact: Contact) -> Draft:
     begun = context.clock()
     lease = leases.begin(context.repository, contact.name, context.host, begun)
     return Draft(lease.id, context.repository.id, records=1, begun=begun)
+
+
+def _begun(draft: Draft, standing: Mapping[str, Mapping[Mark, Standing]]) -> list[str]:
+    """Those of the next rounds that have begun: a run may have died before it came to that."""
+    there = {mark for marks in standing.values() for mark in marks}
+    return [each for each in draft.next_rounds if Mark(Kind.ROUND, each) in there]
 
 
 def _snapshot_there(contact: Contact, tracked: Tracked | None) -> bool:
@@ -142,12 +152,12 @@ def _latest(contact: Contact, disk: str) -> str | None:
 
 def _rotate(
     contact: Contact,
-    draft: Draft,
+    round_id: str,
     verdicts: list[Verdict],
     prepared: Mapping[str, Tracked],
     standing: Mapping[str, Mapping[Mark, Standing]],
 ) -> None:
-    start = [(verdict.disk.name, Mark(Kind.ROUND, draft.next_round)) for verdict in verdicts]
+    start = [(verdict.disk.name, Mark(Kind.ROUND, round_id)) for verdict in verdicts]
     start += [
         (verdict.disk.name, Mark(Kind.BASE, prepared[verdict.disk.name].base))
         for verdict in verdicts

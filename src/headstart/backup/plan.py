@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from headstart import blocks, units
@@ -42,7 +42,7 @@ def judge(
     tracked: Tracked | None,
     disk: Disk,
     standing: Mapping[Mark, Standing],
-    next_round: str,
+    next_rounds: Sequence[str],
     *,
     snapshot_there: bool,
 ) -> Verdict:
@@ -57,7 +57,7 @@ def judge(
         reason = "its last snapshot is not in this repository any longer"
     if reason:
         return Verdict(disk, False, (), reason)
-    return Verdict(disk, True, _rounds(tracked.round, next_round, standing))
+    return Verdict(disk, True, _rounds(tracked.round, next_rounds, standing))
 
 
 def facts_of(disk: Disk) -> Facts:
@@ -86,19 +86,23 @@ def _lost(standing: Standing | None) -> str:
     return "the bitmap that recorded its changes is gone (the VM was restarted, or an old image was put back)"
 
 
-def _rounds(newest: str, next_round: str, standing: Mapping[Mark, Standing]) -> tuple[Mark, ...]:
+def _rounds(newest: str, next_rounds: Sequence[str], standing: Mapping[Mark, Standing]) -> tuple[Mark, ...]:
     """The marks that together recorded everything since the newest round began.
 
-    ``next_round`` is one that was being begun when a run died: it may have begun or not. Once the
-    old one was read and removed the journal says so, so a missing old mark means an old journal or
-    an old image."""
-    old, new = Mark(Kind.ROUND, newest), Mark(Kind.ROUND, next_round)
-    state = standing.get(old) if newest else None
-    if state is Standing.RECORDING:
-        return (old,)
-    if state is Standing.FROZEN and next_round and standing.get(new) is Standing.RECORDING:
-        return (old, new)
-    return ()
+    ``next_rounds`` were begun by runs that failed before they had read it: each ended the one before it,
+    and the last may not have begun. Once the newest is read and removed the journal says so, so a missing
+    mark means an old journal or an old image::
+
+        newest   .....frozen|
+        next                |.....frozen|
+        next                            |.....recording
+    """
+    marks = [Mark(Kind.ROUND, each) for each in (newest, *next_rounds)]
+    if next_rounds and marks[-1] not in standing:
+        marks.pop()
+    states = [standing.get(mark) for mark in marks]
+    unbroken = states[-1] is Standing.RECORDING and all(state is Standing.FROZEN for state in states[:-1])
+    return tuple(marks) if newest and unbroken else ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,7 +122,8 @@ class Bitmaps(Protocol):
 
     def changed(self, names: Mapping[str, Sequence[str]]) -> dict[str, Blocks]:
         """The union of the named bitmaps of each disk, frozen or recording, as of some moment after
-        the call. The live disks are not touched. Raises ``Busy`` while a migration runs."""
+        the call. The live disks are not touched. Raises ``Busy`` while a migration runs, or where
+        somebody else has what is needed to read a bitmap; also when nothing is asked for."""
         ...
 
 

@@ -156,11 +156,14 @@ class Journal:
         return {row[1]: _tracked(row) for row in self._rows("SELECT * FROM disks WHERE vm = ?", vm)}
 
     def draft(self, vm: str) -> Draft | None:
-        rows = self._rows("SELECT id, repository, rounds, records, next_round, begun FROM drafts WHERE vm = ?", vm)
-        return Draft(*rows[0]) if rows else None
+        rows = self._rows("SELECT id, repository, rounds, records, next_rounds, begun FROM drafts WHERE vm = ?", vm)
+        if not rows:
+            return None
+        id_, repository, rounds, records, next_rounds, begun = rows[0]
+        return Draft(id_, repository, rounds, records, tuple(json.loads(next_rounds)), begun)
 
     def begin_round(self, vm: str, draft: Draft, disks: Iterable[Tracked], dropped: Sequence[str]) -> None:
-        """Before the marks of ``draft.next_round`` are started: what will be true of each disk then.
+        """Before the marks of the last of ``draft.next_rounds`` are started: what will be true of each disk then.
 
         ``dropped`` are disks whose part of the draft cannot be believed. A draft with another id than
         the present one replaces it whole."""
@@ -192,7 +195,7 @@ class Journal:
     def _put_draft(self, database: sqlite3.Connection, vm: str, draft: Draft) -> None:
         database.execute(
             "INSERT OR REPLACE INTO drafts VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (vm, draft.id, draft.repository, draft.rounds, draft.records, draft.next_round, draft.begun),
+            (vm, draft.id, draft.repository, draft.rounds, draft.records, json.dumps(draft.next_rounds), draft.begun),
         )
 
     def _put_disk(self, database: sqlite3.Connection, vm: str, disk: Tracked) -> str:

@@ -38,7 +38,7 @@ CREATE TABLE drafts (
     repository TEXT NOT NULL,      -- where its chunks are
     rounds INTEGER NOT NULL,
     records INTEGER NOT NULL,      -- objects of the draft in the repository
-    next_round TEXT NOT NULL,      -- the round that is being begun; '' if none is
+    next_rounds TEXT NOT NULL,     -- JSON list: rounds that were begun since the newest was read
     begun REAL NOT NULL
 ) WITHOUT ROWID;
 

@@ -56,14 +56,15 @@ class Tracked:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """The next backup image in the making. ``next_round`` is set while a round is being begun."""
+    """The next backup image in the making. ``next_rounds`` are those that runs began since
+    the newest one was read, and did not come to read; the last of them may not even have begun."""
 
     id: str
     #: Id of the repository that holds its chunks.
     repository: str
     rounds: int = 0
     records: int = 0
-    next_round: str = ""
+    next_rounds: tuple[str, ...] = ()
     begun: float = 0.0
 
 

@@ -72,10 +72,9 @@ class MemoryMachine(Connection):
         self.step("changed")
         self.refuse_migration()
         found = {disk: Blocks() for disk in names}
-        if any(names.values()):
-            with self.served():
-                for disk, tracks in names.items():
-                    found[disk] = self._union(disk, tracks)
+        with self.served():
+            for disk, tracks in names.items():
+                found[disk] = self._union(disk, tracks)
         return found
 
     def _union(self, disk: str, tracks: Sequence[str]) -> Blocks:

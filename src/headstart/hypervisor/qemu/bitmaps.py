@@ -81,10 +81,9 @@ class QemuBitmaps:
         self.refuse_migration()
         wanted = {disk: bitmaps for disk, bitmaps in tracks.items() if bitmaps}
         found = {disk: Blocks() for disk in tracks}
-        if wanted:
-            with self._exports.served():
-                for number, (disk, bitmaps) in enumerate(wanted.items()):
-                    found[disk] = self._read(seen.attachment(disk), bitmaps, number)
+        with self._exports.served():
+            for number, (disk, bitmaps) in enumerate(wanted.items()):
+                found[disk] = self._read(seen.attachment(disk), bitmaps, number)
         return found
 
     def _read(self, attachment: Attachment, bitmaps: Sequence[str], number: int) -> Blocks:
