@@ -240,9 +240,9 @@ def test_a_point_in_time_holds_while_the_guest_overwrites_it(subject: Subject, m
     expected = {disk: subject.contents(disk) for disk in subject.sizes}
     with machine.take(request_for(subject, everything(subject))) as point:
         assert point.protects is subject.protects
-        write(subject, range(0, 60, 3))
+        write(subject, range(0, 60, 8))
         assert_holds(subject, point, expected)
-        write(subject, range(0, 60, 2))
+        write(subject, range(0, 60, 6))
         assert_holds(subject, point, expected)
         point.check()
         window = point.release()

@@ -137,7 +137,7 @@ class QemuOwned:
         shutil.copyfile(self._folder / "saved", self._kept)
 
 
-@pytest.fixture(params=["memory", "qemu"])
+@pytest.fixture(params=["memory", pytest.param("qemu", marks=pytest.mark.vm)])
 def owned(request: pytest.FixtureRequest) -> Iterator[Owned]:
     if request.param == "memory":
         yield MemoryOwned()

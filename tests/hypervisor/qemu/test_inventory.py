@@ -14,6 +14,8 @@ from headstart.blocks import Blocks
 from headstart.hypervisor.contract import Disk, Inventory, PointRequest, Remove, Start
 from tests.hypervisor.qemu import bare, points
 
+pytestmark = pytest.mark.vm
+
 
 def look(*arguments: str, **options: Any) -> Inventory:
     with bare.running("-S", *arguments) as vm, vm.machine(**options) as machine:

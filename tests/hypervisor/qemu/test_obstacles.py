@@ -16,6 +16,8 @@ from headstart.hypervisor.qemu import obstacles
 from headstart.wire import nbd
 from tests.hypervisor.qemu import bare, points
 
+pytestmark = pytest.mark.vm
+
 
 @pytest.fixture(params=["pull", "push"])
 def vm(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[bare.Bare]:

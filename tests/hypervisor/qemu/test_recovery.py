@@ -20,6 +20,8 @@ from headstart.hypervisor.qemu import obstacles
 from tests.hypervisor.qemu import bare, points, victim
 from tests.wire import scripted
 
+pytestmark = pytest.mark.vm
+
 BOTH = ("view", "live", "standing")
 PULL = ("preparing", "stopped", "inserted", "offering", "removing", "removed")
 PUSH = ("wanting", "allocated", "copying", "copied")

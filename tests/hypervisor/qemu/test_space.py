@@ -17,6 +17,8 @@ from headstart.hypervisor.contract import PointRequest
 from headstart.hypervisor.qemu import space
 from tests.hypervisor.qemu import bare, points
 
+pytestmark = pytest.mark.vm
+
 
 @contextlib.contextmanager
 def small(size: str) -> Iterator[Path]:
