@@ -205,6 +205,14 @@ def test_a_bug_shows_its_traceback_when_asked(shelf: Shelf, flag: str) -> None:
     assert "Traceback" in outcome.error["error"]["facts"]["traceback"]
 
 
+def test_more_is_told_when_asked(shelf: Shelf) -> None:
+    outcome = console.run(shelf.cli, "snapshots", "-v", "--json")
+    [line] = lines(outcome.stderr)
+    assert str(shelf.cli.repository) in str(line["log"])
+    assert "correct horse" not in outcome.stderr
+    assert " headstart: version" in console.run(shelf.cli, "-v", "snapshots").stderr
+
+
 # -- pipes and signals
 
 
@@ -230,6 +238,19 @@ def test_a_result_that_cannot_be_written_is_an_error(shelf: Shelf) -> None:
         )
     assert done.returncode == 1
     assert done.stderr == "headstart: The work is done, but its result could not be written: No space left on device.\n"
+
+
+def test_nobody_has_to_read_stderr(shelf: Shelf, tmp_path: Path) -> None:
+    shelf.add()
+    with shelf.cli.start("restore", "web@latest", tmp_path / "out") as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stderr.close()
+        assert json.loads(process.stdout.read())["vm"] == "web"
+        assert process.wait() == 0
+    with shelf.cli.start("restore", "web@latest", tmp_path / "out") as process:
+        assert process.stderr is not None
+        process.stderr.close()
+        assert process.wait() == 24
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -126,6 +128,27 @@ def test_a_failing_hook_after_the_backup_is_left_out_and_said(cli: Cli, machine:
     assert "status 7" in outcome.error["error"]["message"]
     assert cli.run("backup", "web", "--hook", "before-freeze=exit 7", expect=26).stdout == ""
     assert len(cli.run("snapshots").json["snapshots"]) == 1
+
+
+def test_an_interrupted_backup_leaves_the_vm_as_it_was(cli: Cli, machine: Vm, tmp_path: Path) -> None:
+    """While the point in time stands."""
+    cli.run("init")
+    cli.run("vm", "add", "web", "--qmp", machine.qmp_socket)
+    before = [node["node-name"] for node in machine.qmp("query-named-block-nodes", flat=True)]
+    hook = f"before-release=touch {tmp_path}/standing; sleep 100"
+    with cli.start("backup", "web", "--audit", "all", "--hook", hook) as process:
+        while not (tmp_path / "standing").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        stdout, stderr = process.communicate(timeout=console.SECONDS)
+    assert process.returncode == 130
+    assert stdout == ""
+    assert json.loads(stderr.splitlines()[-1])["error"]["kind"] == "Interrupted"
+    assert [node["node-name"] for node in machine.qmp("query-named-block-nodes", flat=True)] == before
+    assert machine.qmp("query-block-exports") == []
+    assert cli.run("snapshots").json["snapshots"] == []
+    cli.run("backup", "web")
 
 
 def test_hooks_get_facts_and_no_password(cli: Cli, machine: Vm, tmp_path: Path) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
 
-from headstart import errors
+from headstart import __version__, errors
 from headstart.cli import arguments, backup, init, precopy, restore, signals, snapshots, status, verify, vm
 from headstart.cli.output import Output
 from headstart.cli.session import Session
 from headstart.cli.settings import settings
+
+_log = logging.getLogger("headstart")
 
 VERBS = (init, vm, precopy, backup, status, snapshots, verify, restore)
 
@@ -37,7 +40,9 @@ def _run(given: Sequence[str], output: Output) -> None:
     for verb in VERBS:
         verb.add(verbs)
     parsed = parser.parse_args(given)
-    parsed.run(Session(settings(parsed, os.environ), output), parsed)
+    chosen = settings(parsed, os.environ)
+    _log.info("version %s, %s", __version__, chosen)
+    parsed.run(Session(chosen, output), parsed)
 
 
 if __name__ == "__main__":

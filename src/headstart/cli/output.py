@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import sys
 import traceback
 from collections.abc import Mapping
 from typing import Any
 
 from headstart import errors
-from headstart.cli import progress
+from headstart.cli import progress, streams
 
 
 class Output:
@@ -35,8 +34,7 @@ class Output:
             sys.stdout.write(text + "\n" if text else "")
             sys.stdout.flush()
         except OSError as error:
-            # What is still buffered must not be tried again at the end of the process.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            streams.silence(sys.stdout)
             if not isinstance(error, BrokenPipeError):
                 raise errors.HeadstartError(
                     f"The work is done, but its result could not be written: {error.strerror}."
@@ -45,22 +43,22 @@ class Output:
     def note(self, text: str) -> None:
         """What the user should know beside the result, which holds it already as JSON."""
         if not self._as_json:
-            sys.stderr.write(f"headstart: note: {text}\n")
+            streams.tell(f"headstart: note: {text}")
 
     def error(self, error: errors.HeadstartError) -> int:
         """Tell it, and return the exit status."""
         status = errors.exit_code(error)
         if self._as_json:
             told = {"kind": _kind(error), "exit_code": status, "message": str(error), "facts": error.facts}
-            sys.stderr.write(json.dumps({"error": told}, default=str) + "\n")
+            streams.tell(json.dumps({"error": told}, default=str))
         else:
-            sys.stderr.write(f"headstart: {error}\n")
+            streams.tell(f"headstart: {error}")
         return status
 
     def unexpected(self, error: Exception) -> int:
         """A bug of ours, or something that nobody thought of."""
         if self._verbose and not self._as_json:
-            traceback.print_exception(error)
+            streams.tell("".join(traceback.format_exception(error)).rstrip())
         facts = {"traceback": "".join(traceback.format_exception(error))} if self._verbose else {}
         said = f"Headstart failed in a way that it should not: {type(error).__name__}: {error}."
         hint = "" if self._verbose else " Run it again with -v to see where, and report it."

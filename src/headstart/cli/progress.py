@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from headstart.cli import streams
 
 #: ``report(what, done, total)`` in bytes; may be called often, from any thread.
 Report = Callable[[str, int, int], None]
@@ -25,15 +26,20 @@ def bars() -> Iterator[Report]:
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True), TimeRemainingColumn())
     tasks: dict[str, TaskID] = {}
     lock = threading.Lock()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+    shown = Progress(*columns, console=Console(stderr=True), transient=True)
 
-        def report(what: str, done: int, total: int) -> None:
-            with lock:
-                if what not in tasks:
-                    tasks[what] = shown.add_task(what)
-            shown.update(tasks[what], completed=done, total=total)
+    def report(what: str, done: int, total: int) -> None:
+        with lock:
+            if what not in tasks:
+                tasks[what] = shown.add_task(what)
+        shown.update(tasks[what], completed=done, total=total)
 
+    shown.start()
+    try:
         yield report
+    finally:
+        with contextlib.suppress(OSError):  # the terminal may have gone
+            shown.stop()
 
 
 @contextlib.contextmanager
@@ -49,8 +55,7 @@ def lines() -> Iterator[Report]:
             if done == before or (now - then < _INTERVAL and done < total):
                 return
             last[what] = (now, done)
-            sys.stderr.write(json.dumps({"progress": {"what": what, "done": done, "total": total}}) + "\n")
-            sys.stderr.flush()
+            streams.tell(json.dumps({"progress": {"what": what, "done": done, "total": total}}))
 
     yield report
 
