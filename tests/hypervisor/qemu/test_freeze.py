@@ -16,7 +16,7 @@ from headstart.hypervisor.qemu import freeze
 from headstart.hypervisor.qemu.machine import QemuMachine
 from headstart.wire import qga as wire
 from tests.hypervisor.qemu import bare, points, victim
-from tests.hypervisor.qemu.test_recovery import Agent
+from tests.hypervisor.qemu.agent import Agent
 from tests.hypervisor.subjects import INSTALLATION
 from tests.kit import disks
 from tests.kit.vm import Vm

@@ -227,3 +227,20 @@ def test_bitmaps_of_another_granularity_are_not_believed(tmp_path: Path) -> None
         vm.qmp("block-dirty-bitmap-add", node="one", name="theirs", granularity=4096)
         (found,) = machine.bitmaps()["dev-one"]
         assert (found.name, found.believed, found.persistent) == ("theirs", False, False)
+
+
+def test_a_device_that_comes_back_in_an_iothread_is_not_taken_for_the_old_one(tmp_path: Path) -> None:
+    """This QEMU aborts when an NBD client leaves a disk that an iothread serves."""
+    path = bare.image(tmp_path / "one.raw", "4M", "raw")
+    node = ["-blockdev", f"driver=raw,node-name=one,file.driver=file,file.filename={path}"]
+    scsi = ["-device", "virtio-scsi-pci,id=plain", "-object", "iothread,id=thread"]
+    scsi += ["-device", "virtio-scsi-pci,id=threaded,iothread=thread"]
+    device = ["-device", "scsi-hd,bus=plain.0,drive=one,id=dev-one"]
+    with bare.running(*node, *scsi, *device) as vm, vm.machine() as machine:
+        assert not only(machine.inventory()).unreadable
+        vm.qmp("device_del", id="dev-one")
+        vm.wait_event("DEVICE_DELETED", device="dev-one")
+        vm.qmp("device_add", driver="scsi-hd", bus="threaded.0", drive="one", id="dev-one")
+        assert only(machine.inventory()).unreadable
+        with machine.live(["dev-one"]) as readers:
+            assert not readers

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +15,7 @@ from headstart.blocks import Blocks
 from headstart.hypervisor.contract import Remove
 from headstart.hypervisor.qemu import obstacles
 from tests.hypervisor.qemu import bare, points, victim
+from tests.hypervisor.qemu.agent import Agent
 from tests.wire import scripted
 
 pytestmark = pytest.mark.vm
@@ -102,40 +100,6 @@ def test_without_a_guard_the_next_run_continues_the_vm(tmp_path: Path) -> None:
             assert "the VM, stopped by a dead run, was continued" in machine.recover()
         assert vm.status == "running"
         assert vm.leftovers() == []
-
-
-class Agent:
-    """A guest agent that freezes and thaws nothing but a word."""
-
-    def __init__(self) -> None:
-        self.state = "thawed"
-        self.changed = threading.Condition()
-
-    def serve(self, client: socket.socket) -> None:
-        rest = b""
-        while data := client.recv(65536):
-            *lines, rest = (rest + data).split(b"\n")
-            for line in lines:
-                client.sendall(self.answer(json.loads(line.lstrip(b"\xff"))))
-
-    def answer(self, request: dict[str, object]) -> bytes:
-        match request["execute"]:
-            case "guest-sync-delimited":
-                arguments = request["arguments"]
-                assert isinstance(arguments, dict)
-                return b"\xff" + json.dumps({"return": arguments["id"]}).encode() + b"\n"
-            case "guest-fsfreeze-freeze":
-                self.become("frozen")
-            case "guest-fsfreeze-thaw":
-                self.become("thawed")
-            case "guest-fsfreeze-status":
-                return json.dumps({"return": self.state}).encode() + b"\n"
-        return b'{"return": 1}\n'
-
-    def become(self, state: str) -> None:
-        with self.changed:
-            self.state = state
-            self.changed.notify_all()
 
 
 @pytest.mark.parametrize("variant", ["pull", "push"])

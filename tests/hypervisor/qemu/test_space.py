@@ -13,9 +13,11 @@ import pytest
 
 from headstart import errors
 from headstart.blocks import Blocks
-from headstart.hypervisor.contract import PointRequest
+from headstart.hypervisor.contract import PointRequest, Remove, Start, Stop
 from headstart.hypervisor.qemu import space
 from tests.hypervisor.qemu import bare, points
+from tests.hypervisor.qemu.agent import Agent
+from tests.wire import scripted
 
 pytestmark = pytest.mark.vm
 
@@ -120,4 +122,40 @@ def test_a_directory_that_qemu_cannot_use_is_told(tmp_path: Path) -> None:
     with bare.running(*bare.two(tmp_path)) as vm, vm.machine(scratch=tmp_path / "missing") as machine:
         with pytest.raises(errors.Usage, match=r"missing cannot be used .*--scratch"):
             machine.take(PointRequest((), (), {}, False))
+        assert vm.leftovers() == []
+
+
+def test_what_the_guest_writes_to_freeze_has_room_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Freezing flushes the guest's cache: blocks become wanted that nobody wanted when the copies were prepared."""
+    monkeypatch.setattr(space, "MARGIN", 0)
+
+    class Flushing(Agent):
+        flushed = 0
+
+        def answer(self, request: dict[str, object]) -> bytes:
+            if request["execute"] == "guest-fsfreeze-freeze":
+                vm.write("dev-one", 0, self.flushed, 5)
+            return super().answer(request)
+
+    agent = Flushing()
+    with (
+        bare.running(*bare.two(tmp_path, iothread=True)) as vm,
+        small("3m") as scratch,
+        scripted.listening(agent.serve) as qga,
+        vm.machine(scratch=scratch, qga=qga) as machine,
+    ):
+        machine.transact([Start("dev-one", "old")])
+        request = PointRequest((), (Stop("dev-one", "old"),), {"dev-one": Blocks([100])})
+        agent.flushed = 2 << 20
+        with machine.take(request) as point:
+            assert point.protected("dev-one") == Blocks([*range(32), 100])
+            assert points.content(point.reader("dev-one"), 0, 2 << 20) == b"\5" * (2 << 20)
+            point.release()
+        machine.transact([Remove("dev-one", "old")])
+        machine.transact([Start("dev-one", "old")])
+        agent.flushed = 6 << 20
+        with pytest.raises(errors.NoSpace):
+            machine.take(request)
+        assert vm.read_is("dev-one", 0, 6 << 20, 5)
+        assert (vm.status, agent.state) == ("running", "thawed")
         assert vm.leftovers() == []

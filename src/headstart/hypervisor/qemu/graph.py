@@ -156,13 +156,22 @@ class Devices:
     def __init__(self, qmp: Qmp) -> None:
         self._qmp = qmp
         self._known: dict[str, Device] = {}
+        self._mark = qmp.mark
 
     def of(self, drive: Drive) -> Device:
+        self._forget_unplugged()
         path = drive.qdev
         if path not in self._known:
             kind, serial = self._property(path, "type"), self._property(path, "serial")
             self._known[path] = Device(kind, serial, self._iothread(path))
         return self._known[path]
+
+    def _forget_unplugged(self) -> None:
+        """Another device may come by the same name: one in an iothread must not be taken for the old one."""
+        mark = self._qmp.mark
+        if any(event["event"] == "DEVICE_DELETED" for event in self._qmp.events_since(self._mark)):
+            self._known.clear()
+        self._mark = mark
 
     def _iothread(self, path: str) -> str:
         own = self._property(path, "iothread")

@@ -123,7 +123,9 @@ class PullPoint:
         self._inserted = {attachment.disk.name: attachment for attachment, _ in filters}
         if running:
             with guard.pausing():
-                outcomes = qmp.batch([("stop", {}), *orders, ("cont", {})])[1:-1]
+                *outcomes, continued = qmp.batch([("stop", {}), *orders, ("cont", {})])[1:]
+                if isinstance(continued, CommandFailed):
+                    raise errors.PointLost(f"The VM could not be continued: {continued}") from continued
             self.pause_seconds = _pause(qmp.events_since(mark))
         else:
             outcomes = qmp.batch(orders)

@@ -47,6 +47,7 @@ class PushPoint:
         self._seen = seen
         self._inside = contextlib.ExitStack()
         self._files = contextlib.ExitStack()
+        self._allocated = {each.disk.name: Blocks() for each in seen.attachments}
         self._protected: dict[str, Blocks] = {}
         self._readers: dict[str, PushReader] = {}
         self.pause_seconds = 0.0
@@ -55,11 +56,14 @@ class PushPoint:
         try:
             for number, each in enumerate(seen.attachments):
                 self._prepare(number, each, request)
+            self._allocate()
             with (
                 freeze.agent(site, request.freeze, self.notes) as qga,
                 Guard(site.qmp.fileno(), qga.fileno() if qga else None, site.stopped) as guard,
                 freeze.frozen(guard, qga, self.notes) as outcome,
             ):
+                # To freeze, the guest writes out its cache: that has to find room too.
+                self._allocate()
                 self._start(request)
             self.consistency = outcome.consistency
             self.freeze_seconds = outcome.seconds
@@ -83,8 +87,7 @@ class PushPoint:
             sources: list[Any] = [{"node": view, "name": VIEW_BITMAP}]
             sources += [{"node": attachment.tracked, "name": name} for name in ended]
             self._site.qmp.execute("block-dirty-bitmap-merge", node=attachment.tracked, target=push, bitmaps=sources)
-        covered = self._site.bitmaps.changed(self._seen, {disk: [push]})[disk]
-        self._target(number, attachment, covered)
+        self._target(number, attachment)
 
     @contextlib.contextmanager
     def _wanted(self, attachment: Attachment, wanted: Blocks, number: int) -> Any:
@@ -107,14 +110,11 @@ class PushPoint:
             with contextlib.suppress(CommandFailed, errors.Unreachable):
                 qmp.execute("blockdev-del", node_name=node)
 
-    def _target(self, number: int, attachment: Attachment, covered: Blocks) -> None:
-        """A raw file with space for all that can become wanted until the jobs start."""
+    def _target(self, number: int, attachment: Attachment) -> None:
+        """A raw file for the copy, without room for it yet."""
         path = self._site.file(f"push{number}")
-        size = attachment.disk.size
-        needed = blocks.total_bytes(covered, self._site.block_size, size)
-        space.require(self._site.scratch, needed, f"The copy of disk {attachment.disk.name}")
         self._files.callback(path.unlink, missing_ok=True)
-        space.create(path, size, blocks.to_extents(covered, self._site.block_size, size))
+        space.create(path, attachment.disk.size)
         node = self._site.node(f"push{number}")
         try:
             self._site.qmp.execute("blockdev-add", driver="file", node_name=node, filename=str(path))
@@ -123,6 +123,19 @@ class PushPoint:
                 f"QEMU cannot open the scratch file {path}: {error.text}. Choose another --scratch."
             ) from error
         self._inside.callback(self._delete, node)
+
+    def _allocate(self) -> None:
+        """Room for all that is wanted now. What the guest writes until the jobs start is left to the margin
+        that ``space.require`` keeps."""
+        wanted = self._site.bitmaps.changed(self._seen, {disk: [self._track(disk)] for disk in self._allocated})
+        size = self._site.block_size
+        for number, each in enumerate(self._seen.attachments):
+            disk = each.disk
+            missing = wanted[disk.name] - self._allocated[disk.name]
+            needed = blocks.total_bytes(missing, size, disk.size)
+            space.require(self._site.scratch, needed, f"The copy of disk {disk.name}")
+            space.allocate(self._site.file(f"push{number}"), blocks.to_extents(missing, size, disk.size))
+            self._allocated[disk.name] |= missing
 
     def _start(self, request: PointRequest) -> None:
         space.flush([inventory.active_image(each) for each in self._seen.attachments])

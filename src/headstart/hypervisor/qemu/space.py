@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from headstart import errors, units
@@ -45,14 +45,28 @@ def require_local(directory: Path) -> None:
         )
 
 
-def create(path: Path, size: int, allocated: Iterable[Extent] = ()) -> None:
-    """A new file of zeroes that takes only the room for ``allocated``. What a dead run left there is nobody's."""
-    try:
+def create(path: Path, size: int) -> None:
+    """A new file of zeroes that takes no room yet, for our eyes only. What a dead run left there is nobody's."""
+    with _told(path):
         path.unlink(missing_ok=True)
-        with path.open("xb") as file:
-            file.truncate(size)
-            for extent in allocated:
-                os.posix_fallocate(file.fileno(), extent.start, extent.length)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.truncate(descriptor, size)
+        finally:
+            os.close(descriptor)
+
+
+def allocate(path: Path, wanted: Iterable[Extent]) -> None:
+    """Take the room for parts of a file, so that writing there cannot fail for want of it."""
+    with _told(path), path.open("r+b") as file:
+        for extent in wanted:
+            os.posix_fallocate(file.fileno(), extent.start, extent.length)
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise errors.NoSpace(
             f"{path} cannot be made ({error.strerror}). Make room, or name another local directory with --scratch."
