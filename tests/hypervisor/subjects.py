@@ -194,8 +194,9 @@ class QemuSubject:
     @contextlib.contextmanager
     def writing(self) -> Iterator[Proof]:
         devices = [self._device(disk) for disk in self.sizes]
+        # All over the disks: a write that falls into a gap of the tracking must not be covered up by the next ones.
         running = workloads.ledger(
-            self.vm.guest, devices, seed=next(self._seeds), offset=units.MIB, slots=64, record=12 * units.KIB
+            self.vm.guest, devices, seed=next(self._seeds), offset=256 * units.KIB, slots=310, record=12 * units.KIB
         )
         proof = LedgerProof(running, list(self.sizes), self._scratch)
         proof.wait()
