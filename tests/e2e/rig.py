@@ -14,13 +14,14 @@ from typing import Any
 from headstart import repository
 from headstart.backup import cycle
 from headstart.backup.complete import Options
-from headstart.backup.context import Context
+from headstart.backup.context import Context, Progress, quiet
 from headstart.backup.report import BackupReport, DiskReport, PrecopyReport
 from headstart.hypervisor import names
 from headstart.repository import Repository, snapshot
 from headstart.restore import order, restoration
 from headstart.state.journal import Journal
 from headstart.state.values import Vm as Entry
+from headstart.store.contract import Store
 from headstart.store.local import LocalStore
 from tests.e2e import steps
 from tests.kit import compare, stores
@@ -50,7 +51,7 @@ class Rig:
         self.folder = folder
         self.state = folder / "state"
         self.scratch = folder / "scratch"
-        self.store = LocalStore(folder / "repository")
+        self.store: Store = LocalStore(folder / "repository")
         if not (folder / "repository").exists():
             repository.create(self.store, stores.PASSWORD, cost=stores.QUICK).close()
         self.follow(vm)
@@ -77,9 +78,9 @@ class Rig:
             yield repo
 
     @contextlib.contextmanager
-    def context(self) -> Iterator[Context]:
+    def context(self, progress: Progress = quiet) -> Iterator[Context]:
         with self.journal() as journal, self.repo() as repo:
-            yield Context(journal, repo, self.scratch)
+            yield Context(journal, repo, self.scratch, progress)
 
     @property
     def installation(self) -> str:
@@ -88,8 +89,8 @@ class Rig:
 
     # -- the verbs
 
-    def precopy(self) -> PrecopyReport:
-        with self.context() as context:
+    def precopy(self, progress: Progress = quiet) -> PrecopyReport:
+        with self.context(progress) as context:
             return cycle.precopy_round(context, NAME)
 
     def backup(self, options: Options | None = None, **actions: steps.Action) -> BackupReport:
@@ -135,7 +136,7 @@ class Rig:
         """The disks of a snapshot, restored into a folder that holds nothing else."""
         ordered = order.Order(self._fresh("restored"), format=image_format)
         with self.repo() as repo:
-            done = restoration.restore(repo, snapshot.load(repo, wanted), ordered, _quiet)
+            done = restoration.restore(repo, snapshot.load(repo, wanted), ordered, quiet)
         return {disk.name: disk.path for disk in done.disks}
 
     def snapshots(self) -> list[str]:
@@ -169,7 +170,8 @@ class Rig:
         exports = [export["id"] for export in self.vm.qmp("query-block-exports")]
         jobs = [job["id"] for job in self.vm.qmp("query-jobs")]
         found = [name for name in (*nodes, *exports, *jobs) if names.is_node_of(installation, name)]
-        found += [str(path) for path in self.scratch.iterdir() if path.name != "spool" or list(path.iterdir())]
+        files = (*self.scratch.iterdir(), *self.scratch.glob("spool/*"))
+        found += [str(path) for path in files if path.name != "spool"]
         for node, bitmaps in self.bitmaps().items():
             kinds = sorted(track.kind for each in bitmaps if (track := names.parse(each["name"])))
             if kinds not in ([], ["base", "round"]):
@@ -195,14 +197,11 @@ def copy_point(facts: Mapping[str, str], folder: Path) -> dict[str, Path]:
         if variable.startswith(steps.NBD):
             name = variable.removeprefix(steps.NBD)
             copies[name] = folder / f"{name}.raw"
-            subprocess.run(["nbdcopy", uri, copies[name]], check=True, capture_output=True, timeout=60)
+            done = subprocess.run(["nbdcopy", uri, copies[name]], capture_output=True, text=True, timeout=60)
+            assert done.returncode == 0, done.stderr
     return copies
 
 
 def digest(image: Path) -> str:
     """The same as the guest's ``hash`` of a whole device with these bytes."""
     return hashlib.blake2b(image.read_bytes()).hexdigest()
-
-
-def _quiet(*_: object) -> None:
-    """No progress is shown."""

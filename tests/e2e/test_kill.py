@@ -45,6 +45,7 @@ class Victim:
         self._vm = rig.vm
         self._book = book
         self._numbers = itertools.count()
+        self._devices = {disk: rig.vm.device(disk) for disk in DISKS}
         rig.backup()
 
     def start(self, verb: str, *faults: str, **environment: str) -> subprocess.Popen[str]:
@@ -65,7 +66,7 @@ class Victim:
 
     def _write(self, disk: str, first: int, count: int) -> None:
         start = SIZE - FREE + 2 * MIB + first * BLOCK
-        self._vm.guest.write(self._vm.device(disk), start, count * BLOCK, seed=next(self._numbers))
+        self._vm.guest.write(self._devices[disk], start, count * BLOCK, seed=next(self._numbers))
 
     def assert_unharmed(self) -> None:
         """The guest runs and writes, also to its file system; the next backup is exact and leaves nothing behind."""
@@ -80,7 +81,7 @@ class Victim:
 @pytest.fixture(scope="module")
 def book(machine: Vm) -> Iterator[workloads.Ledger]:
     devices = [machine.device(name) for name in DISKS]
-    with workloads.ledger(machine.guest, devices, offset=SIZE - FREE, slots=100, pause=0.02) as running:
+    with workloads.ledger(machine.guest, devices, offset=SIZE - FREE, slots=100, pause=0.05) as running:
         yield running
 
 
