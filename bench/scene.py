@@ -15,12 +15,12 @@ from tests.kit.inguest import content
 from tests.kit.vm import Vm
 
 VM_NAME = "demo"
-SYSTEM_SIZE = 1024 * MIB
-DATA_SIZE = 768 * MIB
+SYSTEM_SIZE = 1280 * MIB
+DATA_SIZE = 1024 * MIB
 #: Content that nobody changes, beside what the workload changes.
 STATIC_BYTES = 128 * MIB
 #: What the workload changes in a day, on each disk.
-CHANGED_BYTES = 256 * MIB
+CHANGED_BYTES = 512 * MIB
 DATA_OFFSET = 128 * MIB
 #: In the root of the file system.
 WORK_FILE = "work"
@@ -29,7 +29,7 @@ MOUNT_POINT = "/mnt"
 
 #: The writes of a day: 64 KiB and an fsync each, blocks in random order, one in twenty again and again.
 WRITE_SIZE = 64 * 1024
-RATE = 20.0 * MIB
+RATE = 40.0 * MIB
 HOT = 0.05
 HOT_SHARE = 0.2
 COMPRESSIBLE = 0.5
