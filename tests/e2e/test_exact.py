@@ -151,3 +151,13 @@ def test_a_quiet_disk_costs_nothing(machine: Vm, rig: Rig) -> None:
     for disk in again.report.disks:
         if disk.name != "dev-system":  # ext4 writes by itself
             assert disk.changed_bytes == disk.residue_bytes == disk.stored_bytes == 0
+
+
+def test_a_lost_bitmap_under_constant_writes(machine: Vm, rig: Rig, churn: workloads.Churn) -> None:
+    """The disk is compared while it is written to."""
+    rig.backup()
+    for bitmap in rig.bitmaps()["data"]:
+        machine.qmp("block-dirty-bitmap-remove", node="data", name=bitmap["name"])
+    churn.wait_changed(MIB)
+    exact = rig.exact_backup()
+    assert exact.disk("data").compared and not exact.disk("system").compared

@@ -150,6 +150,10 @@ def test_rolled_back_to_after_a_failed_completion(vm: Vm, rig: Rig, monkeypatch:
     assert_compared(rig.exact_backup(), "one", "put back")
 
 
+def qemu_img(*arguments: str | Path) -> None:
+    subprocess.run(["qemu-img", *arguments], check=True, capture_output=True)
+
+
 def take_overlay(vm: Vm, folder: Path) -> None:
     vm.qmp(
         "blockdev-snapshot-sync",
@@ -213,8 +217,7 @@ def resize(vm: Vm, size: int, *, live: bool) -> None:
         return
     vm.quit()
     for disk in vm.disks:
-        command = ["qemu-img", "resize", "-q", "--shrink", "-f", disk.format, str(disk.path), str(size)]
-        subprocess.run(command, check=True, capture_output=True)
+        qemu_img("resize", "-q", "--shrink", "-f", disk.format, disk.path, str(size))
     vm.start()
 
 
@@ -347,3 +350,36 @@ def test_rounds_that_fail_again_and_again(vm: Vm, rig: Rig, monkeypatch: pytest.
     if before == 3:
         write_both(vm, 1, START)
     assert_trusted(rig.exact_backup(), "one")
+
+
+def test_a_backing_chain_that_is_exchanged(tmp_path: Path) -> None:
+    """The overlay is larger than what it stands on; `rebase -u` leaves no trace in it."""
+    backing = disks.make_filled(tmp_path / "backing.raw", bare.SIZE // 2 + 512)
+    other = disks.make_filled(tmp_path / "other.raw", bare.SIZE // 2 + 512, seed=5)
+    overlay = tmp_path / "one.qcow2"
+    qemu_img("create", "-q", "-f", "qcow2", "-F", "raw", "-b", backing, overlay, str(bare.SIZE))
+    with bare.started([disks.Disk(overlay, "qcow2", "one")]) as vm:
+        rig = Rig(tmp_path / "rig", vm, qga=False)
+        rig.exact_backup()
+        bare.write(vm, "one", START, MIB, 1)
+        rig.precopy()
+        vm.quit()
+        qemu_img("rebase", "-q", "-u", "-F", "raw", "-b", other, overlay)
+        vm.start()
+        exact = rig.exact_backup()
+        assert exact.disk("one").compared and "backing chain" in exact.disk("one").reason
+
+
+def test_another_repository_in_the_middle_of_a_draft(tmp_path: Path, vm: Vm, rig: Rig) -> None:
+    """And back to the first one, whose last snapshot the bitmaps have left behind."""
+    rig.backup()
+    write_both(vm, 0)
+    rig.precopy()
+    first = rig.store
+    rig.store = Rig(tmp_path / "second", vm).store
+    write_both(vm, 1)
+    full = rig.exact_backup()
+    assert full.report.base is None and "not in this repository" in full.disk("one").reason
+    rig.store = first
+    write_both(vm, 2)
+    assert_compared(rig.exact_backup(), "one", "not in this repository")

@@ -168,6 +168,7 @@ def test_the_spool_fills_up(vm: Vm, rig: Rig, small_scratch: Path) -> None:
 
     with pytest.raises(errors.NoSpace, match="Make room"):
         rig.backup(Options(plain=True), before_release=take_the_rest)
+    assert not list(small_scratch.glob("spool/*"))
     (small_scratch / "filler").unlink()
     rig.exact_backup()
 
@@ -274,3 +275,15 @@ def test_two_runs_on_one_vm(rig: Rig, cli: Cli) -> None:
     rig.exact_backup(before_freeze=meanwhile)
     for outcome in outcomes:
         failed(outcome, f"process {os.getpid()}")
+
+
+@pytest.mark.parametrize("name", ["INT", "TERM"])
+@pytest.mark.parametrize("step", ["before-freeze", "after-thaw", "before-release"])
+def test_the_user_ends_a_run(vm: Vm, rig: Rig, cli: Cli, step: str, name: str) -> None:
+    """It takes everything out of the VM before it goes, also with a hook at work."""
+    rig.precopy()
+    outcome = cli.run("backup", NAME, "--hook", f"{step}=kill -{name} $PPID; sleep 20", expect=None, timeout=15)
+    assert outcome.status == 130
+    failed(outcome)
+    assert not [found for found in rig.leftovers() if not found.startswith("bitmaps")]
+    assert rig.exact_backup().disk("one").precopied_bytes >= 512 * KIB

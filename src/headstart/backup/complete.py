@@ -30,6 +30,7 @@ from headstart.extents import Extent
 from headstart.hypervisor.contract import PointInTime, PointRequest, Protects
 from headstart.state.values import Completion
 from headstart.tracking.contract import Kind, Mark
+from headstart.transfer.spool import Spool
 
 #: What is read is let go in portions: the guest pays for less and less.
 LET_GO_BYTES = 64 * units.MIB
@@ -69,14 +70,24 @@ class Completing:
         # know nothing of what was written between the two.
         self._base = self._id + secrets.token_hex(4)
         self._drafts = {name: self._context.journal.copied_blocks(contact.name, name) for name in identified.disks}
+        #: Why the point in time, which has no more than was asked for, does not do.
+        self._doubts: list[str] = []
         self.failures: list[str] = []
 
     def run(self) -> None:
         """Raises ``PointLost`` (try again), ``HookFailed``, ``Doubt``, ``NoSpace``, ``Busy``."""
-        samples = self._samples()
-        expected = self._expected(samples)
         spool = spool_of(self._context, self._contact.name, self._base)
         spool.create()
+        try:
+            self._run(spool)
+        except BaseException:
+            # Half a residue is of no use, and may be what fills the disk.
+            spool.remove()
+            raise
+
+    def _run(self, spool: Spool) -> None:
+        samples = self._samples()
+        expected = self._expected(samples)
         hooks.run(self._options.hooks, hooks.BEFORE_FREEZE, self._facts())
         created = self._context.clock()
         with self._contact.machine.take(self._request(samples)) as point:
@@ -157,6 +168,7 @@ class Completing:
             if not (self._drafts[name] | tracked.owed) <= (recorded[name] | tracked.entire):
                 found = self._disbelieve(point, name, "its base bitmap lacks blocks that a round's bitmap had")
             residues[name] = found
+        self._raise_doubts()
         return residues, stale
 
     def _disbelieve(self, point: PointInTime, name: str, reason: str) -> Residue:
@@ -169,8 +181,13 @@ class Completing:
         self._drafts[name] = Blocks()
         if point.protects is Protects.WANTED:
             self._context.journal.put_disk(self._contact.name, replace(doubted, base=""))
-            raise Doubt(f"Disk {name} has to be read whole: {reason}.")
+            self._doubts.append(f"Disk {name} has to be read whole: {reason}.")
         return Residue(everything, Blocks(), everything)
+
+    def _raise_doubts(self) -> None:
+        """After all disks were looked at: what tells that a mark lies may be gone at the next attempt."""
+        if self._doubts:
+            raise Doubt(" ".join(self._doubts))
 
     def _audit(
         self,
@@ -196,6 +213,7 @@ class Completing:
                 residues[name] = self._disbelieve(point, name, reason)
         if distrusted:
             self._discard_draft(point, residues)
+        self._raise_doubts()
         return sampled, mismatched
 
     def _discard_draft(self, point: PointInTime, residues: dict[str, Residue]) -> None:
@@ -206,7 +224,7 @@ class Completing:
             if point.protects is Protects.WANTED:
                 self._context.journal.forget_copied(self._contact.name, name)
         if point.protects is Protects.WANTED:
-            raise Doubt("The audit found false blocks in the draft.")
+            self._doubts.append("The audit found false blocks in the draft.")
 
     def _spool(self, point: PointInTime, name: str, wanted: Blocks) -> None:
         tracked = self._identified.disks[name]

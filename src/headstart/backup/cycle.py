@@ -22,6 +22,7 @@ from headstart.backup.contact import Contact, meet
 from headstart.backup.context import Context
 from headstart.backup.publish import Published
 from headstart.backup.report import AuditReport, BackupReport, DiskReport, PrecopyReport
+from headstart.backup.spooling import spool_of
 from headstart.state.values import Vm
 
 #: A completion that finds something false begins again; more often than this something is badly wrong.
@@ -113,6 +114,8 @@ def _finish_spooled(context: Context, name: str) -> list[str]:
     """Publish a backup whose point in time is over already, or give it up. Returns what the user should know."""
     waiting = context.journal.completion(name)
     if waiting is None:
+        # What a killed completion left may be what fills the disk.
+        spool_of(context, name, "").remove()
         return []
     try:
         publish.run(context, name)
