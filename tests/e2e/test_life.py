@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -118,6 +118,24 @@ def arriving(vm: Vm, folder: Path) -> Iterator[tuple[Vm, str]]:
         address = f"unix:{folder / 'migration'}"
         other.qmp("migrate-incoming", uri=address)
         yield other, address
+
+
+def test_a_migration_that_begins_while_the_point_stands(tmp_path: Path, machine: Vm, rig: Rig) -> None:
+    """It fails, as QEMU cannot give disks away that somebody reads; the guest goes on where it was."""
+    book = written(machine)
+
+    def migrate(_: Mapping[str, str]) -> None:
+        with arriving(machine, tmp_path) as (_target, address):
+            machine.qmp("migrate-set-parameters", max_bandwidth=1 << 30)
+            machine.qmp("migrate-set-capabilities", capabilities=[{"capability": "events", "state": True}])
+            machine.qmp("migrate", uri=address)
+            machine.wait_event("MIGRATION", status="failed")
+
+    rig.exact_backup(after_thaw=migrate)
+    assert machine.qmp("query-status")["running"]
+    book.wait_acknowledged(book.acknowledged() + 10)
+    book.stop()
+    rig.exact_backup()
 
 
 def test_a_migration_is_waited_for(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import re
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -111,6 +111,51 @@ def test_the_vm_goes_while_the_point_stands(vm: Vm, rig: Rig, cli: Cli, step: st
     vm.kill()
     vm.start()
     assert rig.exact_backup().disk("one").compared
+
+
+def test_the_vm_goes_after_the_window(vm: Vm, rig: Rig) -> None:
+    """What is left to do needs no VM."""
+    faulty = stores.FaultyStore(rig.store)
+    rig.store = faulty
+
+    def kill(create: Callable[[], object]) -> object:
+        vm.kill()
+        return create()
+
+    faulty.plan("create", kill, "snapshots/")
+    made = rig.backup()
+    assert rig.snapshots()[-1] == made.snapshot
+    assert any("could not be removed yet" in note for note in made.notes)
+    vm.start()
+    assert rig.exact_backup().disk("one").compared
+
+
+def test_the_vm_is_reset_while_the_point_stands(vm: Vm, rig: Rig) -> None:
+    rig.precopy()
+    write(vm, 2)
+
+    def reset(_: Mapping[str, str]) -> None:
+        vm.qmp("system_reset")
+        vm.wait_event("RESET")
+        write(vm, 3)
+
+    assert rig.exact_backup(after_thaw=reset).disk("one").residue_bytes == 512 * KIB
+    assert rig.exact_backup().disk("one").changed_bytes == 512 * KIB
+
+
+def test_a_disk_is_unplugged_while_the_point_stands(vm: Vm, rig: Rig) -> None:
+    before = rig.snapshots()
+
+    def unplug(_: Mapping[str, str]) -> None:
+        vm.qmp("device_del", id="dev-two")
+        vm.wait_event("DEVICE_DELETED", device="dev-two")
+
+    with pytest.raises(errors.HeadstartError, match="dev-two"):
+        rig.backup(after_thaw=unplug)
+    assert rig.snapshots() == before
+    vm.qmp("blockdev-del", node_name="two")  # nothing of ours holds on to it
+    exact = rig.exact_backup()
+    assert list(exact.restored) == ["dev-one"]
 
 
 # -- scratch space
