@@ -1,0 +1,328 @@
+"""The decisions of a backup: what is believed after whatever happened, what is read, what is compared."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Mapping, Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from headstart.backup import plan
+from headstart.blocks import Blocks
+from headstart.hypervisor.contract import Disk, ImageFile
+from headstart.state.values import Facts, Tracked
+from headstart.tracking.contract import Kind, Mark, Standing
+from headstart.units import MIB
+
+LAYERS = (ImageFile("/images/web.qcow2", "qcow2", 7), ImageFile("/images/base.raw", "raw", 8, 4 * MIB, 1000))
+DISK = Disk("system", 8 * MIB, "qcow2", layers=LAYERS)
+TRACKED = Tracked("system", "beef", Facts(8 * MIB, "qcow2", LAYERS), "b1", "snapshot1", "r1")
+
+BASE = Mark(Kind.BASE, "b1")
+R1, R2, R3 = (Mark(Kind.ROUND, name) for name in ("r1", "r2", "r3"))
+#: As it should be between two contacts.
+SOUND = {BASE: Standing.RECORDING, R1: Standing.RECORDING}
+
+
+def judge(
+    standing: Mapping[Mark, Standing] = SOUND,
+    *,
+    tracked: Tracked | None = TRACKED,
+    disk: Disk = DISK,
+    next_rounds: Sequence[str] = (),
+    snapshot_there: bool = True,
+) -> plan.Verdict:
+    return plan.judge(tracked, disk, standing, next_rounds, snapshot_there=snapshot_there)
+
+
+def assert_compared(verdict: plan.Verdict, reason: str) -> None:
+    """Neither mark nor draft is believed, and the user is told why."""
+    assert not verdict.base_holds
+    assert verdict.rounds == ()
+    assert reason in verdict.reason
+
+
+def assert_draft_dropped(verdict: plan.Verdict) -> None:
+    assert verdict == plan.Verdict(DISK, True, ())
+
+
+# docs/design.md, "what happened, what is believed"
+
+
+def test_nothing_happened_or_the_vm_was_restarted_in_good_order() -> None:
+    assert judge() == plan.Verdict(DISK, True, (R1,))
+
+
+def test_a_disk_not_met_before_is_compared() -> None:
+    assert_compared(judge(tracked=None), plan.FIRST)
+
+
+def test_qemu_was_killed_and_the_bitmaps_are_gone() -> None:
+    assert_compared(judge({}), "is gone")
+
+
+def test_qemu_was_killed_and_the_bitmaps_are_inconsistent() -> None:
+    assert_compared(judge({BASE: Standing.BROKEN, R1: Standing.BROKEN}), "inconsistent")
+
+
+def test_an_image_was_put_back_with_the_base_in_it() -> None:
+    """It has the base and an older round, never the newest."""
+    assert_draft_dropped(judge({BASE: Standing.RECORDING, Mark(Kind.ROUND, "r0"): Standing.RECORDING}))
+
+
+def test_an_image_was_put_back_from_before_the_base() -> None:
+    assert_compared(judge({Mark(Kind.BASE, "b0"): Standing.RECORDING, R1: Standing.RECORDING}), "old image")
+
+
+def test_somebody_disabled_the_base() -> None:
+    assert_compared(judge({BASE: Standing.FROZEN, R1: Standing.RECORDING}), "disabled by somebody")
+
+
+def test_somebody_took_an_external_snapshot() -> None:
+    overlaid = dataclasses.replace(DISK, layers=(ImageFile("/images/overlay.qcow2", "qcow2", 9), *LAYERS))
+    assert_compared(judge(disk=overlaid), "backing chain")
+    assert_compared(judge({BASE: Standing.BROKEN, R1: Standing.BROKEN}, disk=overlaid), "backing chain")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"path": "/images/other.raw"},
+        {"driver": "qcow2"},
+        {"inode": 9},
+        {"size": 5 * MIB},
+        {"modified_ns": 1001},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_somebody_changed_the_backing_file(change: dict[str, object]) -> None:
+    changed = dataclasses.replace(LAYERS[1], **change)  # type: ignore[arg-type]
+    assert_compared(judge(disk=dataclasses.replace(DISK, layers=(LAYERS[0], changed))), "backing chain")
+
+
+def test_the_backing_file_was_merged() -> None:
+    assert_compared(judge(disk=dataclasses.replace(DISK, layers=LAYERS[:1])), "backing chain")
+
+
+@pytest.mark.parametrize("size", [8 * MIB - 512, 8 * MIB + 512, 16 * MIB])
+def test_the_disk_was_shrunk_or_grown(size: int) -> None:
+    verdict = judge(disk=dataclasses.replace(DISK, size=size))
+    assert_compared(verdict, f"{8 * MIB} to {size} bytes")
+
+
+def test_the_disk_was_converted() -> None:
+    assert_compared(judge(disk=dataclasses.replace(DISK, format="raw")), "from qcow2 to raw")
+
+
+def test_how_a_disk_is_attached_does_not_matter() -> None:
+    moved = dataclasses.replace(DISK, interface="scsi", serial="other", unreadable="iothread")
+    assert judge(disk=moved) == plan.Verdict(moved, True, (R1,))
+
+
+def test_the_state_is_an_old_copy() -> None:
+    """From before the last backup, and from before the last round."""
+    later = {Mark(Kind.BASE, "b2"): Standing.RECORDING, R2: Standing.RECORDING}
+    assert_compared(judge(later), "is gone")
+    assert_draft_dropped(judge({BASE: Standing.RECORDING, R2: Standing.RECORDING}))
+
+
+@pytest.mark.parametrize("standing", [SOUND, {}])
+def test_the_last_snapshot_is_not_in_this_repository(standing: Mapping[Mark, Standing]) -> None:
+    verdict = judge(standing, snapshot_there=False)
+    assert_compared(verdict, "not in this repository" if standing else "is gone")
+
+
+def test_a_base_that_was_given_up_is_not_believed_again() -> None:
+    """Why it was given up goes on being the reason, whatever stands in the VM."""
+    given_up = dataclasses.replace(TRACKED, base="", reason="it was resized in the middle")
+    assert_compared(judge(tracked=given_up), "resized in the middle")
+    assert_compared(judge({**SOUND, Mark(Kind.BASE, ""): Standing.RECORDING}, tracked=given_up), "resized")
+
+
+def test_a_disk_that_is_being_compared_goes_on_with_its_base() -> None:
+    comparing = dataclasses.replace(TRACKED, snapshot=None, reason=plan.FIRST, entire=Blocks(range(128)))
+    assert judge(tracked=comparing) == plan.Verdict(DISK, True, (R1,))
+
+
+# rounds of runs that were ended
+
+
+def test_without_a_round_there_is_no_draft() -> None:
+    without = dataclasses.replace(TRACKED, round="")
+    assert_draft_dropped(judge(tracked=without))
+    assert_draft_dropped(judge({**SOUND, R2: Standing.RECORDING}, tracked=without, next_rounds=["r2"]))
+
+
+def test_a_run_was_ended_before_it_rotated() -> None:
+    assert judge(next_rounds=["r2"]).rounds == (R1,)
+
+
+def test_a_run_was_ended_after_it_rotated() -> None:
+    standing = {**SOUND, R1: Standing.FROZEN, R2: Standing.RECORDING}
+    assert judge(standing, next_rounds=["r2"]).rounds == (R1, R2)
+
+
+def test_several_runs_were_ended() -> None:
+    standing = {BASE: Standing.RECORDING, R1: Standing.FROZEN, R2: Standing.RECORDING}
+    assert judge(standing, next_rounds=["r2", "r3"]).rounds == (R1, R2)
+    standing |= {R2: Standing.FROZEN, R3: Standing.RECORDING}
+    assert judge(standing, next_rounds=["r2", "r3"]).rounds == (R1, R2, R3)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "third"),
+    [
+        (None, "recording", None),
+        ("frozen", None, None),
+        ("frozen", None, "recording"),
+        ("recording", "recording", None),
+        ("recording", "frozen", "recording"),
+        ("frozen", "frozen", None),
+        ("frozen", "frozen", "frozen"),
+        ("frozen", "frozen", "broken"),
+        ("frozen", "broken", "recording"),
+        ("broken", "frozen", "recording"),
+        (None, None, None),
+        (None, "frozen", "recording"),
+    ],
+)
+def test_a_gap_in_the_rounds_drops_the_draft(first: str | None, second: str | None, third: str | None) -> None:
+    given = zip((R1, R2, R3), (first, second, third), strict=True)
+    standing = {BASE: Standing.RECORDING} | {mark: Standing(each) for mark, each in given if each}
+    assert_draft_dropped(judge(standing, next_rounds=["r2", "r3"]))
+
+
+states = some.one_of(some.none(), some.sampled_from(Standing))
+
+
+@given(some.lists(states, min_size=1, max_size=5), states, some.booleans(), some.integers(0, 3))
+def test_a_believed_draft_is_covered_from_its_newest_round_until_now(
+    rounds: list[Standing | None], base: Standing | None, snapshot_there: bool, other: int
+) -> None:
+    marks = [Mark(Kind.ROUND, f"r{number}") for number in range(len(rounds))]
+    standing = {mark: each for mark, each in [(BASE, base), *zip(marks, rounds, strict=True)] if each}
+    standing |= {Mark(Kind.ROUND, f"other{number}"): Standing.RECORDING for number in range(other)}
+    tracked = dataclasses.replace(TRACKED, round="r0")
+    next_rounds = [mark.id for mark in marks[1:]]
+    verdict = judge(standing, tracked=tracked, next_rounds=next_rounds, snapshot_there=snapshot_there)
+    assert verdict.base_holds == (base is Standing.RECORDING and snapshot_there) == (not verdict.reason)
+    if not verdict.rounds:
+        return
+    assert verdict.base_holds
+    assert list(verdict.rounds) == marks[: len(verdict.rounds)]
+    assert [standing[mark] for mark in verdict.rounds[:-1]] == [Standing.FROZEN] * (len(verdict.rounds) - 1)
+    assert standing[verdict.rounds[-1]] is Standing.RECORDING
+    # Only the last may not have begun.
+    assert len(verdict.rounds) >= len(marks) - 1
+    assert len(verdict.rounds) == len(marks) or marks[-1] not in standing
+
+
+# the residue
+
+few_blocks = some.builds(Blocks, some.sets(some.integers(0, 12)))
+
+
+@given(few_blocks, few_blocks, few_blocks, few_blocks, some.one_of(some.none(), few_blocks))
+def test_the_residue(recorded: Blocks, entire: Blocks, draft: Blocks, stale: Blocks, protected: Blocks | None) -> None:
+    given_before = [set(each) for each in (recorded, entire, draft, stale)]
+    found = plan.residue(recorded, entire, draft, stale, protected)
+    changed = recorded | entire
+    # Each block of the new image comes from one place.
+    assert not found.precopied & found.residue
+    assert found.precopied | found.residue == found.changed
+    # What the last snapshot would say of it counts for nothing else than what did not change.
+    assert found.changed <= changed
+    # The draft is believed where nothing was written since it was read, and only there.
+    assert found.precopied == (draft & changed) - stale
+    if protected is None:
+        assert found.changed == changed
+    else:
+        assert found.residue <= protected
+        assert (changed - found.changed) & protected == Blocks()
+        assert found.changed | (changed - protected) == changed
+    assert [set(each) for each in (recorded, entire, draft, stale)] == given_before
+
+
+@given(few_blocks, few_blocks, few_blocks, few_blocks)
+def test_nothing_changed_is_missing(recorded: Blocks, entire: Blocks, draft: Blocks, stale: Blocks) -> None:
+    """Also where only what was wanted is protected: that is what had changed up to the point in time."""
+    wanted = (recorded | entire) - (draft - stale)
+    found = plan.residue(recorded, entire, draft, stale, wanted)
+    assert found.precopied | found.residue == recorded | entire
+
+
+def test_facts_of_a_disk_are_what_it_is_known_by() -> None:
+    assert plan.facts_of(DISK) == TRACKED.facts
+
+
+# how many rounds
+
+
+def test_another_round_is_worth_it_until_little_is_left() -> None:
+    assert plan.worth_another_round(plan.SETTLED_BYTES + 1, 1)
+    assert not plan.worth_another_round(plan.SETTLED_BYTES, 1)
+    assert not plan.worth_another_round(0, 0)
+
+
+def test_a_guest_that_writes_faster_than_we_copy_is_given_up() -> None:
+    assert plan.worth_another_round(2**50, plan.MOST_ROUNDS - 1)
+    assert not plan.worth_another_round(2**50, plan.MOST_ROUNDS)
+
+
+# the audit's sample
+
+counts = some.tuples(some.integers(0, 300), some.integers(0, 300))
+
+
+def vm_of(sizes: Sequence[tuple[int, int]]) -> dict[str, tuple[Blocks, Blocks]]:
+    """By disk so many blocks of the draft, and so many unchanged ones after them."""
+    return {
+        str(number): (Blocks(range(draft)), Blocks(range(draft, draft + unchanged)))
+        for number, (draft, unchanged) in enumerate(sizes)
+    }
+
+
+@given(some.lists(counts, max_size=4), some.integers(0, 400), some.randoms(use_true_random=False))
+def test_a_sample_is_as_large_as_wanted_if_there_is_as_much(
+    sizes: list[tuple[int, int]], wanted: int, source: random.Random
+) -> None:
+    disks = vm_of(sizes)
+    found = plan.sample(disks, wanted, source)
+    assert found.keys() == disks.keys()
+    for disk, (draft, unchanged) in disks.items():
+        assert found[disk].draft <= draft
+        assert found[disk].unchanged <= unchanged
+        assert found[disk].blocks == found[disk].draft | found[disk].unchanged
+    there = sum(draft + unchanged for draft, unchanged in sizes)
+    drawn = sum(len(each.blocks) for each in found.values())
+    # Shares of disks are rounded up.
+    assert min(wanted, there) <= drawn <= min(there, wanted + 2 * len(disks))
+
+
+@given(some.lists(counts, max_size=4), some.randoms(use_true_random=False))
+def test_everything_can_be_wanted(sizes: list[tuple[int, int]], source: random.Random) -> None:
+    disks = vm_of(sizes)
+    assert plan.sample(disks, None, source) == {disk: plan.Sample(*each) for disk, each in disks.items()}
+
+
+def test_two_thirds_of_a_sample_are_of_the_draft() -> None:
+    found = plan.sample(vm_of([(1000, 5000), (3000, 5000)]), 300, random.Random(1))
+    assert [(len(each.draft), len(each.unchanged)) for each in found.values()] == [(50, 50), (150, 50)]
+
+
+@pytest.mark.parametrize(
+    ("draft", "unchanged", "expected"),
+    [(0, 1000, (0, 300)), (1000, 0, (300, 0)), (10, 1000, (10, 290)), (1000, 10, (290, 10)), (5, 5, (5, 5))],
+)
+def test_what_one_part_lacks_is_drawn_from_the_other(draft: int, unchanged: int, expected: tuple[int, int]) -> None:
+    found = plan.sample(vm_of([(draft, unchanged)]), 300, random.Random(1))["0"]
+    assert (len(found.draft), len(found.unchanged)) == expected
+
+
+def test_every_block_can_be_drawn() -> None:
+    source, disks = random.Random(1), vm_of([(20, 10)])
+    drawn = Blocks().union(*(plan.sample(disks, 3, source)["0"].blocks for _ in range(200)))
+    assert drawn == Blocks(range(30))
