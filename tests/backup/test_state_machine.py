@@ -1,0 +1,201 @@
+"""Any order of backups, writes, faults and misfortunes: what is published is exact, and the next run succeeds.
+
+``HYPOTHESIS_PROFILE=soak`` searches far longer than the usual profile (see ``conftest``).
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+
+from headstart.backup import complete
+from headstart.backup.complete import Options
+from headstart.hypervisor.memory import MemoryVm
+from headstart.repository import layout
+from headstart.transfer import pipeline
+from tests.kit import events
+from tests.kit.world import BLOCK, CALM, Death, Event, Outage, Script, World
+
+DISK = st.integers(0, 1)
+BLOCKS = st.integers(0, 24)
+#: Most runs have 30 to 70 steps, 8 to 12 commits, and 2 to 6 creations.
+STEP = st.integers(1, 70)
+COMMIT = st.integers(1, 13)
+CREATION = st.integers(1, 7)
+FEW = st.integers(0, 7)
+
+GUEST: st.SearchStrategy[Event] = st.one_of(
+    st.builds(events.GuestWrite, DISK, BLOCKS, st.sampled_from(("fresh", "zero", "common", "again"))),
+    st.builds(events.GuestBegins, DISK, BLOCKS, st.sampled_from(("old", "torn", "new"))),
+    st.builds(events.GuestDiscards, DISK, BLOCKS),
+    st.just(events.GuestFinishes()),
+)
+OWNER: st.SearchStrategy[Event] = st.one_of(
+    st.builds(events.OwnerDoes, st.sampled_from(events.DEEDS), DISK),
+    st.builds(events.Resize, DISK, st.integers(-6, 6), st.booleans()),
+)
+DEATH = st.one_of(
+    st.builds(Death, st.just("step"), STEP, guarded=st.booleans()),
+    st.builds(Death, st.just("commit"), COMMIT, st.booleans()),
+    st.builds(Death, st.just("create"), CREATION, st.booleans()),
+)
+WRITES = st.lists(st.tuples(STEP, GUEST), max_size=12).map(tuple)
+OUTAGE = st.builds(Outage, CREATION, st.booleans())
+DISTURBED = st.builds(lambda writes, *event: (*writes, event), WRITES, STEP, OWNER)
+SCRIPT = st.one_of(
+    st.builds(Script, WRITES),
+    st.builds(Script, WRITES, DEATH),
+    st.builds(Script, WRITES, st.none(), OUTAGE),
+    st.builds(Script, DISTURBED),
+)
+OPTIONS = st.builds(
+    Options,
+    plain=st.sampled_from((False, False, True)),
+    audit=st.sampled_from((0, 4, 3000, None)),
+    freeze=st.booleans(),
+)
+MISFORTUNES = (
+    "copy images",
+    "roll back",
+    "roll back to new files",
+    "copy journal",
+    "put back journal",
+    "lose journal",
+    "lose spool",
+    "forget snapshot",
+    "revoke draft",
+    "use another repository",
+)
+
+
+def machine(sizes: list[int], raw: tuple[str, ...], iothreads: tuple[str, ...]) -> MemoryVm:
+    return MemoryVm(dict(zip(("a", "b"), sizes, strict=False)), BLOCK, raw=raw, iothreads=iothreads)
+
+
+#: Bytes; every second one of an odd number of sectors.
+SIZE = st.integers(3, 22).map(lambda count: count * BLOCK - 512 * (count % 2))
+#: One or two disks: qcow2 keeps its bitmaps, raw does not, one in an iothread makes the point a pushed one.
+VM = st.builds(
+    machine,
+    st.lists(SIZE, min_size=1, max_size=2),
+    st.sampled_from(((), ("b",), ("a", "b"))),
+    st.sampled_from(((), (), ("a",))),
+)
+
+
+class Backups(RuleBasedStateMachine):
+    """The rules are what the program, the guest, the owner and bad luck do."""
+
+    world: World
+
+    @initialize(vm=VM, agent=st.sampled_from(("none", "answers", "silent")))
+    def begin(self, vm: MemoryVm, agent: str) -> None:
+        vm.agent = agent  # type: ignore[assignment]
+        self.scratch = Path(tempfile.mkdtemp(prefix="headstart-", dir=self.fast_folder()))
+        chance = SimpleNamespace(SystemRandom=lambda: random.Random(1))
+        # Pieces in the order in which they were read, small packs: several of each kind in a run of few blocks.
+        self.patches: list[Any] = [
+            mock.patch.object(complete, "random", chance),
+            mock.patch.object(pipeline, "WORKERS", 1),
+            mock.patch.object(layout, "PACK_SIZE", 8 * BLOCK),
+        ]
+        for patch in self.patches:
+            patch.start()
+        self.world = World(vm, self.scratch)
+
+    @staticmethod
+    def fast_folder() -> str | None:
+        return "/dev/shm" if Path("/dev/shm").is_dir() else None
+
+    # the program
+
+    @rule(script=SCRIPT)
+    def precopy(self, script: Script) -> None:
+        self.world.precopy(script)
+
+    @rule(script=SCRIPT, options=OPTIONS)
+    def backup(self, script: Script, options: Options) -> None:
+        self.world.backup(script, options)
+
+    @rule(writes=WRITES, options=OPTIONS)
+    def calm_backup(self, writes: tuple[tuple[int, Event], ...], options: Options) -> None:
+        """Whatever has been: without further faults it succeeds, and needs nobody's help."""
+        self.world.heal()
+        assert self.world.backup(Script(writes), options) is not None
+
+    # what happens between runs
+
+    @rule(deeds=st.lists(GUEST, min_size=1, max_size=6))
+    def guest(self, deeds: list[Event]) -> None:
+        for deed in deeds:
+            deed.happen(self.world)
+
+    @rule(deed=OWNER)
+    def owner(self, deed: Event) -> None:
+        deed.happen(self.world)
+
+    @rule(what=st.sampled_from(MISFORTUNES), number=FEW)
+    def misfortune(self, what: str, number: int) -> None:
+        getattr(self, "_" + what.replace(" ", "_"))(number)
+
+    def _copy_images(self, _: int) -> None:
+        self.world.copy_images()
+
+    def _roll_back(self, number: int) -> None:
+        if self.world.copies:
+            self.world.roll_back(number % len(self.world.copies))
+
+    def _roll_back_to_new_files(self, number: int) -> None:
+        if self.world.copies:
+            self.world.roll_back(number % len(self.world.copies), new_files=True)
+
+    def _copy_journal(self, _: int) -> None:
+        self.world.copy_journal()
+
+    def _put_back_journal(self, number: int) -> None:
+        if self.world.journals:
+            self.world.put_back_journal(number % len(self.world.journals))
+
+    def _lose_journal(self, _: int) -> None:
+        self.world.lose_journal()
+
+    def _lose_spool(self, _: int) -> None:
+        self.world.lose_spool()
+
+    def _forget_snapshot(self, number: int) -> None:
+        found = self.world.snapshots()
+        if found:
+            self.world.forget(found[number % len(found)])
+
+    def _revoke_draft(self, _: int) -> None:
+        self.world.revoke_draft()
+
+    def _use_another_repository(self, _: int) -> None:
+        self.world.chosen ^= 1
+
+    def teardown(self) -> None:
+        if not hasattr(self, "world"):
+            return
+        try:
+            self.world.heal()
+            assert self.world.backup() is not None
+            again = self.world.backup(CALM)
+            assert again is not None
+            compared = {disk.name: disk.reason for disk in again.disks if disk.reason}
+            assert not compared, f"the head start is not back after a backup without faults: {compared}"
+            self.world.check_everything()
+        finally:
+            for patch in self.patches:
+                patch.stop()
+            shutil.rmtree(self.scratch)
+
+
+TestBackups = Backups.TestCase
