@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -66,7 +67,9 @@ def _run(hook: Hook, facts: Mapping[str, str]) -> None:
             output, _ = process.communicate(timeout=LIMITS[hook.event])
         except BaseException as error:
             # Its children as well: a hook that leaves a reader behind would hold the point in time.
-            os.killpg(process.pid, signal.SIGKILL)
+            # All may have ended just now, and been waited for.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             if isinstance(error, subprocess.TimeoutExpired):
                 raise errors.HookFailed(
                     f"The {hook.event} hook took longer than {LIMITS[hook.event]:.0f} s and was ended: {hook.command}"
