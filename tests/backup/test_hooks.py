@@ -142,7 +142,7 @@ COMMANDS = {
 def test_a_hook_that_takes_too_long_is_ended(tmp_path: Path, held: Callable[[], int], who: str) -> None:
     pipe = held()
     command = COMMANDS[who].format(held=tmp_path / "held")
-    with pytest.raises(errors.HookFailed, match="took longer than .* and was ended"):
+    with pytest.raises(errors.HookFailed, match=r"took longer than .* and was ended"):
         run(command)
     assert_all_ended(blocking(pipe))
 
