@@ -23,8 +23,9 @@ from headstart.repository.repo import Repository
 from headstart.repository.writer import Writer
 
 WORKERS = min(8, os.cpu_count() or 1)
-#: Pieces that wait for a worker; the reader's buffers bound the memory anyway.
-_AHEAD = 2 * WORKERS
+#: Pieces at work or waiting for a worker, at most. While the caller's thread waits here it takes nothing from the
+#: reader, so as many as a reader over NBD has buffers: that bounds the memory too.
+_AHEAD = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +58,23 @@ class Pipeline:
         The last blocks may not be durable yet: flush the writer."""
         total = 0
         for piece in reader.read(extents):
-            while len(self._flying) >= _AHEAD or (self._flying and self._flying[0].done()):
-                self._flying.popleft().result()
-            self._flying.append(self._pool.submit(self._store, disk, piece))
+            self._submit(disk, piece)
             total += piece.extent.length
             progress(piece.extent.length)
         self.settle()
         return total
+
+    def _submit(self, disk: str, piece: Piece) -> None:
+        """The piece is released when it is stored, and also when that comes to nothing."""
+        try:
+            while len(self._flying) >= _AHEAD or (self._flying and self._flying[0].done()):
+                self._flying.popleft().result()
+        except BaseException:
+            piece.release()
+            raise
+        storing = self._pool.submit(self._store, disk, piece)
+        storing.add_done_callback(lambda done: piece.release() if done.cancelled() else None)
+        self._flying.append(storing)
 
     def settle(self) -> None:
         """Wait until everything that was read is with the writer; raises what went wrong there."""
