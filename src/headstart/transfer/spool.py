@@ -12,7 +12,7 @@ from pathlib import Path
 
 from headstart import errors
 from headstart.extents import Extent
-from headstart.reading import Reader
+from headstart.reading import Piece, Reader
 from headstart.wire.files import FileReader
 
 
@@ -46,24 +46,28 @@ class Spool:
             with self._path(disk).open("xb") as file:
                 os.truncate(file.fileno(), reader.size)
                 for piece in reader.read(wanted):
-                    if piece.data is not None:
-                        _write(file.fileno(), piece.data, piece.extent.start)
-                    piece.release()
+                    _write(file.fileno(), piece)
                     total += piece.extent.length
                     read(piece.extent)
                 os.fdatasync(file.fileno())
         except OSError as error:
-            raise errors.NoSpace(
-                f"The residue cannot be written to {self.directory}: {error.strerror}. Make room there, or name"
-                " another --scratch. The draft is kept."
-            ) from error
+            raise self._unwritten(error) from error
         return total
 
+    def _unwritten(self, error: OSError) -> errors.NoSpace:
+        return errors.NoSpace(
+            f"The residue cannot be written to {self.directory}: {error.strerror}. Make room there, or name"
+            " another --scratch. The draft is kept."
+        )
+
     def keep_file(self, name: str, content: bytes) -> None:
-        with (self.directory / name).open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with (self.directory / name).open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise self._unwritten(error) from error
 
     def read_file(self, name: str) -> bytes:
         """Raises ``Damaged`` if the file is not there any longer."""
@@ -100,7 +104,11 @@ class Spool:
         shutil.rmtree(self._of_vm, ignore_errors=True)
 
 
-def _write(file: int, data: memoryview, offset: int) -> None:
-    while data:
-        written = os.pwrite(file, data, offset)
-        data, offset = data[written:], offset + written
+def _write(file: int, piece: Piece) -> None:
+    data, offset = piece.data, piece.extent.start
+    try:
+        while data:
+            written = os.pwrite(file, data, offset)
+            data, offset = data[written:], offset + written
+    finally:
+        piece.release()
