@@ -129,11 +129,13 @@ class Completing:
             everything = blocks.everything(tracked.facts.size, self._block_size)
             populations[name] = (self._drafts[name], everything - tracked.owed)
         samples = plan.sample(populations, self._options.audit, random.SystemRandom())
-        disks = self._identified.disks
-        return {
-            name: replace(sample, unchanged=sample.unchanged | audit.ends(self._contact, disks[name]))
-            for name, sample in samples.items()
-        }
+        return {name: self._with_ends(name, sample) for name, sample in samples.items()}
+
+    def _with_ends(self, name: str, sample: Sample) -> Sample:
+        """Also what comes last on the disk: see ``audit.ends``."""
+        draft = self._context.journal.last_copied(self._contact.name, name, audit.ENDS)
+        unchanged = audit.ends(self._contact, self._identified.disks[name])
+        return Sample(sample.draft | draft, sample.unchanged | unchanged)
 
     def _expected(self, samples: Mapping[str, Sample]) -> dict[str, audit.Expected] | None:
         if self._options.audit is None:

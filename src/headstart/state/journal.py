@@ -248,6 +248,11 @@ class Journal:
                 return
             after = rows[-1][0]
 
+    def last_copied(self, vm: str, disk: str, count: int) -> Blocks:
+        """The last blocks of the draft of a disk that are not zeroes."""
+        query = "SELECT block FROM copied WHERE vm = ? AND disk = ? AND chunk IS NOT NULL ORDER BY block DESC LIMIT ?"
+        return Blocks(block for (block,) in self._rows(query, vm, disk, count))
+
     def chunks_of(self, vm: str, disk: str, wanted: Iterable[int]) -> Iterator[tuple[int, bytes | None]]:
         """The draft's chunks of some blocks; blocks that are not in it are passed over."""
         query = "SELECT chunk FROM copied WHERE vm = ? AND disk = ? AND block = ?"
