@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from headstart import errors
@@ -16,6 +16,7 @@ from headstart.repository.manifest import Disk as StoredDisk
 from headstart.repository.manifest import Manifest
 from headstart.state.values import Tracked, Vm
 from headstart.tracking.bitmap import BitmapTracker
+from headstart.tracking.contract import Mark, Standing
 
 
 @dataclass(slots=True)
@@ -50,6 +51,17 @@ class Contact:
                 f"Disk {name} was resized from {size} to {reader.size} bytes just now. Try again: then it is compared.",
                 disk=name,
             )
+
+    def require_standing(self, marks: Mapping[str, Mark]) -> None:
+        """Raises ``Busy`` unless these record where the guest's writes go. What was read before may come from
+        somebody's new overlay, and be gone with it: no mark below would tell."""
+        standing = self.tracker.standing()
+        for name, mark in marks.items():
+            if standing.get(name, {}).get(mark) is not Standing.RECORDING:
+                raise errors.Busy(
+                    f"Somebody changed the images of disk {name} just now (a snapshot?): try again.",
+                    disk=name,
+                )
 
     def tracked(self) -> dict[str, Tracked]:
         """What is known of the disks that the VM has now."""

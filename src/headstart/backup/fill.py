@@ -1,10 +1,16 @@
-"""Filling a draft: blocks count when they are durable, and only for the round they were read in."""
+"""Filling a draft: blocks count when they are durable, and only for the round they were read in.
+
+::
+
+    reader's thread     reads on ........................ counts: still believed? -> journal
+    other threads       zeroes found, packs durable  --->  waiting to be counted
+"""
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from headstart import blocks
 from headstart.backup.context import Context
@@ -14,24 +20,29 @@ from headstart.repository.writer import Writer
 from headstart.state.values import Tracked
 from headstart.transfer.pipeline import Pipeline, Stored
 
-#: Blocks of zeroes that wait for their entry in the journal; losing them costs a second look.
-_ZEROES_KEPT = 8192
+#: Blocks that wait for their entry in the journal; losing them costs a second look.
+_WAITING = 2048
+
+
+def certain() -> None:
+    """What is read cannot change any longer."""
 
 
 class Filling:
-    """One run of additions to the draft of a VM."""
+    """One run of additions to the draft of a VM. Used by one thread."""
 
-    def __init__(self, context: Context, vm: str, round_id: str, total: int) -> None:
+    def __init__(self, context: Context, vm: str, round_id: str, total: int, believe: Callable[[], None]) -> None:
         self._context = context
         self._vm = vm
         self._round = round_id
         self._total = total
+        self._believe = believe
         self._done = 0
-        self._noted = 0
-        self._zeroes: list[Stored] = []
+        self._packs_noted = 0
+        self._waiting: list[Stored] = []
         self._lock = threading.Lock()
-        self.writer: Writer[Stored] = context.repository.writer(self._durable)
-        self.pipeline = Pipeline(context.repository, self.writer, self._zero)
+        self.writer: Writer[Stored] = context.repository.writer(self._wait)
+        self.pipeline = Pipeline(context.repository, self.writer, self._wait)
 
     def disk(self, tracked: Tracked, reader: Reader, wanted: Blocks) -> int:
         """Copy blocks of a disk; returns the bytes read."""
@@ -39,38 +50,41 @@ class Filling:
         extents = blocks.to_extents(wanted, size, tracked.facts.size)
         return self.pipeline.copy(tracked.name, reader, extents, self._progress)
 
+    def _wait(self, stored: list[Stored]) -> None:
+        """Durable, or nothing but zeroes. On other threads."""
+        with self._lock:
+            self._waiting += stored
+
     def _progress(self, count: int) -> None:
         self._done += count
         self._context.progress("copying", self._done, self._total)
+        if len(self._waiting) >= _WAITING:
+            self._count()
 
-    def _durable(self, stored: list[Stored]) -> None:
-        """On the writer's thread."""
-        packs = self.writer.packs[self._noted :]
-        self._context.journal.copied(self._vm, self._round, stored, packs)
-        self._noted += len(packs)
-
-    def _zero(self, stored: list[Stored]) -> None:
-        """On the workers' threads."""
+    def _count(self) -> None:
         with self._lock:
-            self._zeroes += stored
-            full, self._zeroes = (self._zeroes, []) if len(self._zeroes) >= _ZEROES_KEPT else ([], self._zeroes)
-        if full:
-            self._context.journal.copied(self._vm, self._round, full)
+            stored, self._waiting = self._waiting, []
+        packs = self.writer.packs[self._packs_noted :]
+        if stored:
+            self._believe()
+            self._context.journal.copied(self._vm, self._round, stored, packs)
+            self._packs_noted += len(packs)
 
     def settle(self) -> None:
         """Everything that was read is durable and in the journal."""
         self.pipeline.settle()
         self.writer.flush()
-        with self._lock:
-            rest, self._zeroes = self._zeroes, []
-        if rest:
-            self._context.journal.copied(self._vm, self._round, rest)
+        self._count()
 
 
 @contextlib.contextmanager
-def filling(context: Context, vm: str, round_id: str, total: int) -> Iterator[Filling]:
-    """``total`` bytes are to be copied. On leaving, everything is durable and in the journal."""
-    fill = Filling(context, vm, round_id, total)
+def filling(
+    context: Context, vm: str, round_id: str, total: int, believe: Callable[[], None] = certain
+) -> Iterator[Filling]:
+    """``total`` bytes are to be copied. On leaving, everything is durable and in the journal.
+
+    ``believe`` raises when what was read up to now must not count."""
+    fill = Filling(context, vm, round_id, total, believe)
     with fill.writer, fill.pipeline:
         yield fill
         fill.settle()

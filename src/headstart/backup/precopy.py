@@ -14,6 +14,7 @@ from headstart.backup.report import PrecopyReport
 from headstart.blocks import Blocks
 from headstart.repository import draft as leases
 from headstart.state.values import Draft, Tracked
+from headstart.tracking.contract import Kind, Mark
 
 HOST = "host"
 
@@ -25,8 +26,11 @@ def run(contact: Contact, identified: Identified) -> PrecopyReport:
     stored = read = 0
     if any(before.values()):
         total = _bytes(contact, identified.disks, before)
+        marks = {name: Mark(Kind.ROUND, identified.round) for name in before}
         with (
-            filling(contact.context, contact.name, identified.round, total) as fill,
+            filling(
+                contact.context, contact.name, identified.round, total, lambda: contact.require_standing(marks)
+            ) as fill,
             contact.machine.live(list(before)) as readers,
         ):
             for name, reader in readers.items():
