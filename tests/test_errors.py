@@ -13,11 +13,12 @@ TREE = {
     name: int(code)
     for name, code in re.findall(r"^    (?:\|- )?([A-Z]\w+) +(\d+)   ", errors.__doc__ or "", re.MULTILINE)
 }
-CLASSES: list[type[HeadstartError]] = [HeadstartError, *HeadstartError.__subclasses__()]
+#: Layers have classes of their own below these, which other tests may have imported.
+CLASSES = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, HeadstartError)]
 
 
 def test_the_tree_names_every_class() -> None:
-    assert set(TREE) == {kind.__name__ for kind in CLASSES if kind.__module__ == errors.__name__}
+    assert set(TREE) == {kind.__name__ for kind in CLASSES}
 
 
 @pytest.mark.parametrize("name", TREE)
