@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import random
+import signal
+import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +25,7 @@ from headstart.reading import PIECE_SIZE, Piece, Reader
 from headstart.units import KIB, MIB
 from headstart.wire import nbd
 from headstart.wire.files import FileReader
-from tests.wire.test_nbd import qemu_nbd, sparse
+from tests.wire.test_nbd import sparse
 
 SIZE = 24 * MIB + 512
 BLOCK = 64 * KIB
@@ -36,16 +40,29 @@ class Subject:
 
 
 @contextlib.contextmanager
+def qemu_nbd(image: Path) -> Iterator[nbd.Export]:
+    """``--fork`` returns when the server listens: its socket is there a moment earlier."""
+    with tempfile.TemporaryDirectory(prefix="headstart-") as folder:
+        socket, pid = Path(folder, "nbd"), Path(folder, "pid")
+        options = ["--format=raw", "--persistent", "--fork", f"--socket={socket}", f"--pid-file={pid}"]
+        subprocess.run(["qemu-nbd", *options, str(image)], check=True)
+        try:
+            yield nbd.Export(socket, "")
+        finally:
+            os.kill(int(pid.read_text()), signal.SIGKILL)
+
+
+@contextlib.contextmanager
 def served(folder: Path) -> Iterator[Subject]:
     content = sparse(folder / "image", SIZE, WRITTEN)
-    with qemu_nbd(folder / "image") as (export, _), nbd.Client(export) as client:
+    with qemu_nbd(folder / "image") as export, nbd.Client(export) as client:
         yield Subject(client, content)
 
 
 @contextlib.contextmanager
 def served_without_a_map(folder: Path) -> Iterator[Subject]:
     content = sparse(folder / "image", SIZE, WRITTEN)
-    with qemu_nbd(folder / "image") as (export, _), nbd.Client(export, contexts=()) as client:
+    with qemu_nbd(folder / "image") as export, nbd.Client(export, contexts=()) as client:
         yield Subject(client, content)
 
 
