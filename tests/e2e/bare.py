@@ -14,7 +14,7 @@ from headstart.units import MIB
 from tests.kit import disks
 from tests.kit.vm import Vm
 
-SIZE = 24 * MIB
+SIZE = 16 * MIB
 
 
 @contextlib.contextmanager

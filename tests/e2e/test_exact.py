@@ -17,10 +17,10 @@ pytestmark = pytest.mark.vm
 MIB = disks.MIB
 BLOCK = 64 * 1024
 #: Sizes that are no multiple of a block.
-DATA_SIZE = 64 * MIB + 5 * disks.SECTOR
-ODD_SIZE = 24 * MIB + BLOCK + 3 * disks.SECTOR
+DATA_SIZE = 32 * MIB + 5 * disks.SECTOR
+ODD_SIZE = 12 * MIB + BLOCK + 3 * disks.SECTOR
 #: Nothing else writes here on the disk ``data``.
-QUIET = 32 * MIB
+QUIET = 20 * MIB
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vm]:
     folder = tmp_path_factory.mktemp("disks")
     data = disks.make_filled(folder / "data.raw", DATA_SIZE)
     chosen = (
-        disks.Disk(disks.make_ext4(folder / "system.qcow2", 96 * MIB, "qcow2"), "qcow2", "system"),
+        disks.Disk(disks.make_ext4(folder / "system.qcow2", 48 * MIB, "qcow2"), "qcow2", "system"),
         disks.Disk(data, "raw", "data", interface="virtio-scsi"),
         disks.Disk(disks.make_empty(folder / "odd.qcow2", ODD_SIZE, "qcow2"), "qcow2", "odd"),
     )

@@ -109,17 +109,12 @@ def test_before_every_commit_of_the_journal(filters: Victim, verb: str) -> None:
     ("moment", "place"),
     [
         ("--before", "headstart.tracking.bitmap:BitmapTracker.rotate"),
-        ("--after", "headstart.tracking.bitmap:BitmapTracker.rotate"),
         ("--before", "headstart.hypervisor.qemu.exports:remove"),
         ("--after", "headstart.hypervisor.qemu.freeze:_freeze"),
         ("--before", "headstart.hypervisor.qemu.pull:PullPoint._offer"),
         ("--before", "headstart.backup.audit:compare"),
-        ("--after", "headstart.hypervisor.qemu.pull:PullPoint.keep"),
-        ("--after", "headstart.transfer.spool:Spool.seal"),
         ("--after", "headstart.hypervisor.qemu.pull:put_back"),
         ("--before", "headstart.backup.publish:run"),
-        ("--before", "headstart.repository.snapshot:publish"),
-        ("--after", "headstart.repository.snapshot:publish"),
         ("--before", "headstart.repository.draft:drop"),
     ],
 )
@@ -133,7 +128,6 @@ def test_with_filters(filters: Victim, moment: str, place: str) -> None:
     [
         ("--before", "headstart.hypervisor.qemu.push:PushPoint._target:2"),
         ("--after", "headstart.hypervisor.qemu.push:PushPoint._start:1"),
-        ("--before", "headstart.hypervisor.qemu.push:PushPoint._finish:1"),
         ("--before", "headstart.hypervisor.qemu.jobs:end:2"),
     ],
 )
@@ -142,11 +136,7 @@ def test_with_jobs(jobs: Victim, moment: str, place: str) -> None:
     jobs.assert_unharmed()
 
 
-#: What one batch sends: stop, two filters, a look whether the VM still stands, cont.
-BATCH = 5
-
-
-@pytest.mark.parametrize("sent", range(1, BATCH))
+@pytest.mark.parametrize("sent", [1, 3], ids=["stop", "filters"])
 def test_between_stop_and_cont(machine: Vm, filters: Victim, sent: int) -> None:
     """The guard continues the VM as soon as the tool is gone."""
     before = len(machine.events("RESUME"))

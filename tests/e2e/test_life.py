@@ -111,9 +111,9 @@ def start_job(vm: Vm, kind: str, disk: str, folder: Path, speed: int) -> None:
 
 
 @contextlib.contextmanager
-def arriving(vm: Vm, folder: Path) -> Iterator[tuple[Vm, str]]:
+def arriving(vm: Vm, folder: Path, memory_mib: int = 256) -> Iterator[tuple[Vm, str]]:
     """A second QEMU that waits for the VM, and the address to send it to."""
-    with contextlib.closing(Vm(vm.disks, extra=("-incoming", "defer"))) as other:
+    with contextlib.closing(Vm(vm.disks, extra=("-incoming", "defer"), memory_mib=memory_mib)) as other:
         other.start()
         address = f"unix:{folder / 'migration'}"
         other.qmp("migrate-incoming", uri=address)
@@ -141,13 +141,13 @@ def test_a_migration_that_begins_while_the_point_stands(tmp_path: Path, machine:
 def test_a_migration_is_waited_for(tmp_path: Path) -> None:
     """While it runs nothing of ours is in the VM; where it arrives backups go on."""
     with contextlib.ExitStack() as stack:
-        source = stack.enter_context(Vm(disks.two_disks(tmp_path, SIZE, FREE)))
+        source = stack.enter_context(Vm(disks.two_disks(tmp_path, SIZE, FREE), memory_mib=192))
         rig = Rig(tmp_path / "rig", source)
         book = written(source)
         rig.backup()
         book.wait_acknowledged(20)
         rig.precopy()
-        target, address = stack.enter_context(arriving(source, tmp_path))
+        target, address = stack.enter_context(arriving(source, tmp_path, 192))
         source.qmp("migrate-set-parameters", max_bandwidth=64 * 1024)
         source.qmp("migrate", uri=address)
         for verb in (rig.precopy, rig.backup):
