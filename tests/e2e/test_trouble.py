@@ -164,21 +164,34 @@ def test_a_disk_is_unplugged_while_the_point_stands(vm: Vm, rig: Rig) -> None:
 @pytest.fixture
 def small_scratch(rig: Rig) -> Iterator[Path]:
     """The scratch directory on a file system of its own that a test can fill."""
-    rig.scratch.mkdir(exist_ok=True)
-    command = ["mount", "-t", "tmpfs", "-o", "size=320m", "tmpfs", str(rig.scratch)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    with small(rig.scratch, 320 * MIB):
+        yield rig.scratch
+
+
+@contextlib.contextmanager
+def small(folder: Path, size: int) -> Iterator[None]:
+    """The folder, with what is in it, on a file system of its own."""
+    aside = folder.with_name(f"{folder.name}-aside")
+    folder.mkdir(exist_ok=True)
+    shutil.copytree(folder, aside)
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True)
     if done.returncode != 0:
-        pytest.skip(f"cannot mount here: {done.stderr.strip()}")
-    yield rig.scratch
-    subprocess.run(["umount", "--lazy", str(rig.scratch)], check=True)
+        pytest.skip(f"cannot mount here: {done.stderr.decode().strip()}")
+    try:
+        shutil.copytree(aside, folder, dirs_exist_ok=True)
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def fill(folder: Path) -> Path:
     """Take all the room that is left."""
     filler = folder / "filler"
-    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while file.write(bytes(MIB)):
-            pass
+    with filler.open("wb", buffering=0) as file:
+        for piece in (MIB, 4 * KIB):
+            with contextlib.suppress(OSError):
+                while file.write(bytes(piece)):
+                    pass
     return filler
 
 
@@ -216,6 +229,20 @@ def test_the_spool_fills_up(vm: Vm, rig: Rig, small_scratch: Path) -> None:
     assert not list(small_scratch.glob("spool/*"))
     (small_scratch / "filler").unlink()
     rig.exact_backup()
+
+
+def test_the_state_cannot_be_written(rig: Rig, cli: Cli) -> None:
+    """From the moment that the point in time stands."""
+    before = rig.snapshots()
+    with small(rig.state, 2 * MIB):
+        rig.precopy()
+        hook = f"after-thaw=cat /dev/zero > {rig.state}/filler; true"
+        outcome = cli.run("backup", NAME, "--plain", "--hook", hook, expect=23)
+        failed(outcome, str(rig.state), "full")
+        assert not [found for found in rig.leftovers() if not found.startswith("bitmaps")]
+        assert rig.snapshots() == before
+        (rig.state / "filler").unlink()
+        rig.exact_backup()
 
 
 # -- the store

@@ -178,7 +178,9 @@ def _run(context: Context, name: str, verb: str) -> Iterator[dict[str, Any]]:
         try:
             yield report
         except BaseException as error:
-            context.journal.end_run(number, {"error": str(error) or type(error).__name__})
+            # That a run failed is worth less than why.
+            with contextlib.suppress(errors.HeadstartError):
+                context.journal.end_run(number, {"error": str(error) or type(error).__name__})
             raise
         context.journal.end_run(number, report)
 

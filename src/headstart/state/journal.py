@@ -82,21 +82,40 @@ class Journal:
 
     @contextlib.contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
+        with self._lock, self._telling():
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 yield self._database
+                self._commit()
             except BaseException:
-                self._database.execute("ROLLBACK")
+                # SQLite may have rolled back by itself, as it does when the disk is full.
+                with contextlib.suppress(sqlite3.OperationalError):
+                    self._database.execute("ROLLBACK")
                 raise
-            self._commit()
 
     def _commit(self) -> None:
         self._database.execute("COMMIT")
 
     def _rows(self, query: str, *values: Any) -> list[Any]:
-        with self._lock:
+        with self._lock, self._telling():
             return self._database.execute(query, values).fetchall()
+
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        """What SQLite reports is told to the user in our words."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            where = f"The state in {self._directory}"
+            match getattr(error, "sqlite_errorcode", 0) & 0xFF:  # the rest says in which operation
+                case sqlite3.SQLITE_FULL:
+                    raise errors.NoSpace(f"{where} cannot be written: the disk is full. Make room there.") from error
+                case sqlite3.SQLITE_BUSY:
+                    raise errors.Locked(f"{where} is in use by another process for too long. Try again.") from error
+            raise errors.Usage(
+                f"{where} cannot be used: {error}. If it stays so, move the file away: losing it costs the head"
+                " start, no data."
+            ) from error
 
     # VMs
 
@@ -229,9 +248,8 @@ class Journal:
             database.executemany("INSERT OR IGNORE INTO packs VALUES (?, ?)", ((vm, pack) for pack in packs))
 
     def copied_blocks(self, vm: str, disk: str) -> Blocks:
-        with self._lock:
-            rows = self._database.execute("SELECT block FROM copied WHERE vm = ? AND disk = ?", (vm, disk))
-            return Blocks(block for (block,) in rows)
+        rows = self._rows("SELECT block FROM copied WHERE vm = ? AND disk = ?", vm, disk)
+        return Blocks(block for (block,) in rows)
 
     def copied_chunks(self, vm: str, disk: str) -> Iterator[tuple[int, bytes | None]]:
         """The draft of a disk, ascending; fetched in portions, so that others may write meanwhile."""
