@@ -1,12 +1,14 @@
 """A point in time that QEMU itself copies: one backup job per disk, all started in one transaction.
 
 For VMs with a disk in an iothread, where no node of the guest may be exported (this QEMU aborts).
-The jobs copy the wanted blocks into raw files that were allocated beforehand: a full target would
-make the guest's writes fail, so it must not be able to get full.
+The jobs copy whole disks into raw files that were allocated beforehand: a full target would make the
+guest's writes fail, so it must not be able to get full. Copying only what is wanted (``sync=bitmap``)
+is not safe there: the job sets up its bitmap after the disk is let go, and a guest's write that comes
+first makes this QEMU abort (``block_copy_task_create: !reqlist_find_conflict``, seen after about 50
+points under constant writes) or takes the new content for the old.
 
 ::
 
-    push bitmap   starts ..... = wanted + what the round's bitmap holds, recording on
     transaction   [backup x N] first: from here every disk is drained until the transaction ends
                   [starts, ends] then: exactly what was written before the point is in ``ends``
 """
@@ -23,15 +25,12 @@ from typing import Any
 from headstart import blocks, errors
 from headstart.blocks import Blocks
 from headstart.extents import Extent
-from headstart.hypervisor import names
-from headstart.hypervisor.contract import Action, PointRequest, Protects, Remove, Start
+from headstart.hypervisor.contract import Action, PointRequest, Protects
 from headstart.hypervisor.guard import Guard
 from headstart.hypervisor.qemu import freeze, inventory, jobs, space
-from headstart.hypervisor.qemu.bitmaps import VIEW_BITMAP
 from headstart.hypervisor.qemu.inventory import Attachment, Look
 from headstart.hypervisor.qemu.site import Site
 from headstart.reading import Piece
-from headstart.wire import nbd
 from headstart.wire.files import FileReader
 from headstart.wire.fileserver import FileServer
 from headstart.wire.qmp import CommandFailed
@@ -47,7 +46,6 @@ class PushPoint:
         self._seen = seen
         self._inside = contextlib.ExitStack()
         self._files = contextlib.ExitStack()
-        self._allocated = {each.disk.name: Blocks() for each in seen.attachments}
         self._protected: dict[str, Blocks] = {}
         self._readers: dict[str, PushReader] = {}
         self.pause_seconds = 0.0
@@ -55,15 +53,12 @@ class PushPoint:
         space.require_local(site.scratch)
         try:
             for number, each in enumerate(seen.attachments):
-                self._prepare(number, each, request)
-            self._allocate()
+                self._target(number, each)
             with (
                 freeze.agent(site, request.freeze, self.notes) as qga,
                 Guard(site.qmp.fileno(), qga.fileno() if qga else None, site.stopped) as guard,
                 freeze.frozen(guard, qga, self.notes) as outcome,
             ):
-                # To freeze, the guest writes out its cache: that has to find room too.
-                self._allocate()
                 self._start(request)
             self.consistency = outcome.consistency
             self.freeze_seconds = outcome.seconds
@@ -74,47 +69,13 @@ class PushPoint:
             self._withdraw()
             raise
 
-    def _track(self, disk: str) -> str:
-        return names.Track(self._site.installation, "push", "0", "0").name
-
-    def _prepare(self, number: int, attachment: Attachment, request: PointRequest) -> None:
-        disk = attachment.disk.name
-        push = self._track(disk)
-        self._site.bitmaps.transact(self._seen, [Start(disk, push)])
-        self._inside.callback(self._forget, disk)
-        ended = [stop.name for stop in request.ends if stop.disk == disk]
-        with self._wanted(attachment, request.wanted.get(disk, Blocks()), number) as view:
-            sources: list[Any] = [{"node": view, "name": VIEW_BITMAP}]
-            sources += [{"node": attachment.tracked, "name": name} for name in ended]
-            self._site.qmp.execute("block-dirty-bitmap-merge", node=attachment.tracked, target=push, bitmaps=sources)
-        self._target(number, attachment)
-
-    @contextlib.contextmanager
-    def _wanted(self, attachment: Attachment, wanted: Blocks, number: int) -> Any:
-        """A view whose bitmap holds ``wanted``. QMP cannot set bits: writes to the view's node do."""
-        role = f"want{number}"
-        node, qmp = self._site.node(role), self._site.qmp
-        size = attachment.disk.size
-        qmp.execute("blockdev-add", driver="null-co", node_name=node, size=size)
-        try:
-            qmp.execute("block-dirty-bitmap-add", node=node, name=VIEW_BITMAP, granularity=self._site.block_size)
-            exports = self._site.exports
-            with (
-                exports.served(),
-                exports.offered(node, role, writable=True) as export,
-                nbd.Client(export) as client,
-            ):
-                client.zero(blocks.to_extents(wanted, self._site.block_size, size))
-            yield node
-        finally:
-            with contextlib.suppress(CommandFailed, errors.Unreachable):
-                qmp.execute("blockdev-del", node_name=node)
-
     def _target(self, number: int, attachment: Attachment) -> None:
-        """A raw file for the copy, without room for it yet."""
-        path = self._site.file(f"push{number}")
+        """A raw file with room for the copy."""
+        path, disk = self._site.file(f"push{number}"), attachment.disk
         self._files.callback(path.unlink, missing_ok=True)
-        space.create(path, attachment.disk.size)
+        space.require(self._site.scratch, disk.size, f"The copy of disk {disk.name}")
+        space.create(path, disk.size)
+        space.allocate(path, [Extent(0, disk.size)])
         node = self._site.node(f"push{number}")
         try:
             self._site.qmp.execute("blockdev-add", driver="file", node_name=node, filename=str(path))
@@ -123,19 +84,6 @@ class PushPoint:
                 f"QEMU cannot open the scratch file {path}: {error.text}. Choose another --scratch."
             ) from error
         self._inside.callback(self._delete, node)
-
-    def _allocate(self) -> None:
-        """Room for all that is wanted now. What the guest writes until the jobs start is left to the margin
-        that ``space.require`` keeps."""
-        wanted = self._site.bitmaps.changed(self._seen, {disk: [self._track(disk)] for disk in self._allocated})
-        size = self._site.block_size
-        for number, each in enumerate(self._seen.attachments):
-            disk = each.disk
-            missing = wanted[disk.name] - self._allocated[disk.name]
-            needed = blocks.total_bytes(missing, size, disk.size)
-            space.require(self._site.scratch, needed, f"The copy of disk {disk.name}")
-            space.allocate(self._site.file(f"push{number}"), blocks.to_extents(missing, size, disk.size))
-            self._allocated[disk.name] |= missing
 
     def _start(self, request: PointRequest) -> None:
         space.flush([inventory.active_image(each) for each in self._seen.attachments])
@@ -154,15 +102,13 @@ class PushPoint:
                 "job-id": self._site.node(f"job{number}"),
                 "device": attachment.root,
                 "target": self._site.node(f"push{number}"),
-                "sync": "bitmap",
-                "bitmap": self._track(attachment.disk.name),
-                "bitmap-mode": "never",
+                "sync": "full",
                 "auto-dismiss": False,
             },
         }
 
     def _learn(self, request: PointRequest) -> None:
-        """What exactly the jobs hold: the wanted blocks and those written until the point."""
+        """What can be read: the wanted blocks and those written until the point."""
         ended = {each.disk.name: [s.name for s in request.ends if s.disk == each.disk.name]
                  for each in self._seen.attachments}  # fmt: skip
         written = self._site.bitmaps.changed(self._seen, ended)
@@ -213,10 +159,6 @@ class PushPoint:
     def _end(self, job: str) -> None:
         with contextlib.suppress(errors.Unreachable):
             jobs.end(self._site.qmp, job)
-
-    def _forget(self, disk: str) -> None:
-        with contextlib.suppress(CommandFailed, errors.Unreachable):
-            self._site.bitmaps.transact(self._seen, [Remove(disk, self._track(disk))])
 
     def _delete(self, node: str) -> None:
         with contextlib.suppress(CommandFailed, errors.Unreachable):
