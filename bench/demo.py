@@ -101,18 +101,18 @@ def perform(stage: Scene, clock: Clock) -> Play:
 
 def first_backup(stage: Scene, clock: Clock) -> dict[str, Any]:
     with stage.churn(SEED_NIGHT, share=NIGHT_SHARE, rate=NIGHT_RATE):
-        ahead = stage.cli.run("precopy", VM_NAME).json
+        ahead = stage.headstart("precopy", VM_NAME)
         clock.say(f"  {ahead['copied_bytes'] >> 20} MiB copied ahead")
-        report: dict[str, Any] = stage.cli.run("backup", VM_NAME).json
+        report = stage.headstart("backup", VM_NAME)
     clock.say(f"  backup: window {report['window_seconds']:.3f} s")
     return report
 
 
 def audited_backup(stage: Scene) -> str:
     with stage.churn(SEED_NIGHT):
-        stage.cli.run("precopy", VM_NAME)
+        stage.headstart("precopy", VM_NAME)
         hook = proof.copying_hook(stage.folder)
-        report = stage.cli.run("backup", VM_NAME, "--audit", "all", "--hook", hook).json
+        report = stage.headstart("backup", VM_NAME, "--audit", "all", "--hook", hook)
     snapshot: str = report["snapshot"]
     return snapshot
 
@@ -135,7 +135,7 @@ def prove(stage: Scene, play: Play, clock: Clock) -> dict[str, dict[str, Any]]:
 
 
 def restore(stage: Scene, snapshot: str, folder: Path) -> None:
-    stage.cli.run("restore", snapshot, folder, "--format", "raw")
+    stage.headstart("restore", snapshot, folder, "--format", "raw")
 
 
 def checked(what: str, check: Callable[[], int]) -> dict[str, Any]:

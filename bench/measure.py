@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -60,10 +61,10 @@ class _Peak:
         self._thread = threading.Thread(target=self._watch)
 
     def _watch(self) -> None:
-        while not self._ended.wait(LOOK_SECONDS):
-            found = re.search(r"VmHWM:\s*(\d+) kB", self._status.read_text())
-            if found:  # a process that has ended, and was not waited for, has none
-                self.bytes = max(self.bytes, int(found.group(1)) * 1024)
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            while not self._ended.wait(LOOK_SECONDS):
+                found = re.search(r"VmHWM:\s*(\d+) kB", self._status.read_text())
+                self.bytes = int(found.group(1)) * 1024 if found else self.bytes
 
     def __enter__(self) -> _Peak:
         self._thread.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from bench import day, scene
 from bench.figure import Figure
 from headstart.units import MIB
 
@@ -26,9 +27,9 @@ _MEANING = """
   same floor beside the incremental backup and the restores.
 - **Processor time**: user and system, of the command; and what QEMU used meanwhile (its idle guest included).
 - **Peak memory**: the largest resident set of the command's process.
-- **Backup window**: from the freeze to the removal of the point in time, on the changes of `make demo`: 512 MiB in
-  64 KiB writes with an fsync each, on two disks, one block in twenty rewritten again and again, 20 MiB/s also while
-  the backup runs. The peer is the same without a head start (`backup --plain`).
+- **Backup window**: from the freeze to the removal of the point in time, on the changes of `make demo`:
+  {day.TOTAL >> 20} MiB in 64 KiB writes with an fsync each, on two disks, one block in twenty rewritten again and
+  again, at up to {scene.RATE / MIB:.0f} MiB/s also while the backup runs. The peer is the same without a head start (`backup --plain`).
 
 Targets: full backup at most 2.5 times nbdcopy, peak memory at most 300 MiB, the window at most a tenth of the plain.
 """

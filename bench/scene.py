@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from headstart.units import MIB
 from tests.kit import disks, workloads
@@ -15,6 +16,8 @@ from tests.kit.inguest import content
 from tests.kit.vm import Vm
 
 VM_NAME = "demo"
+#: For one command of the product: it copies a GiB, on whatever machine this is.
+COMMAND_SECONDS = 1800.0
 SYSTEM_SIZE = 1280 * MIB
 DATA_SIZE = 1024 * MIB
 #: Content that nobody changes, beside what the workload changes.
@@ -44,6 +47,11 @@ class Scene:
     initial_data: Path
     #: What the file ``STATIC_FILE`` holds.
     static: Path
+
+    def headstart(self, *arguments: str | Path) -> dict[str, Any]:
+        """A command of the product; its report."""
+        report: dict[str, Any] = self.cli.run(*arguments, timeout=COMMAND_SECONDS).json
+        return report
 
     @property
     def regions(self) -> tuple[workloads.Region, workloads.Region]:

@@ -18,7 +18,7 @@ def run(folder: Path, runs: int, say: Callable[[str], None]) -> list[Figure]:
     ours: list[Day] = []
     peer: list[Day] = []
     with scene.running(folder) as stage:
-        stage.cli.run("backup", VM_NAME)
+        stage.headstart("backup", VM_NAME)
         for number in range(runs):
             say(f"a day with a head start and a plain one: run {number + 1} of {runs}")
             ours.append(day.with_head_start(stage, 2 * number + 1, _silent))
