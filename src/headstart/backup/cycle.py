@@ -23,9 +23,11 @@ from headstart.backup.context import Context
 from headstart.backup.publish import Published
 from headstart.backup.report import AuditReport, BackupReport, DiskReport, PrecopyReport
 from headstart.backup.spooling import spool_of
+from headstart.hypervisor.contract import NotTaken
 from headstart.state.values import Vm
 
-#: A completion that finds something false begins again; more often than this something is badly wrong.
+#: A completion that finds something false, or meets a busy host, begins again; more often than this
+#: something is badly wrong.
 ATTEMPTS = 3
 
 
@@ -73,7 +75,7 @@ def _complete(contact: Contact, options: Options) -> list[str]:
         completing = Completing(contact, identify.run(contact), options, secrets.token_hex(8))
         try:
             completing.run()
-        except Doubt as error:
+        except (Doubt, NotTaken) as error:
             contact.notes.append(f"the backup was begun again: {error}")
             if attempt == ATTEMPTS:
                 raise

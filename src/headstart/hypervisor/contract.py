@@ -19,6 +19,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
+from headstart import errors
 from headstart.blocks import Blocks
 from headstart.extents import Extent
 from headstart.reading import Reader
@@ -159,6 +160,10 @@ class PointRequest:
     freeze: bool = True
     #: Bytes of local disk that copies of overwritten blocks may take, by disk.
     reserve: Mapping[str, int] = field(default_factory=dict)
+
+
+class NotTaken(errors.PointLost):
+    """The point in time did not come about, for a reason that passes: try again at once."""
 
 
 class PointInTime(Protocol):

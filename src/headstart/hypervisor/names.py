@@ -40,7 +40,7 @@ class Track:
         return f"headstart-{self.installation}-{self.kind}-{self.nonce}-{self.id}"
 
 
-_TRACK = re.compile(r"headstart-([0-9a-f]{8})-(base|round|push)-([0-9a-f]+)-([0-9a-z]+)")
+_TRACK = re.compile(r"headstart-([0-9a-f]{8})-(base|round)-([0-9a-f]+)-([0-9a-z]+)")
 
 
 def parse(name: str) -> Track | None:

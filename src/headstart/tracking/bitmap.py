@@ -96,4 +96,4 @@ def _standing(bitmap: Bitmap) -> Standing:
 
 
 def _is_copied(track: names.Track | None, installation: str, nonce: str | None) -> bool:
-    return track is not None and track.installation == installation and track.nonce != nonce and track.kind != "push"
+    return track is not None and track.installation == installation and track.nonce != nonce

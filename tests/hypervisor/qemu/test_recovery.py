@@ -22,7 +22,7 @@ pytestmark = pytest.mark.vm
 
 BOTH = ("view", "live", "standing")
 PULL = ("preparing", "stopped", "inserted", "offering", "removing", "removed")
-PUSH = ("wanting", "allocated", "copying", "copied")
+PUSH = ("allocated", "copying", "copied")
 STAGES = [("pull", place) for place in (*BOTH, *PULL)] + [("push", place) for place in (*BOTH, *PUSH)]
 
 OTHER = "fedcba98"

@@ -25,7 +25,6 @@ PLACES = {
     "offering": ("after", "headstart.hypervisor.qemu.pull:PullPoint._offer"),
     "removing": ("before", "headstart.hypervisor.qemu.pull:put_back"),
     "removed": ("after", "headstart.hypervisor.qemu.pull:put_back"),
-    "wanting": ("before", "headstart.wire.nbd:Client.zero"),
     "allocated": ("before", "headstart.hypervisor.qemu.push:PushPoint._start"),
     "copying": ("before", "headstart.hypervisor.qemu.push:PushPoint._learn"),
     "copied": ("before", "headstart.hypervisor.qemu.jobs:end"),

@@ -85,7 +85,7 @@ class QemuMachine:
         return PushPoint(self._site, seen, request) if pushed else PullPoint(self._site, seen, request)
 
     def recover(self) -> tuple[str, ...]:
-        return recovery.recover(self._site, self._look)
+        return recovery.recover(self._site)
 
     def close(self) -> None:
         self._qmp.close()

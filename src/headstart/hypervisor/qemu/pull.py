@@ -23,7 +23,7 @@ from typing import Any
 
 from headstart import blocks, errors, extents
 from headstart.blocks import Blocks
-from headstart.hypervisor.contract import PointRequest, Protects
+from headstart.hypervisor.contract import NotTaken, PointRequest, Protects
 from headstart.hypervisor.guard import Guard
 from headstart.hypervisor.qemu import freeze, inventory, space
 from headstart.hypervisor.qemu.inventory import Attachment, Look
@@ -133,7 +133,8 @@ class PullPoint:
             if isinstance(outcome, CommandFailed):
                 raise errors.PointLost(f"The filters could not be inserted: {outcome}") from outcome
         if outcomes[-1]["running"]:
-            raise errors.PointLost("The VM was continued by somebody else while its disks were being frozen.")
+            # Also by the guard, when the host is so busy that the orders did not come out together.
+            raise NotTaken("The VM was continued while its disks were being frozen: the host is very busy.")
 
     def _offer(self) -> None:
         self._offers.enter_context(self._site.exports.served())

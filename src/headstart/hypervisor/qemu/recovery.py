@@ -7,24 +7,21 @@ Recording bitmaps stay: they are believed or removed by the tracking layer, whic
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from headstart import errors
 from headstart.hypervisor import names
-from headstart.hypervisor.contract import Remove
 from headstart.hypervisor.qemu import exports, graph, jobs, pull
-from headstart.hypervisor.qemu.inventory import Look
 from headstart.hypervisor.qemu.push import scratch_files
 from headstart.hypervisor.qemu.site import Site
 from headstart.wire.qga import Qga
 from headstart.wire.qmp import CommandFailed
 
 
-def recover(site: Site, look: Callable[[], Look]) -> tuple[str, ...]:
+def recover(site: Site) -> tuple[str, ...]:
     """Returns a sentence for each thing done or found."""
     # Filters come out when nothing reads through them any longer.
     done = [*_stopped(site), *_jobs(site), *_exports(site), *_nodes(site), *_filters(site), *_nodes(site)]
-    done += _push_bitmaps(site, look())
     files = scratch_files(site.scratch, site.label)
     if done or files:
         done += _frozen(site)
@@ -87,15 +84,6 @@ def _deleted(site: Site, node: str) -> bool:
     except CommandFailed:
         return False
     return True
-
-
-def _push_bitmaps(site: Site, seen: Look) -> Iterator[str]:
-    for disk, bitmaps in site.bitmaps.list(seen).items():
-        for bitmap in bitmaps:
-            track = names.parse(bitmap.name)
-            if track and track.installation == site.installation and track.kind == "push":
-                site.bitmaps.transact(seen, [Remove(disk, bitmap.name)])
-                yield f"a bitmap of a dead run was removed from disk {disk}"
 
 
 def _frozen(site: Site) -> Iterator[str]:
