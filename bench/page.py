@@ -16,7 +16,7 @@ measured in turn on one machine, in the same minutes: read the ratios, the secon
 
 """
 
-_MEANING = """
+_MEANING = f"""
 ## What is measured
 - **Full backup, incremental backup, restore**: `headstart backup NAME` and `headstart restore NAME@latest DIRECTORY`
   as whole commands, from the start of the process to its end, with encryption, compression (zstd), the audit of 3,000
@@ -29,7 +29,8 @@ _MEANING = """
 - **Peak memory**: the largest resident set of the command's process.
 - **Backup window**: from the freeze to the removal of the point in time, on the changes of `make demo`:
   {day.TOTAL >> 20} MiB in 64 KiB writes with an fsync each, on two disks, one block in twenty rewritten again and
-  again, at up to {scene.RATE / MIB:.0f} MiB/s also while the backup runs. The peer is the same without a head start (`backup --plain`).
+  again, at up to {scene.RATE / MIB:.0f} MiB/s also while the backup runs. The peer is the same without a head start
+  (`backup --plain`).
 
 Targets: full backup at most 2.5 times nbdcopy, peak memory at most 300 MiB, the window at most a tenth of the plain.
 """
