@@ -1,0 +1,139 @@
+"""Bugs of the kind that loses blocks, planted one at a time: each must be found, and nothing without them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from headstart import errors
+from headstart.backup import audit, plan
+from headstart.backup.complete import Options
+from headstart.blocks import Blocks
+from headstart.hypervisor.memory import MemoryVm
+from headstart.state.journal import Journal
+from headstart.tracking.bitmap import BitmapTracker
+from headstart.tracking.contract import Kind, Marks
+from headstart.transfer.pipeline import Stored
+from tests.kit.events import GuestWrite
+from tests.kit.world import BLOCK, NAME, Outage, Script, World
+
+UNAUDITED = Options(audit=0)
+#: More steps than a run has.
+STEPS = range(1, 60)
+
+Scenario = Callable[[World], None]
+
+
+def new_world(folder: Path) -> World:
+    return World(MemoryVm({"a": 12 * BLOCK, "b": 12 * BLOCK}, BLOCK), folder)
+
+
+def written_at_any_step(world: World) -> None:
+    """A block that was copied ahead is written again, at each step of a backup in turn."""
+    for step in STEPS:
+        world.vm.write("a", 3)
+        world.precopy()
+        assert world.backup(Script(((step, GuestWrite(0, 3)),)), UNAUDITED) is not None
+        assert world.backup(options=UNAUDITED) is not None
+
+
+def late_answer(world: World) -> None:
+    """A reader of the last round comes with its block when the next round has begun and read it anew."""
+    world.backup(options=UNAUDITED)
+    world.vm.write("a", 3)
+    world.precopy()
+    round_id = world.journal.tracked(NAME)["a"].round
+    old = dict(world.journal.copied_chunks(NAME, "a"))[3]
+    world.vm.write("a", 3)
+    world.precopy()
+    with contextlib.suppress(errors.Locked):
+        world.journal.copied(NAME, round_id, [Stored("a", 3, old)])
+    assert world.backup(options=UNAUDITED) is not None
+
+
+def lost_spool(world: World) -> None:
+    """A backup that could not be published costs no comparison: the base bitmap of the last one still records."""
+    world.backup()
+    world.vm.write("a", 3)
+    world.backup(Script(outage=Outage(2)), Options(plain=True))
+    world.lose_spool()
+    report = world.backup()
+    assert report is not None
+    assert not [disk.reason for disk in report.disks if disk.compared]
+
+
+def stale_blocks_kept() -> Any:
+    """A block read before the freeze counts, although it was written again."""
+    right = plan.residue
+
+    def planted(
+        recorded: Blocks, entire: Blocks, draft: Blocks, stale: Blocks, protected: Blocks | None
+    ) -> plan.Residue:
+        return right(recorded, entire, draft, Blocks(), protected)
+
+    return mock.patch.object(plan, "residue", planted)
+
+
+def stale_answers_accepted() -> Any:
+    right = Journal.copied
+
+    def planted(self: Journal, vm: str, round_id: str, *rest: Any) -> None:
+        right(self, vm, self.tracked(vm)["a"].round, *rest)
+
+    return mock.patch.object(Journal, "copied", planted)
+
+
+def gap_between_rounds() -> Any:
+    """The new marks begin only after the old ones have ended."""
+    right = BitmapTracker.rotate
+
+    def planted(self: BitmapTracker, start: Marks, end: Marks) -> None:
+        right(self, (), end)
+        right(self, start, ())
+
+    return mock.patch.object(BitmapTracker, "rotate", planted)
+
+
+def base_removed_early() -> Any:
+    """The old base bitmaps go before the new snapshot is published."""
+    right = BitmapTracker.changed
+
+    def planted(self: BitmapTracker, marks: Any) -> dict[str, Blocks]:
+        found = right(self, marks)
+        bases = [(disk, mark) for disk, each in marks.items() for mark in each if mark.kind is Kind.BASE]
+        self.drop(bases)
+        return found
+
+    return mock.patch.object(BitmapTracker, "changed", planted)
+
+
+PLANTED: list[tuple[Callable[[], Any], Scenario]] = [
+    (stale_blocks_kept, written_at_any_step),
+    (gap_between_rounds, written_at_any_step),
+    (stale_answers_accepted, late_answer),
+    (base_removed_early, lost_spool),
+]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """Nothing but bitmaps and journal stand between a bug and the backup: the audit sees nothing."""
+    blind = audit.Mismatch(Blocks(), Blocks(), Blocks())
+    with mock.patch.object(audit, "compare", lambda *_: blind):
+        yield new_world(tmp_path)
+
+
+@pytest.mark.parametrize("scenario", [written_at_any_step, late_answer, lost_spool])
+def test_nothing_is_found_without_a_bug(world: World, scenario: Scenario) -> None:
+    scenario(world)
+
+
+@pytest.mark.parametrize(("bug", "scenario"), PLANTED)
+def test_a_planted_bug_is_found(world: World, bug: Callable[[], Any], scenario: Scenario) -> None:
+    with bug(), pytest.raises(AssertionError):
+        scenario(world)
