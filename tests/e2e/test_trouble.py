@@ -91,6 +91,20 @@ def test_a_wrong_socket(vm: Vm, rig: Rig, cli: Cli, tmp_path: Path, kind: str) -
     rig.exact_backup()
 
 
+@pytest.mark.parametrize("lost", ["socket", "scratch"])
+def test_our_nbd_server_is_known_without_its_socket(vm: Vm, rig: Rig, tmp_path: Path, lost: str) -> None:
+    """A dead run left it in QEMU, and then somebody tidied up, or named another scratch directory."""
+    path = rig.scratch / f"{NAME}.nbd" if lost == "socket" else tmp_path / "elsewhere"
+    vm.qmp("nbd-server-start", addr={"type": "unix", "data": {"path": str(path)}})
+    if lost == "socket":
+        path.unlink()
+    else:
+        name = f"hs-{rig.installation}-live0"
+        vm.qmp("block-export-add", type="nbd", id=name, node_name="one", name=name)
+    exact = rig.exact_backup()
+    assert any("NBD server of a dead run" in note for note in exact.report.notes)
+
+
 # -- the VM goes away
 
 

@@ -21,6 +21,8 @@ SOCKET_PATH_LIMIT = 107
 #: An export goes when its last request is answered.
 REMOVAL_SECONDS = 30.0
 PROBE_SECONDS = 1.0
+#: Flag of a listening socket (Linux, include/uapi/linux/net.h).
+SO_ACCEPTCON = 1 << 16
 
 
 class Exports:
@@ -65,9 +67,10 @@ class Exports:
             ) from error
 
     def _stop(self) -> None:
+        # The socket stays as long as the server may: by it the next contact knows the server for ours.
         with contextlib.suppress(errors.HeadstartError):
             self._qmp.execute("nbd-server-stop")
-        self._socket.unlink(missing_ok=True)
+            self._socket.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def offered(
@@ -93,9 +96,11 @@ class Exports:
             with contextlib.suppress(errors.Unreachable):
                 remove(self._qmp, name)
 
-    def leftover_server(self) -> bool:
-        """Stop the server if a dead run of ours left it running; somebody else's is left alone."""
-        ours = self._listens()
+    def leftover_server(self, *, known: bool) -> bool:
+        """Stop the server if a dead run of ours left it running; somebody else's is left alone.
+
+        ``known``: there was an export of ours, and we make them on no other server than ours."""
+        ours = known or self._listens() or str(self._socket) in _listening()
         if ours:
             self._qmp.execute("nbd-server-stop")
         self._socket.unlink(missing_ok=True)
@@ -111,6 +116,13 @@ class Exports:
             except OSError:
                 return False
             return True
+
+
+def _listening() -> set[str]:
+    """Paths of the sockets that somebody on this machine listens on, also where the file was removed
+    (proc(5), /proc/net/unix: flags, type, state, inode, path)."""
+    lines = [line.split(maxsplit=7) for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
+    return {fields[7] for fields in lines if len(fields) == 8 and int(fields[3], 16) & SO_ACCEPTCON}
 
 
 def remove(qmp: Qmp, name: str) -> None:

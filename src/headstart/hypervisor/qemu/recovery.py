@@ -56,11 +56,12 @@ def _stopped(site: Site) -> Iterator[str]:
 
 
 def _exports(site: Site) -> Iterator[str]:
-    for export in site.qmp.execute("query-block-exports"):
-        if names.is_node_of(site.installation, export["id"]):
-            exports.remove(site.qmp, export["id"])
-            yield f"the export {export['id']} of a dead run was removed"
-    if site.exports.leftover_server():
+    found = [export["id"] for export in site.qmp.execute("query-block-exports")]
+    ours = [name for name in found if names.is_node_of(site.installation, name)]
+    for name in ours:
+        exports.remove(site.qmp, name)
+        yield f"the export {name} of a dead run was removed"
+    if site.exports.leftover_server(known=bool(ours)):
         yield "the NBD server of a dead run was stopped"
 
 
