@@ -41,6 +41,7 @@ GUEST: st.SearchStrategy[Event] = st.one_of(
 OWNER: st.SearchStrategy[Event] = st.one_of(
     st.builds(events.OwnerDoes, st.sampled_from(events.DEEDS), DISK),
     st.builds(events.Resize, DISK, st.integers(-6, 6), st.booleans()),
+    st.builds(events.ShrinkAndGrow, DISK, st.integers(1, 12)),
 )
 DEATH = st.one_of(
     st.builds(Death, st.just("step"), STEP, guarded=st.booleans()),

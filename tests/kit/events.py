@@ -162,13 +162,26 @@ class Resize:
     disturbs = True
 
     def happen(self, world: World) -> None:
-        vm = world.vm
-        # QEMU refuses to resize what a filter or a job is on.
-        if world.taking or (vm.process is not None and vm.process.points):
-            return
-        name = sorted(vm.drives)[self.disk % len(vm.drives)]
-        count = max(1, vm.count(name) + self.blocks)
-        vm.resize(name, count * BLOCK - (512 if self.odd else 0))
+        if world.resizable:
+            name, _ = place(world, self.disk, 0)
+            count = max(1, world.vm.count(name) + self.blocks)
+            world.vm.resize(name, count * BLOCK - (512 if self.odd else 0))
+
+
+@dataclass(frozen=True, slots=True)
+class ShrinkAndGrow:
+    """Cut so many blocks off and add them again: neither the size tells, nor any bitmap."""
+
+    disk: int
+    blocks: int
+    disturbs = True
+
+    def happen(self, world: World) -> None:
+        if world.resizable:
+            name, _ = place(world, self.disk, 0)
+            before = world.vm.drives[name].top.size
+            world.vm.resize(name, max(1, world.vm.count(name) - self.blocks) * BLOCK)
+            world.vm.resize(name, before)
 
 
 def place(world: World, disk: int, block: int) -> tuple[str, int]:

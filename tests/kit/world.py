@@ -279,6 +279,11 @@ class World:
         return not owners <= {self.installation}
 
     @property
+    def resizable(self) -> bool:
+        """QEMU refuses to resize what a filter or a job is on."""
+        return not self.taking and not (self.vm.process is not None and self.vm.process.points)
+
+    @property
     def taking(self) -> bool:
         """A point in time is being made."""
         return self._machine is not None and self._machine.taking
