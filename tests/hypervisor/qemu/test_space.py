@@ -13,7 +13,7 @@ import pytest
 
 from headstart import errors
 from headstart.blocks import Blocks
-from headstart.hypervisor.contract import PointRequest, Remove, Start, Stop
+from headstart.hypervisor.contract import PointRequest, Start, Stop
 from headstart.hypervisor.qemu import space
 from tests.hypervisor.qemu import bare, points
 from tests.hypervisor.qemu.agent import Agent
@@ -126,7 +126,8 @@ def test_a_directory_that_qemu_cannot_use_is_told(tmp_path: Path) -> None:
 
 
 def test_what_the_guest_writes_to_freeze_has_room_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Freezing flushes the guest's cache: blocks become wanted that nobody wanted when the copies were prepared."""
+    """Freezing flushes the guest's cache: blocks become wanted that nobody wanted when the copies were prepared.
+    The copies have room for whole disks, and a write of the guest never waits for it."""
     monkeypatch.setattr(space, "MARGIN", 0)
 
     class Flushing(Agent):
@@ -140,7 +141,7 @@ def test_what_the_guest_writes_to_freeze_has_room_too(tmp_path: Path, monkeypatc
     agent = Flushing()
     with (
         bare.running(*bare.two(tmp_path, iothread=True)) as vm,
-        small("3m") as scratch,
+        small("64m") as scratch,
         scripted.listening(agent.serve) as qga,
         vm.machine(scratch=scratch, qga=qga) as machine,
     ):
@@ -151,11 +152,5 @@ def test_what_the_guest_writes_to_freeze_has_room_too(tmp_path: Path, monkeypatc
             assert point.protected("dev-one") == Blocks([*range(32), 100])
             assert points.content(point.reader("dev-one"), 0, 2 << 20) == b"\5" * (2 << 20)
             point.release()
-        machine.transact([Remove("dev-one", "old")])
-        machine.transact([Start("dev-one", "old")])
-        agent.flushed = 6 << 20
-        with pytest.raises(errors.NoSpace):
-            machine.take(request)
-        assert vm.read_is("dev-one", 0, 6 << 20, 5)
         assert (vm.status, agent.state) == ("running", "thawed")
         assert vm.leftovers() == []
