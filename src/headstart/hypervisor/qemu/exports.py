@@ -70,6 +70,7 @@ class Exports:
         # The socket stays as long as the server may: by it the next contact knows the server for ours.
         with contextlib.suppress(errors.HeadstartError):
             self._qmp.execute("nbd-server-stop")
+        if not self._listens():
             self._socket.unlink(missing_ok=True)
 
     @contextlib.contextmanager
