@@ -57,9 +57,12 @@ def test_long_runs(count: int) -> None:
     assert list(blocks.runs(members)) == [(5, 1), (7, count)]
 
 
-@pytest.mark.xfail(strict=True, reason="contains_range cuts at 32 bits: the search for the end of a run goes on")
-def test_the_last_block_that_there_can_be() -> None:
-    assert list(blocks.runs(Blocks([0, 2**32 - 1]))) == [(0, 1), (2**32 - 1, 1)]
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 1000, 65535, 65536, 65537, 2**27, 2**32 - 1])
+def test_a_run_to_the_last_block_that_there_can_be(count: int) -> None:
+    members = Blocks([0])
+    members.add_range(2**32 - count, 2**32)
+    expected = [(0, 2**32)] if count == 2**32 - 1 else [(0, 1), (2**32 - count, count)]
+    assert list(blocks.runs(members)) == expected
 
 
 @given(numbers, some.integers(1, 200), SIZE_OF_BLOCK)

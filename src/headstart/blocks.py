@@ -43,15 +43,18 @@ def runs(blocks: Blocks) -> Iterator[tuple[int, int]]:
     position = 0
     while position <= last:
         first = blocks.next_set_bit(position)
-        count = _run_length(blocks, first)
+        count = _run_length(blocks, first, last)
         yield first, count
         position = first + count
 
 
-def _run_length(blocks: Blocks, first: int) -> int:
-    """Gallop to the end of the run at ``first``, then bisect."""
+def _run_length(blocks: Blocks, first: int, last: int) -> int:
+    """Gallop to the end of the run at ``first``, then bisect. ``last`` is that of the set.
+
+    ``contains_range`` leaves out what needs more than 32 bits: beyond the last block there is, it finds everything.
+    """
     good, step = 1, 1
-    while blocks.contains_range(first, first + good + step):
+    while first + good <= last and blocks.contains_range(first, first + good + step):
         good += step
         step *= 2
     bad = good + step
@@ -61,7 +64,7 @@ def _run_length(blocks: Blocks, first: int) -> int:
             good = middle
         else:
             bad = middle
-    return good
+    return min(good, last + 1 - first)
 
 
 def to_extents(blocks: Blocks, block_size: int, size: int) -> Iterator[Extent]:
