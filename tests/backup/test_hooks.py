@@ -84,6 +84,11 @@ def test_a_failing_hook_is_told_with_its_status_and_output() -> None:
     assert message.endswith("\nsaid\ncomplained")
 
 
+def test_a_hook_that_stops_the_backup_says_so() -> None:
+    with pytest.raises(errors.HookFailed, match="status 1, so nothing was backed up: false"):
+        hooks.run([Hook(hooks.BEFORE_FREEZE, "false")], hooks.BEFORE_FREEZE, {})
+
+
 def test_of_much_output_the_end_is_told() -> None:
     with pytest.raises(errors.HookFailed) as caught:
         run("i=0; while [ $i -lt 40000 ]; do echo line $i; i=$((i+1)); done; echo the reason; exit 1")
@@ -145,6 +150,14 @@ def test_a_hook_that_takes_too_long_is_ended(tmp_path: Path, held: Callable[[], 
     with pytest.raises(errors.HookFailed, match=r"took longer than .* and was ended"):
         run(command)
     assert_all_ended(blocking(pipe))
+
+
+@pytest.mark.usefixtures("hurried")
+@pytest.mark.parametrize("last", ["sleep 1000", "sleep 1000 &", "exec > /dev/null 2>&1; sleep 1000", "exec setsid sleep 2"])
+def test_what_a_hook_said_before_it_took_too_long_is_told(last: str) -> None:
+    with pytest.raises(errors.HookFailed) as caught:
+        run(f"echo waiting for the lock; echo complained >&2; {last}")
+    assert str(caught.value).endswith("\nwaiting for the lock\ncomplained")
 
 
 @pytest.fixture

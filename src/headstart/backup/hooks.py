@@ -24,6 +24,8 @@ EVENTS = tuple(LIMITS)
 #: What hooks must not get: the way to the repository is not theirs.
 _SECRET = re.compile(r"HEADSTART_PASSWORD.*")
 _OUTPUT_SHOWN = 2000
+#: What a killed hook has said is in the pipe already.
+_LAST_WORDS_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +73,23 @@ def _run(hook: Hook, facts: Mapping[str, str]) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             if isinstance(error, subprocess.TimeoutExpired):
-                raise errors.HookFailed(
-                    f"The {hook.event} hook took longer than {LIMITS[hook.event]:.0f} s and was ended: {hook.command}"
-                ) from error
+                how = f"took longer than {LIMITS[hook.event]:g} s and was ended"
+                raise _failed(hook, how, _said_so_far(process)) from error
             raise
     if process.returncode != 0:
-        said = output.decode(errors="replace").strip()[-_OUTPUT_SHOWN:]
-        raise errors.HookFailed(
-            f"The {hook.event} hook failed with status {process.returncode}: {hook.command}\n{said}".rstrip()
-        )
+        raise _failed(hook, f"failed with status {process.returncode}", output)
+
+
+def _said_so_far(process: subprocess.Popen[bytes]) -> bytes:
+    """The output of a hook that was killed. Who left its session is still alive, and may hold the other end."""
+    try:
+        return process.communicate(timeout=_LAST_WORDS_SECONDS)[0]
+    except subprocess.TimeoutExpired as error:
+        return error.output or b""
+
+
+def _failed(hook: Hook, how: str, output: bytes) -> errors.HookFailed:
+    """Of much output the end is told: it says most."""
+    said = output.decode(errors="replace").strip()[-_OUTPUT_SHOWN:]
+    then = ", so nothing was backed up" if hook.event == BEFORE_FREEZE else ""
+    return errors.HookFailed(f"The {hook.event} hook {how}{then}: {hook.command}\n{said}".rstrip())
