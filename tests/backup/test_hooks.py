@@ -153,7 +153,9 @@ def test_a_hook_that_takes_too_long_is_ended(tmp_path: Path, held: Callable[[], 
 
 
 @pytest.mark.usefixtures("hurried")
-@pytest.mark.parametrize("last", ["sleep 1000", "sleep 1000 &", "exec > /dev/null 2>&1; sleep 1000", "exec setsid sleep 2"])
+@pytest.mark.parametrize(
+    "last", ["sleep 1000", "sleep 1000 &", "exec > /dev/null 2>&1; sleep 1000", "exec setsid sleep 2"]
+)
 def test_what_a_hook_said_before_it_took_too_long_is_told(last: str) -> None:
     with pytest.raises(errors.HookFailed) as caught:
         run(f"echo waiting for the lock; echo complained >&2; {last}")
