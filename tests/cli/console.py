@@ -74,6 +74,17 @@ SLOW_RESTORE = patched("""
     writing.write_all = slowly
 """)
 
+#: Says so when it comes to load a module that takes long, and then takes very long.
+SLOW_START = patched("""
+    import sys, time
+    class Slow:
+        def find_spec(self, name, *_):
+            if name == "rich":
+                print("loading", flush=True)
+                time.sleep(1000)
+    sys.meta_path.insert(0, Slow())
+""")
+
 
 def on_a_terminal(
     cli: Cli, *arguments: str | Path, answers: tuple[str, ...] = (), environment: Environment | None = None

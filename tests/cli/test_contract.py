@@ -282,6 +282,26 @@ def test_an_interrupted_restore_cleans_up(shelf: Shelf, tmp_path: Path, number: 
     assert list((tmp_path / "out").iterdir()) == []
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("as_json", [False, True])
+def test_it_may_be_interrupted_while_it_is_loaded(cli: Cli, number: signal.Signals, as_json: bool) -> None:
+    with subprocess.Popen(
+        [sys.executable, *console.SLOW_START, "snapshots", *(["--json"] if as_json else [])],
+        cwd=ROOT,
+        env=cli.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "loading\n"
+        process.send_signal(number)
+        _, stderr = process.communicate(timeout=console.SECONDS)
+    assert process.returncode == 130
+    told = {"error": {"kind": "Interrupted", "exit_code": 130, "message": "Interrupted.", "facts": {}}}
+    assert stderr == (f"{json.dumps(told)}\n" if as_json else "headstart: Interrupted.\n")
+
+
 def test_what_the_caller_ignores_stays_ignored(shelf: Shelf, tmp_path: Path) -> None:
     """As under nohup."""
     shelf.add(disks={"big": stored.content(*range(1, 300))})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NoReturn, TypeAlias
 
 from headstart import __version__, errors
@@ -57,9 +57,3 @@ def add_group(verbs: Verbs, name: str, summary: str) -> Verbs:
     """A verb that has verbs of its own."""
     parser = verbs.add_parser(name, help=summary, description=summary, parents=[_shared()])
     return parser.add_subparsers(metavar="COMMAND", required=True)
-
-
-def has_flag(given: Sequence[str], *names: str) -> bool:
-    """Before the arguments are understood: whether one of these flags is among them."""
-    options = given[: given.index("--")] if "--" in given else given
-    return any(name in options for name in names)

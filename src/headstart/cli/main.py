@@ -1,48 +1,19 @@
-"""The entry: parse, run the verb, and turn whatever happens into an exit status."""
+"""The entry. The program takes tenths of a second to load, and may be interrupted in them."""
 
 from __future__ import annotations
 
-import logging
-import os
 import sys
-from collections.abc import Sequence
 
-from headstart import __version__, errors
-from headstart.cli import arguments, backup, init, precopy, restore, signals, snapshots, status, verify, vm
-from headstart.cli.output import Output
-from headstart.cli.session import Session
-from headstart.cli.settings import settings
-
-_log = logging.getLogger("headstart")
-
-VERBS = (init, vm, precopy, backup, status, snapshots, verify, restore)
+from headstart.cli import flags, signals
 
 
 def main() -> int:
     given = sys.argv[1:]
-    output = Output(arguments.has_flag(given, "--json"), arguments.has_flag(given, "-v", "--verbose"))
-    try:
-        with signals.as_interrupts():
-            _run(given, output)
-    except KeyboardInterrupt:
-        return output.error(errors.Interrupted("Interrupted."))
-    except errors.HeadstartError as error:
-        return output.error(error)
-    except Exception as error:
-        return output.unexpected(error)
-    finally:
-        output.close()
-    return 0
+    with signals.as_exits(flags.has(given, "--json")):
+        # Not at the top: this is what takes the time.
+        from headstart.cli import program
 
-
-def _run(given: Sequence[str], output: Output) -> None:
-    parser, verbs = arguments.new_parser()
-    for verb in VERBS:
-        verb.add(verbs)
-    parsed = parser.parse_args(given)
-    chosen = settings(parsed, os.environ)
-    _log.info("version %s, %s", __version__, chosen)
-    parsed.run(Session(chosen, output), parsed)
+        return program.run(given)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,44 @@
+"""The program: parse, run the verb, and turn whatever happens into an exit status."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+
+from headstart import __version__, errors
+from headstart.cli import arguments, backup, flags, init, precopy, restore, signals, snapshots, status, verify, vm
+from headstart.cli.output import Output
+from headstart.cli.session import Session
+from headstart.cli.settings import settings
+
+_log = logging.getLogger("headstart")
+
+VERBS = (init, vm, precopy, backup, status, snapshots, verify, restore)
+
+
+def run(given: Sequence[str]) -> int:
+    """Returns the exit status."""
+    output = Output(flags.has(given, "--json"), flags.has(given, "-v", "--verbose"))
+    try:
+        with signals.as_interrupts():
+            _run(given, output)
+    except KeyboardInterrupt:
+        return output.error(errors.Interrupted("Interrupted."))
+    except errors.HeadstartError as error:
+        return output.error(error)
+    except Exception as error:
+        return output.unexpected(error)
+    finally:
+        output.close()
+    return 0
+
+
+def _run(given: Sequence[str], output: Output) -> None:
+    parser, verbs = arguments.new_parser()
+    for verb in VERBS:
+        verb.add(verbs)
+    parsed = parser.parse_args(given)
+    chosen = settings(parsed, os.environ)
+    _log.info("version %s, %s", __version__, chosen)
+    parsed.run(Session(chosen, output), parsed)
