@@ -169,6 +169,57 @@ def test_removing_a_vm_that_is_gone_says_what_may_be_left(cli: Cli, machine: Vm)
     assert cli.run("vm", "list").json == {"vms": []}
 
 
+@pytest.fixture
+def unpublished(cli: Cli, machine: Vm) -> str:
+    """The id of a backup whose repository was away when it was to be published."""
+    cli.run("init")
+    cli.run("vm", "add", "web", "--qmp", machine.qmp_socket)
+    away = cli.repository.with_name("away")
+    cli.run("backup", "web", "--hook", f"before-release=mv {cli.repository} {away}", expect=25)
+    away.rename(cli.repository)
+    [status] = cli.run("status").json["vms"]
+    assert status["spooled"]
+    assert list(cli.scratch.glob("spool/web/*"))
+    return str(status["draft"])
+
+
+@pytest.mark.parametrize("verb", ["remove", "release"])
+def test_a_backup_that_waits_to_be_published_is_not_dropped(cli: Cli, machine: Vm, unpublished: str, verb: str) -> None:
+    error = cli.run("vm", verb, "web", expect=2).error["error"]
+    assert unpublished in error["message"]
+    assert f"'headstart vm {verb} web --discard-unpublished'" in error["message"]
+    assert error["facts"] == {"vm": "web", "snapshot": unpublished}
+    cli.run("precopy", "web")
+    assert [found["id"] for found in cli.run("snapshots").json["snapshots"]] == [unpublished]
+    assert cli.run("vm", verb, "web").json["notes"] == []
+
+
+def test_what_waits_is_published_without_the_vm(cli: Cli, machine: Vm, unpublished: str) -> None:
+    machine.close()
+    assert "'headstart precopy web'" in cli.run("vm", "remove", "web", expect=2).error["error"]["message"]
+    message = cli.run("precopy", "web", expect=20).error["error"]["message"]
+    assert f"Before that, the unfinished backup {unpublished} was published." in message
+    assert [found["id"] for found in cli.run("snapshots").json["snapshots"]] == [unpublished]
+    cli.run("vm", "remove", "web")
+
+
+@pytest.mark.parametrize("verb", ["remove", "release"])
+def test_what_waits_is_dropped_when_asked(cli: Cli, machine: Vm, unpublished: str, verb: str) -> None:
+    [note] = cli.run("vm", verb, "web", "--discard-unpublished").json["notes"]
+    assert unpublished in note and "discarded" in note
+    assert not list(cli.scratch.glob("spool/*"))
+    assert cli.run("snapshots").json["snapshots"] == []
+    if verb == "release":
+        cli.run("backup", "web")
+
+
+def test_nothing_is_dropped_unless_the_vm_can_be_released(cli: Cli, machine: Vm, unpublished: str) -> None:
+    machine.close()
+    cli.run("vm", "release", "web", "--discard-unpublished", expect=20)
+    cli.run("precopy", "web", expect=20)
+    assert [found["id"] for found in cli.run("snapshots").json["snapshots"]] == [unpublished]
+
+
 def test_relative_sockets_are_remembered_absolute(cli: Cli, machine: Vm, tmp_path: Path) -> None:
     (tmp_path / "monitor").symlink_to(machine.qmp_socket)
     relative = os.path.relpath(tmp_path / "monitor", ROOT)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +35,7 @@ def precopy_round(context: Context, name: str) -> PrecopyReport:
     """One round now."""
     with _run(context, name, "precopy") as report:
         earlier = _finish_spooled(context, name)
-        with meet(context, context.journal.vm(name)) as contact:
+        with _telling(earlier), meet(context, context.journal.vm(name)) as contact:
             contact.notes += earlier
             done = _round(contact)
         report.update(done.json())
@@ -48,7 +48,7 @@ def backup(context: Context, name: str, options: Options) -> BackupReport:
     began = time.monotonic()
     with _run(context, name, "backup") as report:
         earlier = _finish_spooled(context, name)
-        with meet(context, context.journal.vm(name)) as contact:
+        with _telling(earlier), meet(context, context.journal.vm(name)) as contact:
             contact.notes += earlier
             failures = _complete(contact, options)
             published = publish.run(context, name)
@@ -127,6 +127,17 @@ def _finish_spooled(context: Context, name: str) -> list[str]:
         return [f"the unfinished backup {waiting.id} was given up: {error}"]
 
 
+@contextlib.contextmanager
+def _telling(notes: Sequence[str]) -> Iterator[None]:
+    """What was done before a run failed is worth knowing, too."""
+    try:
+        yield
+    except errors.HeadstartError as error:
+        for note in notes:
+            error.add_note(f"Before that, {note}.")
+        raise
+
+
 def _clean_up(contact: Contact) -> list[str]:
     """Marks that the published snapshot made useless. What stays behind goes at the next contact."""
     try:
@@ -187,12 +198,50 @@ def _run(context: Context, name: str, verb: str) -> Iterator[dict[str, Any]]:
         context.journal.end_run(number, report)
 
 
-def release(context: Context, name: str) -> tuple[str, ...]:
-    """Take everything of ours out of a VM. The next backup compares."""
-    with _run(context, name, "release"), meet(context, context.journal.vm(name)) as contact:
+def release(context: Context, name: str, *, discard: bool = False) -> tuple[str, ...]:
+    """Take everything of ours out of a VM. The next backup compares. Returns what the user should know.
+
+    A backup that waits to be published would be lost: raises ``Usage``, unless it is to be discarded."""
+    with _run(context, name, "release"):
+        notes = _unpublished(context, name, "release", discard)
+        notes += _let_go(context, name)
+        spool_of(context, name, "").remove()
+        return tuple(notes)
+
+
+def remove(context: Context, name: str, *, discard: bool = False) -> tuple[str, ...]:
+    """Forget a VM; what is ours is taken out of it if it answers. Else like ``release``."""
+    with _run(context, name, "remove"):
+        notes = _unpublished(context, name, "remove", discard)
+        try:
+            notes += _let_go(context, name)
+        except (errors.Unreachable, errors.Busy) as error:
+            notes.append(f"bitmaps of ours may be left in the VM's disks: {error}")
+        spool_of(context, name, "").remove()
+        context.journal.remove_vm(name)
+        return tuple(notes)
+
+
+def _unpublished(context: Context, name: str, verb: str, discard: bool) -> list[str]:
+    waiting = context.journal.completion(name)
+    if waiting is None:
+        return []
+    if discard:
+        return [f"the backup {waiting.id}, which was not published yet, was discarded"]
+    raise errors.Usage(
+        f"The backup {waiting.id} of VM '{name}' waits in the spool: it is complete, but not yet in the repository. "
+        f"'headstart precopy {name}' publishes it, also if the VM does not answer. "
+        f"To lose it, use 'headstart vm {verb} {name} --discard-unpublished'.",
+        vm=name,
+        snapshot=waiting.id,
+    )
+
+
+def _let_go(context: Context, name: str) -> list[str]:
+    with meet(context, context.journal.vm(name)) as contact:
         context.journal.forget_tracking(name)
         identify.sweep(contact)
-        return tuple(contact.notes)
+        return contact.notes
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,11 +48,12 @@ class Output:
     def error(self, error: errors.HeadstartError) -> int:
         """Tell it, and return the exit status."""
         status = errors.exit_code(error)
+        message = " ".join((str(error), *getattr(error, "__notes__", ())))
         if self._as_json:
-            told = {"kind": _kind(error), "exit_code": status, "message": str(error), "facts": error.facts}
+            told = {"kind": _kind(error), "exit_code": status, "message": message, "facts": error.facts}
             streams.tell(json.dumps({"error": told}, default=str))
         else:
-            streams.tell(f"headstart: {error}")
+            streams.tell(f"headstart: {message}")
         return status
 
     def unexpected(self, error: Exception) -> int:

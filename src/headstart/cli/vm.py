@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from headstart import errors, units
 from headstart.backup import cycle
-from headstart.backup.context import Context
 from headstart.backup.cycle import Inspection
-from headstart.backup.spooling import spool_of
 from headstart.cli import arguments, text
 from headstart.cli.session import Session
 from headstart.state.values import Vm
@@ -35,8 +34,15 @@ def add(verbs: arguments.Verbs) -> None:
     )
     arguments.add_verb(group, "list", run_list, "List the VMs.")
     _add_name(arguments.add_verb(group, "show", run_show, "Look at a VM: what is backed up and what is left out."))
-    _add_name(arguments.add_verb(group, "remove", run_remove, "Forget a VM. Its snapshots stay."))
-    _add_name(arguments.add_verb(group, "release", run_release, "Take everything of ours out of a VM."))
+    _add_leaving(arguments.add_verb(group, "remove", run_remove, "Forget a VM. Its snapshots stay."))
+    _add_leaving(arguments.add_verb(group, "release", run_release, "Take everything of ours out of a VM."))
+
+
+def _add_leaving(parser: arguments.Parser) -> None:
+    _add_name(parser)
+    parser.add_argument(
+        "--discard-unpublished", action="store_true", help="lose a backup that is complete, but not yet published"
+    )
 
 
 def _add_name(parser: arguments.Parser) -> None:
@@ -112,28 +118,19 @@ def run_show(session: Session, given: argparse.Namespace) -> None:
 
 def run_remove(session: Session, given: argparse.Namespace) -> None:
     with session.local() as context:
-        notes = _release_if_there(context, given.name)
-        spool_of(context, given.name, "any").remove()  # all of the VM's, of whatever completion
-        context.journal.remove_vm(given.name)
-    session.output.result({"name": given.name, "notes": notes}, f"Removed {given.name}. Its snapshots stay.")
-    for note in notes:
-        session.output.note(note)
-
-
-def _release_if_there(context: Context, name: str) -> list[str]:
-    try:
-        return list(cycle.release(context, name))
-    except (errors.Unreachable, errors.Busy) as error:
-        return [f"bitmaps of ours may be left in the VM's disks: {error}"]
+        notes = cycle.remove(context, given.name, discard=given.discard_unpublished)
+    _tell_left(session, given.name, notes, f"Removed {given.name}. Its snapshots stay.")
 
 
 def run_release(session: Session, given: argparse.Namespace) -> None:
     with session.local() as context:
-        notes = list(cycle.release(context, given.name))
-    session.output.result(
-        {"name": given.name, "notes": notes},
-        f"Nothing of ours is left in {given.name}. The next backup reads all of its disks.",
-    )
+        notes = cycle.release(context, given.name, discard=given.discard_unpublished)
+    said = f"Nothing of ours is left in {given.name}. The next backup reads all of its disks."
+    _tell_left(session, given.name, notes, said)
+
+
+def _tell_left(session: Session, name: str, notes: Sequence[str], said: str) -> None:
+    session.output.result({"name": name, "notes": notes}, said)
     for note in notes:
         session.output.note(note)
 
