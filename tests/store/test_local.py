@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
+import mmap
 import os
 import shutil
 import subprocess
@@ -186,6 +188,93 @@ def test_short_reads_and_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert store.read("one") == b"0123456789"
     assert store.read_range("one", 2, 7) == b"2345678"
     assert store.read_range("one", 8, 7) == b"89"
+
+
+PAGE = mmap.PAGESIZE
+
+
+@contextlib.contextmanager
+def pages(length: int) -> Iterator[memoryview]:
+    """Memory that begins on a page, as the buffer of a pack does, with ``length`` bytes no page of which is another."""
+    with mmap.mmap(-1, length) as memory, memoryview(memory) as view:
+        for start in range(0, length, PAGE):
+            view[start : start + PAGE] = (b"%016d" % start * (PAGE // 16))[: len(view) - start]
+        yield view
+
+
+@pytest.fixture
+def direct(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The lengths of writes past the page cache, once they are made."""
+    write, made = os.write, []
+
+    def noted(descriptor: int, data: memoryview) -> int:
+        written = write(descriptor, data)
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT:
+            made.append(written)
+        return written
+
+    monkeypatch.setattr(os, "write", noted)
+    return made
+
+
+LARGE = local.WORTH_DIRECT
+
+
+@pytest.mark.parametrize("length", [LARGE, LARGE + 1, LARGE + PAGE - 1, LARGE + PAGE, 5 * LARGE + 777])
+def test_whole_pages_of_a_large_object_pass_the_page_cache(tmp_path: Path, direct: list[int], length: int) -> None:
+    with pages(length) as data:
+        LocalStore(tmp_path).create("one", data)
+        assert LocalStore(tmp_path).read("one") == data
+    assert sum(direct) == length // PAGE * PAGE
+
+
+def test_a_small_object_is_worth_no_direct_write(tmp_path: Path, direct: list[int]) -> None:
+    with pages(LARGE - 1) as data:
+        LocalStore(tmp_path).create("one", data)
+        assert LocalStore(tmp_path).read("one") == data
+    assert direct == []
+
+
+@pytest.mark.parametrize("offset", [1, 8, 511, 512])
+def test_memory_that_begins_on_no_page(tmp_path: Path, offset: int) -> None:
+    with pages(3 * LARGE) as data, data[offset:] as part:
+        LocalStore(tmp_path).create("one", part)
+        assert LocalStore(tmp_path).read("one") == part
+
+
+@pytest.mark.parametrize("whole_writes", [0, 2])
+def test_a_file_system_that_refuses_direct_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole_writes: int
+) -> None:
+    """At once, or after some."""
+    write, pages_left = os.write, iter(range(whole_writes))
+
+    def refuse(descriptor: int, data: memoryview) -> int:
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT and next(pages_left, None) is None:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return write(descriptor, data[:PAGE])
+
+    monkeypatch.setattr(os, "write", refuse)
+    with pages(LARGE + 777) as data:
+        LocalStore(tmp_path).create("one", data)
+        assert LocalStore(tmp_path).read("one") == data
+
+
+def test_a_real_file_system_without_direct_writes(tmp_path: Path) -> None:
+    """Kernels before 6.6 refuse them on tmpfs."""
+    with mounted(tmp_path / "small", "mount", "-t", "tmpfs", "tmpfs"), pages(LARGE + 777) as data:
+        LocalStore(tmp_path / "small").create("one", data)
+        assert LocalStore(tmp_path / "small").read("one") == data
+
+
+@pytest.mark.parametrize(("number", "kind"), [(errno.ENOSPC, errors.NoSpace), (errno.EIO, errors.StoreFailed)])
+def test_a_direct_write_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception]
+) -> None:
+    monkeypatch.setattr(os, "write", failing(number))
+    with pages(LARGE) as data, pytest.raises(kind):
+        LocalStore(tmp_path).create("one", data)
+    assert list(tmp_path.rglob("*")) == [tmp_path / local.TEMPORARY]
 
 
 def test_removes_what_dead_writers_left(tmp_path: Path) -> None:

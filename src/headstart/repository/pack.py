@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import sys
 from array import array
@@ -109,12 +110,13 @@ class Slot:
 
 
 class OpenPack:
-    """A pack that is being filled, in a buffer of ``layout.PACK_SIZE`` bytes and room for its index.
+    """A pack that is being filled, in a buffer of ``layout.PACK_SIZE`` bytes that begins on a page of memory, so that a
+    store can write it past the page cache.
 
     ``reserve``, ``view`` of the finished pack and ``finish`` are for one thread at a time; ``Slot.fill`` for any.
     """
 
-    def __init__(self, secrets: Secrets, chunk_class: layout.ChunkClass, buffer: bytearray) -> None:
+    def __init__(self, secrets: Secrets, chunk_class: layout.ChunkClass, buffer: mmap.mmap) -> None:
         self.pack_id = os.urandom(layout.OBJECT_ID_LENGTH)
         self.chunk_class = chunk_class
         self.sealer = seal.ChunkSealer(secrets, chunk_class, self.pack_id)

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import mmap
 import queue
 import threading
 from collections.abc import Callable
@@ -60,7 +61,7 @@ class Writer(Generic[Token]):
         self._open: dict[layout.ChunkClass, OpenPack] = {}
         self._pending: dict[bytes, list[Token]] = {}  # by chunk that is not durable yet
         self._known: list[Token] = []
-        self._buffers: list[bytearray] = []
+        self._buffers: list[mmap.mmap] = []
         self._packs_alive = 0
         self._jobs_alive = 0
         self._jobs: queue.SimpleQueue[OpenPack | _Known[Token] | None] = queue.SimpleQueue()
@@ -171,7 +172,7 @@ class Writer(Generic[Token]):
                     self._changed.wait()
 
     def _begin(self, chunk_class: layout.ChunkClass) -> None:
-        buffer = self._buffers.pop() if self._buffers else bytearray(layout.PACK_SIZE)
+        buffer = self._buffers.pop() if self._buffers else _buffer()
         self._open[chunk_class] = OpenPack(self._secrets, chunk_class, buffer)
         self._packs_alive += 1
 
@@ -221,3 +222,8 @@ class Writer(Generic[Token]):
             self._packs_alive -= 1
             self._changed.notify_all()
         return tokens
+
+
+def _buffer() -> mmap.mmap:
+    """Memory of its own for a pack. (Shared memory, the default, would be handed on to child processes.)"""
+    return mmap.mmap(-1, layout.PACK_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
