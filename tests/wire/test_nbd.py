@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import queue
 import random
+import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -20,6 +22,9 @@ from headstart.reading import PIECE_SIZE, Piece
 from headstart.units import KIB, MIB, TIB
 from headstart.wire import nbd
 
+#: A server may have to wait for its turn on a busy machine.
+START_SECONDS = 60
+
 
 @contextlib.contextmanager
 def serving(*command: str, socket: str) -> Iterator[tuple[nbd.Export, subprocess.Popen[bytes]]]:
@@ -28,13 +33,27 @@ def serving(*command: str, socket: str) -> Iterator[tuple[nbd.Export, subprocess
         path = Path(folder, "nbd")
         process = subprocess.Popen([word.replace(socket, str(path)) for word in command])
         try:
-            deadline = time.monotonic() + 10
-            while not path.exists() and time.monotonic() < deadline:
-                time.sleep(0.01)
+            wait_until_listening(path, process)
             yield nbd.Export(path, ""), process
         finally:
             process.kill()
             process.wait()
+
+
+def wait_until_listening(path: Path, process: subprocess.Popen[bytes]) -> None:
+    """The name of a socket is there before anybody can connect."""
+    deadline = time.monotonic() + START_SECONDS
+    while not is_listening(path):
+        assert process.poll() is None, f"{process.args!r} ended with {process.returncode}"
+        assert time.monotonic() < deadline, f"{process.args!r} does not listen"
+        time.sleep(0.01)
+
+
+def is_listening(path: Path) -> bool:
+    """Without connecting: some servers count their clients."""
+    listening = 0x10000  # __SO_ACCEPTCON, linux/net.h
+    rows = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
+    return any(int(row[3], 16) & listening for row in rows if row[-1] == str(path))
 
 
 def qemu_nbd(image: Path) -> contextlib.AbstractContextManager[tuple[nbd.Export, subprocess.Popen[bytes]]]:
@@ -43,6 +62,28 @@ def qemu_nbd(image: Path) -> contextlib.AbstractContextManager[tuple[nbd.Export,
 
 def nbdkit(*words: str) -> contextlib.AbstractContextManager[tuple[nbd.Export, subprocess.Popen[bytes]]]:
     return serving("nbdkit", "-f", "-U", "SOCKET", *words, socket="SOCKET")
+
+
+def test_a_server_is_waited_for_until_it_listens() -> None:
+    """Its socket has a name, and nobody listens yet, for some time."""
+    slow = """
+import socket, sys, time
+server = socket.socket(socket.AF_UNIX)
+server.bind(sys.argv[1])
+time.sleep(0.3)
+server.listen()
+time.sleep(1000)
+"""
+    with (
+        serving(sys.executable, "-c", slow, "SOCKET", socket="SOCKET") as (export, _),
+        socket.socket(socket.AF_UNIX) as client,
+    ):
+        client.connect(str(export.socket))
+
+
+def test_a_server_that_does_not_come_up_is_told() -> None:
+    with pytest.raises(AssertionError, match="ended with 1"), serving("false", socket="SOCKET"):
+        pass
 
 
 def sparse(path: Path, size: int, written: list[Extent]) -> bytes:
