@@ -282,6 +282,27 @@ def test_an_interrupted_restore_cleans_up(shelf: Shelf, tmp_path: Path, number: 
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_a_killed_restore_may_be_repeated(shelf: Shelf, tmp_path: Path) -> None:
+    shelf.add(disks={"big": stored.content(*range(1, 600))}, files={"definition": b"as it was"})
+    command = ["restore", "web@latest", str(tmp_path / "out"), "--format", "raw"]
+    part = tmp_path / "out" / "big.raw.part"
+    with subprocess.Popen(
+        [sys.executable, *console.SLOW_RESTORE, *command], cwd=ROOT, env=shelf.cli.environment
+    ) as process:
+        while not part.exists() or not part.stat().st_blocks:
+            assert process.poll() is None
+        refused = shelf.cli.run(*command, expect=24).error["error"]["message"]
+        assert f"{part} exists, and another restore is writing it" in refused
+        process.kill()
+    assert {path.name for path in part.parent.iterdir()} == {"big.raw.part", "definition.txt"}
+    done = console.run(shelf.cli, *command)
+    assert done.status == 0
+    assert done.stderr.count("headstart: note: ") == 2
+    assert f"{part}, which a killed restore had left behind, was replaced" in done.stderr
+    assert (tmp_path / "out" / "big.raw").read_bytes() == stored.content(*range(1, 600))
+    assert {path.name for path in part.parent.iterdir()} == {"big.raw", "definition.txt"}
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("as_json", [False, True])
 def test_it_may_be_interrupted_while_it_is_loaded(cli: Cli, number: signal.Signals, as_json: bool) -> None:

@@ -28,6 +28,7 @@ class Memory:
 
     def __init__(self, size: int) -> None:
         self.place = Path("memory")
+        self.notes: tuple[str, ...] = ()
         self.size = size
         self.content = bytearray(b"?" * size)
         self.given: list[Extent] = []

@@ -114,6 +114,17 @@ def test_nothing_is_overwritten(repo: Repository, manifest: Manifest, tmp_path: 
     assert (tmp_path / "out" / name).read_bytes() == b"precious"
 
 
+def test_files_that_are_there_already_are_kept(repo: Repository, manifest: Manifest, tmp_path: Path) -> None:
+    """A killed restore had written them."""
+    (tmp_path / "definition.txt").write_bytes(FILES["definition"])
+    before = (tmp_path / "definition.txt").stat().st_ino
+    report = restore(repo, manifest, Order(tmp_path, format="raw"))
+    assert report.notes == (f"{tmp_path}/definition.txt was there already, with the same content",)
+    assert set(report.files) == {tmp_path / "definition.txt", tmp_path / "uefi-variables.fd"}
+    assert (tmp_path / "definition.txt").stat().st_ino == before
+    assert (tmp_path / "data.raw").read_bytes() == DATA
+
+
 def test_other_files_in_the_directory_do_not_matter(repo: Repository, manifest: Manifest, tmp_path: Path) -> None:
     (tmp_path / "notes").touch()
     restore(repo, manifest, Order(tmp_path))

@@ -43,3 +43,5 @@ def run(session: Session, given: argparse.Namespace) -> None:
     lines += map(str, done.files)
     lines.append(f"Restored snapshot {done.snapshot} of {done.vm} in {units.format_seconds(done.seconds)}.")
     session.output.result(dataclasses.asdict(done), "\n".join(lines))
+    for note in done.notes:
+        session.output.note(note)

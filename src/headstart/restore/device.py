@@ -38,6 +38,7 @@ class BlockDevice:
     def __init__(self, place: Path, size: int) -> None:
         """``size`` of the disk. Refuses a device that is smaller, or used by the system or by QEMU."""
         self.place = place
+        self.notes: tuple[str, ...] = ()
         self._file = _open(place)
         try:
             self.size = os.lseek(self._file, 0, os.SEEK_END)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
 from headstart import errors
-from headstart.restore import writing
+from headstart.restore import claim, writing
 
 SUFFIX = ".part"
 _NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
@@ -19,28 +20,27 @@ _NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 class PartFile:
     """``place`` in the making, as ``place.part``. A context manager: without ``finish`` the part is removed.
 
-    Raises ``TargetRefused`` if there is something of either name. The file is its owner's alone: disks hold secrets.
+    A part that a killed restore left behind is used again, which ``notes`` tell. Raises ``TargetRefused`` if there is
+    anything else of either name. The file is its owner's alone: disks hold secrets.
     """
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, size: int) -> None:
+        """All of its ``size`` bytes are a hole until they are written."""
         self.place = place
         self._part = place.with_name(place.name + SUFFIX)
+        self._size = size
         self._finished = False
         refuse_existing(place)
         with writing.translated(place):
-            try:
-                self._file = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            except FileExistsError:
-                raise errors.TargetRefused(
-                    f"{self._part} exists: another restore is writing it, or one was killed. "
-                    "If none is running, remove it.",
-                    target=str(self._part),
-                ) from None
-
-    def set_size(self, size: int) -> None:
-        """All of it is a hole until it is written."""
-        with writing.translated(self.place):
-            os.truncate(self._file, size)
+            claimed = claim.claim(self._part)
+        self._file = claimed.descriptor
+        self.notes = (f"{self._part}, which a killed restore had left behind, was replaced",) * claimed.leftover
+        try:
+            with writing.translated(place):
+                claim.set_size(self._file, size)
+        except BaseException:
+            self.__exit__()
+            raise
 
     def write(self, start: int, pieces: Sequence[bytes]) -> None:
         with writing.translated(self.place):
@@ -49,6 +49,8 @@ class PartFile:
     def finish(self) -> None:
         """Durable, then under its name. ``TargetRefused`` if somebody made a file of that name meanwhile."""
         with writing.translated(self.place):
+            os.fsync(self._file)  # long: the mark stays until it is done
+            os.truncate(self._file, self._size)
             os.fsync(self._file)
             self._rename()
             self._finished = True
@@ -71,10 +73,10 @@ class PartFile:
         return self
 
     def __exit__(self, *details: object) -> None:
-        os.close(self._file)
         if not self._finished:
             with contextlib.suppress(OSError):
-                self._part.unlink()
+                self._part.unlink()  # while it is locked: later it may be somebody else's
+        os.close(self._file)
 
 
 def refuse_existing(place: Path) -> None:
@@ -83,9 +85,20 @@ def refuse_existing(place: Path) -> None:
         raise _exists(place)
 
 
+def holds(place: Path, content: bytes) -> bool:
+    """Whether there is such a file with just this content."""
+    try:
+        found = place.lstat()
+        return stat.S_ISREG(found.st_mode) and found.st_size == len(content) and place.read_bytes() == content
+    except OSError:
+        return False
+
+
 def _exists(place: Path) -> errors.TargetRefused:
     return errors.TargetRefused(
-        f"{place} exists and is not overwritten. Restore to another place, or move it away.", target=str(place)
+        f"{place} exists and is not overwritten. Restore to another place, move it away, "
+        "or name just other disks with --disk.",
+        target=str(place),
     )
 
 

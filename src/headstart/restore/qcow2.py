@@ -155,12 +155,8 @@ class Qcow2File:
         self.size = size
         data = blocks.to_extents(allocated, block_size, size)
         self._layout = Layout.of(size, blocks.of_extents(data, CLUSTER))
-        self._part = PartFile(place)
-        try:
-            self._part.set_size(self._layout.clusters * CLUSTER)
-        except BaseException:
-            self._part.__exit__()
-            raise
+        self._part = PartFile(place, self._layout.clusters * CLUSTER)
+        self.notes = self._part.notes
 
     def write(self, start: int, pieces: Sequence[bytes]) -> None:
         self._part.write(self._layout.offset(start), pieces)

@@ -16,12 +16,8 @@ class RawFile:
     def __init__(self, place: Path, size: int) -> None:
         self.place = place
         self.size = size
-        self._part = PartFile(place)
-        try:
-            self._part.set_size(size)
-        except BaseException:
-            self._part.__exit__()
-            raise
+        self._part = PartFile(place, size)
+        self.notes = self._part.notes
 
     def write(self, start: int, pieces: Sequence[bytes]) -> None:
         self._part.write(start, pieces)

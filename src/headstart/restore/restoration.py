@@ -43,6 +43,8 @@ class Report:
     disks: tuple[RestoredDisk, ...]
     files: tuple[Path, ...]
     seconds: float
+    #: What the user should know.
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +70,18 @@ def restore(repo: Repository, manifest: Manifest, ordered: Order, progress: imag
     files = run.read_files(() if ordered.wishes else manifest.attachments, ordered.directory)
     with contextlib.ExitStack() as stack:
         _make(ordered.directory, (*(placed.place for placed in places), *files))
-        parts = [(stack.enter_context(PartFile(path)), content) for path, content in files.items()]
+        parts = [(stack.enter_context(PartFile(path, len(content))), content) for path, content in files.items()]
         targets = [stack.enter_context(_target(job)) for job in jobs]
         space.check((job.placed.place.parent, job.data_bytes) for job in jobs if not is_device(job.placed.place))
+        claimed: list[PartFile | Target] = [*(part for part, _ in parts), *targets]
+        run.notes += [note for each in claimed for note in each.notes]
         for part, content in parts:
             run.write_file(part, content)
         for job, target in zip(jobs, targets, strict=True):
             run.write_disk(job, target, progress)
     run.raise_damage()
-    return Report(manifest.id, manifest.vm, tuple(run.disks), tuple(run.files), time.monotonic() - begun)
+    seconds = time.monotonic() - begun
+    return Report(manifest.id, manifest.vm, tuple(run.disks), tuple(run.files), seconds, tuple(run.notes))
 
 
 class _Run:
@@ -87,6 +92,7 @@ class _Run:
         self._damage: list[errors.Damaged] = []
         self.disks: list[RestoredDisk] = []
         self.files: list[Path] = []
+        self.notes: list[str] = []
 
     def survey(self, places: Iterable[Placed]) -> list[_Job]:
         jobs = []
@@ -96,11 +102,17 @@ class _Run:
         return jobs
 
     def read_files(self, attachments: Iterable[Attachment], directory: Path) -> dict[Path, bytes]:
+        """Those to write. A killed restore has written them first, as a rule: the same again is as good."""
         contents = {}
         for attached in attachments:
             with self._noting_damage():
                 content = attachment.read_attachment(self._repo, attached)
-                contents[directory / order.file_of(attached, content)] = content
+                path = directory / order.file_of(attached, content)
+                if partfile.holds(path, content):
+                    self.files.append(path)
+                    self.notes.append(f"{path} was there already, with the same content")
+                else:
+                    contents[path] = content
         return contents
 
     def write_file(self, part: PartFile, content: bytes) -> None:

@@ -29,6 +29,8 @@ class Target(Protocol):
     place: Path
     #: Bytes; at least those of the disk.
     size: int
+    #: What the user should know of the place as it was found.
+    notes: tuple[str, ...]
 
     def write(self, start: int, pieces: Sequence[bytes]) -> None:
         """The pieces one behind the other from ``start`` on; at most 1024 of them."""
