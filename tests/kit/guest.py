@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from headstart.guest import package
 from tests.kit import packages
 
 CACHE = Path(__file__).parents[2] / "build" / "guest"
@@ -46,10 +47,16 @@ mount -t proc proc /proc
 mount -t sysfs sys /sys
 mkdir -p /run /tmp /mnt /var/run
 for module in $(cat /modules/order); do insmod /modules/$module; done
+# Not for agentd: it has to find its port where there is no udev.
 for port in /sys/class/virtio-ports/*; do
     mkdir -p /dev/virtio-ports
-    ln -s /dev/${port##*/} /dev/virtio-ports/$(cat $port/name)
+    name=$(cat $port/name)
+    [ $name = org.headstart.agent.0 ] || ln -s /dev/${port##*/} /dev/virtio-ports/$name
 done
+while :; do
+    [ -e /run/no-agentd ] || python3 -I -S /usr/lib/headstart-agentd
+    sleep 1
+done &
 [ -e /dev/virtio-ports/org.qemu.guest_agent.0 ] && qemu-ga --daemonize
 while :; do
     python3 -I -S -m inguest.control || sleep 1
@@ -93,6 +100,7 @@ def _key(kernel_package: str) -> str:
     digest = hashlib.sha256(kernel_package.encode())
     for source in (Path(__file__), *sorted(INSIDE.glob("*.py"))):
         digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+    digest.update(package.build())
     for program in (PYTHON, BUSYBOX):
         status = program.stat()
         digest.update(f"{program} {status.st_size} {status.st_mtime_ns}\0".encode())
@@ -109,6 +117,7 @@ def _build_root(root: Path, kernel: Path, agent: Path) -> None:
     _add_modules(root / "modules", kernel)
     _add_python(root)
     shutil.copy(agent / "usr/sbin/qemu-ga", root / "usr/sbin/qemu-ga")
+    (root / "usr/lib/headstart-agentd").write_bytes(package.build())
     _add_libraries(root)
 
 

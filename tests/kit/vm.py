@@ -33,8 +33,8 @@ KERNEL_COMMAND_LINE = (
 class Vm:
     """A VM with the test guest; as a context manager it is running and answering inside the ``with``.
 
-    ``qmp_socket`` and ``qga_socket`` are for the product, nobody else is connected to them; the tests have a
-    monitor of their own behind ``qmp()``. QEMU is killed when the thread that started it ends, in any way.
+    ``qmp_socket``, ``qga_socket`` and ``agent_socket`` are for the product, nobody else is connected to them; the
+    tests have a monitor of their own behind ``qmp()``. QEMU is killed when the thread that started it ends, in any way.
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class Vm:
         self._folder = Path(tempfile.mkdtemp(prefix="headstart-vm-", dir="/tmp"))
         self.qmp_socket = self._folder / "qmp"
         self.qga_socket = self._folder / "qga"
+        self.agent_socket = self._folder / "agent"
         self._test_qmp_socket = self._folder / "test-qmp"
         self._control_socket = self._folder / "control"
         self._process: subprocess.Popen[bytes] | None = None
@@ -129,7 +130,7 @@ class Vm:
         """Start QEMU, in a new process. The guest has not booted when this returns."""
         assert not self.running, "the VM is running already"
         self._disconnect()
-        for name in ("qmp", "qga", "test-qmp", "control"):
+        for name in ("qmp", "qga", "agent", "test-qmp", "control"):
             (self._folder / name).unlink(missing_ok=True)
         with (self._folder / "qemu.log").open("wb") as log:
             command = ["setpriv", "--pdeathsig", "KILL", *self._command()]
@@ -212,6 +213,7 @@ class Vm:
             *("-device", "virtio-serial-pci,id=serial"),
             *self._port("control", self._control_socket, "org.headstart.test.0"),
             *self._port("qga", self.qga_socket, "org.qemu.guest_agent.0"),
+            *self._port("agent", self.agent_socket, "org.headstart.agent.0"),
             *(word for disk in self.disks for word in _disk_arguments(disk)),
             *self.extra,
         ]

@@ -1,0 +1,45 @@
+"""What can be asked beside reading: each handler answers at once or starts ``Work``."""
+
+import hashlib
+from typing import Any, Dict
+
+from headstart.agentd import messages, reading
+from headstart.agentd.diskread import LONGEST, DiskReader
+from headstart.agentd.layout import Layout
+from headstart.agentd.session import Handler, Session
+from headstart.agentd.work import Refused, Work
+
+#: Bytes that one ``hash`` may ask for.
+_HASHED = 16 << 20
+
+
+def describe(session: Session, request: int, told: Dict[str, Any]) -> Dict[str, Any]:
+    """``map``: see ``Layout.describe``."""
+    return Layout().describe()
+
+
+def digest(session: Session, request: int, told: Dict[str, Any]) -> Dict[str, Any]:
+    """``hash`` of ``spans`` of a ``device``: BLAKE2b-256 of each, keyed with ``key`` (hex)."""
+    layout = Layout()
+    name = layout.require(told["device"])
+    spans = [(int(start), int(length)) for start, length in told["spans"]]
+    if sum(length for _, length in spans) > _HASHED or any(not 0 < length <= LONGEST for _, length in spans):
+        raise Refused(messages.WRONG, "too much to hash at once")
+    key = bytes.fromhex(told["key"])
+    with DiskReader(layout.path(name)) as reader:
+        found = [hashlib.blake2b(reader.read(*span), digest_size=32, key=key).hexdigest() for span in spans]
+    return {"digests": found}
+
+
+def read(session: Session, request: int, payload: bytes) -> Work:
+    """READ: see ``reading.plan``."""
+    layout = Layout()
+    runs = reading.plan(messages.unpack_read(payload), layout)
+    try:
+        paths = {run.disk: layout.path(run.disk) for run in runs}
+    except OSError as error:
+        raise Refused(messages.FAILED, str(error)) from None
+    return reading.Reading(runs, paths, lambda kind, *parts: session.send(request, kind, *parts))
+
+
+HANDLERS: Dict[str, Handler] = {"map": describe, "hash": digest}

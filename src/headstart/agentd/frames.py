@@ -1,0 +1,124 @@
+"""Frames on a byte stream that has no records, outlives both ends and may begin in the middle of one.
+
+::
+
+     0  4s  magic              8  I  request         24  I  Adler-32 of the payload
+     4  B   frame version     12  Q  session         28  I  CRC-32 of bytes 0-27
+     5  B   kind              20  I  length          32     payload
+     6  H   0
+
+All numbers are big endian. See docs/agent-protocol.md. A decoder that finds anything else than a sound
+frame looks for the next magic one byte further on: nothing that was swallowed as the payload of a
+broken frame is lost.
+"""
+
+import struct
+import zlib
+from typing import Iterator, NamedTuple, Optional, Union
+
+MAGIC = b"\xabHSA"
+VERSION = 1
+_HEADER = struct.Struct(">4sBBHIQII")
+_CHECKSUM = struct.Struct(">I")
+HEADER_SIZE = _HEADER.size + _CHECKSUM.size
+
+#: Longest payload towards the guest, and from it. The way in is short, so that little has to be sent to
+#: bring an agent that waits for the rest of a broken frame back in step.
+TO_GUEST = 32 * 1024
+FROM_GUEST = 256 * 1024 + 16
+
+#: Adler-32 for payloads: it costs the guest half of what CRC-32 does.
+_EMPTY = zlib.adler32(b"")
+
+Buffer = Union[bytes, memoryview]
+
+
+class Frame(NamedTuple):
+    kind: int
+    session: int
+    request: int
+    payload: bytes
+
+
+def header(kind: int, session: int, request: int, *payload: Buffer) -> bytes:
+    """What goes in front of a payload that may come in several parts."""
+    length, checksum = 0, _EMPTY
+    for part in payload:
+        length += len(part)
+        checksum = zlib.adler32(part, checksum)
+    start = _HEADER.pack(MAGIC, VERSION, kind, 0, request, session, length, checksum)
+    return start + _CHECKSUM.pack(zlib.crc32(start))
+
+
+def encode(kind: int, session: int, request: int, payload: bytes = b"") -> bytes:
+    return header(kind, session, request, payload) + payload
+
+
+def preamble(longest: int) -> bytes:
+    """Bytes that end whatever broken frame the other side's decoder waits for."""
+    return bytes(longest + HEADER_SIZE)
+
+
+class Decoder:
+    """Frames out of bytes as they arrive. ``longest`` bounds a payload, and so the memory."""
+
+    def __init__(self, longest: int) -> None:
+        self._longest = longest
+        self._pending = bytearray()
+        #: Headers that were sound and whose payload was not.
+        self.damaged = 0
+
+    def feed(self, data: Buffer) -> Iterator[Frame]:
+        """The frames that are complete with ``data``. To be used up before the next call."""
+        self._pending += data
+        position = 0
+        try:
+            while True:
+                position = self._next_magic(position)
+                found = self._header_at(position)
+                if found is None:
+                    return
+                end = position + HEADER_SIZE + found.length
+                if found.length > self._longest:
+                    position += 1
+                elif end > len(self._pending):
+                    return
+                else:
+                    payload = bytes(memoryview(self._pending)[position + HEADER_SIZE : end])
+                    if zlib.adler32(payload) == found.checksum:
+                        position = end
+                        yield Frame(found.kind, found.session, found.request, payload)
+                    else:
+                        self.damaged += 1
+                        position += 1
+        finally:
+            del self._pending[:position]
+
+    def _next_magic(self, position: int) -> int:
+        found = self._pending.find(MAGIC, position)
+        if found >= 0:
+            return found
+        # The last bytes may be the beginning of one.
+        tail = max(position, len(self._pending) - len(MAGIC) + 1)
+        while tail < len(self._pending) and not MAGIC.startswith(bytes(self._pending[tail:])):
+            tail += 1
+        return tail
+
+    def _header_at(self, position: int) -> "Optional[_Header]":
+        """None while bytes are missing. One that is not sound is longer than anything."""
+        if len(self._pending) - position < HEADER_SIZE:
+            return None
+        start = bytes(self._pending[position : position + _HEADER.size])
+        _, version, kind, _, request, session, length, checksum = _HEADER.unpack(start)
+        (sound,) = _CHECKSUM.unpack_from(self._pending, position + _HEADER.size)
+        if sound != zlib.crc32(start) or version != VERSION:
+            length = self._longest + 1
+        return _Header(kind, session, request, length, checksum)
+
+
+class _Header(NamedTuple):
+    kind: int
+    session: int
+    request: int
+    length: int
+    checksum: int

@@ -1,0 +1,85 @@
+"""One thread, one channel: orders are taken first, then what is ready is sent, then a little is read.
+
+So an order to cancel or to thaw waits for one read of a disk at most, and a host that does not listen
+stops us without costing anything.
+"""
+
+import select
+import time
+from typing import Dict, Optional
+
+from headstart.agentd.links import Gone, Link
+from headstart.agentd.session import Session
+
+_IN = select.POLLIN | select.POLLHUP | select.POLLERR
+#: How often to see whether somebody opens the other end of a virtio-serial port. Linux has no event that could be
+#: waited for: poll tells POLLHUP all the time.
+ABSENT_SECONDS = 0.5
+_CHUNK = 64 * 1024
+
+
+def serve(link: Link, session: Session) -> None:
+    """Until the link is ``Gone`` for good."""
+    while True:
+        try:
+            if _turn(link, session):
+                continue
+        except Gone:
+            session.clear()
+            if link.once:
+                raise
+        # Nobody is at the other end.
+        session.clear()
+        time.sleep(ABSENT_SECONDS)
+
+
+def _turn(link: Link, session: Session) -> bool:
+    """Wait for something, and do it. False: nobody is at the other end."""
+    ready = _wait(link, session)
+    now = time.monotonic()
+    events = ready.get(link.fileno(), 0)
+    if events & select.POLLIN or link.pending():
+        data = link.read(_CHUNK)
+        if data == b"":
+            if link.once:
+                raise Gone("closed by the host")
+            return False
+        session.receive(data or b"")
+    elif events & (select.POLLHUP | select.POLLERR):
+        return False
+    _write(link, session)
+    for request, work in list(session.works.items()):
+        waited = work.descriptor is not None and ready.get(work.descriptor)
+        late = work.due is not None and work.due <= now
+        if waited or late or (not session.outbox and work.hungry(session.credit)):
+            session.step(request, now)
+    _write(link, session)
+    return True
+
+
+def _wait(link: Link, session: Session) -> Dict[int, int]:
+    poll = select.poll()
+    poll.register(link.fileno(), _IN | (select.POLLOUT if session.outbox else 0))
+    for work in session.works.values():
+        if work.descriptor is not None:
+            poll.register(work.descriptor, _IN)
+    return dict(poll.poll(_patience(link, session)))
+
+
+def _patience(link: Link, session: Session) -> Optional[float]:
+    """Milliseconds; None: for ever."""
+    works = session.works.values()
+    if link.pending() or (not session.outbox and any(work.hungry(session.credit) for work in works)):
+        return 0
+    dues = [work.due for work in works if work.due is not None]
+    return max(0.0, min(dues) - time.monotonic()) * 1000 if dues else None
+
+
+def _write(link: Link, session: Session) -> None:
+    while session.outbox:
+        part = session.outbox[0]
+        count = link.write(part)
+        if count < len(part):
+            session.outbox[0] = memoryview(part)[count:]
+            return
+        del session.outbox[0]

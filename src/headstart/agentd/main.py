@@ -1,0 +1,49 @@
+"""agentd's command line: ``python3 FILE`` finds its port by itself."""
+
+import argparse
+import os
+import platform
+import sys
+from typing import Any, Dict, List, Optional
+
+from headstart.agentd import asks, links, loop, priority, release
+from headstart.agentd.session import Session
+
+
+def welcome() -> Dict[str, Any]:
+    """What the host is told at the beginning of a session."""
+    return {
+        "protocols": list(release.PROTOCOLS),
+        "release": release.RELEASE,
+        "python": platform.python_version(),
+        "kernel": platform.release(),
+        "boot": _boot(),
+        "pid": os.getpid(),
+    }
+
+
+def _boot() -> str:
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def main(arguments: Optional[List[str]] = None) -> int:
+    parser = argparse.ArgumentParser(prog="headstart-agentd", description="Headstart's agent in the guest.")
+    parser.add_argument("--port", metavar="DEVICE", help="the virtio-serial port (default: found by its name)")
+    given = parser.parse_args(arguments)
+    try:
+        link = links.Port(given.port or links.find_port())
+    except OSError as error:
+        print("headstart-agentd: %s" % error, file=sys.stderr)
+        return 1
+    priority.lower()
+    session = Session(asks.HANDLERS, asks.read, _no_file, welcome, lambda told: True)
+    loop.serve(link, session)
+    return 0
+
+
+def _no_file(position: int, data: bytes) -> None:
+    return None

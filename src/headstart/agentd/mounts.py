@@ -1,0 +1,57 @@
+"""What is mounted from block devices (proc(5), /proc/self/mountinfo)."""
+
+import os
+import re
+import stat
+from typing import Dict, Iterator, List, NamedTuple
+
+_TABLE = "/proc/self/mountinfo"
+_ESCAPE = re.compile(r"\\([0-7]{3})")
+
+
+class Mount(NamedTuple):
+    """``number`` is ``major:minor`` of the device."""
+
+    number: str
+    point: str
+    kind: str
+    writable: bool
+
+
+def mounted() -> List[Mount]:
+    """In the order in which they were mounted; only those that stand on a block device."""
+    with open(_TABLE, encoding="utf-8", errors="surrogateescape") as file:
+        lines = file.read().splitlines()
+    found = (_parse(line.split(" ")) for line in lines)
+    return [mount for mount in found if mount.number]
+
+
+def _parse(fields: List[str]) -> Mount:
+    dash = fields.index("-", 6)
+    kind, source, options = fields[dash + 1 : dash + 4]
+    number = fields[2]
+    if number.startswith("0:"):
+        # btrfs and others have no device of their own; their source has.
+        number = _number(_unescaped(source))
+    return Mount(number, _unescaped(fields[4]), kind, "ro" not in options.split(","))
+
+
+def _number(source: str) -> str:
+    try:
+        found = os.stat(source)
+    except (OSError, ValueError):
+        return ""
+    if not stat.S_ISBLK(found.st_mode):
+        return ""
+    return "%d:%d" % (os.major(found.st_rdev), os.minor(found.st_rdev))
+
+
+def _unescaped(text: str) -> str:
+    return _ESCAPE.sub(lambda match: chr(int(match.group(1), 8)), text)
+
+
+def described(names: Dict[str, str]) -> Iterator[Dict[str, str]]:
+    """For ``map``; ``names`` of devices by number."""
+    for mount in mounted():
+        if mount.number in names:
+            yield {"device": names[mount.number], "point": mount.point, "type": mount.kind}

@@ -1,0 +1,138 @@
+"""What the host asks, one session at a time: frames in, frames out.
+
+A HELLO begins a session and ends everything before it. A frame of another session is not for us.
+"""
+
+from typing import Any, Callable, Dict, List, Optional
+
+from headstart.agentd import frames, messages
+from headstart.agentd.frames import Buffer, Decoder, Frame
+from headstart.agentd.work import Refused, Work
+
+#: Starts a request: ``(session, request, arguments) -> Work``, or its answer at once. Raises ``Refused``.
+Handler = Callable[["Session", int, Dict[str, Any]], Any]
+
+#: Requests under way at once.
+MOST = 16
+
+
+class Session:
+    """``handlers`` by what an ASK names; READ and FILE have entries of their own. ``welcome`` is what a host is
+    told; ``admits`` says whether a HELLO comes from who may ask."""
+
+    def __init__(
+        self,
+        handlers: Dict[str, Handler],
+        read: Callable[["Session", int, bytes], Work],
+        file: Callable[[int, bytes], None],
+        welcome: Callable[[], Dict[str, Any]],
+        admits: Callable[[Dict[str, Any]], bool],
+    ) -> None:
+        self._handlers = handlers
+        self._read = read
+        self._file = file
+        self._welcome = welcome
+        self._admits = admits
+        self.clear()
+
+    def clear(self) -> None:
+        """The other side is gone: nothing is owed to it."""
+        for work in getattr(self, "works", {}).values():
+            work.cancel()
+        self._decoder = Decoder(frames.TO_GUEST)
+        self._session: Optional[int] = None
+        self.credit = 0
+        self.works: Dict[int, Work] = {}
+        #: What is to be written, in order.
+        self.outbox: List[Buffer] = []
+
+    def receive(self, data: bytes) -> None:
+        for frame in self._decoder.feed(data):
+            if frame.kind == messages.HELLO:
+                self._hello(frame)
+            elif frame.session == self._session:
+                try:
+                    self._obey(frame)
+                except messages.Malformed as error:
+                    self._refuse(frame.request, messages.WRONG, str(error))
+                except Refused as refusal:
+                    self._refuse(frame.request, refusal.code, str(refusal))
+
+    def _hello(self, frame: Frame) -> None:
+        try:
+            told = messages.unpack_json(frame.payload)
+        except messages.Malformed:
+            return
+        if not self._admits(told):
+            return
+        decoder = self._decoder
+        self.clear()
+        self._decoder = decoder
+        self._session = frame.session
+        # Who was cut off in the middle of a frame waits for the rest of it.
+        self.outbox.append(frames.preamble(frames.FROM_GUEST))
+        self.send(frame.request, messages.WELCOME, messages.pack_json(self._welcome()))
+
+    def _obey(self, frame: Frame) -> None:
+        if frame.kind == messages.CREDIT:
+            self.credit += messages.unpack_credit(frame.payload)
+        elif frame.kind == messages.CANCEL:
+            self._cancel(frame.request)
+        elif frame.kind == messages.FILE:
+            self._file(*messages.unpack_position(frame.payload))
+        elif len(self.works) >= MOST or frame.request in self.works:
+            raise Refused(messages.WRONG, "too much at once")
+        elif frame.kind == messages.READ:
+            self.works[frame.request] = self._read(self, frame.request, frame.payload)
+        elif frame.kind == messages.ASK:
+            self._ask(frame.request, messages.unpack_json(frame.payload))
+        else:
+            raise Refused(messages.UNKNOWN, "frame of kind %d" % frame.kind)
+
+    def _ask(self, request: int, told: Dict[str, Any]) -> None:
+        name = told.get("do")
+        handler = self._handlers.get(name) if isinstance(name, str) else None
+        if handler is None:
+            raise Refused(messages.UNKNOWN, "cannot do %r" % (name,))
+        try:
+            started = handler(self, request, told)
+        except (KeyError, TypeError, ValueError) as error:
+            raise Refused(messages.WRONG, repr(error)) from None
+        except OSError as error:
+            raise Refused(messages.FAILED, str(error)) from None
+        if isinstance(started, Work):
+            self.works[request] = started
+        else:
+            self.send(request, messages.ANSWER, messages.pack_json(started))
+
+    def _cancel(self, request: int) -> None:
+        work = self.works.pop(request, None)
+        if work is not None:
+            work.cancel()
+            self._refuse(request, messages.CANCELLED, "")
+
+    def _refuse(self, request: int, code: str, text: str) -> None:
+        self.send(request, messages.REFUSAL, messages.pack_json({"code": code, "text": text}))
+
+    def send(self, request: int, kind: int, *payload: Buffer) -> None:
+        assert self._session is not None
+        self.outbox.append(frames.header(kind, self._session, request, *payload))
+        self.outbox += payload
+        if kind == messages.DATA:
+            self.credit -= len(payload[-1])
+
+    def step(self, request: int, now: float) -> None:
+        """Let a request go on; tell its answer."""
+        work = self.works[request]
+        try:
+            work.step(now)
+        except Refused as refusal:
+            self._end(request)
+            self._refuse(request, refusal.code, str(refusal))
+        else:
+            if work.answer is not None:
+                self._end(request)
+                self.send(request, messages.ANSWER, messages.pack_json(work.answer))
+
+    def _end(self, request: int) -> None:
+        self.works.pop(request).cancel()

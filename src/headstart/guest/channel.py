@@ -1,0 +1,301 @@
+"""A session with agentd: requests out, frames in. See docs/agent-protocol.md.
+
+The guest is not trusted: every answer has a deadline, a frame has a limit, and whatever does not belong
+to a request of this session is thrown away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import select
+import socket
+import ssl
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from headstart import errors
+from headstart.agentd import frames, messages, release
+from headstart.agentd.frames import Frame
+from headstart.agentd.messages import Span
+
+#: How long agentd may take to answer at all.
+HELLO_SECONDS = 3.0
+#: A HELLO may be lost with the end of a broken frame that agentd was waiting for.
+HELLO_AGAIN_SECONDS = 0.5
+ASK_SECONDS = 10.0
+CANCEL_SECONDS = 5.0
+#: Nothing for this long, although something could be sent, means that the agent is gone. It runs at the lowest
+#: priority there is: a busy guest makes it slow.
+SILENCE_SECONDS = 30.0
+#: Content under way or in our hands.
+WINDOW = 8 << 20
+#: Credit is granted in portions: each costs a frame.
+PORTION = 1 << 20
+#: A stream that is damaged more often is not a stream of agentd's.
+DAMAGE_LIMIT = 16
+_RECEIVE = 256 * 1024
+_LATER = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+class Lost(errors.Unreachable):
+    """The agent does not answer (any longer), or not as an agent would."""
+
+
+class Refused(errors.HeadstartError):
+    """The agent answered that it cannot. ``code`` is one of ``agentd.messages``."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(f"The agent in the guest refused: {text or code}.", code=code)
+        self.code = code
+
+
+class Channel:
+    """Owns ``link``. One thread at a time; ``consumed`` from any. A context manager."""
+
+    def __init__(self, link: socket.socket, *, secret: str = "", seconds: float = HELLO_SECONDS) -> None:
+        """Raises ``Lost`` when nobody answers, or nobody that we understand."""
+        self._link = link
+        self._session = secrets.randbits(64)
+        self._decoder = frames.Decoder(frames.FROM_GUEST)
+        self._inbox: dict[int, deque[Frame]] = {}
+        self._number = 0
+        # Sent and not yet received; received and not yet consumed.
+        self._outstanding = self._held = 0
+        self._counting = threading.Lock()
+        # A TLS socket serves one thread: whoever consumes wakes that one.
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        link.setblocking(False)
+        try:
+            self.welcome = self._hello(secret, seconds)
+            self._require_protocol()
+        except BaseException:
+            self.close()
+            raise
+
+    # -- the session
+
+    def _hello(self, secret: str, seconds: float) -> Mapping[str, Any]:
+        told: dict[str, Any] = {"protocols": list(release.PROTOCOLS), "release": release.RELEASE}
+        if secret:
+            told["secret"] = secret
+        request = self._begin()
+        self._send_bytes(frames.preamble(frames.TO_GUEST))
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self._send(messages.HELLO, request, messages.pack_json(told))
+            with contextlib.suppress(TimeoutError):
+                frame = self._next(request, min(deadline, time.monotonic() + HELLO_AGAIN_SECONDS))
+                self._inbox.clear()
+                return _json(frame)
+        raise Lost("The agent in the guest does not answer. Is headstart-agentd installed and running there?")
+
+    def _require_protocol(self) -> None:
+        try:
+            oldest, newest = map(int, self.welcome["protocols"])
+        except (KeyError, TypeError, ValueError):
+            raise Lost("The agent in the guest does not say which protocol it speaks.") from None
+        ours = release.PROTOCOLS
+        if oldest > ours[1] or newest < ours[0]:
+            raise Lost(
+                f"The agent in the guest speaks protocol {oldest} to {newest}, this host {ours[0]} to {ours[1]}:"
+                " update the older of them (headstart agent install)."
+            )
+
+    def _begin(self) -> int:
+        self._number += 1
+        self._inbox[self._number] = deque()
+        return self._number
+
+    # -- requests
+
+    def ask(self, do: str, seconds: float = ASK_SECONDS, **arguments: Any) -> dict[str, Any]:
+        """The answer. Raises ``Refused``, ``Lost``."""
+        request = self.start(do, **arguments)
+        try:
+            return self.answer(request, seconds)
+        finally:
+            self.forget(request)
+
+    def start(self, do: str, **arguments: Any) -> int:
+        """Begin a request; ``answer`` has its answer, ``forget`` ends it."""
+        request = self._begin()
+        self._send(messages.ASK, request, messages.pack_json({"do": do, **arguments}))
+        return request
+
+    def answer(self, request: int, seconds: float) -> dict[str, Any]:
+        """The next NOTE or the ANSWER of a request. Raises ``Refused``, ``Lost``."""
+        frame = self.frame(request, seconds)
+        if frame.kind not in (messages.ANSWER, messages.NOTE):
+            raise Lost(f"The agent in the guest answered with a frame of kind {frame.kind}.")
+        return _json(frame)
+
+    def read(self, target: Mapping[str, Any], spans: Sequence[Span]) -> int:
+        """Begin to read; ``frame`` has what comes."""
+        request = self._begin()
+        self._send(messages.READ, request, messages.pack_read(messages.Read(dict(target), list(spans))))
+        self._grant()
+        return request
+
+    def frame(self, request: int, seconds: float = SILENCE_SECONDS) -> Frame:
+        """The next frame of a request. Raises ``Refused`` where that is what it says, ``Lost``."""
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                frame = self._next(request, deadline)
+            except TimeoutError:
+                if self._starved():
+                    # It is our consumers who are slow.
+                    deadline = time.monotonic() + seconds
+                    continue
+                raise Lost(f"The agent in the guest has not answered for {seconds:.0f} s.") from None
+            if frame.kind == messages.REFUSAL:
+                told = _json(frame)
+                raise Refused(str(told.get("code", ""))[:40], str(told.get("text", ""))[:200])
+            return frame
+
+    def cancel(self, request: int) -> None:
+        """End a request; what is under way of it is thrown away. Raises ``Lost``."""
+        self._send(messages.CANCEL, request, b"")
+        deadline = time.monotonic() + CANCEL_SECONDS
+        try:
+            while self._next(request, deadline).kind not in (messages.ANSWER, messages.REFUSAL):
+                pass
+        except TimeoutError:
+            raise Lost("The agent in the guest does not let go of a request.") from None
+        finally:
+            self.forget(request)
+
+    def forget(self, request: int) -> None:
+        self._inbox.pop(request, None)
+
+    def file(self, position: int, data: bytes) -> None:
+        self._send(messages.FILE, 0, messages.pack_position(position) + data)
+
+    # -- credit
+
+    def consumed(self, count: int) -> None:
+        """A consumer is done with ``count`` bytes of content that ``frame`` handed out."""
+        with self._counting:
+            self._held -= count
+            if self._wake >= 0:
+                os.eventfd_write(self._wake, 1)
+
+    def _grant(self) -> None:
+        with self._counting:
+            count = WINDOW - self._outstanding - self._held
+            if count < PORTION:
+                return
+            self._outstanding += count
+        self._send(messages.CREDIT, 0, messages.pack_credit(count))
+
+    def _starved(self) -> bool:
+        with self._counting:
+            return self._outstanding < PORTION
+
+    # -- bytes
+
+    def _send(self, kind: int, request: int, payload: bytes) -> None:
+        self._send_bytes(frames.encode(kind, self._session, request, payload))
+
+    def _send_bytes(self, data: bytes) -> None:
+        deadline = time.monotonic() + SILENCE_SECONDS
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[self._link.send(view) :]
+            except _LATER:
+                # What the guest wants to tell must not keep it from listening.
+                try:
+                    self._take(self._wait(deadline, writing=True))
+                except TimeoutError:
+                    raise Lost(f"The agent in the guest has not listened for {SILENCE_SECONDS:.0f} s.") from None
+            except OSError as error:
+                raise _failed(error) from error
+
+    def _wait(self, deadline: float, *, writing: bool = False) -> bool:
+        """Until something arrives, something can be sent or is consumed; whether something arrived.
+
+        Raises ``TimeoutError``."""
+        if isinstance(self._link, ssl.SSLSocket) and self._link.pending():
+            return True
+        rest = deadline - time.monotonic()
+        if rest <= 0:
+            raise TimeoutError
+        poll = select.poll()
+        poll.register(self._link, select.POLLIN | (select.POLLOUT if writing else 0))
+        poll.register(self._wake, select.POLLIN)
+        ready = dict(poll.poll(rest * 1000))
+        if self._wake in ready:
+            with contextlib.suppress(OSError):
+                os.eventfd_read(self._wake)
+        return bool(ready.get(self._link.fileno(), 0) & ~select.POLLOUT)
+
+    def _next(self, request: int, deadline: float) -> Frame:
+        """Raises ``TimeoutError``."""
+        waiting = self._inbox[request]
+        while not waiting:
+            if self._outstanding or self._held:
+                self._grant()
+            self._take(self._wait(deadline))
+        return waiting.popleft()
+
+    def _take(self, arrived: bool) -> None:
+        if not arrived:
+            return
+        try:
+            data = self._link.recv(_RECEIVE)
+        except _LATER:
+            return
+        except OSError as error:
+            raise _failed(error) from error
+        if not data:
+            raise Lost("The channel to the agent in the guest was closed.")
+        for frame in self._decoder.feed(data):
+            self._sort(frame)
+        if self._decoder.damaged > DAMAGE_LIMIT:
+            raise Lost("What comes from the guest is damaged again and again.")
+
+    def _sort(self, frame: Frame) -> None:
+        if frame.session != self._session:
+            return
+        wanted = frame.request in self._inbox
+        if frame.kind == messages.DATA:
+            length = len(frame.payload) - len(messages.pack_position(0))
+            with self._counting:
+                self._outstanding -= length
+                self._held += length if wanted else 0
+        if wanted:
+            self._inbox[frame.request].append(frame)
+
+    def fileno(self) -> int:
+        return self._link.fileno()
+
+    def close(self) -> None:
+        with self._counting:
+            wake, self._wake = self._wake, -1
+        if wake >= 0:
+            os.close(wake)
+        with contextlib.suppress(OSError):
+            self._link.close()
+
+    def __enter__(self) -> Channel:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self.close()
+
+
+def _failed(error: OSError) -> Lost:
+    return Lost(f"The channel to the agent in the guest failed: {error}")
+
+
+def _json(frame: Frame) -> dict[str, Any]:
+    try:
+        return messages.unpack_json(frame.payload)
+    except messages.Malformed as error:
+        raise Lost(f"The agent in the guest answered nonsense: {error}") from None
