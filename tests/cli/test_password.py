@@ -43,9 +43,10 @@ def test_the_first_of_them_counts(shelf: Shelf, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "value", "reason"),
     [
-        ("FILE", "/nowhere", "No such file or directory"),
-        ("FILE", "/dev/null", "is empty"),
+        ("FILE", "/nowhere", "No such file or directory. Correct the path"),
+        ("FILE", "/dev/null", "the first line of /dev/null is empty"),
         ("COMMAND", "echo out of order >&2; exit 3", "status 3. out of order"),
+        ("COMMAND", "exit 3", "status 3. Run it by hand"),
         ("COMMAND", "true", "is empty"),
     ],
 )

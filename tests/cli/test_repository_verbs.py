@@ -62,7 +62,7 @@ def test_verify_names_what_is_damaged(shelf: Shelf) -> None:
     assert (touched["snapshot"], touched["vm"], touched["name"]) == (made.id, "web", "system")
     assert touched["extents"] == [{"start": 0, "length": 65536}]
     assert finding["object"] in outcome.error["error"]["message"]
-    assert made.id in outcome.error["error"]["message"]
+    assert f"are hurt: {made.id}. Restore others." in outcome.error["error"]["message"]
     assert "system: 64.0 KiB from byte 0 on" in console.run(shelf.cli, "verify").stdout
 
 

@@ -66,8 +66,12 @@ def test_what_add_refuses(cli: Cli, machine: Vm, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(machine.qmp_socket)
     error = cli.run("vm", "add", "other", "--qmp", tmp_path / "link", expect=2).error["error"]
     assert "is the monitor of 'web'" in error["message"]
+    assert "or 'headstart vm remove web' first" in error["message"]
     cli.run("vm", "add", "third", "--qmp", tmp_path / "nowhere", expect=20)
     cli.run("vm", "add", "third", "--qmp", "x", "--definition", tmp_path / "nowhere", expect=2)
+    (tmp_path / "binary").write_bytes(b"\xff")
+    error = cli.run("vm", "add", "third", "--qmp", "x", "--definition", tmp_path / "binary", expect=2).error["error"]
+    assert "Name another file with --definition, or none" in error["message"]
     assert [vm["name"] for vm in cli.run("vm", "list").json["vms"]] == ["web"]
 
 

@@ -53,7 +53,7 @@ def run(session: Session, given: argparse.Namespace) -> None:
     for note in done.notes:
         session.output.note(note)
     if done.failures:
-        raise errors.Incomplete(f"Snapshot {done.snapshot} is published, but: {' '.join(done.failures)}")
+        raise errors.Incomplete(f"Snapshot {done.snapshot} is published, but: {'; '.join(done.failures)}")
 
 
 def _text(done: BackupReport) -> str:

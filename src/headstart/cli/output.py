@@ -37,7 +37,8 @@ class Output:
             streams.silence(sys.stdout)
             if not isinstance(error, BrokenPipeError):
                 raise errors.HeadstartError(
-                    f"The work is done, but its result could not be written: {error.strerror}."
+                    "The work is done, and need not be repeated, but its result could not be written: "
+                    f"{error.strerror}."
                 ) from error
 
     def note(self, text: str) -> None:

@@ -38,9 +38,9 @@ def _given(environment: Mapping[str, str]) -> bytes | None:
     if environment.get(PASSWORD):
         return environment[PASSWORD].encode(errors="surrogateescape")
     if environment.get(FILE):
-        return _checked(_of_file(Path(environment[FILE])), f"{FILE}: the file")
+        return _checked(_of_file(Path(environment[FILE])), f"{FILE}: the first line of {environment[FILE]}")
     if environment.get(COMMAND):
-        return _checked(_of_command(environment[COMMAND]), f"{COMMAND}: what the command prints")
+        return _checked(_of_command(environment[COMMAND]), f"{COMMAND}: the first line that the command prints")
     return None
 
 
@@ -48,7 +48,9 @@ def _of_file(path: Path) -> bytes:
     try:
         return _first_line(path.read_bytes())
     except OSError as error:
-        raise errors.Usage(f"{FILE}: {path} cannot be read: {error.strerror}.") from error
+        raise errors.Usage(
+            f"{FILE}: {path} cannot be read: {error.strerror}. Correct the path, or its permissions."
+        ) from error
 
 
 def _of_command(command: str) -> bytes:
@@ -57,10 +59,15 @@ def _of_command(command: str) -> bytes:
             ["/bin/sh", "-c", command], stdin=subprocess.DEVNULL, capture_output=True, timeout=COMMAND_SECONDS
         )
     except subprocess.TimeoutExpired:
-        raise errors.Usage(f"{COMMAND}: the command did not end within {COMMAND_SECONDS:.0f} s.") from None
+        raise errors.Usage(
+            f"{COMMAND}: the command did not end within {COMMAND_SECONDS:.0f} s. "
+            "Run it by hand to see what it waits for."
+        ) from None
     if done.returncode != 0:
         said = done.stderr.decode(errors="replace").strip()
-        raise errors.Usage(f"{COMMAND}: the command failed with status {done.returncode}. {said}".rstrip())
+        raise errors.Usage(
+            f"{COMMAND}: the command failed with status {done.returncode}. {said or 'Run it by hand to see why.'}"
+        )
     return _first_line(done.stdout)
 
 
@@ -83,4 +90,4 @@ def _prompt(text: str) -> str:
     try:
         return getpass.getpass(text)
     except EOFError:
-        raise errors.Usage("No password was given.") from None
+        raise errors.Usage(f"No password was given. Type it, or set {FILE}, {COMMAND} or {PASSWORD}.") from None

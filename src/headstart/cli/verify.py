@@ -73,8 +73,11 @@ def _described(touched: Touched) -> str:
 def _damaged(done: Report) -> errors.Damaged:
     names = _joined(sorted({found.object for found in done.findings}))
     hurt = _joined(sorted({each.snapshot for found in done.findings for each in found.touched}))
-    rest = f"These snapshots are hurt: {hurt}." if hurt else "No snapshot is hurt."
-    return errors.Damaged(f"Damaged: {names}. {rest}", objects=[found.object for found in done.findings])
+    rest = f"These snapshots are hurt: {hurt}. Restore others." if hurt else "No snapshot that was verified is hurt."
+    return errors.Damaged(
+        f"Damaged: {names}. {rest} Look at the disk under the repository.",
+        objects=[found.object for found in done.findings],
+    )
 
 
 def _joined(names: list[str], limit: int = 10) -> str:

@@ -17,6 +17,7 @@ from headstart.state.values import Vm
 
 #: As files and lock files are named after it, and as ``NAME@latest`` takes it apart.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_OTHER_DEFINITION = "Name another file with --definition, or none: then QEMU's command line is kept."
 
 
 def add(verbs: arguments.Verbs) -> None:
@@ -80,9 +81,9 @@ def _definition(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
-        raise errors.Usage(f"The definition {path} cannot be read: {error.strerror}.") from error
+        raise errors.Usage(f"The definition {path} cannot be read: {error.strerror}. {_OTHER_DEFINITION}") from error
     except UnicodeDecodeError:
-        raise errors.Usage(f"The definition {path} is not text in UTF-8.") from None
+        raise errors.Usage(f"The definition {path} is not text in UTF-8. {_OTHER_DEFINITION}") from None
 
 
 def _refuse_twin(vm: Vm, known: Vm) -> None:
@@ -91,7 +92,10 @@ def _refuse_twin(vm: Vm, known: Vm) -> None:
             f"There is a VM {vm.name!r} already. Take another name, or 'headstart vm remove {vm.name}' first."
         )
     if vm.monitor.resolve() == known.monitor.resolve():
-        raise errors.Usage(f"{vm.monitor} is the monitor of {known.name!r}, which is added already.")
+        raise errors.Usage(
+            f"{vm.monitor} is the monitor of {known.name!r}, which is added already. "
+            f"Name the monitor of another VM, or 'headstart vm remove {known.name}' first."
+        )
 
 
 def _check_excluded(vm: Vm, seen: Inspection) -> None:

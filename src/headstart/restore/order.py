@@ -61,7 +61,7 @@ def placed(manifest: Manifest, order: Order) -> tuple[Placed, ...]:
                 f"Snapshot {manifest.id} has no disk {wish.disk!r}. It has: {', '.join(disks)}.", disk=wish.disk
             )
         if any(wish.disk == earlier.disk for earlier in wishes[:number]):
-            raise errors.Usage(f"Disk {wish.disk} is named twice.")
+            raise errors.Usage(f"Disk {wish.disk} is named twice: name each disk once.")
     return tuple(_placed(disks[wish.disk], wish.target, order) for wish in wishes)
 
 

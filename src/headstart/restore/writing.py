@@ -39,4 +39,6 @@ def translated(place: Path) -> Iterator[None]:
             raise errors.NoSpace(
                 f"{place} cannot be written: {reason}. Make room there, or restore to another place.", target=str(place)
             ) from error
-        raise errors.TargetRefused(f"{place} cannot be written: {reason}.", target=str(place)) from error
+        raise errors.TargetRefused(
+            f"{place} cannot be written: {reason}. Restore to another place, or put this one right.", target=str(place)
+        ) from error
