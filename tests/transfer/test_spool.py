@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import subprocess
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -114,6 +115,25 @@ def test_filling_says_what_is_safe_only_when_it_is_in_the_file(spool: Spool) -> 
     spool.fill("system", Point(), [FIRST, LAST], check)
 
 
+def test_a_sealed_spool_is_durable(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every file is synced after it was written, on the description that it was written with, while others are."""
+    fdatasync, began, synced = os.fdatasync, threading.Event(), list[int]()
+
+    def slow(file: int) -> None:
+        assert began.wait(10)
+        fdatasync(file)
+        synced.append(os.fstat(file).st_ino)
+
+    monkeypatch.setattr(os, "fdatasync", slow)
+    spool.fill("one", Point(), [FIRST])
+    spool.fill("other", Point(), [LAST])
+    spool.keep_file("uefi-variables", b"boot order")
+    assert synced == []
+    began.set()
+    spool.seal()
+    assert sorted(synced) == sorted(path.stat().st_ino for path in spool.directory.iterdir())
+
+
 # whose it is
 
 
@@ -176,6 +196,7 @@ def test_a_point_that_is_lost_is_told_as_that(spool: Spool) -> None:
 def assert_no_space(spool: Spool, point: Point) -> None:
     with pytest.raises(errors.NoSpace, match="Make room there, or name another --scratch"):
         spool.fill("system", point, [FIRST, HOLE, LAST])
+        spool.seal()
     assert point.released == point.handed
 
 

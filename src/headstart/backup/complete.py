@@ -102,8 +102,8 @@ class Completing:
                     point.keep(name, found.residue)
             self._before_release(point)
             for name, found in residues.items():
-                self._spool(point, name, found.residue)
-            self._keep_files()
+                self._spool(spool, point, name, found.residue)
+            self._keep_files(spool)
             point.check()
             spool.seal()
             window = point.release()
@@ -228,7 +228,7 @@ class Completing:
         if point.protects is Protects.WANTED:
             self._doubts.append("The audit found false blocks in the draft.")
 
-    def _spool(self, point: PointInTime, name: str, wanted: Blocks) -> None:
+    def _spool(self, spool: Spool, point: PointInTime, name: str, wanted: Blocks) -> None:
         tracked = self._identified.disks[name]
         size = self._block_size
         rest = wanted.copy()
@@ -243,11 +243,10 @@ class Completing:
                 point.keep(name, rest)
                 waiting = 0
 
-        spool_of(self._context, self._contact.name, self._base).fill(name, point.reader(name), extents, read)
+        spool.fill(name, point.reader(name), extents, read)
 
-    def _keep_files(self) -> None:
+    def _keep_files(self, spool: Spool) -> None:
         """Small files that belong to the VM, as they are now."""
-        spool = spool_of(self._context, self._contact.name, self._base)
         for kind, path in self._contact.inventory.files:
             try:
                 spool.keep_file(kind, path.read_bytes())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -22,6 +23,7 @@ class Spool:
     def __init__(self, of_vm: Path, completion: str) -> None:
         self._of_vm = of_vm
         self.directory = of_vm / completion
+        self._syncs: list[_Sync] = []
 
     def create(self) -> None:
         """Begin anew: what earlier completions of the VM left is of no use."""
@@ -38,9 +40,9 @@ class Spool:
         wanted: Iterable[Extent],
         read: Callable[[Extent], None] = lambda extent: None,
     ) -> int:
-        """Copy ``wanted`` from the point in time; durable on return. Returns the bytes read.
+        """Copy ``wanted`` from the point in time; durable after ``seal``. Returns the bytes read.
 
-        ``read`` is told of each extent that is safe in the file."""
+        ``read`` is told of each extent that is in the file."""
         total = 0
         try:
             with self._path(disk).open("xb") as file:
@@ -49,7 +51,7 @@ class Spool:
                     _write(file.fileno(), piece)
                     total += piece.extent.length
                     read(piece.extent)
-                os.fdatasync(file.fileno())
+                self._syncs.append(_Sync(file.fileno()))
         except OSError as error:
             raise self._unwritten(error) from error
         return total
@@ -61,11 +63,12 @@ class Spool:
         )
 
     def keep_file(self, name: str, content: bytes) -> None:
+        """Durable after ``seal``."""
         try:
             with (self.directory / name).open("xb") as file:
                 file.write(content)
                 file.flush()
-                os.fsync(file.fileno())
+                self._syncs.append(_Sync(file.fileno()))
         except OSError as error:
             raise self._unwritten(error) from error
 
@@ -82,7 +85,12 @@ class Spool:
         )
 
     def seal(self) -> None:
-        """The names of the files are durable too."""
+        """Everything is durable: the files, whose syncs began when they were full, and their names."""
+        try:
+            for sync in self._syncs:
+                sync.wait()
+        except OSError as error:
+            raise self._unwritten(error) from error
         for directory in (self.directory, self._of_vm, self._of_vm.parent):
             descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
             try:
@@ -102,6 +110,31 @@ class Spool:
 
     def remove(self) -> None:
         shutil.rmtree(self._of_vm, ignore_errors=True)
+
+
+class _Sync:
+    """Makes a file durable while others are written. The caller may close it meanwhile."""
+
+    def __init__(self, file: int) -> None:
+        # Of the same open file: the kernel tells errors of writing back to those who wrote.
+        self._file = os.dup(file)
+        self._failure: OSError | None = None
+        self._thread = threading.Thread(target=self._run, name="spool-sync", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            os.fdatasync(self._file)
+        except OSError as error:
+            self._failure = error
+        finally:
+            os.close(self._file)
+
+    def wait(self) -> None:
+        """Until it is durable. Raises ``OSError``."""
+        self._thread.join()
+        if self._failure is not None:
+            raise self._failure
 
 
 def _write(file: int, piece: Piece) -> None:
