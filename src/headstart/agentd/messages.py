@@ -28,6 +28,8 @@ HELLO, WELCOME, ASK, READ, CREDIT, CANCEL, FILE, NOTE, ANSWER, REFUSAL, DATA, ZE
 
 #: Codes of a REFUSAL.
 CANCELLED = "cancelled"
+#: The frame belongs to no session of this agentd's: it was restarted.
+STRANGE = "strange"
 UNKNOWN = "unknown"
 WRONG = "wrong"
 FAILED = "failed"

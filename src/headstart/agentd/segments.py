@@ -82,7 +82,7 @@ def back(segments: Iterable[Segment], disk: str, wanted: Iterable[Span]) -> Iter
 def _column(segment: Segment, column: int, stripe: Stripe, start: int, end: int) -> Iterator[Run]:
     """One stripe's part of ``[start, end)`` of its disk."""
     count = len(segment.stripes)
-    extent = segment.length if not segment.chunk else _share(segment, column)
+    extent = segment.length if not segment.chunk else share(segment, column)
     position, high = max(start, stripe.start), min(end, stripe.start + extent)
     while position < high:
         at = position - stripe.start
@@ -96,7 +96,7 @@ def _column(segment: Segment, column: int, stripe: Stripe, start: int, end: int)
         position += length
 
 
-def _share(segment: Segment, column: int) -> int:
+def share(segment: Segment, column: int) -> int:
     """Bytes of a striped segment that lie in one column."""
     whole, rest = divmod(segment.length, segment.chunk * len(segment.stripes))
     return whole * segment.chunk + min(max(rest - column * segment.chunk, 0), segment.chunk)
@@ -109,7 +109,7 @@ def compose(upper: Iterable[Segment], lower: Dict[str, List[Segment]]) -> Option
     for segment in upper:
         if segment.chunk:
             stripes = [
-                _lowered(stripe, _share(segment, column), lower) for column, stripe in enumerate(segment.stripes)
+                _lowered(stripe, share(segment, column), lower) for column, stripe in enumerate(segment.stripes)
             ]
             if None in stripes:
                 return None

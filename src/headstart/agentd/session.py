@@ -50,7 +50,10 @@ class Session:
         for frame in self._decoder.feed(data):
             if frame.kind == messages.HELLO:
                 self._hello(frame)
-            elif frame.session == self._session:
+            elif frame.session != self._session:
+                told = messages.pack_json({"code": messages.STRANGE, "text": "no such session"})
+                self.outbox.append(frames.encode(messages.REFUSAL, frame.session, frame.request, told))
+            else:
                 try:
                     self._obey(frame)
                 except messages.Malformed as error:

@@ -32,6 +32,8 @@ CANCEL_SECONDS = 5.0
 #: Nothing for this long, although something could be sent, means that the agent is gone. It runs at the lowest
 #: priority there is: a busy guest makes it slow.
 SILENCE_SECONDS = 30.0
+#: After this long we ask whether the session is still known: a guest that was reset knows nothing of it.
+PROBE_SECONDS = 1.0
 #: Content under way or in our hands.
 WINDOW = 8 << 20
 #: Credit is granted in portions: each costs a frame.
@@ -146,13 +148,15 @@ class Channel:
         deadline = time.monotonic() + seconds
         while True:
             try:
-                frame = self._next(request, deadline)
+                frame = self._next(request, min(deadline, time.monotonic() + PROBE_SECONDS))
             except TimeoutError:
                 if self._starved():
                     # It is our consumers who are slow.
                     deadline = time.monotonic() + seconds
-                    continue
-                raise Lost(f"The agent in the guest has not answered for {seconds:.0f} s.") from None
+                elif time.monotonic() > deadline:
+                    raise Lost(f"The agent in the guest has not answered for {seconds:.0f} s.") from None
+                self._send(messages.CREDIT, 0, messages.pack_credit(0))
+                continue
             if frame.kind == messages.REFUSAL:
                 told = _json(frame)
                 raise Refused(str(told.get("code", ""))[:40], str(told.get("text", ""))[:200])
@@ -263,6 +267,8 @@ class Channel:
     def _sort(self, frame: Frame) -> None:
         if frame.session != self._session:
             return
+        if frame.kind == messages.REFUSAL and _json(frame).get("code") == messages.STRANGE:
+            raise Lost("The agent in the guest was restarted.")
         wanted = frame.request in self._inbox
         if frame.kind == messages.DATA:
             length = len(frame.payload) - len(messages.pack_position(0))

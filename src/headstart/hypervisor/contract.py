@@ -46,6 +46,9 @@ class Disk:
     format: str
     interface: str = ""
     serial: str = ""
+    #: World wide name, 16 hexadecimal digits, and PCI address as a Linux guest writes it; empty if not known.
+    wwn: str = ""
+    pci: str = ""
     layers: tuple[ImageFile, ...] = ()
     #: Bitmaps survive a clean end of the VM.
     persistent: bool = False

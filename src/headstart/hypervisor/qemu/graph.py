@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -139,6 +140,10 @@ def _children(qmp: Qmp) -> dict[str, dict[str, str]]:
     return children
 
 
+#: The first PCI bus of the machine types pc, q35 and virt.
+_ROOT_BUS = re.compile(r"/pcie?\.0$")
+
+
 @dataclass(frozen=True, slots=True)
 class Device:
     """What does not change while a device is plugged in. ``iothread`` serves it, by itself (virtio-blk)
@@ -147,6 +152,8 @@ class Device:
     kind: str
     serial: str
     iothread: str
+    wwn: str
+    pci: str
 
 
 class Devices:
@@ -163,7 +170,7 @@ class Devices:
         path = drive.qdev
         if path not in self._known:
             kind, serial = self._property(path, "type"), self._property(path, "serial")
-            self._known[path] = Device(kind, serial, self._iothread(path))
+            self._known[path] = Device(kind, serial, self._iothread(path), self._wwn(path), self._pci(path))
         return self._known[path]
 
     def _forget_unplugged(self) -> None:
@@ -181,10 +188,30 @@ class Devices:
             own = self._property(bus, "iothread")
         return own
 
+    def _wwn(self, path: str) -> str:
+        value = self._get(path, "wwn")
+        return f"{value:016x}" if isinstance(value, int) and value else ""
+
+    def _pci(self, path: str) -> str:
+        """The address of the PCI function that the device, or its controller, is. Only the guest's firmware and
+        kernel know the numbers of buses behind bridges: there it is not told."""
+        while path.count("/") > 1:
+            function = self._get(path, "addr")
+            bus = self._property(path, "parent_bus")
+            if isinstance(function, int):
+                return f"0000:00:{function >> 3:02x}.{function & 7}" if _ROOT_BUS.search(bus) else ""
+            # A bus is a part of its controller.
+            path = (bus or path).rpartition("/")[0]
+        return ""
+
     def _property(self, path: str, name: str) -> str:
         """A property as text; empty if the device has none of that name."""
-        try:
-            value = self._qmp.execute("qom-get", path=path, property=name)
-        except CommandFailed:
-            return ""
+        value = self._get(path, name)
         return value if isinstance(value, str) else ""
+
+    def _get(self, path: str, name: str) -> Any:
+        """None if the device has no such property."""
+        try:
+            return self._qmp.execute("qom-get", path=path, property=name)
+        except CommandFailed:
+            return None

@@ -128,6 +128,8 @@ def _attachment(qmp: Qmp, graph: Graph, drive: Drive, device: Device, name: str)
         format=node.driver,
         interface=device.kind,
         serial=device.serial,
+        wwn=device.wwn,
+        pci=device.pci,
         layers=tuple(_layers(qmp, graph, tracked)),
         persistent=node.driver == "qcow2" and data.get("compat") != "0.10",
         unreadable=IOTHREAD if device.iothread else "",
