@@ -195,7 +195,7 @@ class Devices:
     def _pci(self, path: str) -> str:
         """The address of the PCI function that the device, or its controller, is. Only the guest's firmware and
         kernel know the numbers of buses behind bridges: there it is not told."""
-        while path.count("/") > 1:
+        while path and path != "/machine":
             function = self._get(path, "addr")
             bus = self._property(path, "parent_bus")
             if isinstance(function, int):
