@@ -148,7 +148,9 @@ class Index:
         self.damaged: list[errors.Damaged] = []
 
     def __contains__(self, chunk_id: bytes) -> bool:
-        return self.find(chunk_id) is not None
+        with self._lock:
+            self._load_once()
+            return self._table.position(chunk_id) >= 0
 
     def __len__(self) -> int:
         with self._lock:
