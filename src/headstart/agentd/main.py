@@ -30,7 +30,8 @@ def _boot() -> str:
         return ""
 
 
-def main(arguments: Optional[List[str]] = None) -> int:
+def main(arguments: Optional[List[str]] = None, sources: str = "") -> int:
+    """``sources``: digest of what the file was built from."""
     parser = argparse.ArgumentParser(prog="headstart-agentd", description="Headstart's agent in the guest.")
     parser.add_argument("--port", metavar="DEVICE", help="the virtio-serial port (default: found by its name)")
     given = parser.parse_args(arguments)

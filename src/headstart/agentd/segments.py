@@ -108,9 +108,7 @@ def compose(upper: Iterable[Segment], lower: Dict[str, List[Segment]]) -> Option
     found: List[Segment] = []
     for segment in upper:
         if segment.chunk:
-            stripes = [
-                _lowered(stripe, share(segment, column), lower) for column, stripe in enumerate(segment.stripes)
-            ]
+            stripes = [_lowered(stripe, share(segment, column), lower) for column, stripe in enumerate(segment.stripes)]
             if None in stripes:
                 return None
             whole = tuple(stripe for stripe in stripes if stripe is not None)

@@ -7,14 +7,27 @@ import os
 from collections.abc import Sequence
 
 from headstart import __version__, errors
-from headstart.cli import arguments, backup, flags, init, precopy, restore, signals, snapshots, status, verify, vm
+from headstart.cli import (
+    agent,
+    arguments,
+    backup,
+    flags,
+    init,
+    precopy,
+    restore,
+    signals,
+    snapshots,
+    status,
+    verify,
+    vm,
+)
 from headstart.cli.output import Output
 from headstart.cli.session import Session
 from headstart.cli.settings import settings
 
 _log = logging.getLogger("headstart")
 
-VERBS = (init, vm, precopy, backup, status, snapshots, verify, restore)
+VERBS = (init, vm, agent, precopy, backup, status, snapshots, verify, restore)
 
 
 def run(given: Sequence[str]) -> int:
