@@ -127,7 +127,8 @@ def test_with_filters(filters: Victim, moment: str, place: str) -> None:
     ("moment", "place"),
     [
         ("--before", "headstart.hypervisor.qemu.push:PushPoint._target:2"),
-        ("--after", "headstart.hypervisor.qemu.push:PushPoint._start:1"),
+        ("--before", "headstart.hypervisor.qemu.fleece:Fleece._tell:1"),
+        ("--before", "headstart.hypervisor.qemu.push:PushPoint._learn:1"),
         ("--before", "headstart.hypervisor.qemu.jobs:end:2"),
     ],
 )

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from headstart import errors
-from headstart.hypervisor.contract import Protects, Start
+from headstart.hypervisor.contract import PointRequest, Protects, Start
 from headstart.hypervisor.qemu import obstacles
+from headstart.hypervisor.qemu.push import PushPoint
 from headstart.wire import nbd
 from tests.hypervisor.qemu import bare, points
 
@@ -182,3 +183,23 @@ def test_a_scratch_path_that_is_too_long_is_told(vm: bare.Bare) -> None:
         vm.machine(scratch=vm.scratch / ("deep" * 30))
     with vm.machine() as machine:
         assert machine.inventory().disks
+
+
+def test_an_owner_who_stops_the_vm_while_it_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that takes itself apart meanwhile makes this QEMU abort."""
+    learn = PushPoint._learn
+    with bare.running(*bare.two(tmp_path, iothread=True)) as threaded, threaded.machine() as machine:
+
+        def stop_and_learn(point: PushPoint, request: PointRequest) -> None:
+            threaded.qmp("stop")
+            threaded.qmp("cont")
+            learn(point, request)
+
+        monkeypatch.setattr(PushPoint, "_learn", stop_and_learn)
+        for pattern in range(1, 9):
+            threaded.write("dev-one", 0, 8 << 20, pattern)
+            with machine.take(points.request()) as point:
+                assert points.holds(point, "dev-one", pattern)
+                point.release()
+        assert threaded.status == "running"
+        assert threaded.leftovers() == []

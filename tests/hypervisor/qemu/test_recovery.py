@@ -20,9 +20,9 @@ from tests.wire import scripted
 
 pytestmark = pytest.mark.vm
 
-BOTH = ("view", "live", "standing")
-PULL = ("preparing", "stopped", "inserted", "offering", "removing", "removed")
-PUSH = ("allocated", "copying", "copied")
+BOTH = ("view", "live", "stopped", "removing", "removed", "standing")
+PULL = ("preparing", "inserted", "offering")
+PUSH = ("wishing", "prepared", "filtered", "told", "copying", "copied")
 STAGES = [("pull", place) for place in (*BOTH, *PULL)] + [("push", place) for place in (*BOTH, *PUSH)]
 
 OTHER = "fedcba98"
@@ -71,9 +71,10 @@ def test_a_dead_run_is_put_right(tmp_path: Path, variant: str, place: str) -> No
         print(f"{variant} {place}: {'; '.join(told)}")
 
 
-def test_the_guard_continues_within_milliseconds(tmp_path: Path) -> None:
+@pytest.mark.parametrize("variant", ["pull", "push"])
+def test_the_guard_continues_within_milliseconds(tmp_path: Path, variant: str) -> None:
     """The VM stands still from the victim's stop until its guard sees it die."""
-    with bare.running(*bare.two(tmp_path)) as vm:
+    with bare.running(*bare.two(tmp_path, iothread=variant == "push")) as vm:
         kill_at("stopped", vm)
         stopped, resumed = vm.wait_event("STOP"), vm.wait_event("RESUME")
         pause = _time(resumed) - _time(stopped)
@@ -92,8 +93,9 @@ def _time(event: dict[str, dict[str, int]]) -> float:
     return event["timestamp"]["seconds"] + event["timestamp"]["microseconds"] / 1e6
 
 
-def test_without_a_guard_the_next_run_continues_the_vm(tmp_path: Path) -> None:
-    with bare.running(*bare.two(tmp_path)) as vm:
+@pytest.mark.parametrize("variant", ["pull", "push"])
+def test_without_a_guard_the_next_run_continues_the_vm(tmp_path: Path, variant: str) -> None:
+    with bare.running(*bare.two(tmp_path, iothread=variant == "push")) as vm:
         kill_at(victim.UNGUARDED, vm)
         assert vm.status == "paused"
         with vm.machine() as machine:

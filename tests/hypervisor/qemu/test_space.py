@@ -15,6 +15,8 @@ from headstart import errors
 from headstart.blocks import Blocks
 from headstart.hypervisor.contract import PointRequest, Start, Stop
 from headstart.hypervisor.qemu import space
+from headstart.hypervisor.qemu.fleece import Fleece
+from headstart.hypervisor.qemu.push import PushPoint
 from tests.hypervisor.qemu import bare, points
 from tests.hypervisor.qemu.agent import Agent
 from tests.wire import scripted
@@ -63,17 +65,73 @@ def test_too_little_room_is_told_before_anything_is_done(
 
 
 def test_room_that_somebody_else_takes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pushed copies are allocated before the jobs begin: a full target would make the guest's writes fail."""
+    """A copy that becomes full is lost, and no write of the guest with it."""
     with (
         bare.running(*bare.two(tmp_path, iothread=True)) as vm,
         small("2m") as scratch,
         vm.machine(scratch=scratch) as machine,
     ):
         monkeypatch.setattr(space, "require", lambda *_: None)
-        with pytest.raises(errors.NoSpace, match=r"cannot be made \(No space left"):
+        vm.write("dev-one", 0, 8 << 20, 1)
+        with pytest.raises(errors.NoSpace, match=r"became full while disk dev-one was copied"):
             machine.take(points.request())
         assert vm.leftovers() == []
         assert list(scratch.iterdir()) == []
+        assert vm.status == "running"
+        assert vm.read_is("dev-one", 0, 8 << 20, 1)
+
+
+def test_a_full_scratch_breaks_a_pushed_point_and_not_the_guest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(space, "MARGIN", 0)
+    copy = PushPoint._copy
+
+    def write_and_copy(point: PushPoint, fleece: Fleece, request: PointRequest) -> None:
+        for start in range(0, 4 << 20, 1 << 19):
+            vm.write("dev-one", start, 1 << 19, 2)
+        copy(point, fleece, request)
+
+    monkeypatch.setattr(PushPoint, "_copy", write_and_copy)
+    with (
+        bare.running(*bare.two(tmp_path, iothread=True)) as vm,
+        small("2m") as scratch,
+        vm.machine(scratch=scratch) as machine,
+    ):
+        monkeypatch.setattr(space, "require", lambda *_: None)
+        vm.write("dev-one", 0, 8 << 20, 1)
+        with pytest.raises(errors.PointLost, match="could not copy disk dev-one"):
+            machine.take(points.request())
+        assert vm.status == "running"
+        assert vm.read_is("dev-one", 0, 4 << 20, 2)
+        assert vm.read_is("dev-one", 4 << 20, 4 << 20, 1)
+        assert vm.leftovers() == []
+        assert list(scratch.iterdir()) == []
+
+
+def test_a_pushed_point_takes_room_for_what_is_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for whole disks: neither the copies, nor what the guest overwrites elsewhere meanwhile."""
+    monkeypatch.setattr(space, "MARGIN", 0)
+    copy = PushPoint._copy
+
+    def write_and_copy(point: PushPoint, fleece: Fleece, request: PointRequest) -> None:
+        for start in range(0, 8 << 20, 1 << 19):
+            vm.write("dev-one", start, 1 << 19, 2)
+        copy(point, fleece, request)
+
+    monkeypatch.setattr(PushPoint, "_copy", write_and_copy)
+    with (
+        bare.running(*bare.two(tmp_path, iothread=True)) as vm,
+        small("3m") as scratch,
+        vm.machine(scratch=scratch) as machine,
+    ):
+        vm.write("dev-one", 0, 8 << 20, 1)
+        wanted = {"dev-one": Blocks(range(16)), "dev-two": Blocks([1])}
+        with machine.take(PointRequest((), (), wanted, freeze=False)) as point:
+            assert points.content(point.reader("dev-one"), 0, 1 << 20) == b"\1" * (1 << 20)
+            point.release()
+        assert vm.read_is("dev-one", 0, 8 << 20, 2)
+        assert vm.leftovers() == []
 
 
 def test_a_full_scratch_breaks_the_point_and_not_the_guest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,8 +184,7 @@ def test_a_directory_that_qemu_cannot_use_is_told(tmp_path: Path) -> None:
 
 
 def test_what_the_guest_writes_to_freeze_has_room_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Freezing flushes the guest's cache: blocks become wanted that nobody wanted when the copies were prepared.
-    The copies have room for whole disks, and a write of the guest never waits for it."""
+    """Freezing flushes the guest's cache: blocks become wanted that nobody wanted when the copies were prepared."""
     monkeypatch.setattr(space, "MARGIN", 0)
 
     class Flushing(Agent):

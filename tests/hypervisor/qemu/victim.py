@@ -25,7 +25,10 @@ PLACES = {
     "offering": ("after", "headstart.hypervisor.qemu.pull:PullPoint._offer"),
     "removing": ("before", "headstart.hypervisor.qemu.pull:put_back"),
     "removed": ("after", "headstart.hypervisor.qemu.pull:put_back"),
-    "allocated": ("before", "headstart.hypervisor.qemu.push:PushPoint._start"),
+    "wishing": ("before", "headstart.wire.nbd:Client.zero"),
+    "prepared": ("before", "headstart.hypervisor.qemu.fleece:Fleece._insert"),
+    "filtered": ("before", "headstart.hypervisor.qemu.fleece:Fleece._tell"),
+    "told": ("before", "headstart.hypervisor.qemu.push:PushPoint._copy"),
     "copying": ("before", "headstart.hypervisor.qemu.push:PushPoint._learn"),
     "copied": ("before", "headstart.hypervisor.qemu.jobs:end"),
 }

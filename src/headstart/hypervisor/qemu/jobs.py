@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 from headstart import errors
@@ -10,6 +11,8 @@ from headstart.wire.qmp import CommandFailed, Qmp
 POLL_SECONDS = 0.02
 #: A cancelled job ends with its last request.
 END_SECONDS = 30.0
+#: QEMU itself pauses a job for moments, whenever the nodes around it are at rest.
+PAUSED_SECONDS = 5.0
 
 
 def status(qmp: Qmp, name: str) -> tuple[str, str]:
@@ -21,14 +24,20 @@ def status(qmp: Qmp, name: str) -> tuple[str, str]:
 
 
 def wait(qmp: Qmp, name: str) -> str:
-    """Wait until a job is done, however long it works. Returns its error; empty if it succeeded."""
+    """Wait until a job is done, however long it works, and finalize it. Returns its error; empty if it succeeded."""
+    worked = time.monotonic()
     while True:
         state, failure = status(qmp, name)
         if state == "concluded":
             return failure
         if state == "null":
             return "the job is gone: somebody cancelled it"
-        if state == "paused":
+        if state == "pending":
+            with contextlib.suppress(CommandFailed):  # cancelled meanwhile
+                qmp.execute("job-finalize", id=name)
+        if state != "paused":
+            worked = time.monotonic()
+        elif time.monotonic() - worked > PAUSED_SECONDS:
             return "the job was paused by somebody"
         time.sleep(POLL_SECONDS)
 

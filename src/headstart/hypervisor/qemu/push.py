@@ -1,33 +1,29 @@
-"""A point in time that QEMU itself copies: one backup job per disk, all started in one transaction.
+"""A point in time that QEMU itself copies, for VMs with a disk in an iothread.
 
-For VMs with a disk in an iothread, where no node of the guest may be exported (this QEMU aborts).
-The jobs copy whole disks into raw files that were allocated beforehand: a full target would make the
-guest's writes fail, so it must not be able to get full. Copying only what is wanted (``sync=bitmap``)
-is not safe there: the job sets up its bitmap after the disk is let go, and a guest's write that comes
-first makes this QEMU abort (``block_copy_task_create: !reqlist_find_conflict``, seen after about 50
-points under constant writes) or takes the new content for the old.
+No node of such a disk may be exported: this QEMU aborts when an NBD client leaves it. So backup jobs copy what is
+wanted from the nodes of a ``Fleece`` into files of ours, and these are read.
 
-::
-
-    transaction   [backup x N] first: from here every disk is drained until the transaction ends
-                  [starts, ends] then: exactly what was written before the point is in ``ends``
+The jobs never stand on the guest's disk itself. There, this QEMU aborts with ``sync=bitmap`` when a write comes
+before the job has set up its bitmap (``block_copy_task_create: !reqlist_find_conflict``), and a target that is full
+makes the guest's writes fail. Nobody writes to the nodes of a fleece, and a job that fails is ours alone.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import re
-import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from headstart import blocks, errors
+from headstart import blocks, errors, units
 from headstart.blocks import Blocks
 from headstart.extents import Extent
-from headstart.hypervisor.contract import Action, PointRequest, Protects
-from headstart.hypervisor.guard import Guard
-from headstart.hypervisor.qemu import freeze, inventory, jobs, space
+from headstart.hypervisor.contract import PointRequest, Protects
+from headstart.hypervisor.qemu import jobs, space
+from headstart.hypervisor.qemu.fleece import WANTED, Fleece
 from headstart.hypervisor.qemu.inventory import Attachment, Look
 from headstart.hypervisor.qemu.site import Site
 from headstart.reading import Piece
@@ -35,77 +31,82 @@ from headstart.wire.files import FileReader
 from headstart.wire.fileserver import FileServer
 from headstart.wire.qmp import CommandFailed
 
+#: Of what is copied, so much is expected to be overwritten before its turn comes: the copy runs as fast as it
+#: can, and if it is more after all, the point breaks and not the guest.
+RESERVED_SHARE = 4
+LEAST_RESERVE = 64 * units.MIB
+
 
 class PushPoint:
-    """``headstart.hypervisor.contract.PointInTime`` by backup jobs; protects what was wanted."""
+    """``headstart.hypervisor.contract.PointInTime`` by filters and backup jobs; protects what was wanted.
+
+    The guest is rid of it, and the window ends, when the copies are made: before the constructor returns.
+    """
 
     protects = Protects.WANTED
 
     def __init__(self, site: Site, seen: Look, request: PointRequest) -> None:
         self._site = site
         self._seen = seen
-        self._inside = contextlib.ExitStack()
         self._files = contextlib.ExitStack()
         self._protected: dict[str, Blocks] = {}
         self._readers: dict[str, PushReader] = {}
-        self.pause_seconds = 0.0
-        self.notes: list[str] = []
         space.require_local(site.scratch)
+        space.require(site.scratch, sum(self._room(each, request) for each in seen.attachments), "The point in time")
         try:
-            for number, each in enumerate(seen.attachments):
-                self._target(number, each)
-            with (
-                freeze.agent(site, request.freeze, self.notes) as qga,
-                Guard(site.qmp.fileno(), qga.fileno() if qga else None, site.stopped) as guard,
-                freeze.frozen(guard, qga, self.notes) as outcome,
-            ):
-                self._start(request)
-            self.consistency = outcome.consistency
-            self.freeze_seconds = outcome.seconds
-            self._began = outcome.began
-            self._learn(request)
-            self._finish()
+            with contextlib.ExitStack() as targets:
+                for number, each in enumerate(seen.attachments):
+                    self._target(number, each, targets)
+                with Fleece(site, seen, replace(request, reserve={})) as fleece:
+                    self._copy(fleece, request)
+                    fleece.check()
+                    self._window = fleece.release()
+            self._open()
         except BaseException:
             self._withdraw()
             raise
+        self.consistency = fleece.consistency
+        self.freeze_seconds = fleece.freeze_seconds
+        self.pause_seconds = fleece.pause_seconds
+        self.notes = fleece.notes
 
-    def _target(self, number: int, attachment: Attachment) -> None:
-        """A raw file with room for the copy."""
-        path, disk = self._site.file(f"push{number}"), attachment.disk
+    def _room(self, attachment: Attachment, request: PointRequest) -> int:
+        """For the copy of a disk, and for what the guest overwrites before it is copied."""
+        disk = attachment.disk
+        wanted = blocks.total_bytes(request.wanted.get(disk.name, Blocks()), self._site.block_size, disk.size)
+        reserve = request.reserve.get(disk.name, 0)
+        return wanted + min(reserve, max(LEAST_RESERVE, wanted // RESERVED_SHARE))
+
+    def _target(self, number: int, attachment: Attachment, targets: contextlib.ExitStack) -> None:
+        """A raw file that takes room as it is filled."""
+        path, node = self._site.file(f"push{number}"), self._site.node(f"push{number}")
         self._files.callback(path.unlink, missing_ok=True)
-        space.require(self._site.scratch, disk.size, f"The copy of disk {disk.name}")
-        space.create(path, disk.size)
-        space.allocate(path, [Extent(0, disk.size)])
-        node = self._site.node(f"push{number}")
-        try:
-            self._site.qmp.execute("blockdev-add", driver="file", node_name=node, filename=str(path))
-        except CommandFailed as error:
-            raise errors.Unreachable(
-                f"QEMU cannot open the scratch file {path}: {error.text}. Choose another --scratch."
-            ) from error
-        self._inside.callback(self._delete, node)
+        space.add(self._site.qmp, path, attachment.disk.size, node)
+        targets.callback(self._delete, node)
 
-    def _start(self, request: PointRequest) -> None:
-        space.flush([inventory.active_image(each) for each in self._seen.attachments])
-        actions = [self._job(number, each) for number, each in enumerate(self._seen.attachments)]
-        # Not before the jobs: only a job's action drains its disk until the transaction is over.
-        tracking: tuple[Action, ...] = (*request.starts, *request.ends)
-        actions += [self._site.bitmaps.action(self._seen, each) for each in tracking]
-        for number in range(len(self._seen.attachments)):
-            self._inside.callback(self._end, self._site.node(f"job{number}"))
-        self._site.qmp.execute("transaction", actions=actions, properties={"completion-mode": "individual"})
+    def _copy(self, fleece: Fleece, request: PointRequest) -> None:
+        """All disks at once; meanwhile ask what is being copied.
 
-    def _job(self, number: int, attachment: Attachment) -> dict[str, Any]:
-        return {
-            "type": "blockdev-backup",
-            "data": {
-                "job-id": self._site.node(f"job{number}"),
-                "device": attachment.root,
-                "target": self._site.node(f"push{number}"),
-                "sync": "full",
-                "auto-dismiss": False,
-            },
-        }
+        The jobs wait to be finalized: one that takes itself apart while the owner's ``stop`` or a reset waits for
+        the disks makes this QEMU abort (``bdrv_do_drained_end: bs->quiesce_counter > 0``).
+        """
+        with contextlib.ExitStack() as running:
+            for number in range(len(self._seen.attachments)):
+                running.callback(self._end, self._site.node(f"job{number}"))
+                self._site.qmp.execute(
+                    "blockdev-backup",
+                    job_id=self._site.node(f"job{number}"),
+                    device=fleece.access(number),
+                    target=self._site.node(f"push{number}"),
+                    sync="bitmap",
+                    bitmap=WANTED,
+                    bitmap_mode="never",
+                    auto_finalize=False,
+                    auto_dismiss=False,
+                )
+            self._learn(request)
+            for number, each in enumerate(self._seen.attachments):
+                self._finish(number, each)
 
     def _learn(self, request: PointRequest) -> None:
         """What can be read: the wanted blocks and those written until the point."""
@@ -115,15 +116,17 @@ class PushPoint:
         for disk, changed in written.items():
             self._protected[disk] = changed | request.wanted.get(disk, Blocks())
 
-    def _finish(self) -> None:
-        """Wait for the jobs; with the last one the guest is rid of us, and the window ends."""
-        for number, each in enumerate(self._seen.attachments):
-            name = self._site.node(f"job{number}")
-            failure = jobs.wait(self._site.qmp, name)
-            if failure:
-                raise errors.PointLost(f"QEMU could not copy disk {each.disk.name}: {failure}")
-        self._window = time.monotonic() - self._began
-        self._inside.close()
+    def _finish(self, number: int, attachment: Attachment) -> None:
+        failure = jobs.wait(self._site.qmp, self._site.node(f"job{number}"))
+        if failure == os.strerror(errno.ENOSPC):
+            raise errors.NoSpace(
+                f"{self._site.scratch} became full while disk {attachment.disk.name} was copied to it. Make room, or"
+                " name another local directory with --scratch."
+            )
+        if failure:
+            raise errors.PointLost(f"QEMU could not copy disk {attachment.disk.name}: {failure}")
+
+    def _open(self) -> None:
         for number, each in enumerate(self._seen.attachments):
             file = self._files.enter_context(FileReader(self._site.file(f"push{number}")))
             self._readers[each.disk.name] = PushReader(file, self._protected[each.disk.name], self._site.block_size)
@@ -152,9 +155,8 @@ class PushPoint:
         return self._window
 
     def _withdraw(self) -> None:
-        for stack in (self._inside, self._files):
-            with contextlib.suppress(errors.HeadstartError):
-                stack.close()
+        with contextlib.suppress(errors.HeadstartError):
+            self._files.close()
 
     def _end(self, job: str) -> None:
         with contextlib.suppress(errors.Unreachable):

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from headstart import errors, units
-from headstart.extents import Extent
+from headstart.wire.qmp import CommandFailed, Qmp
 
 #: Types in /proc/self/mountinfo that live on another machine: a hanging scratch file hangs all of QEMU.
 NETWORK_TYPES = frozenset(
@@ -56,11 +56,16 @@ def create(path: Path, size: int) -> None:
             os.close(descriptor)
 
 
-def allocate(path: Path, wanted: Iterable[Extent]) -> None:
-    """Take the room for parts of a file, so that writing there cannot fail for want of it."""
-    with _told(path), path.open("r+b") as file:
-        for extent in wanted:
-            os.posix_fallocate(file.fileno(), extent.start, extent.length)
+def add(qmp: Qmp, path: Path, size: int, node: str) -> None:
+    """Such a file, and a node of QEMU on it."""
+    create(path, size)
+    try:
+        qmp.execute("blockdev-add", driver="file", node_name=node, filename=str(path))
+    except CommandFailed as error:
+        raise errors.Unreachable(
+            f"QEMU cannot open the scratch file {path}: {error.text}. The directory must be usable for the"
+            " user that QEMU runs as; choose another --scratch."
+        ) from error
 
 
 @contextlib.contextmanager
