@@ -5,6 +5,7 @@ from typing import Any, Dict
 
 from headstart.agentd import messages, reading
 from headstart.agentd.diskread import LONGEST, DiskReader
+from headstart.agentd.freezer import Freezer
 from headstart.agentd.layout import Layout
 from headstart.agentd.session import Handler, Session
 from headstart.agentd.work import Refused, Work
@@ -42,4 +43,12 @@ def read(session: Session, request: int, payload: bytes) -> Work:
     return reading.Reading(runs, paths, lambda kind, *parts: session.send(request, kind, *parts))
 
 
-HANDLERS: Dict[str, Handler] = {"map": describe, "hash": digest}
+_freezer = Freezer()
+HANDLERS: Dict[str, Handler] = {
+    "map": describe,
+    "hash": digest,
+    "freeze": _freezer.freeze,
+    "thaw": _freezer.thaw,
+    "arm": _freezer.arm,
+    "disarm": _freezer.disarm,
+}

@@ -6,7 +6,7 @@ import platform
 import sys
 from typing import Any, Dict, List, Optional
 
-from headstart.agentd import asks, links, loop, priority, release
+from headstart.agentd import asks, freezer, links, loop, priority, release
 from headstart.agentd.session import Session
 
 
@@ -35,6 +35,7 @@ def main(arguments: Optional[List[str]] = None, sources: str = "") -> int:
     parser = argparse.ArgumentParser(prog="headstart-agentd", description="Headstart's agent in the guest.")
     parser.add_argument("--port", metavar="DEVICE", help="the virtio-serial port (default: found by its name)")
     given = parser.parse_args(arguments)
+    freezer.recover()
     try:
         link = links.Port(given.port or links.find_port())
     except OSError as error:

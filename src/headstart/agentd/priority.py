@@ -7,7 +7,7 @@ import platform
 #: ioprio_set(2), by machine; there is no function for it in the C library.
 _NUMBERS = {"x86_64": 251, "aarch64": 30, "riscv64": 30, "ppc64le": 273, "s390x": 282, "i686": 289, "armv7l": 314}
 _WHO_PROCESS = 1
-_IDLE = 3 << 13
+_NONE, _IDLE = 0, 3 << 13
 
 
 def lower() -> None:
@@ -17,15 +17,20 @@ def lower() -> None:
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     except (OSError, AttributeError):
         pass
-    number = _NUMBERS.get(platform.machine())
-    if number is not None:
-        ctypes.CDLL(None).syscall(number, _WHO_PROCESS, 0, _IDLE)
+    _set_disk(_IDLE)
 
 
 def normal() -> None:
-    """For a child that must not wait: it thaws."""
+    """For whoever must not wait: it thaws."""
     try:
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
         os.setpriority(os.PRIO_PROCESS, 0, 0)
     except (OSError, AttributeError):
         pass
+    _set_disk(_NONE)
+
+
+def _set_disk(priority: int) -> None:
+    number = _NUMBERS.get(platform.machine())
+    if number is not None:
+        ctypes.CDLL(None).syscall(number, _WHO_PROCESS, 0, priority)
