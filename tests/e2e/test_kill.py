@@ -110,7 +110,7 @@ def test_before_every_commit_of_the_journal(filters: Victim, verb: str) -> None:
     [
         ("--before", "headstart.tracking.bitmap:BitmapTracker.rotate"),
         ("--before", "headstart.hypervisor.qemu.exports:remove"),
-        ("--after", "headstart.hypervisor.qemu.freeze:_freeze"),
+        ("--after", "headstart.hypervisor.qemu.freeze:ThroughQga.freeze"),
         ("--before", "headstart.hypervisor.qemu.pull:PullPoint._offer"),
         ("--before", "headstart.backup.audit:compare"),
         ("--after", "headstart.hypervisor.qemu.pull:put_back"),

@@ -129,6 +129,13 @@ class Channel:
         self._send(messages.ASK, request, messages.pack_json({"do": do, **arguments}))
         return request
 
+    def order(self, do: str) -> bytes:
+        """A request as it goes over the link, for another process to send; empty if only we can (TLS)."""
+        if isinstance(self._link, ssl.SSLSocket):
+            return b""
+        self._number += 1
+        return frames.encode(messages.ASK, self._session, self._number, messages.pack_json({"do": do}))
+
     def answer(self, request: int, seconds: float) -> dict[str, Any]:
         """The next NOTE or the ANSWER of a request. Raises ``Refused``, ``Lost``."""
         frame = self.frame(request, seconds)

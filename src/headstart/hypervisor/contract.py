@@ -147,6 +147,34 @@ class Protects(Enum):
     WANTED = "wanted"
 
 
+class GuestFreezer(Protocol):
+    """Whoever in the guest freezes where the hypervisor has nobody for that, and stands behind a freeze
+    of the hypervisor's: it thaws by itself when we are gone, and 10 s after the order at the latest."""
+
+    #: What to write on the connection so that it thaws, for a process that inherits it; empty if only we can.
+    thaw_order: bytes
+
+    def fileno(self) -> int:
+        """The connection."""
+        ...
+
+    def freeze(self, seconds: float, notes: list[str]) -> bool | None:
+        """Whether all was frozen, answered within ``seconds``; None if that is not known. ``notes`` get why not."""
+        ...
+
+    def thaw(self, seconds: float) -> bool | None:
+        """Whether all was still frozen; None if that is not known."""
+        ...
+
+    def arm(self, seconds: float) -> None:
+        """After so long thaw whatever is frozen then, even if we are gone. Raises ``HeadstartError``."""
+        ...
+
+    def disarm(self) -> None:
+        """Best effort."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class PointRequest:
     """A point in time over all disks at once.
@@ -163,6 +191,7 @@ class PointRequest:
     freeze: bool = True
     #: Bytes of local disk that copies of overwritten blocks may take, by disk.
     reserve: Mapping[str, int] = field(default_factory=dict)
+    freezer: GuestFreezer | None = None
 
 
 class NotTaken(errors.PointLost):

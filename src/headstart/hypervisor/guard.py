@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from headstart import errors
@@ -16,18 +17,27 @@ from headstart.hypervisor import guard_process
 ANSWER_SECONDS = 5.0
 
 
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What may be written on an inherited connection by somebody else, and is obeyed as if we had."""
+
+    descriptor: int
+    message: bytes
+
+
 class Guard:
     """Stands by while we stop or freeze a VM. A context manager."""
 
-    def __init__(self, qmp: int, qga: int | None, note: Path) -> None:
-        """``qmp`` and ``qga`` are connected sockets, which the guard inherits. ``note`` is a file that
-        exists while the VM stands still because of us: only then may a later run continue it."""
+    def __init__(self, qmp: int, thaw: Order | None, note: Path) -> None:
+        """``qmp`` is a connected socket, which the guard inherits, as that of ``thaw``. ``note`` is a file
+        that exists while the VM stands still because of us: only then may a later run continue it."""
         self._note = note
         self._control, theirs = socket.socketpair()
         self._control.settimeout(ANSWER_SECONDS)
-        inherited = [theirs.fileno(), qmp] + ([qga] if qga is not None else [])
+        inherited = [theirs.fileno(), qmp] + ([thaw.descriptor] if thaw is not None else [])
         program = str(Path(guard_process.__file__))
-        arguments = [str(theirs.fileno()), str(qmp), str(-1 if qga is None else qga), str(note)]
+        freezer = ["-1", ""] if thaw is None else [str(thaw.descriptor), thaw.message.hex()]
+        arguments = [str(theirs.fileno()), str(qmp), *freezer, str(note)]
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", program, *arguments],
             pass_fds=inherited,

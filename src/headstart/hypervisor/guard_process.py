@@ -1,8 +1,9 @@
 """The guard: a process of its own that continues a VM and thaws a guest if we cannot.
 
-Runs as ``python -I -S guard_process.py CONTROL QMP QGA NOTE`` with inherited descriptors (QGA may be -1)
-and the name of a file that says that the VM was stopped by us; few modules, so that it is up in
-milliseconds. One byte on CONTROL is one order, answered by the same byte:
+Runs as ``python -I -S guard_process.py CONTROL QMP FREEZER THAW NOTE`` with inherited descriptors, the bytes
+(in hexadecimal) that make FREEZER (may be -1) thaw, and the name of a file that says that the VM was
+stopped by us; few modules, so that it is up in milliseconds. One byte on CONTROL is one order, answered by
+the same byte:
 
 ====  ===============================================================
  P p   the VM is about to be stopped by us / has been continued
@@ -28,16 +29,19 @@ FREEZE_SECONDS = 10.0
 #: How long to go on reading, so that QEMU does not drop an order that nobody waits for.
 ANSWER_SECONDS = 5.0
 
+#: Beginnings of answers after which nothing has to be read any longer: the monitor's, qga's, the agent's.
+ANSWERS = (b"headstart-guard", b'{"return": ', b'"thawed":')
+
 CONTINUE = b'{"execute": "cont", "id": "headstart-guard"}\n'
-THAW = b'\xff{"execute": "guest-fsfreeze-thaw"}\n'
+QGA_THAW = b'\xff{"execute": "guest-fsfreeze-thaw"}\n'
 
 
-def main(control: int, qmp: int, qga: int, note: str) -> None:
+def main(control: int, qmp: int, freezer: int, thaw: bytes, note: str) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     deadlines = {b"P": 0.0, b"F": 0.0}
     limits = {b"P": PAUSE_SECONDS, b"F": FREEZE_SECONDS}
-    actions = {b"P": (qmp, CONTINUE), b"F": (qga, THAW)}
+    actions = {b"P": (qmp, CONTINUE), b"F": (freezer, thaw)}
     while True:
         waiting = [deadline for deadline in deadlines.values() if deadline]
         timeout = max(0.0, min(waiting) - time.monotonic()) if waiting else None
@@ -94,9 +98,9 @@ def linger(descriptors: list[int]) -> None:
             except OSError:
                 data = b""
             seen[descriptor] += data
-            if not data or b"headstart-guard" in seen[descriptor] or b'{"return": ' in seen[descriptor]:
+            if not data or any(answer in seen[descriptor] for answer in ANSWERS):
                 del seen[descriptor]
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
+    main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), bytes.fromhex(sys.argv[4]), sys.argv[5])

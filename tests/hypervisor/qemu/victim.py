@@ -20,7 +20,7 @@ from tests.kit import crash
 PLACES = {
     "view": ("before", "headstart.wire.nbd:Client.dirty"),
     "preparing": ("before", "headstart.hypervisor.qemu.pull:PullPoint._flush"),
-    "frozen": ("after", "headstart.hypervisor.qemu.freeze:_freeze"),
+    "frozen": ("after", "headstart.hypervisor.qemu.freeze:ThroughQga.freeze"),
     "inserted": ("before", "headstart.hypervisor.qemu.pull:PullPoint._offer"),
     "offering": ("after", "headstart.hypervisor.qemu.pull:PullPoint._offer"),
     "removing": ("before", "headstart.hypervisor.qemu.pull:put_back"),

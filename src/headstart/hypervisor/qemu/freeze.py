@@ -1,7 +1,8 @@
-"""The moment before a point in time: file systems frozen, if the guest has an agent, and thawed again.
+"""The moment before a point in time: file systems frozen, if somebody in the guest can, and thawed again.
 
-Freezing is the better backup, not a condition of one: without an answer of the agent the point in
-time is crash-consistent, and ``notes`` say why.
+qga freezes where there is one, and Headstart's own agent stands by in the guest to thaw, should all of us die; without
+qga the agent does it. Freezing is the better backup, not a condition of one: without an answer the point
+in time is crash-consistent, and ``notes`` say why.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from headstart import errors
-from headstart.hypervisor.guard import Guard
+from headstart.hypervisor import guard_process
+from headstart.hypervisor.contract import GuestFreezer, PointRequest
+from headstart.hypervisor.guard import Guard, Order
 from headstart.hypervisor.qemu.site import Site
 from headstart.wire.qga import Qga
 
-#: How long the agent may take to freeze: sync of a busy guest. The guard thaws after 10 s in any case.
+#: How long whoever freezes may take: sync of a busy guest. The guard thaws after 10 s in any case.
 FREEZE_SECONDS = 8.0
 THAW_SECONDS = 5.0
 
@@ -30,38 +34,129 @@ class Freeze:
     began: float = field(default_factory=time.monotonic)
 
 
-@contextlib.contextmanager
-def agent(site: Site, wanted: bool, notes: list[str]) -> Iterator[Qga | None]:
-    """A connection to qga, made before anything is stopped; None if there is none that answers."""
-    found = None
-    if wanted and site.qga is not None:
+class Freezer(Protocol):
+    #: What the guard sends if we cannot.
+    order: Order | None
+
+    def stand_by(self, notes: list[str]) -> None:
+        """Before the guest feels anything."""
+        ...
+
+    def freeze(self, notes: list[str]) -> bool | None:
+        """Whether all was frozen; None if that is not known."""
+        ...
+
+    def thaw(self) -> bool | None:
+        """Whether it was still frozen; None if that is not known."""
+        ...
+
+    def stand_down(self) -> None:
+        """The guest is thawed."""
+        ...
+
+
+class ThroughQga:
+    """``spare`` thaws what qga has frozen if nobody else does."""
+
+    def __init__(self, qga: Qga, spare: GuestFreezer | None) -> None:
+        self.order: Order | None = Order(qga.fileno(), guard_process.QGA_THAW)
+        self._qga = qga
+        self._spare = spare
+
+    def stand_by(self, notes: list[str]) -> None:
+        if self._spare is not None:
+            try:
+                self._spare.arm(guard_process.FREEZE_SECONDS)
+            except errors.HeadstartError as error:
+                self._spare = None
+                notes.append(f"the agent in the guest does not stand by to thaw it: {error}")
+
+    def freeze(self, notes: list[str]) -> bool | None:
         try:
-            found = Qga(site.qga)
+            frozen = bool(self._qga.execute("guest-fsfreeze-freeze", FREEZE_SECONDS))
         except errors.Unreachable as error:
             notes.append(str(error))
-    try:
-        yield found
-    finally:
-        if found is not None:
-            found.close()
+            return None
+        if not frozen:
+            notes.append("the guest agent found no file system to freeze")
+        return frozen
+
+    def thaw(self) -> bool | None:
+        try:
+            return bool(self._qga.execute("guest-fsfreeze-thaw", THAW_SECONDS))
+        except errors.Unreachable:
+            return None
+
+    def stand_down(self) -> None:
+        if self._spare is not None:
+            self._spare.disarm()
+
+
+class ThroughAgent:
+    """It thaws by itself when we are gone, and after 10 s."""
+
+    def __init__(self, agent: GuestFreezer) -> None:
+        self._agent = agent
+        self.order: Order | None = Order(agent.fileno(), agent.thaw_order) if agent.thaw_order else None
+
+    def stand_by(self, notes: list[str]) -> None:
+        pass
+
+    def freeze(self, notes: list[str]) -> bool | None:
+        return self._agent.freeze(FREEZE_SECONDS, notes)
+
+    def thaw(self) -> bool | None:
+        return self._agent.thaw(THAW_SECONDS)
+
+    def stand_down(self) -> None:
+        pass
 
 
 @contextlib.contextmanager
-def frozen(guard: Guard, qga: Qga | None, notes: list[str]) -> Iterator[Freeze]:
+def agent(site: Site, request: PointRequest, notes: list[str]) -> Iterator[Freezer | None]:
+    """Who freezes, found before anything is stopped; None if nobody can or it is not wanted."""
+    qga = _qga(site, notes) if request.freeze else None
+    try:
+        if qga is not None:
+            yield ThroughQga(qga, request.freezer)
+        elif request.freeze and request.freezer is not None:
+            yield ThroughAgent(request.freezer)
+        else:
+            yield None
+    finally:
+        if qga is not None:
+            qga.close()
+
+
+def _qga(site: Site, notes: list[str]) -> Qga | None:
+    if site.qga is None:
+        return None
+    try:
+        return Qga(site.qga)
+    except errors.Unreachable as error:
+        notes.append(str(error))
+        return None
+
+
+@contextlib.contextmanager
+def frozen(guard: Guard, freezer: Freezer | None, notes: list[str]) -> Iterator[Freeze]:
     """Inside, the guest's file systems are frozen; ``began`` is when the order went out."""
     outcome = Freeze()
-    if qga is None:
+    if freezer is None:
         yield outcome
         return
+    freezer.stand_by(notes)
     froze = thawed = None
     with contextlib.suppress(_Unsure), guard.freezing():
         outcome.began = time.monotonic()
-        froze = _freeze(qga, notes)
+        froze = freezer.freeze(notes)
         try:
             yield outcome
         finally:
-            thawed = _thaw(qga)
+            thawed = freezer.thaw()
             outcome.seconds = time.monotonic() - outcome.began
+            if thawed is not None:
+                freezer.stand_down()
         if froze is None or thawed is None:
             raise _Unsure
     if froze and thawed:
@@ -72,25 +167,4 @@ def frozen(guard: Guard, qga: Qga | None, notes: list[str]) -> Iterator[Freeze]:
 
 
 class _Unsure(Exception):
-    """The agent did not answer: whether the guest is frozen is not known. Leaves the guard armed, which
-    thaws (again)."""
-
-
-def _freeze(qga: Qga, notes: list[str]) -> bool | None:
-    """Whether something was frozen; None if that is not known."""
-    try:
-        frozen = bool(qga.execute("guest-fsfreeze-freeze", FREEZE_SECONDS))
-    except errors.Unreachable as error:
-        notes.append(str(error))
-        return None
-    if not frozen:
-        notes.append("the guest agent found no file system to freeze")
-    return frozen
-
-
-def _thaw(qga: Qga) -> bool | None:
-    """Whether something was still frozen; None if that is not known."""
-    try:
-        return bool(qga.execute("guest-fsfreeze-thaw", THAW_SECONDS))
-    except errors.Unreachable:
-        return None
+    """Nobody answered: whether the guest is frozen is not known. Leaves the guard armed, which thaws (again)."""

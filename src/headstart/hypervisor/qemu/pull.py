@@ -54,10 +54,10 @@ class PullPoint:
         space.require(site.scratch, sum(request.reserve.values()), "The point in time")
         try:
             with (
-                freeze.agent(site, request.freeze, self.notes) as qga,
-                Guard(site.qmp.fileno(), qga.fileno() if qga else None, site.stopped) as guard,
+                freeze.agent(site, request, self.notes) as freezer,
+                Guard(site.qmp.fileno(), freezer.order if freezer else None, site.stopped) as guard,
             ):
-                self._stand(request, guard, qga)
+                self._stand(request, guard, freezer)
             self._offer()
         except BaseException:
             self._withdraw()
