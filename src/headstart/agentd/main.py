@@ -6,15 +6,16 @@ import platform
 import sys
 from typing import Any, Dict, List, Optional
 
-from headstart.agentd import asks, freezer, links, loop, priority, release
+from headstart.agentd import asks, freezer, links, loop, priority, release, renewal
 from headstart.agentd.session import Session
 
 
-def welcome() -> Dict[str, Any]:
+def welcome(sources: str) -> Dict[str, Any]:
     """What the host is told at the beginning of a session."""
     return {
         "protocols": list(release.PROTOCOLS),
         "release": release.RELEASE,
+        "sources": sources,
         "python": platform.python_version(),
         "kernel": platform.release(),
         "boot": _boot(),
@@ -34,7 +35,11 @@ def main(arguments: Optional[List[str]] = None, sources: str = "") -> int:
     """``sources``: digest of what the file was built from."""
     parser = argparse.ArgumentParser(prog="headstart-agentd", description="Headstart's agent in the guest.")
     parser.add_argument("--port", metavar="DEVICE", help="the virtio-serial port (default: found by its name)")
+    parser.add_argument("--check", action="store_true", help="tell the release and end")
     given = parser.parse_args(arguments)
+    if given.check:
+        print(renewal.checked(sources))
+        return 0
     freezer.recover()
     try:
         link = links.Port(given.port or links.find_port())
@@ -42,10 +47,8 @@ def main(arguments: Optional[List[str]] = None, sources: str = "") -> int:
         print("headstart-agentd: %s" % error, file=sys.stderr)
         return 1
     priority.lower()
-    session = Session(asks.HANDLERS, asks.read, _no_file, welcome, lambda told: True)
+    renewing = renewal.Renewal(renewal.Program())
+    handlers = dict(asks.HANDLERS, **renewing.handlers())
+    session = Session(handlers, asks.read, renewing.take, lambda: welcome(sources), lambda told: True)
     loop.serve(link, session)
     return 0
-
-
-def _no_file(position: int, data: bytes) -> None:
-    return None

@@ -8,6 +8,6 @@ the asks ``renew`` and ``install`` (see ``renewal``); and what ``--check`` print
 #: Grows with every change of this folder that an installed agentd should get.
 RELEASE = 1
 #: Digest of the other modules at this release; a test tells what it has to be.
-SOURCES = "22cda55eabbf61cd2e662ab2d04b8719"
+SOURCES = "faec7b9b9fdc114123cdc98b4acad8c9"
 #: The oldest and the newest protocol that are spoken.
 PROTOCOLS = (1, 1)

@@ -24,7 +24,7 @@ from headstart.agentd.frames import Frame
 from headstart.agentd.messages import Span
 
 #: How long agentd may take to answer at all.
-HELLO_SECONDS = 3.0
+HELLO_SECONDS = 5.0
 #: A HELLO may be lost with the end of a broken frame that agentd was waiting for.
 HELLO_AGAIN_SECONDS = 0.5
 ASK_SECONDS = 10.0
@@ -48,6 +48,10 @@ class Lost(errors.Unreachable):
     """The agent does not answer (any longer), or not as an agent would."""
 
 
+class Mismatch(Lost):
+    """The agent speaks another protocol. It can be talked to as far as its renewal goes (``agentd.release``)."""
+
+
 class Refused(errors.HeadstartError):
     """The agent answered that it cannot. ``code`` is one of ``agentd.messages``."""
 
@@ -59,8 +63,12 @@ class Refused(errors.HeadstartError):
 class Channel:
     """Owns ``link``. One thread at a time; ``consumed`` from any. A context manager."""
 
-    def __init__(self, link: socket.socket, *, secret: str = "", seconds: float = HELLO_SECONDS) -> None:
-        """Raises ``Lost`` when nobody answers, or nobody that we understand."""
+    def __init__(
+        self, link: socket.socket, *, secret: str = "", seconds: float = HELLO_SECONDS, any_protocol: bool = False
+    ) -> None:
+        """Raises ``Lost`` when nobody answers, or (``Mismatch``) nobody that we understand.
+
+        ``any_protocol``: for who may renew the agent; ``require_protocol`` has then to be called later."""
         self._link = link
         self._session = secrets.randbits(64)
         self._decoder = frames.Decoder(frames.FROM_GUEST)
@@ -74,7 +82,8 @@ class Channel:
         link.setblocking(False)
         try:
             self.welcome = self._hello(secret, seconds)
-            self._require_protocol()
+            if not any_protocol:
+                self.require_protocol()
         except BaseException:
             self.close()
             raise
@@ -96,16 +105,20 @@ class Channel:
                 return _json(frame)
         raise Lost("The agent in the guest does not answer. Is headstart-agentd installed and running there?")
 
-    def _require_protocol(self) -> None:
+    def require_protocol(self) -> None:
+        """Raises ``Lost``."""
         try:
             oldest, newest = map(int, self.welcome["protocols"])
         except (KeyError, TypeError, ValueError):
             raise Lost("The agent in the guest does not say which protocol it speaks.") from None
         ours = release.PROTOCOLS
         if oldest > ours[1] or newest < ours[0]:
-            raise Lost(
+            advice = (
+                "update Headstart on this host" if oldest > ours[1] else "update the agent (headstart agent install)"
+            )
+            raise Mismatch(
                 f"The agent in the guest speaks protocol {oldest} to {newest}, this host {ours[0]} to {ours[1]}:"
-                " update the older of them (headstart agent install)."
+                f" {advice}."
             )
 
     def _begin(self) -> int:
