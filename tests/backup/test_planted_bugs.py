@@ -101,15 +101,15 @@ def gap_between_rounds() -> Any:
 
 def base_removed_early() -> Any:
     """The old base bitmaps go before the new snapshot is published."""
-    right = BitmapTracker.changed
+    right = BitmapTracker.recorded
 
-    def planted(self: BitmapTracker, marks: Any) -> dict[str, Blocks]:
+    def planted(self: BitmapTracker, marks: Any) -> Any:
         found = right(self, marks)
         bases = [(disk, mark) for disk, each in marks.items() for mark in each if mark.kind is Kind.BASE]
         self.drop(bases)
         return found
 
-    return mock.patch.object(BitmapTracker, "changed", planted)
+    return mock.patch.object(BitmapTracker, "recorded", planted)
 
 
 PLANTED: list[tuple[Callable[[], Any], Scenario]] = [

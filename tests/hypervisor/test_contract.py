@@ -132,6 +132,15 @@ def test_a_bitmap_tells_what_was_written_since_its_start(subject: Subject, machi
     assert machine.changed(each(subject, "a")) == written
 
 
+def test_bitmaps_are_told_apart(subject: Subject, machine: Machine) -> None:
+    machine.transact(starts(subject, "a"))
+    write(subject, [3])
+    machine.transact(starts(subject, "b"))
+    write(subject, [4])
+    expected = {"a": Blocks([3, 4]), "b": Blocks([4])}
+    assert machine.recorded(each(subject, "a", "b")) == dict.fromkeys(subject.sizes, expected)
+
+
 def test_a_frozen_bitmap_keeps_what_it_has(subject: Subject, machine: Machine) -> None:
     machine.transact(starts(subject, "a"))
     written = write(subject, [3])

@@ -161,15 +161,18 @@ class Completing:
         """What is left to read; and what of the draft was written again before the point."""
         disks = self._identified.disks
         tracker = self._contact.tracker
-        recorded = tracker.changed({name: [Mark(Kind.BASE, tracked.base)] for name, tracked in disks.items()})
-        stale = tracker.changed({name: [Mark(Kind.ROUND, tracked.round)] for name, tracked in disks.items()})
+        bases = {name: Mark(Kind.BASE, tracked.base) for name, tracked in disks.items()}
+        rounds = {name: Mark(Kind.ROUND, tracked.round) for name, tracked in disks.items()}
+        found = tracker.recorded({name: [bases[name], rounds[name]] for name in disks})
+        recorded = {name: found[name][mark] for name, mark in bases.items()}
+        stale = {name: found[name][mark] for name, mark in rounds.items()}
         residues = {}
         for name, tracked in disks.items():
             protected = point.protected(name)
-            found = plan.residue(recorded[name], tracked.entire, self._drafts[name], stale[name], protected)
+            residue = plan.residue(recorded[name], tracked.entire, self._drafts[name], stale[name], protected)
             if not (self._drafts[name] | tracked.owed) <= (recorded[name] | tracked.entire):
-                found = self._disbelieve(point, name, "its base bitmap lacks blocks that a round's bitmap had")
-            residues[name] = found
+                residue = self._disbelieve(point, name, "its base bitmap lacks blocks that a round's bitmap had")
+            residues[name] = residue
         self._raise_doubts()
         return residues, stale
 

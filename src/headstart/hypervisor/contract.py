@@ -124,10 +124,15 @@ class Bitmaps(Protocol):
         """All or nothing, at one point of every disk's I/O."""
         ...
 
+    def recorded(self, names: Mapping[str, Sequence[str]]) -> dict[str, dict[str, Blocks]]:
+        """What each of the named bitmaps of each disk holds, frozen or recording, as of some moment after
+        the call, of each bitmap another one. The live disks are not touched. Raises ``Busy`` while a
+        migration runs, or where somebody else has what is needed to read a bitmap; also when nothing is
+        asked for."""
+        ...
+
     def changed(self, names: Mapping[str, Sequence[str]]) -> dict[str, Blocks]:
-        """The union of the named bitmaps of each disk, frozen or recording, as of some moment after
-        the call. The live disks are not touched. Raises ``Busy`` while a migration runs, or where
-        somebody else has what is needed to read a bitmap; also when nothing is asked for."""
+        """The same, of all named bitmaps of a disk together."""
         ...
 
 

@@ -62,6 +62,11 @@ class BitmapTracker:
         wanted = {disk: [self._name(disk, mark) for mark in each] for disk, each in marks.items()}
         return self._bitmaps.changed(wanted)
 
+    def recorded(self, marks: Mapping[str, Sequence[Mark]]) -> dict[str, dict[Mark, Blocks]]:
+        wanted = {disk: {self._name(disk, mark): mark for mark in each} for disk, each in marks.items()}
+        found = self._bitmaps.recorded({disk: list(each) for disk, each in wanted.items()})
+        return {disk: {wanted[disk][name]: blocks for name, blocks in each.items()} for disk, each in found.items()}
+
     def drop(self, marks: Marks) -> None:
         there = {(disk, bitmap.name) for disk, bitmaps in self._bitmaps.bitmaps().items() for bitmap in bitmaps}
         wanted = [(disk, self._name(disk, mark)) for disk, mark in marks]

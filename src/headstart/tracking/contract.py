@@ -54,6 +54,10 @@ class Tracker(Protocol):
         """What each disk's marks recorded, together; at least up to the moment of the call."""
         ...
 
+    def recorded(self, marks: Mapping[str, Sequence[Mark]]) -> dict[str, dict[Mark, Blocks]]:
+        """The same, of each mark apart."""
+        ...
+
     def drop(self, marks: Marks) -> None:
         """Forget marks. Gone already is fine; one that nobody can remove now stays."""
         ...

@@ -118,7 +118,7 @@ class Connection:
             raise errors.HeadstartError(f"Bitmap '{name}' is inconsistent and cannot be used")
         return record
 
-    def recorded(self, disk: str, tracks: Sequence[str]) -> Blocks:
+    def union(self, disk: str, tracks: Sequence[str]) -> Blocks:
         return Blocks().union(*(self._readable(disk, name).blocks for name in tracks))
 
     def refuse_migration(self) -> None:

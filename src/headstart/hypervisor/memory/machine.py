@@ -69,19 +69,21 @@ class MemoryMachine(Connection):
         self.step("transacted")
 
     def changed(self, names: Mapping[str, Sequence[str]]) -> dict[str, Blocks]:
-        self.step("changed")
+        return {disk: Blocks().union(*each.values()) for disk, each in self.recorded(names).items()}
+
+    def recorded(self, names: Mapping[str, Sequence[str]]) -> dict[str, dict[str, Blocks]]:
+        self.step("recorded")
         self.refuse_migration()
-        found = {disk: Blocks() for disk in names}
+        found: dict[str, dict[str, Blocks]] = {disk: {} for disk in names}
         with self.served():
             for disk, tracks in names.items():
-                found[disk] = self._union(disk, tracks)
+                for name in tracks:
+                    found[disk][name] = self.union(disk, [name])
+                    # Each bitmap is as of its own moment.
+                    self.step("merged")
+                with self.exported(f"view-{disk}"):
+                    self.step("view")
         return found
-
-    def _union(self, disk: str, tracks: Sequence[str]) -> Blocks:
-        union = self.recorded(disk, tracks)
-        with self.exported(f"view-{disk}"):
-            self.step("view")
-        return union
 
     # -- content
 

@@ -57,7 +57,7 @@ class MemoryPoint:
 
     def _wanted(self, request: PointRequest, disk: str) -> Blocks:
         ended = [stop.name for stop in request.ends if stop.disk == disk]
-        return request.wanted.get(disk, Blocks()) | self._connection.recorded(disk, ended)
+        return request.wanted.get(disk, Blocks()) | self._connection.union(disk, ended)
 
     @contextlib.contextmanager
     def _frozen(self, wanted: bool) -> Iterator[None]:

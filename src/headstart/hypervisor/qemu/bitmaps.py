@@ -1,8 +1,8 @@
 """Dirty bitmaps of QEMU: all of them at one moment, or read without touching a live node.
 
-A bitmap is read through a view: a node without data, of the disk's size, into whose bitmap the ones
-to be read are merged. So a recording bitmap can be read, no client ever opens a node that the guest
-uses, and the view lives for milliseconds.
+Bitmaps are read through a view: a node without data, of the disk's size, with a copy of each. So a
+recording bitmap can be read, no client ever opens a node that the guest uses, and the view lives for
+milliseconds.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from headstart.hypervisor.qemu.inventory import Attachment, Look
 from headstart.wire import nbd
 from headstart.wire.qmp import CommandFailed, Qmp
 
-VIEW_BITMAP = "view"
 #: States of ``query-migrate`` in which nothing moves (QEMU's qapi/migration.json, MigrationStatus).
 STILL = frozenset({"none", "cancelled", "completed", "failed", "colo", ""})
 
@@ -78,37 +77,39 @@ class QemuBitmaps:
         return attachment.tracked
 
     def changed(self, seen: Look, tracks: Mapping[str, Sequence[str]]) -> dict[str, Blocks]:
+        return {disk: Blocks().union(*each.values()) for disk, each in self.recorded(seen, tracks).items()}
+
+    def recorded(self, seen: Look, tracks: Mapping[str, Sequence[str]]) -> dict[str, dict[str, Blocks]]:
         self.refuse_migration()
         wanted = {disk: bitmaps for disk, bitmaps in tracks.items() if bitmaps}
-        found = {disk: Blocks() for disk in tracks}
+        found: dict[str, dict[str, Blocks]] = {disk: {} for disk in tracks}
         with self._exports.served():
             for number, (disk, bitmaps) in enumerate(wanted.items()):
-                found[disk] = self._read(seen.attachment(disk), bitmaps, number)
+                found[disk] = self._read(seen.attachment(disk), bitmaps, f"view{number}")
         return found
 
-    def _read(self, attachment: Attachment, bitmaps: Sequence[str], number: int) -> Blocks:
-        with self.view(attachment, bitmaps, f"view{number}") as view:
-            offer = self._exports.offered(view, f"view{number}", bitmaps=[VIEW_BITMAP])
-            context = f"qemu:dirty-bitmap:{VIEW_BITMAP}"
-            with offer as export, nbd.Client(export, [context]) as client:
-                return blocks.of_extents(client.dirty(context), self._block_size)
+    def _read(self, attachment: Attachment, bitmaps: Sequence[str], role: str) -> dict[str, Blocks]:
+        contexts = {name: f"qemu:dirty-bitmap:{name}" for name in bitmaps}
+        with (
+            self._view(attachment, bitmaps, role) as view,
+            self._exports.offered(view, role, bitmaps=bitmaps) as export,
+            nbd.Client(export, list(contexts.values())) as client,
+        ):
+            return {name: blocks.of_extents(client.dirty(each), self._block_size) for name, each in contexts.items()}
 
     @contextlib.contextmanager
-    def view(self, attachment: Attachment, bitmaps: Sequence[str], role: str) -> Iterator[str]:
-        """A node without data whose disabled bitmap ``view`` is the union of the disk's ``bitmaps``."""
+    def _view(self, attachment: Attachment, bitmaps: Sequence[str], role: str) -> Iterator[str]:
+        """A node without data that has disabled copies of the disk's ``bitmaps``."""
         node = names.node(self._installation, role)
         self._qmp.execute("blockdev-add", driver="null-co", node_name=node, size=attachment.disk.size)
         try:
-            self._qmp.execute(
-                "block-dirty-bitmap-add",
-                node=node,
-                name=VIEW_BITMAP,
-                granularity=self._block_size,
-                disabled=True,
-            )
-            sources = [{"node": attachment.tracked, "name": name} for name in bitmaps]
-            if sources:
-                self._qmp.execute("block-dirty-bitmap-merge", node=node, target=VIEW_BITMAP, bitmaps=sources)
+            for name in bitmaps:
+                granularity = self._block_size
+                self._qmp.execute(
+                    "block-dirty-bitmap-add", node=node, name=name, granularity=granularity, disabled=True
+                )
+                source = {"node": attachment.tracked, "name": name}
+                self._qmp.execute("block-dirty-bitmap-merge", node=node, target=name, bitmaps=[source])
             yield node
         finally:
             with contextlib.suppress(CommandFailed, errors.Unreachable):

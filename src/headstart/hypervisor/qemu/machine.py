@@ -60,6 +60,9 @@ class QemuMachine:
     def transact(self, actions: Sequence[Action]) -> None:
         self._site.bitmaps.transact(self._look(), actions)
 
+    def recorded(self, names: Mapping[str, Sequence[str]]) -> dict[str, dict[str, Blocks]]:
+        return self._site.bitmaps.recorded(self._look(), names)
+
     def changed(self, names: Mapping[str, Sequence[str]]) -> dict[str, Blocks]:
         return self._site.bitmaps.changed(self._look(), names)
 
