@@ -168,11 +168,6 @@ def test_a_vm_that_somebody_else_works_on(shelf: Shelf, tmp_path: Path) -> None:
             assert f"process {os.getpid()}" in outcome.stderr
 
 
-def test_the_agent_transport_is_not_there_yet(shelf: Shelf) -> None:
-    outcome = shelf.cli.run("precopy", "web", "--transport", "agent", expect=14)
-    assert "--transport host" in outcome.error["error"]["message"]
-
-
 def test_a_state_directory_that_cannot_be(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert "--state" in cli.run("vm", "list", "--state", tmp_path / "file", expect=2).error["error"]["message"]

@@ -16,6 +16,7 @@ from headstart.backup import cycle
 from headstart.backup.complete import Options
 from headstart.backup.context import Context, Progress, quiet
 from headstart.backup.report import BackupReport, DiskReport, PrecopyReport
+from headstart.backup.transport import Transport
 from headstart.hypervisor import names
 from headstart.repository import Repository, snapshot
 from headstart.restore import order, restoration
@@ -47,7 +48,9 @@ class Rig:
 
     Every verb opens and closes them, as the command line does."""
 
-    def __init__(self, folder: Path, vm: Vm, *, qga: bool = True, excluded: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, folder: Path, vm: Vm, *, qga: bool = True, agent: bool = False, excluded: tuple[str, ...] = ()
+    ) -> None:
         self.folder = folder
         self.state = folder / "state"
         self.scratch = folder / "scratch"
@@ -55,7 +58,8 @@ class Rig:
         if not (folder / "repository").exists():
             repository.create(self.store, stores.PASSWORD, cost=stores.QUICK).close()
         self.follow(vm)
-        entry = Entry(NAME, folder / "qmp", None, folder / "qga" if qga else None, excluded)
+        spoken = str(folder / "agent") if agent else ""
+        entry = Entry(NAME, folder / "qmp", spoken, folder / "qga" if qga else None, excluded)
         with self.journal() as journal:
             if not journal.vms():
                 journal.add_vm(entry)
@@ -63,7 +67,7 @@ class Rig:
     def follow(self, vm: Vm) -> None:
         """The VM is in another QEMU process from now on; its sockets are found at the same place."""
         self.vm = vm
-        for name, socket in (("qmp", vm.qmp_socket), ("qga", vm.qga_socket)):
+        for name, socket in (("qmp", vm.qmp_socket), ("qga", vm.qga_socket), ("agent", vm.agent_socket)):
             (self.folder / name).unlink(missing_ok=True)
             (self.folder / name).symlink_to(socket)
 
@@ -89,9 +93,9 @@ class Rig:
 
     # -- the verbs
 
-    def precopy(self, progress: Progress = quiet) -> PrecopyReport:
+    def precopy(self, progress: Progress = quiet, transport: Transport = Transport.AUTO) -> PrecopyReport:
         with self.context(progress) as context:
-            return cycle.precopy_round(context, NAME)
+            return cycle.precopy_round(context, NAME, transport)
 
     def backup(self, options: Options | None = None, **actions: steps.Action) -> BackupReport:
         """``actions`` are called at the steps of the completion (``before_freeze``, ...) with the hook's facts."""

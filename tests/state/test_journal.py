@@ -23,7 +23,7 @@ from headstart.transfer.pipeline import Stored
 WEB = Vm(
     "web",
     Path("/run/web/monitor"),
-    Path("/run/web/agent"),
+    "/run/web/agent",
     Path("/run/web/qga"),
     ("scratch", "größe"),
     "<domain>\n</domain>",

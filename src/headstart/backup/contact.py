@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from headstart import errors
 from headstart.backup.context import Context
+from headstart.backup.inside import Inside
 from headstart.hypervisor.contract import Disk, Inventory, Machine
 from headstart.reading import Reader
 from headstart.repository import snapshot
@@ -29,6 +30,7 @@ class Contact:
     inventory: Inventory
     tracker: BitmapTracker
     nonces: dict[str, str]
+    inside: Inside
     notes: list[str] = field(default_factory=list)
     #: Last snapshots by id, as far as they were needed.
     manifests: dict[str, Manifest | None] = field(default_factory=dict)
@@ -36,6 +38,11 @@ class Contact:
     @property
     def name(self) -> str:
         return self.vm.name
+
+    def note(self, text: str) -> None:
+        """Told once, also where several rounds of a run find the same."""
+        if text not in self.notes:
+            self.notes.append(text)
 
     def disk(self, name: str) -> Disk:
         found = self.inventory.disk(name)
@@ -93,6 +100,7 @@ def find_manifest(context: Context, snapshot_id: str) -> Manifest | None:
 def meet(context: Context, vm: Vm) -> Iterator[Contact]:
     """Raises ``Unreachable`` if the VM does not answer."""
     machine = context.machine(vm)
+    inside = Inside(vm.agent, context.agent)
     try:
         notes = list(machine.recover())
         inventory = machine.inventory()
@@ -106,6 +114,7 @@ def meet(context: Context, vm: Vm) -> Iterator[Contact]:
         gone = [name for name in known if name not in nonces]
         notes += [f"disk {name}, which the last backup had, is not in the VM any longer" for name in gone]
         tracker = BitmapTracker(machine, context.journal.installation, nonces)
-        yield Contact(context, vm, machine, inventory, tracker, nonces, notes)
+        yield Contact(context, vm, machine, inventory, tracker, nonces, inside, notes)
     finally:
+        inside.close()
         machine.close()

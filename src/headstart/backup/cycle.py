@@ -23,6 +23,7 @@ from headstart.backup.context import Context
 from headstart.backup.publish import Published
 from headstart.backup.report import AuditReport, BackupReport, DiskReport, PrecopyReport
 from headstart.backup.spooling import spool_of
+from headstart.backup.transport import Transport
 from headstart.hypervisor.contract import NotTaken
 from headstart.state.values import Vm
 
@@ -31,13 +32,13 @@ from headstart.state.values import Vm
 ATTEMPTS = 3
 
 
-def precopy_round(context: Context, name: str) -> PrecopyReport:
+def precopy_round(context: Context, name: str, transport: Transport = Transport.AUTO) -> PrecopyReport:
     """One round now."""
     with _run(context, name, "precopy") as report:
         earlier = _finish_spooled(context, name)
         with _telling(earlier), meet(context, context.journal.vm(name)) as contact:
             contact.notes += earlier
-            done = _round(contact)
+            done = _round(contact, transport)
         report.update(done.json())
         return done
 
@@ -60,9 +61,9 @@ def backup(context: Context, name: str, options: Options) -> BackupReport:
         return done
 
 
-def _round(contact: Contact) -> PrecopyReport:
+def _round(contact: Contact, transport: Transport) -> PrecopyReport:
     _forget_missing(contact)
-    return precopy.run(contact, identify.run(contact))
+    return precopy.run(contact, identify.run(contact), transport)
 
 
 def _complete(contact: Contact, options: Options) -> list[str]:
@@ -85,9 +86,10 @@ def _complete(contact: Contact, options: Options) -> list[str]:
 
 
 def _settle(contact: Contact) -> None:
-    """Rounds right before the completion, while they still leave less and less for the window."""
+    """Rounds right before the completion, while they still leave less and less for the window. From outside, which
+    is faster: the backup is due."""
     for number in range(1, plan.MOST_ROUNDS + 1):
-        done = _round(contact)
+        done = _round(contact, Transport.HOST)
         if not plan.worth_another_round(done.copied_bytes, number):
             return
 

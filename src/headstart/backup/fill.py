@@ -44,11 +44,16 @@ class Filling:
         self.writer: Writer[Stored] = context.repository.writer(self._wait)
         self.pipeline = Pipeline(context.repository, self.writer, self._wait)
 
-    def disk(self, tracked: Tracked, reader: Reader, wanted: Blocks) -> int:
-        """Copy blocks of a disk; returns the bytes read."""
+    @property
+    def done(self) -> int:
+        """Bytes read so far, also of disks that failed on the way."""
+        return self._done
+
+    def disk(self, tracked: Tracked, reader: Reader, wanted: Blocks) -> None:
+        """Copy blocks of a disk. If the reader fails, what it had read before counts all the same."""
         size = self._context.repository.block_size
         extents = blocks.to_extents(wanted, size, tracked.facts.size)
-        return self.pipeline.copy(tracked.name, reader, extents, self._progress)
+        self.pipeline.copy(tracked.name, reader, extents, self._progress)
 
     def _wait(self, stored: list[Stored]) -> None:
         """Durable, or nothing but zeroes. On other threads."""

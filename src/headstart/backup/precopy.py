@@ -7,23 +7,25 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from headstart import blocks
+from headstart.backup import transport
 from headstart.backup.contact import Contact
-from headstart.backup.fill import filling
+from headstart.backup.fill import Filling, filling
 from headstart.backup.identify import Identified
 from headstart.backup.report import PrecopyReport
+from headstart.backup.transport import Source, Transport
 from headstart.blocks import Blocks
+from headstart.guest.channel import Lost, Refused
 from headstart.repository import draft as leases
 from headstart.state.values import Draft, Tracked
 from headstart.tracking.contract import Kind, Mark
 
-HOST = "host"
 
-
-def run(contact: Contact, identified: Identified) -> PrecopyReport:
-    """Copy what remains, from the running disks, over the host transport."""
+def run(contact: Contact, identified: Identified, wanted: Transport) -> PrecopyReport:
+    """Copy what remains, from the running disks."""
     began = time.monotonic()
     before = remaining(contact, identified.disks)
     stored = read = 0
+    by: set[Transport] = set()
     if any(before.values()):
         total = _bytes(contact, identified.disks, before)
         marks = {name: Mark(Kind.ROUND, identified.round) for name in before}
@@ -31,11 +33,13 @@ def run(contact: Contact, identified: Identified) -> PrecopyReport:
             filling(
                 contact.context, contact.name, identified.round, total, lambda: contact.require_standing(marks)
             ) as fill,
-            contact.machine.live(list(before)) as readers,
+            transport.sources(contact, [name for name in before if before[name]], wanted) as sources,
         ):
-            for name, reader in readers.items():
-                contact.require_size(name, reader)
-                read += fill.disk(identified.disks[name], reader, before[name])
+            for name, source in sources.items():
+                contact.require_size(name, source.reader)
+                _copy(contact, fill, identified.disks[name], source, before[name])
+                by.add(source.by)
+        read = fill.done
         stored = fill.writer.stored_bytes
         record(contact, identified.draft)
     after = remaining(contact, identified.disks)
@@ -43,7 +47,7 @@ def run(contact: Contact, identified: Identified) -> PrecopyReport:
     return PrecopyReport(
         vm=contact.name,
         round=identified.draft.rounds,
-        transport=HOST,
+        transport=_told(by),
         identified_bytes=_bytes(contact, identified.disks, identified.dirty),
         copied_bytes=read,
         stored_bytes=stored,
@@ -53,6 +57,21 @@ def run(contact: Contact, identified: Identified) -> PrecopyReport:
         seconds=identified.seconds + time.monotonic() - began,
         notes=(*contact.notes, *_unreadable(contact, before)),
     )
+
+
+def _copy(contact: Contact, fill: Filling, tracked: Tracked, source: Source, wanted: Blocks) -> None:
+    """An agent that fails costs the rest of the round: what it had delivered counts."""
+    try:
+        fill.disk(tracked, source.reader, wanted)
+    except (Lost, Refused) as error:
+        if isinstance(error, Lost):
+            contact.inside.lost(error)
+        contact.note(f"the rest of disk {tracked.name} remains to be copied: {error}")
+
+
+def _told(by: set[Transport]) -> str:
+    """``agent``, ``host``, or both where some disks could not be proved."""
+    return "+".join(sorted(each.value for each in by)) or Transport.HOST.value
 
 
 def remaining(contact: Contact, disks: Mapping[str, Tracked]) -> dict[str, Blocks]:

@@ -5,17 +5,25 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from headstart import units
+from headstart import errors, units
 from headstart.agentd import release
 from headstart.cli import arguments
 from headstart.cli.session import Session
-from headstart.guest import package
+from headstart.guest import install, links, package, renewal
+from headstart.guest.shells import QgaShell, Shell, SshShell
+from headstart.state.values import Vm
+
+#: A guest that has just been told to start it may be slow.
+_ANSWER_SECONDS = 60.0
 
 
 def add(verbs: arguments.Verbs) -> None:
     group = arguments.add_group(verbs, "agent", "Make the agent that runs in a guest, and put it there.")
     building = arguments.add_verb(group, "build", run_build, "Write the agent, one file for Python 3.6 or newer.")
     building.add_argument("file", metavar="FILE", type=Path, help="an older one is replaced, anything else is not")
+    installing = arguments.add_verb(group, "install", run_install, "Put the agent into a running guest, and start it.")
+    installing.add_argument("name", metavar="NAME", help="the VM")
+    installing.add_argument("--ssh", metavar="[USER@]HOST", help="through SSH; else through QEMU's guest agent")
 
 
 def run_build(session: Session, given: argparse.Namespace) -> None:
@@ -26,3 +34,40 @@ def run_build(session: Session, given: argparse.Namespace) -> None:
         f"Wrote {given.file}: release {release.RELEASE}, {units.format_bytes(len(content))}. "
         "It is started in the guest, as root, by: python3 FILE",
     )
+
+
+def run_install(session: Session, given: argparse.Namespace) -> None:
+    with session.local() as context:
+        vm = context.journal.vm(given.name)
+        with context.journal.lock(vm.name):
+            with _shell(vm, given.ssh) as shell:
+                done = install.install(shell)
+            answers = _await(vm)
+    values = {"name": vm.name, "way": done.way, "python": done.python, "init": done.init, "release": release.RELEASE}
+    said = f"Installed the agent in {vm.name}, release {release.RELEASE}, started by {done.init}"
+    session.output.result(values | {"answers": answers}, f"{said}. It answers." if answers else f"{said}.")
+    if not answers:
+        session.output.note("no channel to it is known: add the VM with --agent, so that it is used.")
+
+
+def _shell(vm: Vm, host: str | None) -> Shell:
+    if host is not None:
+        return SshShell(host)
+    if vm.qga is None:
+        raise errors.Usage(f"{vm.name} was added without --qga: say with --ssh how to get into the guest.")
+    return QgaShell(vm.qga)
+
+
+def _await(vm: Vm) -> bool:
+    """Until what was installed answers; False if nobody knows where."""
+    if not vm.agent:
+        return False
+    address = links.parse(vm.agent)
+    try:
+        renewal.await_ours(address.connect, secret=address.secret, seconds=_ANSWER_SECONDS)
+    except errors.Unreachable as error:
+        raise errors.Unreachable(
+            f"The agent is installed in the guest and was started, but does not answer at {vm.agent}: {error}"
+            " Has the VM a virtio-serial port named org.headstart.agent.0 there?"
+        ) from error
+    return True

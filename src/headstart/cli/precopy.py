@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from headstart import errors, units
+from headstart import units
 from headstart.backup import cycle
+from headstart.backup.transport import Transport
 from headstart.cli import arguments
 from headstart.cli.session import Session
 
@@ -15,19 +16,15 @@ def add(verbs: arguments.Verbs) -> None:
     parser.add_argument("name", metavar="NAME")
     parser.add_argument(
         "--transport",
-        choices=("auto", "agent", "host"),
+        choices=[each.value for each in Transport],
         default="auto",
         help="who reads the blocks: the agent in the guest, or this host (auto: the best there is)",
     )
 
 
 def run(session: Session, given: argparse.Namespace) -> None:
-    if given.transport == "agent":
-        raise errors.Unsupported(
-            "There is no agent transport yet: use --transport host, which reads the disks from outside."
-        )
     with session.full() as context:
-        done = cycle.precopy_round(context, given.name)
+        done = cycle.precopy_round(context, given.name, Transport(given.transport))
     size = units.format_bytes
     session.output.result(
         done.json(),

@@ -25,7 +25,9 @@ def add(verbs: arguments.Verbs) -> None:
     adding = arguments.add_verb(group, "add", run_add, "Look at a running VM and remember it.")
     _add_name(adding)
     adding.add_argument("--qmp", metavar="SOCKET", type=Path, required=True, help="a QMP monitor that nobody else uses")
-    adding.add_argument("--agent", metavar="SOCKET", type=Path, help="where Headstart's own agent in the guest answers")
+    adding.add_argument(
+        "--agent", metavar="ADDRESS", default="", help="where Headstart's agent in the guest answers: a socket"
+    )
     adding.add_argument("--qga", metavar="SOCKET", type=Path, help="QEMU's guest agent, which freezes the file systems")
     adding.add_argument(
         "--exclude-disk", metavar="DISK", action="append", default=[], help="leave it out; may be repeated"
@@ -70,7 +72,7 @@ def _vm(given: argparse.Namespace) -> Vm:
     return Vm(
         given.name,
         given.qmp.absolute(),
-        given.agent.absolute() if given.agent else None,
+        str(Path(given.agent).absolute()) if given.agent else "",
         given.qga.absolute() if given.qga else None,
         tuple(dict.fromkeys(given.exclude_disk)),
         _definition(given.definition) if given.definition else "",
@@ -143,7 +145,7 @@ def _values(vm: Vm) -> dict[str, Any]:
     return {
         "name": vm.name,
         "qmp": str(vm.monitor),
-        "agent": str(vm.agent) if vm.agent else None,
+        "agent": vm.agent or None,
         "qga": str(vm.qga) if vm.qga else None,
         "excluded": list(vm.excluded),
     }

@@ -123,7 +123,7 @@ class Journal:
         values = (
             vm.name,
             str(vm.monitor),
-            str(vm.agent) if vm.agent else None,
+            vm.agent or None,
             str(vm.qga) if vm.qga else None,
             json.dumps(vm.excluded),
             vm.definition,
@@ -381,7 +381,7 @@ def _vm(row: Sequence[Any]) -> Vm:
     return Vm(
         name,
         Path(monitor),
-        Path(agent) if agent else None,
+        agent or "",
         Path(qga) if qga else None,
         tuple(json.loads(excluded)),
         definition,

@@ -16,7 +16,8 @@ class Vm:
 
     name: str
     monitor: Path
-    agent: Path | None = None
+    #: Where agentd answers, as ``guest.links`` takes it; empty: nowhere.
+    agent: str = ""
     qga: Path | None = None
     excluded: tuple[str, ...] = ()
     definition: str = ""
