@@ -158,6 +158,33 @@ def test_a_guest_that_is_reset_in_the_middle_of_a_round(tmp_path: Path) -> None:
         rig.exact_backup()
 
 
+def test_a_disk_in_an_iothread_gets_its_head_start_through_the_agent(tmp_path: Path) -> None:
+    """It cannot be read from outside while it runs; a glimpse of a few blocks proves the device."""
+    chosen = (
+        disks.Disk(disks.make_filled(tmp_path / "data.qcow2", SIZE, "qcow2"), "qcow2", "data", iothread=True),
+        disks.Disk(disks.make_ext4(tmp_path / "system.raw", 48 * MIB), "raw", "system", interface="virtio-scsi"),
+    )
+    with Vm(chosen) as vm:
+        vm.guest.mount(vm.device("system") + "1", "/mnt")
+        wait_for_agentd(vm)
+        rig = Rig(tmp_path / "rig", vm, agent=True)
+        for seed in ("first", "second"):
+            write(vm, 8 * MIB, seed)
+            done = rig.precopy()
+            assert done.transport == "agent", done
+            exact = rig.exact_backup()
+            assert exact.disk("data").precopied_bytes >= 8 * MIB, exact.report
+            assert exact.disk("data").residue_bytes < MIB, exact.report
+
+
+def test_the_agent_freezes_where_there_is_no_qga(machine: Vm, tmp_path: Path) -> None:
+    wait_for_agentd(machine)
+    rig = Rig(tmp_path / "rig", machine, qga=False, agent=True)
+    exact = rig.exact_backup()
+    assert exact.report.consistency == "filesystem", exact.report
+    rig.release()
+
+
 def test_two_guests_at_once(tmp_path: Path) -> None:
     """Disks of the same size and the same serial: no block of the one gets into the other's backup."""
     with contextlib.ExitStack() as stack:

@@ -153,7 +153,8 @@ class Completing:
         sizes = {name: blocks.total_bytes(found, self._block_size, disks[name].facts.size)
                  for name, found in wanted.items()}  # fmt: skip
         reserve = {name: max(LEAST_RESERVE, 2 * size) for name, size in sizes.items()}
-        return PointRequest(starts, ends, wanted, self._options.freeze, reserve)
+        freezer = self._contact.freezer() if self._options.freeze else None
+        return PointRequest(starts, ends, wanted, self._options.freeze, reserve, freezer)
 
     # while the point stands
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from headstart import errors
 from headstart.backup.context import Context
 from headstart.backup.inside import Inside
-from headstart.hypervisor.contract import Disk, Inventory, Machine
+from headstart.hypervisor.contract import Disk, GuestFreezer, Inventory, Machine
 from headstart.reading import Reader
 from headstart.repository import snapshot
 from headstart.repository.manifest import Disk as StoredDisk
@@ -43,6 +43,16 @@ class Contact:
         """Told once, also where several rounds of a run find the same."""
         if text not in self.notes:
             self.notes.append(text)
+
+    def freezer(self) -> GuestFreezer | None:
+        """The agent, where the VM was added with one."""
+        if not self.inside.expected:
+            return None
+        try:
+            return self.inside.agent().freezer()
+        except errors.HeadstartError as error:
+            self.note(f"the agent does not help to freeze: {error}")
+            return None
 
     def disk(self, name: str) -> Disk:
         found = self.inventory.disk(name)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headstart import errors
+from headstart.guest import agent as agents
 from headstart.guest.agent import Agent
 from headstart.hypervisor.contract import Machine
 from headstart.hypervisor.qemu.machine import QemuMachine
@@ -24,17 +25,6 @@ def quiet(what: str, done: int, total: int) -> None:
     """No progress is shown."""
 
 
-def connect_agent(address: str) -> Agent:
-    """Raises ``Unreachable``."""
-    link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        link.connect(address)
-    except OSError as error:
-        link.close()
-        raise errors.Unreachable(f"The agent's channel {address} cannot be opened: {error}.") from error
-    return Agent(link)
-
-
 @dataclass(frozen=True, slots=True)
 class Context:
     """``scratch`` is on a local disk: for scratch files and the spool. ``connect`` opens a VM, ``agent`` an
@@ -45,7 +35,7 @@ class Context:
     scratch: Path
     progress: Progress = quiet
     connect: Callable[[Context, Vm], Machine] | None = None
-    agent: Callable[[str], Agent] = connect_agent
+    agent: Callable[[str], Agent] = agents.connect
     clock: Callable[[], float] = time.time
     host: str = socket.gethostname()
 

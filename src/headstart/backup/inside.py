@@ -17,7 +17,7 @@ class Inside:
         self._address = address
         self._connect = connect
         self._agent: Agent | None = None
-        self._failure: errors.Unreachable | None = None
+        self._failure: errors.HeadstartError | None = None
 
     @property
     def expected(self) -> bool:
@@ -25,7 +25,7 @@ class Inside:
         return bool(self._address)
 
     def agent(self) -> Agent:
-        """Raises ``Unreachable`` with the reason why there is none."""
+        """Raises ``Unreachable``, ``Unsupported`` or ``Usage``, with the reason why there is none."""
         if not self._address:
             raise errors.Unreachable("this VM was added without an agent (vm add --agent)")
         if self._failure is not None:
@@ -33,7 +33,7 @@ class Inside:
         if self._agent is None:
             try:
                 self._agent = self._connect(self._address)
-            except errors.Unreachable as error:
+            except errors.HeadstartError as error:
                 self._failure = error
                 raise
         return self._agent

@@ -33,7 +33,7 @@ def run(contact: Contact, identified: Identified, wanted: Transport) -> PrecopyR
             filling(
                 contact.context, contact.name, identified.round, total, lambda: contact.require_standing(marks)
             ) as fill,
-            transport.sources(contact, [name for name in before if before[name]], wanted) as sources,
+            transport.sources(contact, {name: found for name, found in before.items() if found}, wanted) as sources,
         ):
             for name, source in sources.items():
                 contact.require_size(name, source.reader)

@@ -11,16 +11,23 @@ An agent that vanishes in the middle of a round costs the rest of that round: it
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import random
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from headstart import errors
+from headstart import blocks, errors
 from headstart.backup.contact import Contact
+from headstart.blocks import Blocks
+from headstart.extents import Extent
 from headstart.guest.agent import Agent
+from headstart.guest.channel import Lost
 from headstart.guest.mapping import Unproved
-from headstart.hypervisor.contract import LiveReader
+from headstart.hypervisor.contract import Disk, PointRequest
 from headstart.reading import Reader
+
+#: Blocks of a disk that only a point in time shows.
+GLIMPSES = 64
 
 
 class Transport(Enum):
@@ -40,44 +47,67 @@ class Source:
 
 
 @contextlib.contextmanager
-def sources(contact: Contact, disks: Sequence[str], wanted: Transport) -> Iterator[Mapping[str, Source]]:
-    """Readers of the running disks. Raises ``Unreachable`` if ``AGENT`` is wanted and does not answer; a disk that
-    nobody can read is left out."""
-    with contact.machine.live(disks) as live:
-        agent = _agent(contact, wanted)
-        found: dict[str, Source] = {}
-        for name in disks:
-            inside = _proved(contact, agent, name, live) if agent else None
-            if inside is not None:
-                found[name] = Source(inside, Transport.AGENT)
-            elif name in live:
-                found[name] = Source(live[name], Transport.HOST)
+def sources(contact: Contact, disks: Mapping[str, Blocks], wanted: Transport) -> Iterator[Mapping[str, Source]]:
+    """Readers of the running disks. Raises ``Unreachable`` if ``AGENT`` is wanted and does not answer. A disk that
+    cannot be read from outside is read by the agent also with ``HOST``; one that nobody can read is left out."""
+    with contact.machine.live(list(disks)) as live:
+        found = {name: Source(live[name], Transport.HOST) for name in disks if name in live}
+        inside = [name for name in disks if wanted is not Transport.HOST or name not in live]
+        agent = _agent(contact, wanted) if inside else None
+        for name in inside if agent else ():
+            proof = Proof(live[name], live[name].allocated()) if name in live else None
+            if agent is not None and _proved(contact, agent, name, proof, disks[name]):
+                found[name] = Source(agent.reader(contact.disk(name)), Transport.AGENT)
         yield found
 
 
 def _agent(contact: Contact, wanted: Transport) -> Agent | None:
-    if wanted is Transport.HOST:
-        return None
     try:
         return contact.inside.agent()
-    except errors.Unreachable as error:
+    except errors.HeadstartError as error:
         if wanted is Transport.AGENT:
             raise
         if contact.inside.expected:
-            contact.note(f"the disks are read from outside: {error}")
+            contact.note(f"the agent in the guest is not used: {error}")
         return None
 
 
-def _proved(contact: Contact, agent: Agent, name: str, live: Mapping[str, LiveReader]) -> Reader | None:
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """A view of a disk from outside, and where there may be something to see."""
+
+    reader: Reader
+    within: list[Extent]
+
+
+def _proved(contact: Contact, agent: Agent, name: str, proof: Proof | None, wanted: Blocks) -> bool:
+    """Whether the agent's device is known. The reason why not is told."""
     disk = contact.disk(name)
     try:
-        if name not in live:
-            raise Unproved(disk.unreadable or "it cannot be read from outside")
-        agent.prove(disk, live[name])
-        return agent.reader(disk)
+        if name in agent.proved:
+            return True
+        with contextlib.ExitStack() as stack:
+            seen = proof or stack.enter_context(_glimpse(contact, disk, wanted))
+            agent.prove(disk, seen.reader, seen.within)
+        return True
     except Unproved as error:
-        contact.note(f"disk {name} is read from outside: which device of the guest it is cannot be proved: {error}")
-    except errors.Unreachable as error:
+        contact.note(f"disk {name} is not read by the agent: which device of the guest it is cannot be proved: {error}")
+    except Lost as error:
         contact.inside.lost(error)
-        contact.note(f"disk {name} is read from outside: {error}")
-    return None
+        contact.note(f"disk {name} is not read by the agent: {error}")
+    return False
+
+
+@contextlib.contextmanager
+def _glimpse(contact: Contact, disk: Disk, wanted: Blocks) -> Iterator[Proof]:
+    """A few blocks of a disk that cannot be read while it runs: by a point in time of just those. The first block has
+    the partition table, with an id of its own."""
+    size = contact.context.repository.block_size
+    number = min(GLIMPSES, len(wanted))
+    seen = Blocks([0]) | Blocks(wanted[place] for place in random.SystemRandom().sample(range(len(wanted)), number))
+    request = PointRequest((), (), {disk.name: seen}, freeze=False)
+    try:
+        with contact.machine.take(request) as point:
+            yield Proof(point.reader(disk.name), list(blocks.to_extents(seen, size, disk.size)))
+    except (errors.Busy, errors.PointLost, errors.NoSpace) as error:
+        raise Unproved(str(error)) from error

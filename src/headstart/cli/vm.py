@@ -13,6 +13,7 @@ from headstart.backup import cycle
 from headstart.backup.cycle import Inspection
 from headstart.cli import arguments, text
 from headstart.cli.session import Session
+from headstart.guest import links
 from headstart.state.values import Vm
 
 #: As files and lock files are named after it, and as ``NAME@latest`` takes it apart.
@@ -72,11 +73,17 @@ def _vm(given: argparse.Namespace) -> Vm:
     return Vm(
         given.name,
         given.qmp.absolute(),
-        str(Path(given.agent).absolute()) if given.agent else "",
+        _agent(given.agent) if given.agent else "",
         given.qga.absolute() if given.qga else None,
         tuple(dict.fromkeys(given.exclude_disk)),
         _definition(given.definition) if given.definition else "",
     )
+
+
+def _agent(address: str) -> str:
+    """The same from any directory. Raises ``Usage``."""
+    links.parse(address)
+    return address if address.startswith(("tcp:", "vsock:")) else str(Path(address.removeprefix("unix:")).absolute())
 
 
 def _definition(path: Path) -> str:
