@@ -1,6 +1,7 @@
 """Freezing and thawing file systems (Linux, fs/ioctl.c: FIFREEZE, FITHAW)."""
 
 import _thread
+import ctypes
 import errno
 import fcntl
 import os
@@ -68,9 +69,13 @@ def _thaw(place: Place) -> bool:
     return True
 
 
+def _write_back(place: Place) -> None:
+    ctypes.CDLL(None).syncfs(place.descriptor)
+
+
 class Freezing:
-    """Freezes ``places`` one by one in a thread of its own: the kernel writes everything back first, for as long as
-    that takes, and cannot be interrupted. What is frozen is thawed all the same, and at once."""
+    """Freezes ``places`` one by one in a thread of its own: the kernel writes everything back, for as long as that
+    takes, and cannot be interrupted. What is frozen is thawed all the same, and at once."""
 
     def __init__(self, places: List[Place]) -> None:
         self._places = places
@@ -88,11 +93,13 @@ class Freezing:
 
     def _run(self) -> None:
         try:
-            for place in self._places:
-                if self._over or self.failure:
-                    return
-                self.where = place.point
-                self._freeze(place)
+            # Before anything is frozen, so that little is left to be written while the guest waits.
+            for act in (_write_back, self._freeze):
+                for place in self._places:
+                    if self._over or self.failure:
+                        return
+                    self.where = place.point
+                    act(place)
         finally:
             os.close(self._end)
 
@@ -114,8 +121,8 @@ class Freezing:
             _thaw(place)
 
     @property
-    def count(self) -> int:
-        return len(self._frozen)
+    def frozen(self) -> List[Place]:
+        return list(self._frozen)
 
     @property
     def done(self) -> bool:

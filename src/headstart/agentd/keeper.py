@@ -52,8 +52,8 @@ class Note:
         """Before it is done. Raises ``OSError``."""
         mounts = [[place.number, place.point] for place in places]
         text = json.dumps({"boot": _boot(), "mounts": mounts, "scripts": called}).encode("utf-8")
-        self.clear()
-        os.pwrite(self._descriptor, text, 0)
+        # At once: over all that it says now, which ends in spaces if it was longer.
+        os.pwrite(self._descriptor, text.ljust(os.fstat(self._descriptor).st_size), 0)
 
     def read(self) -> Tuple[List[Tuple[str, str]], List[str]]:
         """Mounts by number and point, and scripts; of this boot."""
@@ -66,6 +66,10 @@ class Note:
         except (ValueError, KeyError, TypeError):
             # Empty, or half of it: what it was to tell was not begun.
             return [], []
+
+    def lies_on(self, places: List[Place]) -> bool:
+        own = os.fstat(self._descriptor).st_dev
+        return any(os.fstat(place.descriptor).st_dev == own for place in places)
 
     def clear(self) -> None:
         os.ftruncate(self._descriptor, 0)
@@ -133,7 +137,8 @@ class _Keeper:
                 freezing.thaw()
                 self._line.tell(failed=failure or "it was given up")
             else:
-                self._line.tell(frozen=freezing.count, skipped=freezing.skipped)
+                self._disown(freezing)
+                self._line.tell(frozen=len(freezing.frozen), skipped=freezing.skipped)
                 early = not self._line.ordered(self._deadline)
                 self._line.tell(thawed=freezing.thaw(), early=early)
         finally:
@@ -144,6 +149,11 @@ class _Keeper:
         if not freezing.done:
             return "freezing %s takes too long" % freezing.where
         return freezing.failure
+
+    def _disown(self, freezing: Freezing) -> None:
+        """Out of the note with what somebody else has frozen, where it can be written."""
+        if freezing.skipped and not self._note.lies_on(freezing.frozen):
+            self._note.write(freezing.frozen, self._called)
 
 
 def _call_thaw(called: List[str]) -> None:

@@ -8,6 +8,6 @@ the asks ``renew`` and ``install`` (see ``renewal``); and what ``--check`` print
 #: Grows with every change of this folder that an installed agentd should get.
 RELEASE = 1
 #: Digest of the other modules at this release; a test tells what it has to be.
-SOURCES = "faec7b9b9fdc114123cdc98b4acad8c9"
+SOURCES = "f58281a71a0478b2a902655e02298839"
 #: The oldest and the newest protocol that are spoken.
 PROTOCOLS = (1, 1)
