@@ -6,6 +6,8 @@ from pathlib import Path
 
 from headstart.agentd import release
 from headstart.guest import package
+from headstart.state.journal import Journal
+from headstart.state.values import Vm
 from tests.cli import console
 from tests.kit.cli import Cli
 
@@ -23,3 +25,27 @@ def test_build_refuses_what_is_not_ours(cli: Cli, tmp_path: Path) -> None:
     outcome = console.inside(cli, "--json", "agent", "build", tmp_path / "agentd")
     assert (outcome.status, outcome.error["error"]["kind"]) == (24, "TargetRefused")
     assert (tmp_path / "agentd").read_text() == "precious"
+
+
+def test_install_needs_a_vm_and_a_way_into_it(cli: Cli, tmp_path: Path) -> None:
+    outcome = console.inside(cli, "--json", "agent", "install", "web")
+    assert (outcome.status, outcome.error["error"]["kind"]) == (15, "NotFound")
+    with Journal.open(cli.state) as journal:
+        journal.add_vm(Vm("web", tmp_path / "qmp"))
+    for words, status, said in (
+        ((), 2, "--ssh"),
+        (("--ssh", ""), 2, "[USER@]HOST"),
+        (("--ssh", "nobody@localhost.invalid"), 20, "without a password"),
+    ):
+        outcome = console.inside(cli, "--json", "agent", "install", "web", *words)
+        assert outcome.status == status
+        assert said in outcome.error["error"]["message"]
+
+
+def test_keys(cli: Cli, tmp_path: Path) -> None:
+    made = cli.run("agent", "keys", tmp_path / "keys").json
+    assert made["guest"] == [str(tmp_path / "keys" / name) for name in ("agent.pem", "secret")]
+    assert made["host"] == [str(tmp_path / "keys" / name) for name in ("host.pem", "secret")]
+    assert (tmp_path / "keys" / "agent.pem").exists()
+    assert "keys=" in console.run(cli, "agent", "keys", tmp_path / "others").stdout
+    assert cli.run("agent", "keys", tmp_path / "keys", expect=24).error["error"]["kind"] == "TargetRefused"

@@ -49,6 +49,19 @@ def test_commands_are_answered() -> None:
         assert qga.execute("guest-info", 1) == "guest-info"
 
 
+def test_arguments_are_sent() -> None:
+    def script(client: socket.socket) -> None:
+        for request in requests(client):
+            if request["execute"] == "guest-sync-delimited":
+                synchronise(client, request)
+            else:
+                answer(client, request.get("arguments", "none"))
+
+    with scripted.listening(script) as path, Qga(path) as qga:
+        assert qga.execute("guest-exec-status", 1, {"pid": 7}) == {"pid": 7}
+        assert qga.execute("guest-info", 1) == "none"
+
+
 def test_what_an_earlier_client_left_is_skipped() -> None:
     def script(client: socket.socket) -> None:
         client.sendall(b'lf a line"}\n{"return": 7}\n\xff{"return": 12}\n')

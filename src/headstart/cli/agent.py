@@ -9,7 +9,7 @@ from headstart import errors, units
 from headstart.agentd import release
 from headstart.cli import arguments
 from headstart.cli.session import Session
-from headstart.guest import install, links, package, renewal
+from headstart.guest import install, keys, links, package, renewal
 from headstart.guest.shells import QgaShell, Shell, SshShell
 from headstart.state.values import Vm
 
@@ -24,6 +24,19 @@ def add(verbs: arguments.Verbs) -> None:
     installing = arguments.add_verb(group, "install", run_install, "Put the agent into a running guest, and start it.")
     installing.add_argument("name", metavar="NAME", help="the VM")
     installing.add_argument("--ssh", metavar="[USER@]HOST", help="through SSH; else through QEMU's guest agent")
+    making = arguments.add_verb(group, "keys", run_keys, "Make keys for an agent that is reached over TCP.")
+    making.add_argument("folder", metavar="DIR", type=Path, help="keep it: the address of the agent names it")
+
+
+def run_keys(session: Session, given: argparse.Namespace) -> None:
+    keys.make(given.folder)
+    ours, theirs = [str(given.folder / links.HOST_FILE)], [str(given.folder / name) for name in keys.FOR_GUEST]
+    session.output.result(
+        {"path": str(given.folder), "guest": theirs, "host": [*ours, str(given.folder / links.SECRET_FILE)]},
+        f"Made keys in {given.folder}. Into a folder of the guest's that only root can read go: {' and '.join(theirs)}."
+        " Its agent is started by: python3 FILE --tcp ADDRESS:PORT --keys FOLDER. "
+        f"Here it is then known as: tcp:HOST:PORT,keys={given.folder.absolute()}",
+    )
 
 
 def run_build(session: Session, given: argparse.Namespace) -> None:

@@ -72,6 +72,23 @@ def open_channel(connect: Connect, *, secret: str = "", seconds: float = HELLO_S
     return channel
 
 
+def await_ours(connect: Connect, *, secret: str = "", seconds: float) -> None:
+    """Until an agent with the sources of this host answers. Raises ``Unreachable``."""
+    ours = package.digest(package.sources())
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            with _open(connect, secret, HELLO_SECONDS) as channel:
+                if channel.welcome.get("sources") == ours:
+                    return
+                reason: errors.Unreachable = Lost("Another release answers: it is started from somewhere else as well.")
+        except errors.Unreachable as error:
+            reason = error
+        if time.monotonic() > deadline:
+            raise reason
+        time.sleep(0.2)
+
+
 def _open(connect: Connect, secret: str, seconds: float) -> Channel:
     return Channel(connect(), secret=secret, seconds=seconds, any_protocol=True)
 

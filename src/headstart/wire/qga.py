@@ -10,6 +10,7 @@ import json
 import secrets
 import socket
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -53,11 +54,11 @@ class Qga:
             if found and _decoded(answer).get("return") == number:
                 return
 
-    def execute(self, command: str, seconds: float) -> Any:
+    def execute(self, command: str, seconds: float, arguments: Mapping[str, Any] | None = None) -> Any:
         deadline = time.monotonic() + seconds
         try:
             self._socket.settimeout(seconds)
-            self._socket.sendall(_line({"execute": command}))
+            self._socket.sendall(_line({"execute": command, **({"arguments": arguments} if arguments else {})}))
             answer = _decoded(self._read_line(deadline))
         except OSError as error:
             raise errors.Unreachable(f"The guest agent did not answer '{command}': {error}") from error
