@@ -28,7 +28,7 @@ STDLIB = Path("/usr/lib/python3.11")
 BUSYBOX = Path("/bin/busybox")
 
 #: Modules to load; those that they depend on come by themselves. ext4 and GPT are built into the kernel.
-MODULES = ("virtio_pci", "virtio_console", "virtio_blk", "virtio_scsi", "sd_mod", "dm-mod")
+MODULES = ("virtio_pci", "virtio_console", "virtio_blk", "virtio_scsi", "sd_mod", "dm-mod", "vsock_loopback")
 
 #: Parts of the standard library that no program in the guest needs. Unpacking costs boot time under TCG.
 PRUNED = (

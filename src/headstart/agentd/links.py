@@ -38,6 +38,11 @@ class Link:
         """``read`` has something that the descriptor does not tell."""
         return False
 
+    @property
+    def due(self) -> Optional[float]:
+        """When ``read`` is to be called although nothing has happened, by ``time.monotonic``."""
+        return None
+
     def close(self) -> None:
         raise NotImplementedError
 

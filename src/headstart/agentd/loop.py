@@ -71,7 +71,7 @@ def _patience(link: Link, session: Session) -> Optional[float]:
     works = session.works.values()
     if link.pending() or (not session.outbox and any(work.hungry(session.credit) for work in works)):
         return 0
-    dues = [work.due for work in works if work.due is not None]
+    dues = [due for due in [link.due, *(work.due for work in works)] if due is not None]
     return max(0.0, min(dues) - time.monotonic()) * 1000 if dues else None
 
 

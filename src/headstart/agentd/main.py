@@ -4,10 +4,12 @@ import argparse
 import os
 import platform
 import sys
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
-from headstart.agentd import asks, freezer, links, loop, priority, release, renewal
+from headstart.agentd import asks, freezer, links, loop, priority, release, renewal, sockets
+from headstart.agentd.links import Link, Port
 from headstart.agentd.session import Session
+from headstart.agentd.sockets import Admits, Server
 
 
 def welcome(sources: str) -> Dict[str, Any]:
@@ -33,22 +35,51 @@ def _boot() -> str:
 
 def main(arguments: Optional[List[str]] = None, sources: str = "") -> int:
     """``sources``: digest of what the file was built from."""
-    parser = argparse.ArgumentParser(prog="headstart-agentd", description="Headstart's agent in the guest.")
-    parser.add_argument("--port", metavar="DEVICE", help="the virtio-serial port (default: found by its name)")
-    parser.add_argument("--check", action="store_true", help="tell the release and end")
+    parser = _parser()
     given = parser.parse_args(arguments)
+    if (given.tcp is None) != (given.keys is None):
+        parser.error("--tcp and --keys need each other")
     if given.check:
         print(renewal.checked(sources))
         return 0
     freezer.recover()
     try:
-        link = links.Port(given.port or links.find_port())
-    except OSError as error:
+        link, admits = _link(given)
+    except (OSError, ValueError) as error:
         print("headstart-agentd: %s" % error, file=sys.stderr)
         return 1
     priority.lower()
     renewing = renewal.Renewal(renewal.Program())
     handlers = dict(asks.HANDLERS, **renewing.handlers())
-    session = Session(handlers, asks.read, renewing.take, lambda: welcome(sources), lambda told: True)
+    session = Session(handlers, asks.read, renewing.take, lambda: welcome(sources), admits)
     loop.serve(link, session)
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="headstart-agentd", description="Headstart's agent in the guest.")
+    ways = parser.add_mutually_exclusive_group()
+    ways.add_argument("--port", metavar="DEVICE", help="the virtio-serial port (default: found by its name)")
+    ways.add_argument("--vsock", action="store_true", help="listen on vsock, for the host alone")
+    ways.add_argument("--tcp", metavar="ADDRESS:PORT", help="listen there, for who has the keys")
+    parser.add_argument("--keys", metavar="DIR", help="for --tcp: made by 'headstart agent keys'")
+    parser.add_argument("--check", action="store_true", help="tell the release and end")
+    return parser
+
+
+def _link(given: argparse.Namespace) -> Tuple[Link, Admits]:
+    """Raises ``OSError`` and ``ValueError``."""
+    if given.vsock:
+        return Server(sockets.vsock(), sockets.is_host, _anybody), _anybody
+    if given.tcp is not None:
+        # Here, and not at the top: it is loaded for this alone.
+        from headstart.agentd import tls
+
+        keys = tls.Keys(given.keys)
+        listener = sockets.tcp(given.tcp)
+        return Server(listener, sockets.is_anybody, keys.admits, keys.wrap, tls.LATER), keys.admits
+    return Port(given.port or links.find_port()), _anybody
+
+
+def _anybody(told: Dict[str, Any]) -> bool:
+    return True
