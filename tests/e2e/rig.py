@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart import repository
-from headstart.backup import cycle
+from headstart.backup import cycle, inspection
 from headstart.backup.complete import Options
 from headstart.backup.context import Context, Progress, quiet
 from headstart.backup.report import BackupReport, DiskReport, PrecopyReport
@@ -128,9 +128,9 @@ class Rig:
         self.assert_tidy()
         return Exact(made, restored, twins)
 
-    def inspect(self) -> cycle.Inspection:
+    def inspect(self) -> inspection.Inspection:
         with self.context() as context:
-            return cycle.inspect(context, context.journal.vm(NAME))
+            return inspection.inspect(context, context.journal.vm(NAME))
 
     def release(self) -> None:
         with self.context() as context:

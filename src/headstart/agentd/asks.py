@@ -5,6 +5,7 @@ from typing import Any, Dict
 
 from headstart.agentd import messages, reading
 from headstart.agentd.diskread import LONGEST, DiskReader
+from headstart.agentd.figures import Watching
 from headstart.agentd.freezer import Freezer
 from headstart.agentd.layout import Layout
 from headstart.agentd.session import Handler, Session
@@ -36,17 +37,24 @@ def read(session: Session, request: int, payload: bytes) -> Work:
     """READ: see ``reading.plan``."""
     layout = Layout()
     runs = reading.plan(messages.unpack_read(payload), layout)
-    try:
-        paths = {run.disk: layout.path(run.disk) for run in runs}
-    except OSError as error:
-        raise Refused(messages.FAILED, str(error)) from None
-    return reading.Reading(runs, paths, lambda kind, *parts: session.send(request, kind, *parts))
+    return reading.Reading(
+        runs, lambda name: DiskReader(layout.path(name)), lambda kind, *parts: session.send(request, kind, *parts)
+    )
+
+
+def watch(session: Session, request: int, told: Dict[str, Any]) -> Work:
+    """``figures`` every ``seconds``, in NOTEs, until it is cancelled."""
+    return Watching(
+        float(told.get("seconds", 1.0)),
+        lambda figures: session.send(request, messages.NOTE, messages.pack_json(figures)),
+    )
 
 
 _freezer = Freezer()
 HANDLERS: Dict[str, Handler] = {
     "map": describe,
     "hash": digest,
+    "figures": watch,
     "freeze": _freezer.freeze,
     "thaw": _freezer.thaw,
     "arm": _freezer.arm,

@@ -25,7 +25,6 @@ from headstart.backup.report import AuditReport, BackupReport, DiskReport, Preco
 from headstart.backup.spooling import spool_of
 from headstart.backup.transport import Transport
 from headstart.hypervisor.contract import NotTaken
-from headstart.state.values import Vm
 
 #: A completion that finds something false, or meets a busy host, begins again; more often than this
 #: something is badly wrong.
@@ -244,46 +243,6 @@ def _let_go(context: Context, name: str) -> list[str]:
         context.journal.forget_tracking(name)
         identify.sweep(contact)
         return contact.notes
-
-
-@dataclass(frozen=True, slots=True)
-class Inspection:
-    """What a look at a VM shows. ``foreign``: bitmaps of other installations."""
-
-    vm: Vm
-    disks: tuple[dict[str, Any], ...]
-    left_out: tuple[dict[str, str], ...]
-    foreign: tuple[str, ...]
-    notes: tuple[str, ...]
-
-    def json(self) -> dict[str, Any]:
-        return {
-            "name": self.vm.name,
-            "disks": list(self.disks),
-            "left_out": list(self.left_out),
-            "foreign": list(self.foreign),
-            "notes": list(self.notes),
-        }
-
-
-def inspect(context: Context, vm: Vm) -> Inspection:
-    """Look at a VM that may not be added yet; raises ``Unreachable``."""
-    with meet(context, vm) as contact:
-        disks = tuple(
-            {
-                "name": disk.name,
-                "size": disk.size,
-                "format": disk.format,
-                "interface": disk.interface,
-                "serial": disk.serial,
-                "path": disk.layers[0].path if disk.layers else "",
-                "persistent": disk.persistent,
-                "note": disk.unreadable,
-            }
-            for disk in contact.inventory.disks
-        )
-        left_out = tuple({"name": each.name, "reason": each.reason} for each in contact.inventory.left_out)
-        return Inspection(vm, disks, left_out, tuple(contact.tracker.foreign()), tuple(contact.notes))
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from headstart.guest.channel import Lost
 from headstart.guest.mapping import Unproved
 from headstart.hypervisor.contract import Disk, PointRequest
 from headstart.reading import Reader
+from headstart.units import BLOCK_SIZE
 
 #: Blocks of a disk that only a point in time shows.
 GLIMPSES = 64
@@ -59,6 +60,17 @@ def sources(contact: Contact, disks: Mapping[str, Blocks], wanted: Transport) ->
             if agent is not None and _proved(contact, agent, name, proof, disks[name]):
                 found[name] = Source(agent.reader(contact.disk(name)), Transport.AGENT)
         yield found
+
+
+def devices(contact: Contact) -> dict[str, str]:
+    """The guest's device of every disk for which it can be proved. Raises what ``Inside.agent`` raises."""
+    agent = contact.inside.agent()
+    everything = {disk.name: blocks.everything(disk.size, BLOCK_SIZE) for disk in contact.inventory.disks}
+    with contact.machine.live(list(everything)) as live:
+        for name, wanted in everything.items():
+            proof = Proof(live[name], live[name].allocated()) if name in live else None
+            _proved(contact, agent, name, proof, wanted)
+    return dict(agent.proved)
 
 
 def _agent(contact: Contact, wanted: Transport) -> Agent | None:
@@ -102,7 +114,7 @@ def _proved(contact: Contact, agent: Agent, name: str, proof: Proof | None, want
 def _glimpse(contact: Contact, disk: Disk, wanted: Blocks) -> Iterator[Proof]:
     """A few blocks of a disk that cannot be read while it runs: by a point in time of just those. The first block has
     the partition table, with an id of its own."""
-    size = contact.context.repository.block_size
+    size = BLOCK_SIZE
     number = min(GLIMPSES, len(wanted))
     seen = Blocks([0]) | Blocks(wanted[place] for place in random.SystemRandom().sample(range(len(wanted)), number))
     request = PointRequest((), (), {disk.name: seen}, freeze=False)

@@ -12,6 +12,7 @@ from headstart.cli import (
     arguments,
     backup,
     flags,
+    identify,
     init,
     precopy,
     restore,
@@ -27,7 +28,7 @@ from headstart.cli.settings import settings
 
 _log = logging.getLogger("headstart")
 
-VERBS = (init, vm, agent, precopy, backup, status, snapshots, verify, restore)
+VERBS = (init, vm, agent, identify, precopy, backup, status, snapshots, verify, restore)
 
 
 def run(given: Sequence[str]) -> int:

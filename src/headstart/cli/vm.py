@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from headstart import errors, units
-from headstart.backup import cycle
-from headstart.backup.cycle import Inspection
+from headstart.backup import cycle, inspection
+from headstart.backup.inspection import Inspection
 from headstart.cli import arguments, text
 from headstart.cli.session import Session
 from headstart.guest import links
@@ -58,7 +58,7 @@ def run_add(session: Session, given: argparse.Namespace) -> None:
     with session.local() as context:
         for known in context.journal.vms():
             _refuse_twin(vm, known)
-        seen = cycle.inspect(context, vm)
+        seen = inspection.inspect(context, vm)
         _check_excluded(vm, seen)
         context.journal.add_vm(vm)
     session.output.result(_values(vm) | seen.json(), "\n".join([f"Added {vm.name}.", *_lines(seen)]))
@@ -125,7 +125,7 @@ def run_show(session: Session, given: argparse.Namespace) -> None:
     with session.local() as context:
         vm = context.journal.vm(given.name)
         with context.journal.lock(vm.name):
-            seen = cycle.inspect(context, vm)
+            seen = inspection.inspect(context, vm)
     session.output.result(_values(vm) | seen.json(), "\n".join([f"{vm.name} at {vm.monitor}", *_lines(seen)]))
 
 
@@ -164,7 +164,23 @@ def _lines(seen: Inspection) -> list[str]:
         for each in seen.disks
     ]
     lines = [text.table(("DISK", "SIZE", "FORMAT", "DEVICE", "IMAGE"), rows)]
+    inside = [row for each in seen.disks if each["device"] for row in _inside(each)]
+    if inside:
+        lines.append(text.table(("DISK", "IN THE GUEST", "KIND", "SIZE", "MOUNTED AT"), inside))
     lines += [f"{each['name']}: {each['note']}" for each in seen.disks if each["note"]]
     lines += [f"left out: {each['name']} ({each['reason']})" for each in seen.left_out]
     lines += [f"of another installation, left alone: {name}" for name in seen.foreign]
     return [*lines, *(f"note: {note}" for note in seen.notes)]
+
+
+def _inside(disk: dict[str, Any]) -> list[tuple[str, ...]]:
+    """What the guest has of a disk: the disk itself, then what lies on it."""
+    whole = (disk["name"], disk["device"], "disk", units.format_bytes(disk["size"]), _mounted(disk))
+    parts = [
+        ("", each["name"], each["kind"], units.format_bytes(each["size"]), _mounted(each)) for each in disk["volumes"]
+    ]
+    return [whole, *parts]
+
+
+def _mounted(each: dict[str, Any]) -> str:
+    return ", ".join(f"{mount['path']} ({mount['type']})" for mount in each["mounted"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from headstart.extents import Extent
 from headstart.guest import devices, links, mapping, renewal
-from headstart.guest.channel import Channel
+from headstart.guest.channel import SILENCE_SECONDS, Channel, Lost
 from headstart.guest.devices import GuestMap
 from headstart.guest.freezing import AgentFreezer
 from headstart.guest.mapping import Unproved
@@ -50,6 +52,17 @@ class Agent:
     def proved(self) -> Mapping[str, str]:
         """Device by disk."""
         return dict(self._proved)
+
+    def figures(self, seconds: float = 1.0) -> Iterator[dict[str, Any]]:
+        """How busy the guest is, again and again, see ``agentd.figures``: the guest's word. Close the iterator to
+        end it. Raises ``Lost``."""
+        request = self._channel.start("figures", seconds=seconds)
+        try:
+            while True:
+                yield self._channel.answer(request, seconds + SILENCE_SECONDS)
+        finally:
+            with contextlib.suppress(Lost):
+                self._channel.cancel(request)
 
     def freezer(self) -> AgentFreezer:
         """While it is used, nothing else of this session is."""
