@@ -185,6 +185,20 @@ def test_killed_in_the_middle(old: Vm) -> None:
         assert agent.welcome["release"] == release.RELEASE
 
 
+def test_killed_at_any_moment_of_an_installation(module_vm: Vm) -> None:
+    whole = [hashlib.sha256(file).hexdigest() for file in (package.build(variant(0)), package.build())]
+    for delay in (0.0, 0.3, 0.6, 1.2):
+        put(module_vm, variant(0))
+        with channel(module_vm) as agent:
+            offer(agent, package.build())
+            agent.start("install")
+            time.sleep(delay)
+            kill(module_vm)
+            assert content(module_vm) in whole
+    with open_channel(module_vm) as agent:
+        assert agent.welcome["release"] == release.RELEASE
+
+
 def test_a_read_under_way_comes_first(old: Vm) -> None:
     with channel(old) as agent:
         agent.read({"disk": "vda"}, [(0, old.disks[0].path.stat().st_size)])

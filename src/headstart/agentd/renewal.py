@@ -9,6 +9,7 @@
 Our file is whole at every moment, the old one or the new one. Neither ask ever changes: see ``release``.
 """
 
+import errno
 import hashlib
 import os
 import signal
@@ -127,6 +128,15 @@ def _unwritable(path: str, error: OSError) -> str:
     return "%s cannot be replaced: %s" % (path, error.strerror or error)
 
 
+def _allocate(descriptor: int, size: int) -> None:
+    """A full disk is told of now, where the file system can tell."""
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+            raise
+
+
 class _Arriving:
     """A file that comes in pieces."""
 
@@ -144,8 +154,7 @@ class _Arriving:
         try:
             os.fchown(self._descriptor, found.st_uid, found.st_gid)
             os.fchmod(self._descriptor, found.st_mode & 0o777)
-            # A full disk is told of now.
-            os.posix_fallocate(self._descriptor, 0, size)
+            _allocate(self._descriptor, size)
         except OSError:
             self.remove()
             raise
