@@ -247,19 +247,35 @@ def test_a_note_of_another_boot_means_nothing(guest: Vm) -> None:
 
 def test_a_freeze_that_the_kernel_does_not_end(guest: Vm) -> None:
     """agentd goes on, and what was frozen is thawed in time; the rest when the kernel is done."""
-    guest.guest.run("sync; sleep 1; sync")
-    with throttled(guest, 512), guests.session(guest) as channel:
-        request = channel.start("freeze", limit=3)
-        guests.wait(lambda: guests.frozen(guest, INNER), 2)
+    with guests.session(guest) as channel, hanging(guest, channel) as request:
         began = time.monotonic()
         channel.ask("map")
         assert time.monotonic() - began < 0.5
         with pytest.raises(Refused, match=f"{OUTER} takes too long"):
-            channel.answer(request, 3)
+            channel.answer(request, 4)
         assert not guests.frozen(guest, INNER)
         # As long as it hangs, nobody begins another one.
         with pytest.raises(Refused, match="an earlier freeze"):
             freeze(channel, 0.5)
+
+
+@contextlib.contextmanager
+def hanging(vm: Vm, channel: Channel) -> Iterator[int]:
+    """A request for 4 s that has frozen ``INNER``, and does not come to an end with ``OUTER``."""
+    for _ in range(5):
+        vm.guest.run("sync")
+        with throttled(vm, 512):
+            # What comes after this waits for two minutes.
+            vm.guest.read(vm.device("one"), 0, 64 * 1024)
+            request = channel.start("freeze", limit=4)
+            time.sleep(0.7)
+            if guests.frozen(vm, INNER):
+                yield request
+                return
+            # The kernel still had something to write back.
+            channel.cancel(request)
+        guests.wait(lambda: len(guests.processes(vm)) == 1, 15)
+    pytest.fail("the guest does not come to rest")
 
 
 def test_writing_back_takes_too_long(guest: Vm) -> None:
