@@ -9,6 +9,7 @@ import io
 import mmap
 import os
 import struct
+from typing import Tuple
 
 #: Linux, include/uapi/linux/fs.h.
 BLKSSZGET = 0x1268
@@ -25,8 +26,7 @@ class DiskReader:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
         self._file = io.FileIO(descriptor, "rb")
         try:
-            self.size = struct.unpack("=Q", fcntl.ioctl(descriptor, BLKGETSIZE64, bytes(8)))[0]
-            self.sector = struct.unpack("=i", fcntl.ioctl(descriptor, BLKSSZGET, bytes(4)))[0]
+            self.size, self.sector = self._measured(descriptor)
         except BaseException:
             self._file.close()
             raise
@@ -34,8 +34,15 @@ class DiskReader:
         self._memory = mmap.mmap(-1, LONGEST + 2 * mmap.PAGESIZE)
         self._view = memoryview(self._memory)
 
+    def _measured(self, descriptor: int) -> Tuple[int, int]:
+        """Bytes of the device, and of its sectors."""
+        size = struct.unpack("=Q", fcntl.ioctl(descriptor, BLKGETSIZE64, bytes(8)))[0]
+        return size, struct.unpack("=i", fcntl.ioctl(descriptor, BLKSSZGET, bytes(4)))[0]
+
     def read(self, start: int, length: int) -> memoryview:
         """At most ``LONGEST`` bytes; valid until the next call. Raises ``OSError``, also beyond the end."""
+        if not 0 <= start <= start + length <= self.size:
+            raise OSError("the device ends at %d" % self.size)
         low = start // self.sector * self.sector
         high = min(-(-(start + length) // self.sector) * self.sector, self.size)
         self._file.seek(low)

@@ -60,37 +60,43 @@ def preamble(longest: int) -> bytes:
 
 
 class Decoder:
-    """Frames out of bytes as they arrive. ``longest`` bounds a payload, and so the memory."""
+    """Frames out of bytes as they arrive. ``longest`` bounds a payload, and so the memory.
 
-    def __init__(self, longest: int) -> None:
+    Each false frame may cost the time to look at ``longest`` bytes: after more than ``patience`` of them nothing is
+    looked at any longer."""
+
+    def __init__(self, longest: int, patience: float = float("inf")) -> None:
         self._longest = longest
+        self._patience = patience
         self._pending = bytearray()
-        #: Headers that were sound and whose payload was not.
+        #: What began with the magic and was not a sound frame. A stream of ours holds none, except where one was cut.
         self.damaged = 0
+
+    @property
+    def hopeless(self) -> bool:
+        return self.damaged > self._patience
 
     def feed(self, data: Buffer) -> Iterator[Frame]:
         """The frames that are complete with ``data``. To be used up before the next call."""
         self._pending += data
         position = 0
         try:
-            while True:
+            while not self.hopeless:
                 position = self._next_magic(position)
+                if len(self._pending) - position < HEADER_SIZE:
+                    return
                 found = self._header_at(position)
-                if found is None:
+                end = position + HEADER_SIZE + (found.length if found else 0)
+                if end > len(self._pending):
                     return
-                end = position + HEADER_SIZE + found.length
-                if found.length > self._longest:
-                    position += 1
-                elif end > len(self._pending):
-                    return
+                frame = found and self._frame(found, position + HEADER_SIZE, end)
+                if frame:
+                    position = end
+                    yield frame
                 else:
-                    payload = bytes(memoryview(self._pending)[position + HEADER_SIZE : end])
-                    if zlib.adler32(payload) == found.checksum:
-                        position = end
-                        yield Frame(found.kind, found.session, found.request, payload)
-                    else:
-                        self.damaged += 1
-                        position += 1
+                    self.damaged += 1
+                    position += 1
+            position = len(self._pending)
         finally:
             del self._pending[:position]
 
@@ -105,15 +111,22 @@ class Decoder:
         return tail
 
     def _header_at(self, position: int) -> "Optional[_Header]":
-        """None while bytes are missing. One that is not sound is longer than anything."""
-        if len(self._pending) - position < HEADER_SIZE:
-            return None
+        """None if it is not sound."""
         start = bytes(self._pending[position : position + _HEADER.size])
-        _, version, kind, _, request, session, length, checksum = _HEADER.unpack(start)
         (sound,) = _CHECKSUM.unpack_from(self._pending, position + _HEADER.size)
-        if sound != zlib.crc32(start) or version != VERSION:
-            length = self._longest + 1
+        if sound != zlib.crc32(start):
+            return None
+        _, version, kind, _, request, session, length, checksum = _HEADER.unpack(start)
+        if version != VERSION or length > self._longest:
+            return None
         return _Header(kind, session, request, length, checksum)
+
+    def _frame(self, found: "_Header", begin: int, end: int) -> Optional[Frame]:
+        """None if the payload is not what the header promises."""
+        payload = bytes(memoryview(self._pending)[begin:end])
+        if zlib.adler32(payload) != found.checksum:
+            return None
+        return Frame(found.kind, found.session, found.request, payload)
 
 
 class _Header(NamedTuple):

@@ -13,6 +13,8 @@ _BLOCK = "/sys/class/block"
 _PCI = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$")
 #: Serial numbers of disks: virtio-blk and NVMe, SCSI (SPC, vital product data page 80h: four bytes of header).
 _SERIALS = (("serial", 0), ("device/serial", 0), ("device/vpd_pg80", 4))
+#: A volume in more pieces than this is one of which cannot be told where it lies: all of it has to go into one frame.
+_SEGMENTS = 1000
 _WWNS = ("wwid", "device/wwid")
 
 
@@ -66,6 +68,8 @@ class Layout:
         identity = _text("%s/%s/dm/uuid" % (_BLOCK, name))
         kind = "partition" if self._has(name, "partition") else "lvm" if identity.startswith("LVM-") else "dm"
         found = self._segments(name, 0)
+        if found is not None and len(found) > _SEGMENTS:
+            found = None
         return {
             "name": name,
             "size": _size(name),
@@ -100,10 +104,11 @@ class Layout:
         return segments.compose(direct, lower)
 
     def _mapped(self, name: str) -> Optional[List[Segment]]:
-        major, minor = _text("%s/%s/dev" % (_BLOCK, name)).split(":")
         try:
+            # Empty if it has gone in the meantime.
+            major, minor = _text("%s/%s/dev" % (_BLOCK, name)).split(":")
             table = devicemapper.table(int(major), int(minor))
-        except OSError:
+        except (OSError, ValueError):
             return None
         found = [self._target(target) for target in table]
         return None if None in found else [segment for segment in found if segment is not None]

@@ -6,6 +6,8 @@ import stat
 from typing import Dict, Iterator, List, NamedTuple
 
 _TABLE = "/proc/self/mountinfo"
+#: Mounts of one device that the host is told.
+_TOLD = 16
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
@@ -51,7 +53,11 @@ def _unescaped(text: str) -> str:
 
 
 def described(names: Dict[str, str]) -> Iterator[Dict[str, str]]:
-    """For ``map``; ``names`` of devices by number."""
+    """For ``map``; ``names`` of devices by number. Of each device the first few: containers mount parts of the same
+    file system a thousand times."""
+    told: Dict[str, int] = {}
     for mount in mounted():
-        if mount.number in names:
+        count = told.get(mount.number, 0)
+        if mount.number in names and count < _TOLD:
+            told[mount.number] = count + 1
             yield {"device": names[mount.number], "point": mount.point, "type": mount.kind}

@@ -17,8 +17,8 @@ Send = Callable[..., None]
 class Reading(Work):
     """Runs are read in order; what is sent carries addresses of ``Run.volume``."""
 
-    def __init__(self, runs: List[Run], paths: Dict[str, str], send: Send) -> None:
-        """``paths``: where the disk of each run can be opened. Raises ``Refused``."""
+    def __init__(self, runs: List[Run], opened: Callable[[str], DiskReader], send: Send) -> None:
+        """``opened``: the disk of this name, open; may raise ``OSError``. Raises ``Refused``."""
         self._send = send
         self._pieces = _pieces(runs)
         self._next = next(self._pieces, None)
@@ -26,7 +26,7 @@ class Reading(Work):
         self._sent = 0
         try:
             for disk in sorted({run.disk for run in runs}):
-                self._readers[disk] = DiskReader(paths[disk])
+                self._readers[disk] = opened(disk)
             _check(runs, self._readers)
         except OSError as error:
             self.cancel()

@@ -104,31 +104,64 @@ def share(segment: Segment, column: int) -> int:
 
 def compose(upper: Iterable[Segment], lower: Dict[str, List[Segment]]) -> Optional[List[Segment]]:
     """A volume on volumes, told in terms of what is below those (``lower`` by name; a name that is not in
-    there is a disk). None if a striped segment stands on something that is not in one piece."""
+    there is a disk). None if that cannot be told in segments: stripes on what is not in one piece, or a piece
+    of stripes that does not begin with a chunk."""
     found: List[Segment] = []
     for segment in upper:
-        if segment.chunk:
-            stripes = [_lowered(stripe, share(segment, column), lower) for column, stripe in enumerate(segment.stripes)]
-            if None in stripes:
-                return None
-            whole = tuple(stripe for stripe in stripes if stripe is not None)
-            found.append(Segment(segment.start, segment.length, whole, segment.chunk))
-        else:
-            found += _linear(segment, lower)
+        below = _striped(segment, lower) if segment.chunk else _linear(segment, lower)
+        if below is None:
+            return None
+        found += below
     return found
 
 
-def _lowered(stripe: Stripe, length: int, lower: Dict[str, List[Segment]]) -> Optional[Stripe]:
-    if stripe.disk not in lower:
-        return stripe
-    below = list(runs(lower[stripe.disk], [(stripe.start, length)]))
-    return Stripe(below[0].disk, below[0].start) if len(below) == 1 else None
+def _striped(segment: Segment, lower: Dict[str, List[Segment]]) -> Optional[List[Segment]]:
+    stripes = []
+    for column, stripe in enumerate(segment.stripes):
+        length = share(segment, column)
+        if stripe.disk in lower and length:
+            below = _cut(lower[stripe.disk], stripe.start, length)
+            if below is None or len(below) != 1 or below[0].chunk or below[0].length != length:
+                return None
+            stripe = below[0].stripes[0]
+        stripes.append(stripe)
+    return [Segment(segment.start, segment.length, tuple(stripes), segment.chunk)]
 
 
-def _linear(segment: Segment, lower: Dict[str, List[Segment]]) -> Iterator[Segment]:
+def _linear(segment: Segment, lower: Dict[str, List[Segment]]) -> Optional[List[Segment]]:
     stripe = segment.stripes[0]
     if stripe.disk not in lower:
-        yield segment
-        return
-    for run in runs(lower[stripe.disk], [(stripe.start, segment.length)]):
-        yield Segment(segment.start + run.volume - stripe.start, run.length, (Stripe(run.disk, run.start),))
+        return [segment]
+    below = _cut(lower[stripe.disk], stripe.start, segment.length)
+    if below is None:
+        return None
+    return [each._replace(start=segment.start + each.start - stripe.start) for each in below]
+
+
+def _cut(table: Iterable[Segment], start: int, length: int) -> Optional[List[Segment]]:
+    """What of a volume lies within ``length`` bytes from ``start``, as segments of the same volume."""
+    found = []
+    for segment in table:
+        low, high = max(start, segment.start), min(start + length, segment.start + segment.length)
+        if low < high:
+            stripes = _from(segment, low - segment.start)
+            if stripes is None:
+                return None
+            found.append(Segment(low, high - low, stripes, segment.chunk))
+    return found
+
+
+def _from(segment: Segment, offset: int) -> Optional[Tuple[Stripe, ...]]:
+    """The stripes of what is left of a segment without its first ``offset`` bytes."""
+    if not segment.chunk:
+        return tuple(Stripe(disk, start + offset) for disk, start in segment.stripes)
+    number, inside = divmod(offset, segment.chunk)
+    if inside:
+        return None
+    row, column = divmod(number, len(segment.stripes))
+    # The column that comes first now has one chunk less in front of it than those that were before it.
+    shifted = [
+        Stripe(disk, start + (row + (place < column)) * segment.chunk)
+        for place, (disk, start) in enumerate(segment.stripes)
+    ]
+    return tuple(shifted[column:] + shifted[:column])

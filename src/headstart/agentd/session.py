@@ -14,6 +14,8 @@ Handler = Callable[["Session", int, Dict[str, Any]], Any]
 
 #: Requests under way at once.
 MOST = 16
+#: Characters of a refusal.
+_TEXT = 1000
 
 
 class Session:
@@ -41,6 +43,8 @@ class Session:
             work.cancel()
         self._decoder = Decoder(frames.TO_GUEST)
         self._session: Optional[int] = None
+        #: No frame that was begun before is still waited for at the other side.
+        self._whole = False
         self.credit = 0
         self.works: Dict[int, Work] = {}
         #: What is to be written, in order.
@@ -51,15 +55,21 @@ class Session:
             if frame.kind == messages.HELLO:
                 self._hello(frame)
             elif frame.session != self._session:
-                told = messages.pack_json({"code": messages.STRANGE, "text": "no such session"})
-                self.outbox.append(frames.encode(messages.REFUSAL, frame.session, frame.request, told))
+                self._estrange(frame)
             else:
                 try:
                     self._obey(frame)
-                except messages.Malformed as error:
-                    self._refuse(frame.request, messages.WRONG, str(error))
-                except Refused as refusal:
-                    self._refuse(frame.request, refusal.code, str(refusal))
+                except Exception as error:
+                    # Whatever is wrong with a request is no reason for us to end.
+                    self._refuse(frame.request, _refusal(error))
+
+    def _estrange(self, frame: Frame) -> None:
+        if self._session is None and not self._whole:
+            # An agentd before us may have been cut off in the middle of a frame.
+            self._whole = True
+            self.outbox.append(frames.preamble(frames.FROM_GUEST))
+        told = messages.pack_json({"code": messages.STRANGE, "text": "no such session"})
+        self.outbox.append(frames.encode(messages.REFUSAL, frame.session, frame.request, told))
 
     def _hello(self, frame: Frame) -> None:
         try:
@@ -71,7 +81,7 @@ class Session:
         decoder = self._decoder
         self.clear()
         self._decoder = decoder
-        self._session = frame.session
+        self._session, self._whole = frame.session, True
         # Who was cut off in the middle of a frame waits for the rest of it.
         self.outbox.append(frames.preamble(frames.FROM_GUEST))
         self.send(frame.request, messages.WELCOME, messages.pack_json(self._welcome()))
@@ -97,25 +107,24 @@ class Session:
         handler = self._handlers.get(name) if isinstance(name, str) else None
         if handler is None:
             raise Refused(messages.UNKNOWN, "cannot do %r" % (name,))
-        try:
-            started = handler(self, request, told)
-        except (KeyError, TypeError, ValueError) as error:
-            raise Refused(messages.WRONG, repr(error)) from None
-        except OSError as error:
-            raise Refused(messages.FAILED, str(error)) from None
+        started = handler(self, request, told)
         if isinstance(started, Work):
             self.works[request] = started
         else:
-            self.send(request, messages.ANSWER, messages.pack_json(started))
+            packed = messages.pack_json(started)
+            if len(packed) > frames.FROM_GUEST:
+                raise Refused(messages.FAILED, "the answer is too long: %d bytes" % len(packed))
+            self.send(request, messages.ANSWER, packed)
 
     def _cancel(self, request: int) -> None:
         work = self.works.pop(request, None)
         if work is not None:
             work.cancel()
-            self._refuse(request, messages.CANCELLED, "")
+            self._refuse(request, Refused(messages.CANCELLED, ""))
 
-    def _refuse(self, request: int, code: str, text: str) -> None:
-        self.send(request, messages.REFUSAL, messages.pack_json({"code": code, "text": text}))
+    def _refuse(self, request: int, refusal: Refused) -> None:
+        told = messages.pack_json({"code": refusal.code, "text": str(refusal)[:_TEXT]})
+        self.send(request, messages.REFUSAL, told)
 
     def send(self, request: int, kind: int, *payload: Buffer) -> None:
         assert self._session is not None
@@ -129,9 +138,9 @@ class Session:
         work = self.works[request]
         try:
             work.step(now)
-        except Refused as refusal:
+        except Exception as error:
             self._end(request)
-            self._refuse(request, refusal.code, str(refusal))
+            self._refuse(request, _refusal(error))
         else:
             if work.answer is not None:
                 self._end(request)
@@ -139,3 +148,13 @@ class Session:
 
     def _end(self, request: int) -> None:
         self.works.pop(request).cancel()
+
+
+def _refusal(error: Exception) -> Refused:
+    if isinstance(error, Refused):
+        return error
+    if isinstance(error, messages.Malformed):
+        return Refused(messages.WRONG, str(error))
+    if isinstance(error, OSError):
+        return Refused(messages.FAILED, str(error))
+    return Refused(messages.WRONG, repr(error))
