@@ -159,6 +159,8 @@ def port() -> int:
 
 @pytest.fixture(scope="module")
 def debian_vm(tmp_path_factory: pytest.TempPathFactory, port: int) -> Iterator[debian.DebianVm]:
+    if debian.missing():
+        pytest.skip(debian.missing())
     network = f"user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:22"
     extra = ("-netdev", network, "-device", "virtio-net-pci,netdev=net")
     vm = debian.DebianVm(tmp_path_factory.mktemp("debian"), extra=extra)
@@ -171,6 +173,7 @@ def answers(vm: Vm) -> None:
 
 
 @pytest.mark.vm
+@pytest.mark.timeout(600)  # with the making of the image
 def test_through_qga_and_again_after_a_reboot(debian_vm: debian.DebianVm, tmp_path: Path) -> None:
     cli = Cli(tmp_path)
     sockets = ("--qmp", debian_vm.qmp_socket, "--qga", debian_vm.qga_socket, "--agent", debian_vm.agent_socket)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import shutil
 import subprocess
 import tempfile
@@ -55,9 +56,20 @@ echo guest > etc/hostname
 """
 
 
+def missing() -> str:
+    """Why there cannot be such a guest here; empty if there can."""
+    if _target().is_dir() or os.geteuid() == 0:
+        return ""
+    return "debootstrap needs root, and build/debian holds no image that was made before"
+
+
+def _target() -> Path:
+    return CACHE / f"image-{_key()}"
+
+
 def build() -> Path:
-    """The raw image of the root file system."""
-    target = CACHE / f"image-{_key()}"
+    """The folder with ``root.raw``, the root file system, and ``initrd``."""
+    target = _target()
     if not target.is_dir():
         CACHE.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".image-", dir=CACHE) as temporary:

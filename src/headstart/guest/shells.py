@@ -130,7 +130,7 @@ class SshShell:
     def run(self, script: str, content: bytes = b"") -> Ran:
         whole = shlex.join(["sh", "-c", _PATH + script])
         # Who is not root may be able to become so without a password.
-        become = '[ "$(id -u)" = 0 ] || ! sudo -n true 2> /dev/null || become="sudo -n"'
+        become = 'become=; [ "$(id -u)" = 0 ] || ! sudo -n true 2> /dev/null || become="sudo -n"'
         options = ["-T", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={_CONNECT_SECONDS}"]
         command = ["ssh", *options, "--", self._host, shlex.join(["sh", "-c", f"{become}; $become {whole}"])]
         try:
