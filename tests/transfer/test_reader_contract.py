@@ -17,7 +17,11 @@ from pathlib import Path
 import pytest
 
 from headstart import blocks, extents
+from headstart.agentd import segments
+from headstart.agentd.segments import Segment, Stripe
 from headstart.extents import Extent
+from headstart.guest.channel import Channel
+from headstart.guest.reader import AgentReader
 from headstart.hypervisor.contract import PointRequest
 from headstart.hypervisor.memory import MemoryMachine, MemoryVm
 from headstart.hypervisor.memory.image import ZERO
@@ -25,6 +29,7 @@ from headstart.reading import PIECE_SIZE, Piece, Reader
 from headstart.units import KIB, MIB
 from headstart.wire import nbd
 from headstart.wire.files import FileReader
+from tests.agentd import served as agents
 from tests.wire.test_nbd import sparse
 
 SIZE = 24 * MIB + 512
@@ -108,7 +113,33 @@ def point_of(vm: MemoryVm) -> Iterator[Subject]:
         yield Subject(point.reader("disk"), content)
 
 
-SUBJECTS = (served, served_without_a_map, file, memory_live, memory_point, memory_pushed_point)
+@contextlib.contextmanager
+def agent(folder: Path) -> Iterator[Subject]:
+    content = sparse(folder / "image", SIZE, WRITTEN)
+    with agents.agent({"vda": folder / "image"}) as link, Channel(link) as channel:
+        yield Subject(AgentReader(channel, {"disk": "vda"}, SIZE), content)
+
+
+@contextlib.contextmanager
+def agent_through_a_volume(folder: Path) -> Iterator[Subject]:
+    """The whole disk belongs to a volume, in stripes that lie by turns in both halves of it, and a rest."""
+    content = sparse(folder / "image", SIZE, WRITTEN)
+    table = [
+        Segment(0, 24 * MIB, (Stripe("vda", 12 * MIB), Stripe("vda", 0)), BLOCK),
+        Segment(24 * MIB, 512, (Stripe("vda", 24 * MIB),)),
+    ]
+    with (folder / "volume").open("wb") as volume:
+        for run in segments.runs(table, [(0, SIZE)]):
+            volume.write(content[run.start : run.start + run.length])
+    files = {"vda": folder / "image", "lv": folder / "volume"}
+    with agents.agent(files, {"lv": table}) as link, Channel(link) as channel:
+        yield Subject(AgentReader(channel, {"disk": "vda", "through": "lv"}, SIZE), content)
+
+
+SUBJECTS = (
+    *(served, served_without_a_map, file, memory_live, memory_point, memory_pushed_point),
+    *(agent, agent_through_a_volume),
+)
 
 
 @pytest.fixture(params=SUBJECTS, ids=lambda make: make.__name__)

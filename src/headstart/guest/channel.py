@@ -40,6 +40,9 @@ WINDOW = 8 << 20
 PORTION = 1 << 20
 #: A stream that is damaged more often is not a stream of agentd's.
 DAMAGE_LIMIT = 16
+#: Memory for frames without content that nobody has asked for yet. A request is answered with a few thousand at most.
+UNREAD_LIMIT = 4 << 20
+_FRAME_COST = 256
 _RECEIVE = 256 * 1024
 _LATER = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -71,11 +74,14 @@ class Channel:
         ``any_protocol``: for who may renew the agent; ``require_protocol`` has then to be called later."""
         self._link = link
         self._session = secrets.randbits(64)
-        self._decoder = frames.Decoder(frames.FROM_GUEST)
+        self._decoder = frames.Decoder(frames.FROM_GUEST, DAMAGE_LIMIT)
         self._inbox: dict[int, deque[Frame]] = {}
         self._number = 0
-        # Sent and not yet received; received and not yet consumed.
+        self._reads: set[int] = set()
+        # Content: allowed and not yet received; received and not yet consumed.
         self._outstanding = self._held = 0
+        # What all other frames in the inbox cost.
+        self._unread = 0
         self._counting = threading.Lock()
         # A TLS socket serves one thread: whoever consumes wakes that one.
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -101,16 +107,20 @@ class Channel:
             self._send(messages.HELLO, request, messages.pack_json(told))
             with contextlib.suppress(TimeoutError):
                 frame = self._next(request, min(deadline, time.monotonic() + HELLO_AGAIN_SECONDS))
-                self._inbox.clear()
+                if frame.kind != messages.WELCOME:
+                    raise Lost(f"The agent in the guest answered with a frame of kind {frame.kind}.")
+                self.forget(request)
                 return _json(frame)
         raise Lost("The agent in the guest does not answer. Is headstart-agentd installed and running there?")
 
     def require_protocol(self) -> None:
         """Raises ``Lost``."""
         try:
-            oldest, newest = map(int, self.welcome["protocols"])
+            oldest, newest = self.welcome["protocols"]
         except (KeyError, TypeError, ValueError):
-            raise Lost("The agent in the guest does not say which protocol it speaks.") from None
+            oldest = newest = None
+        if not isinstance(oldest, int) or not isinstance(newest, int):
+            raise Lost("The agent in the guest does not say which protocol it speaks.")
         ours = release.PROTOCOLS
         if oldest > ours[1] or newest < ours[0]:
             advice = (
@@ -159,6 +169,7 @@ class Channel:
     def read(self, target: Mapping[str, Any], spans: Sequence[Span]) -> int:
         """Begin to read; ``frame`` has what comes."""
         request = self._begin()
+        self._reads.add(request)
         self._send(messages.READ, request, messages.pack_read(messages.Read(dict(target), list(spans))))
         self._grant()
         return request
@@ -170,7 +181,7 @@ class Channel:
             try:
                 frame = self._next(request, min(deadline, time.monotonic() + PROBE_SECONDS))
             except TimeoutError:
-                if self._starved():
+                if request in self._reads and self._starved():
                     # It is our consumers who are slow.
                     deadline = time.monotonic() + seconds
                 elif time.monotonic() > deadline:
@@ -179,7 +190,7 @@ class Channel:
                 continue
             if frame.kind == messages.REFUSAL:
                 told = _json(frame)
-                raise Refused(str(told.get("code", ""))[:40], str(told.get("text", ""))[:200])
+                raise Refused(shown(str(told.get("code", ""))[:40]), shown(str(told.get("text", ""))[:200]))
             return frame
 
     def cancel(self, request: int) -> None:
@@ -187,15 +198,19 @@ class Channel:
         self._send(messages.CANCEL, request, b"")
         deadline = time.monotonic() + CANCEL_SECONDS
         try:
-            while self._next(request, deadline).kind not in (messages.ANSWER, messages.REFUSAL):
-                pass
+            while (frame := self._next(request, deadline)).kind not in (messages.ANSWER, messages.REFUSAL):
+                if frame.kind == messages.DATA:
+                    self.consumed(_content(frame))
         except TimeoutError:
             raise Lost("The agent in the guest does not let go of a request.") from None
         finally:
             self.forget(request)
 
     def forget(self, request: int) -> None:
-        self._inbox.pop(request, None)
+        """Nothing of it is wanted any longer."""
+        for frame in self._inbox.pop(request, ()):
+            self._drop(frame)
+        self._reads.discard(request)
 
     def file(self, position: int, data: bytes) -> None:
         self._send(messages.FILE, 0, messages.pack_position(position) + data)
@@ -245,11 +260,11 @@ class Channel:
         """Until something arrives, something can be sent or is consumed; whether something arrived.
 
         Raises ``TimeoutError``."""
-        if isinstance(self._link, ssl.SSLSocket) and self._link.pending():
-            return True
         rest = deadline - time.monotonic()
         if rest <= 0:
             raise TimeoutError
+        if isinstance(self._link, ssl.SSLSocket) and self._link.pending():
+            return True
         poll = select.poll()
         poll.register(self._link, select.POLLIN | (select.POLLOUT if writing else 0))
         poll.register(self._wake, select.POLLIN)
@@ -263,10 +278,19 @@ class Channel:
         """Raises ``TimeoutError``."""
         waiting = self._inbox[request]
         while not waiting:
-            if self._outstanding or self._held:
+            if request in self._reads:
                 self._grant()
             self._take(self._wait(deadline))
-        return waiting.popleft()
+        frame = waiting.popleft()
+        if frame.kind != messages.DATA:
+            self._unread -= _cost(frame)
+        return frame
+
+    def _drop(self, frame: Frame) -> None:
+        if frame.kind == messages.DATA:
+            self.consumed(_content(frame))
+        else:
+            self._unread -= _cost(frame)
 
     def _take(self, arrived: bool) -> None:
         if not arrived:
@@ -281,7 +305,7 @@ class Channel:
             raise Lost("The channel to the agent in the guest was closed.")
         for frame in self._decoder.feed(data):
             self._sort(frame)
-        if self._decoder.damaged > DAMAGE_LIMIT:
+        if self._decoder.hopeless:
             raise Lost("What comes from the guest is damaged again and again.")
 
     def _sort(self, frame: Frame) -> None:
@@ -291,10 +315,13 @@ class Channel:
             raise Lost("The agent in the guest was restarted.")
         wanted = frame.request in self._inbox
         if frame.kind == messages.DATA:
-            length = len(frame.payload) - len(messages.pack_position(0))
             with self._counting:
-                self._outstanding -= length
-                self._held += length if wanted else 0
+                self._outstanding -= _content(frame)
+                self._held += _content(frame) if wanted else 0
+        elif wanted:
+            self._unread += _cost(frame)
+        if self._outstanding < 0 or self._unread > UNREAD_LIMIT:
+            raise Lost("The agent in the guest sends more than it may.")
         if wanted:
             self._inbox[frame.request].append(frame)
 
@@ -314,6 +341,20 @@ class Channel:
 
     def __exit__(self, *details: object) -> None:
         self.close()
+
+
+def shown(text: str) -> str:
+    """A guest's word as it can be shown to people and stored."""
+    return "".join(each if each.isprintable() else "?" for each in text)
+
+
+def _content(frame: Frame) -> int:
+    """Bytes of a disk in a DATA frame."""
+    return max(0, len(frame.payload) - len(messages.pack_position(0)))
+
+
+def _cost(frame: Frame) -> int:
+    return len(frame.payload) + _FRAME_COST
 
 
 def _failed(error: OSError) -> Lost:

@@ -9,7 +9,7 @@ from typing import Any
 from headstart.agentd import segments
 from headstart.agentd.segments import Segment, Stripe
 from headstart.extents import Extent, merge
-from headstart.guest.channel import Lost
+from headstart.guest.channel import Lost, shown
 
 #: A guest has fewer of anything.
 _MOST = 4096
@@ -44,7 +44,9 @@ class Volume:
         found: dict[str, list[Extent]] = {}
         for segment in self.segments:
             for column, stripe in enumerate(segment.stripes):
-                found.setdefault(stripe.disk, []).append(Extent(stripe.start, segments.share(segment, column)))
+                length = segments.share(segment, column) if segment.chunk else segment.length
+                if length:
+                    found.setdefault(stripe.disk, []).append(Extent(stripe.start, length))
         return {disk: merge(extents) for disk, extents in found.items()}
 
 
@@ -114,9 +116,10 @@ def _list(value: object) -> list[Any]:
 
 
 def _text(value: object) -> str:
+    """It will be shown to people, whose terminals obey some characters, and stored, where some have no place."""
     if not isinstance(value, str) or len(value) > _LONGEST:
         raise ValueError("no text, or too long")
-    return value
+    return shown(value)
 
 
 def _count(value: object) -> int:

@@ -10,7 +10,7 @@ from headstart import extents
 from headstart.agentd import messages
 from headstart.agentd.frames import Frame
 from headstart.extents import Extent
-from headstart.guest.channel import Channel, Lost
+from headstart.guest.channel import Channel, Lost, Refused
 from headstart.reading import PIECE_SIZE, Piece
 
 #: Bytes that one request asks for, so that a lost agent loses little and cancelling is quick.
@@ -47,7 +47,7 @@ class AgentReader:
                     break
                 yield from self._pieces(frame, expected)
             finished = True
-        except Lost:
+        except (Lost, Refused):
             finished = True
             raise
         finally:
@@ -75,7 +75,7 @@ class AgentReader:
             raise Lost(f"The agent in the guest answered nonsense: {error}") from None
 
     def _abandon(self, request: int) -> None:
-        """The consumer stopped, or the agent refused: what is under way must not be taken for an answer."""
+        """The consumer stopped: what is under way must not be taken for an answer."""
         try:
             self._channel.cancel(request)
         except Lost:
