@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -11,9 +12,11 @@ from typing import Any
 import pytest
 
 from headstart import errors
-from headstart.guest import install, links, renewal
+from headstart.extents import Extent
+from headstart.guest import install, keys, links, package, renewal
+from headstart.guest.reader import AgentReader
 from headstart.guest.shells import QgaShell, Ran, SshShell
-from tests.kit import debian
+from tests.kit import debian, disks
 from tests.kit.cli import Cli
 from tests.kit.vm import Vm
 from tests.wire import scripted
@@ -148,9 +151,10 @@ def test_openrc(module_vm: Vm) -> None:
 
 # -- Debian
 
+DATA_SIZE = 64 << 20
 
-@pytest.fixture(scope="module")
-def port() -> int:
+
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         found: int = free.getsockname()[1]
@@ -158,12 +162,26 @@ def port() -> int:
 
 
 @pytest.fixture(scope="module")
-def debian_vm(tmp_path_factory: pytest.TempPathFactory, port: int) -> Iterator[debian.DebianVm]:
+def port() -> int:
+    """Of this machine, behind which is the guest's sshd."""
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def agent_port() -> int:
+    """The same for an agent on port 4000."""
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def debian_vm(tmp_path_factory: pytest.TempPathFactory, port: int, agent_port: int) -> Iterator[debian.DebianVm]:
     if debian.missing():
         pytest.skip(debian.missing())
-    network = f"user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:22"
+    network = f"user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:22,hostfwd=tcp:127.0.0.1:{agent_port}-:4000"
     extra = ("-netdev", network, "-device", "virtio-net-pci,netdev=net")
-    vm = debian.DebianVm(tmp_path_factory.mktemp("debian"), extra=extra)
+    folder = tmp_path_factory.mktemp("debian")
+    data = disks.Disk(disks.make_filled(folder / "data.raw", DATA_SIZE, "raw"), "raw", "data")
+    vm = debian.DebianVm(folder, [data], extra=extra)
     with vm:
         yield vm
 
@@ -224,6 +242,25 @@ def test_through_ssh(debian_vm: debian.DebianVm, tmp_path: Path, port: int, monk
         install.install(shell)
     with SshShell("stranger@guest") as shell, pytest.raises(errors.Unreachable, match="Permission denied"):
         install.install(shell)
+
+
+@pytest.mark.vm
+def test_a_disk_is_read_over_tcp(debian_vm: debian.DebianVm, tmp_path: Path, agent_port: int) -> None:
+    keys.make(tmp_path / "keys")
+    with QgaShell(debian_vm.qga_socket) as shell:
+        shell.run("cat > /root/agentd", package.build())
+        for name in keys.FOR_GUEST:
+            shell.run(f"mkdir -p /root/keys; cat > /root/keys/{name}", (tmp_path / "keys" / name).read_bytes())
+        command = "python3 /root/agentd --tcp 0.0.0.0:4000 --keys /root/keys"
+        assert shell.run(f"systemd-run --unit agent-tcp {command}").status == 0
+    address = links.parse(f"tcp:127.0.0.1:{agent_port},keys={tmp_path / 'keys'}")
+    renewal.await_ours(address.connect, secret=address.secret, seconds=60)
+    found = hashlib.sha256()
+    with renewal.open_channel(address.connect, secret=address.secret, seconds=20) as channel:
+        for piece in AgentReader(channel, {"disk": "vdb"}, DATA_SIZE).read([Extent(0, DATA_SIZE)]):
+            found.update(bytes(piece.extent.length) if piece.data is None else piece.data)
+            piece.release()
+    assert found.hexdigest() == hashlib.sha256(debian_vm.disk("data").path.read_bytes()).hexdigest()
 
 
 @pytest.mark.vm

@@ -116,12 +116,12 @@ def _build_initrd(root: Path, target: Path) -> None:
 class DebianVm(Vm):
     """As ``Vm``, but for ``guest``: there is no control program. Ready when qga answers."""
 
-    def __init__(self, folder: Path, *, extra: Sequence[str] = ()) -> None:
+    def __init__(self, folder: Path, more: Sequence[Disk] = (), *, extra: Sequence[str] = ()) -> None:
         self._image = build()
         overlay = folder / "root.qcow2"
         base = self._image / "root.raw"
         subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "raw", overlay], check=True)
-        super().__init__([Disk(overlay, "qcow2", "root")], memory_mib=512, cpus=2, extra=extra)
+        super().__init__([Disk(overlay, "qcow2", "root"), *more], memory_mib=512, cpus=2, extra=extra)
 
     def _command(self) -> list[str]:
         command = super()._command()
