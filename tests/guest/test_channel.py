@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import time
@@ -342,3 +343,18 @@ def test_a_closed_channel_is_an_error_of_ours() -> None:
         channel.consumed(5)
         with pytest.raises(errors.Unreachable):
             channel.ask("map")
+
+
+def test_to_cancel_what_has_ended_takes_no_time() -> None:
+    def script(guest: Guest) -> None:
+        guest.tell(messages.REFUSAL, guest.next(messages.ASK).request, code="failed")
+        guest.tell(messages.ANSWER, guest.next(messages.ASK).request)
+
+    with hostile.playing(script) as link, Channel(link) as channel:
+        for _ in range(2):
+            request = channel.start("figures")
+            begun = time.monotonic()
+            with contextlib.suppress(Refused):
+                channel.answer(request, 1.0)
+            channel.cancel(request)
+            assert time.monotonic() - begun < 0.4

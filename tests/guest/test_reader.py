@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from headstart.agentd import messages
+from headstart.agentd import frames, messages
 from headstart.agentd.messages import PIECE
 from headstart.extents import Extent
 from headstart.guest import channel as channels
@@ -24,7 +24,7 @@ from tests.guest.hostile import Guest
 SIZE = 8 * MIB
 CONTENT = random.Random(4).randbytes(SIZE)
 WANTED = [Extent(0, 3 * PIECE), Extent(4 * MIB + 512, PIECE - 512), Extent(SIZE - 4096, 4096)]
-Send = Callable[[Guest, int], object]
+Send = Callable[[Guest, int], None]
 
 
 @pytest.fixture(autouse=True)
@@ -73,15 +73,32 @@ def first(then: Send) -> Send:
     return send
 
 
+def over_the_end(guest: Guest, request: int) -> None:
+    piece(guest, request, PIECE)
+    guest.data(request, 2 * PIECE, CONTENT[: PIECE + 8])
+
+
+def garbage_and_silence(guest: Guest, request: int) -> None:
+    guest.raw(bytes(1 << 20))
+    time.sleep(1.5)
+
+
+def half_a_frame(guest: Guest, request: int) -> None:
+    guest.raw(frames.encode(messages.DATA, guest.session, request, b"x" * PIECE)[:-1])
+    time.sleep(1.5)
+
+
+def more_than_the_credit(guest: Guest, request: int) -> None:
+    for _ in range(2 * channels.WINDOW // PIECE):
+        guest.data(request + 9, 0, b"x" * PIECE)
+
+
 HOSTILE: dict[str, Send] = {
     "the same again": lambda guest, request: piece(guest, request, 0),
     "the one after the next": lambda guest, request: piece(guest, request, 2 * PIECE),
     "an overlap": lambda guest, request: piece(guest, request, PIECE - 512),
     "too long": lambda guest, request: piece(guest, request, PIECE, 2 * PIECE + 1),
-    "beyond the extent": lambda guest, request: (
-        piece(guest, request, PIECE),
-        guest.data(request, 2 * PIECE, CONTENT[: PIECE + 8]),
-    ),
+    "beyond the extent": over_the_end,
     "what nobody asked for": lambda guest, request: piece(guest, request, 6 * MIB),
     "a place that is none": lambda guest, request: guest.data(request, 2**64 - 1, b"x"),
     "an empty piece": lambda guest, request: guest.send(messages.DATA, request, messages.pack_position(PIECE)),
@@ -94,14 +111,9 @@ HOSTILE: dict[str, Send] = {
     "a note": lambda guest, request: guest.tell(messages.NOTE, request, frozen=1),
     "a welcome": lambda guest, request: guest.tell(messages.WELCOME, request, **hostile.WELCOME),
     "a stranger's frame": lambda guest, request: guest.tell(messages.REFUSAL, request, code=messages.STRANGE),
-    "garbage and silence": lambda guest, request: (guest.raw(bytes(1 << 20)), time.sleep(1.5)),
-    "half a frame": lambda guest, request: (
-        guest.raw(b"\xabHSA\x01\x0b\0\0" + bytes(100)),
-        time.sleep(1.5),
-    ),
-    "more than the credit": lambda guest, request: [
-        guest.data(request + 9, 0, b"x" * PIECE) for _ in range(2 * channels.WINDOW // PIECE)
-    ],
+    "garbage and silence": garbage_and_silence,
+    "half a frame": half_a_frame,
+    "more than the credit": more_than_the_credit,
 }
 
 
@@ -115,7 +127,7 @@ def test_something_else_than_what_was_asked_for(name: str) -> None:
             assert data == CONTENT[start : start + len(data)]
             position = start + len(data)
     assert time.monotonic() - begun < 4
-    assert position >= PIECE
+    assert position <= WANTED[0].end
 
 
 def test_content_of_a_request_that_was_given_up_is_not_the_next_ones() -> None:
@@ -139,7 +151,7 @@ def test_content_of_a_request_that_was_given_up_is_not_the_next_ones() -> None:
         next(pieces).release()
         pieces.close()  # type: ignore[attr-defined]  # it is a generator
         for found in reader.read(WANTED):
-            assert found.data == CONTENT[found.extent.start : found.extent.end]
+            assert bytes(found.data or b"") == CONTENT[found.extent.start : found.extent.end]
             found.release()
 
 
@@ -177,7 +189,7 @@ def test_a_thousand_extents_and_more(honest: Channel) -> None:
     wanted = [Extent(start, 512) for start in range(0, SIZE, 2 * KIB)]
     found = []
     for piece in AgentReader(honest, {"disk": "vda"}, SIZE).read(wanted):
-        assert piece.data == CONTENT[piece.extent.start : piece.extent.end]
+        assert bytes(piece.data or b"") == CONTENT[piece.extent.start : piece.extent.end]
         assert piece.extent.start // PIECE_SIZE == (piece.extent.end - 1) // PIECE_SIZE
         found.append(piece.extent)
         piece.release()

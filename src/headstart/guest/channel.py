@@ -175,7 +175,7 @@ class Channel:
         return request
 
     def frame(self, request: int, seconds: float = SILENCE_SECONDS) -> Frame:
-        """The next frame of a request. Raises ``Refused`` where that is what it says, ``Lost``."""
+        """The next frame of a request; none follows an ANSWER. Raises ``Refused`` where it says that, ``Lost``."""
         deadline = time.monotonic() + seconds
         while True:
             try:
@@ -188,13 +188,17 @@ class Channel:
                     raise Lost(f"The agent in the guest has not answered for {seconds:.0f} s.") from None
                 self._send(messages.CREDIT, 0, messages.pack_credit(0))
                 continue
+            if frame.kind in (messages.ANSWER, messages.REFUSAL):
+                self.forget(request)
             if frame.kind == messages.REFUSAL:
                 told = _json(frame)
                 raise Refused(shown(str(told.get("code", ""))[:40]), shown(str(told.get("text", ""))[:200]))
             return frame
 
     def cancel(self, request: int) -> None:
-        """End a request; what is under way of it is thrown away. Raises ``Lost``."""
+        """End a request that may have ended; what is under way of it is thrown away. Raises ``Lost``."""
+        if request not in self._inbox:
+            return
         self._send(messages.CANCEL, request, b"")
         deadline = time.monotonic() + CANCEL_SECONDS
         try:
