@@ -6,8 +6,9 @@ import stat
 from typing import Dict, Iterator, List, NamedTuple
 
 _TABLE = "/proc/self/mountinfo"
-#: Mounts of one device that the host is told.
-_TOLD = 16
+#: Mounts that the host is told: of one device in any case, and in all. They have to go into one frame.
+_EACH = 16
+_TOLD = 500
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
@@ -53,11 +54,13 @@ def _unescaped(text: str) -> str:
 
 
 def described(names: Dict[str, str]) -> Iterator[Dict[str, str]]:
-    """For ``map``; ``names`` of devices by number. Of each device the first few: containers mount parts of the same
-    file system a thousand times."""
-    told: Dict[str, int] = {}
+    """For ``map``; ``names`` of devices by number. Not all of them where containers mount parts of the same file system
+    a thousand times: the first few of each device and the first of all."""
+    counts: Dict[str, int] = {}
+    total = 0
     for mount in mounted():
-        count = told.get(mount.number, 0)
-        if mount.number in names and count < _TOLD:
-            told[mount.number] = count + 1
+        count = counts.get(mount.number, 0)
+        if mount.number in names and (count < _EACH or total < _TOLD):
+            counts[mount.number] = count + 1
+            total += 1
             yield {"device": names[mount.number], "point": mount.point, "type": mount.kind}

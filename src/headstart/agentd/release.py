@@ -8,6 +8,6 @@ the asks ``renew`` and ``install`` (see ``renewal``); and what ``--check`` print
 #: Grows with every change of this folder that an installed agentd should get.
 RELEASE = 1
 #: Digest of the other modules at this release; a test tells what it has to be.
-SOURCES = "23b372bc9ac70b3f60f87e33b59bb2c4"
+SOURCES = "70f79195ffd5ddd316228a9d6e67885a"
 #: The oldest and the newest protocol that are spoken.
 PROTOCOLS = (1, 1)

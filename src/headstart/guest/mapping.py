@@ -25,6 +25,8 @@ PROOFS = 6
 TRIES = 96
 ROUNDS = 4
 BLOCK = 64 * KIB
+#: Each may take the agent some time to read from.
+CANDIDATES = 32
 
 
 class Unproved(Exception):
@@ -58,6 +60,8 @@ def prove(channel: Channel, disk: Disk, devices: Sequence[GuestDisk], reader: Re
     Raises ``Unproved``, ``Lost``."""
     if not devices:
         raise Unproved("the guest has no disk of that size")
+    if len(devices) > CANDIDATES:
+        raise Unproved(f"the guest has {len(devices)} disks of that size")
     left = [device.name for device in devices]
     for _ in range(ROUNDS):
         key = secrets.token_bytes(16)
