@@ -1,9 +1,12 @@
-"""A compressed day: the guest changes its blocks, and the backup at the end of the day has had a head start, or not."""
+"""A compressed day: the guest changes its blocks, and the backup at the end of the day has had a head start, or not.
+
+The rounds of a head start are read by the agent in the guest and by the host in turn.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +22,8 @@ ROUND_EVERY = 5.0
 TOTAL = 2 * CHANGED_BYTES
 #: A day takes half a minute on two cores; this is for machines that are far slower.
 PATIENCE = 600.0
+
+TRANSPORTS = ("agent", "host")
 
 Say = Callable[[str], None]
 
@@ -44,6 +49,8 @@ class Day:
     began: float
     before: Latencies
     copying: Latencies
+    #: Of the time while copying, by transport.
+    by_transport: Mapping[str, Latencies]
     in_window: Latencies
     #: Bytes that the workload had on its disks when the backup was ordered, and when it was done.
     acknowledged: tuple[int, int]
@@ -54,6 +61,7 @@ class Day:
 
     def figures(self) -> dict[str, Any]:
         named = {"before": self.before, "copying": self.copying, "window": self.in_window}
+        named |= {f"copying_{transport}": found for transport, found in self.by_transport.items()}
         return {
             "snapshot": self.backup["snapshot"],
             "changed_bytes": self.sum("changed_bytes"),
@@ -99,10 +107,11 @@ class _Course:
 
     def round(self) -> None:
         begin = self.now
-        report = self.run("precopy", VM_NAME)
+        report = self.run("precopy", VM_NAME, "--transport", TRANSPORTS[len(self.rounds) % len(TRANSPORTS)])
         self.rounds.append(Round(begin, self.now, report))
         copied, identified = (report[key] >> 20 for key in ("copied_bytes", "identified_bytes"))
-        self.say(f"  round {len(self.rounds)}: {identified} MiB had changed, {copied} MiB copied ahead")
+        by = report["transport"]
+        self.say(f"  round {len(self.rounds)}: {identified} MiB had changed, {copied} MiB copied ahead by the {by}")
 
     def wait(self, until: float) -> None:
         """Until this second of the day, or until everything has been changed."""
@@ -149,9 +158,20 @@ def _day(scene: Scene, seed: int, say: Say, happen: Callable[[_Course], None], *
         began=course.began,
         before=spans.latencies(samples, undisturbed.overlaps),
         copying=spans.latencies(samples, lambda sample: _copying(sample, course.busy, window)),
+        by_transport={name: _latencies_by(name, samples, course, window) for name in TRANSPORTS if course.rounds},
         in_window=spans.latencies(samples, window.overlaps),
         acknowledged=(written_before, written_after),
     )
+
+
+def _latencies_by(transport: str, samples: list[Sample], course: _Course, window: Span) -> Latencies:
+    """While rounds of this transport were made."""
+    busy = [
+        Span(course.began + each.begin, course.began + each.end)
+        for each in course.rounds
+        if each.report["transport"] == transport
+    ]
+    return spans.latencies(samples, lambda sample: _copying(sample, busy, window))
 
 
 def _copying(sample: Sample, busy: list[Span], window: Span) -> bool:

@@ -83,11 +83,12 @@ def running(folder: Path) -> Iterator[Scene]:
     pair = _make_disks(folder)
     initial = folder / "initial-data.raw"
     shutil.copyfile(pair[1].path, initial)
-    with Vm(pair, memory_mib=384) as vm:
+    with Vm(pair, memory_mib=384, cpus=2) as vm:
         vm.guest.mount(vm.device("system") + "1", MOUNT_POINT)
         cli = Cli(folder)
         cli.run("init")
-        cli.run("vm", "add", VM_NAME, "--qmp", vm.qmp_socket, "--qga", vm.qga_socket)
+        channels = ("--qmp", vm.qmp_socket, "--qga", vm.qga_socket, "--agent", vm.agent_socket)
+        cli.run("vm", "add", VM_NAME, *channels)
         yield Scene(vm, cli, folder, initial, folder / "files" / STATIC_FILE)
 
 

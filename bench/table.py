@@ -23,7 +23,7 @@ def of(head_start: Day, plain: Day) -> Table:
 
 def _labels() -> Iterator[str]:
     yield from ("changed", "copied ahead", "residue", "window", "freeze", "pause")
-    for span in ("before", "while copying", "in the window"):
+    for span in ("before", "while copying", "- by the agent", "- by the host", "in the window"):
         yield f"guest's fsync {span}: p50 / p99"
 
 
@@ -33,11 +33,11 @@ def _cells(day: Day) -> Iterator[str]:
     yield f"{day.backup['window_seconds']:.3f} s"
     yield f"{day.backup['freeze_seconds'] * 1000:.0f} ms"
     yield f"{day.backup['pause_seconds'] * 1000:.0f} ms"
-    for found in (day.before, day.copying, day.in_window):
+    for found in (day.before, day.copying, day.by_transport.get("agent"), day.by_transport.get("host"), day.in_window):
         yield _latency(found)
 
 
-def _latency(found: Latencies) -> str:
-    if found.p50 is None or found.p99 is None:
+def _latency(found: Latencies | None) -> str:
+    if found is None or found.p50 is None or found.p99 is None:
         return "-"
     return f"{found.p50:.1f} / {found.p99:.1f} ms"
