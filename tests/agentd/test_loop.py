@@ -143,6 +143,15 @@ def test_requests_are_answered_in_their_own_time(host: Host) -> None:
     assert messages.unpack_json(counted.payload)["steps"] == 1, "it was called when there was nothing to do"
 
 
+@pytest.mark.parametrize("seconds", [1e7, 1e300, float("inf")])
+def test_what_is_due_in_a_long_time(host: Host, seconds: float) -> None:
+    host.tell(messages.ASK, 2, do="count", seconds=seconds)
+    host.tell(messages.ASK, 3, do="echo")
+    assert host.next().request == 3
+    host.tell(messages.ASK, 4, do="echo")
+    assert host.next().request == 4
+
+
 def test_a_host_that_does_not_listen_costs_nothing(host: Host) -> None:
     host.read(2, TARGET, (0, SIZE), credit=SIZE)
     time.sleep(0.3)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headstart.agentd import frames, messages
+from headstart.agentd import asks, frames, messages
 from headstart.agentd.messages import Malformed, Read
 
 spans = st.tuples(st.integers(0, 2**64 - 1), st.integers(1, 2**64 - 1))
@@ -81,3 +83,29 @@ def test_the_longest_read_fits_a_frame() -> None:
 
 def test_the_longest_piece_fits_a_frame() -> None:
     assert len(messages.pack_position(0)) + messages.PIECE <= frames.FROM_GUEST
+
+
+BOOK = (Path(__file__).parents[2] / "docs" / "agent-protocol.md").read_text()
+
+
+def test_the_book_has_the_kinds() -> None:
+    found = {name: int(number) for number, name in re.findall(r"^\| (\d+) \| ([A-Z]+) \| (?:in|out) ", BOOK, re.M)}
+    names = ["HELLO", "WELCOME", "ASK", "READ", "CREDIT", "CANCEL", "FILE", "NOTE", "ANSWER", "REFUSAL", "DATA"]
+    assert found == {name: getattr(messages, name) for name in [*names, "ZEROES"]}
+
+
+def test_the_book_has_what_can_be_asked() -> None:
+    asked = BOOK[BOOK.index("## What can be asked") : BOOK.index("**Map.**")]
+    assert set(re.findall(r"^\| `(\w+)` \|", asked, re.M)) == {"do", *asks.HANDLERS, "renew", "install"}
+
+
+@pytest.mark.parametrize("code", ["CANCELLED", "STRANGE", "UNKNOWN", "WRONG", "FAILED"])
+def test_the_book_has_the_codes(code: str) -> None:
+    assert f"| `{getattr(messages, code)}` |" in BOOK
+
+
+def test_the_book_has_the_limits() -> None:
+    payloads = (frames.TO_GUEST, frames.FROM_GUEST)
+    numbers = (*payloads, *(longest + frames.HEADER_SIZE for longest in payloads))
+    assert all(f"{number:,}" in BOOK for number in numbers)
+    assert " ".join(f"{byte:02X}" for byte in frames.MAGIC) in BOOK

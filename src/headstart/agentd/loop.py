@@ -16,6 +16,8 @@ _IN = select.POLLIN | select.POLLHUP | select.POLLERR
 #: waited for: poll tells POLLHUP all the time.
 ABSENT_SECONDS = 0.5
 _CHUNK = 64 * 1024
+#: poll counts milliseconds in 32 bits.
+_LONGEST_WAIT = 3600.0
 
 
 def serve(link: Link, session: Session) -> None:
@@ -72,7 +74,7 @@ def _patience(link: Link, session: Session) -> Optional[float]:
     if link.pending() or (not session.outbox and any(work.hungry(session.credit) for work in works)):
         return 0
     dues = [due for due in [link.due, *(work.due for work in works)] if due is not None]
-    return max(0.0, min(dues) - time.monotonic()) * 1000 if dues else None
+    return min(max(0.0, min(dues) - time.monotonic()), _LONGEST_WAIT) * 1000 if dues else None
 
 
 def _write(link: Link, session: Session) -> None:
