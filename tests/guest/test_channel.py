@@ -279,6 +279,16 @@ def test_what_nobody_takes_out_is_bounded(name: str, payload: bytes) -> None:
         assert size(channel) <= channels.UNREAD_LIMIT + channels.WINDOW + (1 << 20)
 
 
+def test_content_in_crumbs_is_bounded_too() -> None:
+    """Each costs more than it holds: 8 MiB of credit would be 2 GiB of memory."""
+    crumb = bytes(8) + b"x"
+    with hostile.playing(flood(encoded(messages.DATA, crumb))) as link, Channel(link) as channel:
+        channel.read({"disk": "vda"}, [(0, 8 << 20)])
+        with pytest.raises(Lost, match="more than it may"):
+            channel.ask("map", 10.0)
+        assert sum(map(len, channel._inbox.values())) < 20_000
+
+
 def test_a_flood_while_we_send() -> None:
     with hostile.playing(flood(encoded(messages.NOTE, b"{}"))) as link, Channel(link) as channel:
         channel.start("freeze")

@@ -40,7 +40,7 @@ WINDOW = 8 << 20
 PORTION = 1 << 20
 #: A stream that is damaged more often is not a stream of agentd's.
 DAMAGE_LIMIT = 16
-#: Memory for frames without content that nobody has asked for yet. A request is answered with a few thousand at most.
+#: Memory, beside that for content, for frames that nobody has asked for yet. A request has a few thousand at most.
 UNREAD_LIMIT = 4 << 20
 _FRAME_COST = 256
 _RECEIVE = 256 * 1024
@@ -80,7 +80,7 @@ class Channel:
         self._reads: set[int] = set()
         # Content: allowed and not yet received; received and not yet consumed.
         self._outstanding = self._held = 0
-        # What all other frames in the inbox cost.
+        # What the frames in the inbox cost beside that.
         self._unread = 0
         self._counting = threading.Lock()
         # A TLS socket serves one thread: whoever consumes wakes that one.
@@ -286,15 +286,13 @@ class Channel:
                 self._grant()
             self._take(self._wait(deadline))
         frame = waiting.popleft()
-        if frame.kind != messages.DATA:
-            self._unread -= _cost(frame)
+        self._unread -= _cost(frame)
         return frame
 
     def _drop(self, frame: Frame) -> None:
+        self._unread -= _cost(frame)
         if frame.kind == messages.DATA:
             self.consumed(_content(frame))
-        else:
-            self._unread -= _cost(frame)
 
     def _take(self, arrived: bool) -> None:
         if not arrived:
@@ -322,8 +320,7 @@ class Channel:
             with self._counting:
                 self._outstanding -= _content(frame)
                 self._held += _content(frame) if wanted else 0
-        elif wanted:
-            self._unread += _cost(frame)
+        self._unread += _cost(frame) if wanted else 0
         if self._outstanding < 0 or self._unread > UNREAD_LIMIT:
             raise Lost("The agent in the guest sends more than it may.")
         if wanted:
@@ -358,7 +355,8 @@ def _content(frame: Frame) -> int:
 
 
 def _cost(frame: Frame) -> int:
-    return len(frame.payload) + _FRAME_COST
+    """Beside its content, which is counted as credit."""
+    return _FRAME_COST + (0 if frame.kind == messages.DATA else len(frame.payload))
 
 
 def _failed(error: OSError) -> Lost:
