@@ -22,7 +22,7 @@ class Figure:
 
 def of(name: str, ours: Sequence[float], peer: Sequence[float], peer_name: str, unit: str) -> Figure:
     mine, theirs = statistics.median(ours), statistics.median(peer)
-    digits = 3 if unit == "s" else None
+    digits = None if unit == "bytes" else 3
     return Figure(
         name=name,
         ours=round(mine, digits),

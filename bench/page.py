@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from bench import day, scene
+from bench import day, inside, scene
 from bench.figure import Figure
 from headstart.units import MIB
 
@@ -31,6 +31,13 @@ _MEANING = f"""
   {day.TOTAL >> 20} MiB in 64 KiB writes with an fsync each, on two disks, one block in twenty rewritten again and
   again, at up to {scene.RATE / MIB:.0f} MiB/s also while the backup runs. The peer is the same without a head start
   (`backup --plain`).
+- **Read in the guest and sent**: the agent reads a disk of {inside.SIZE >> 20} MiB from its beginning to its end, past
+  the guest's cache, and the host takes it; against `dd` from the same disk into the same virtio-serial port, which
+  neither frames nor checks anything. Processor time is that of the one process in the guest. The guest is emulated
+  (TCG), which makes what runs in it many times slower than on a real processor, Python more than the kernel.
+- **fsync of the guest, p99**: 16 KiB writes with an fsync each, at up to {inside.RATE / MIB:.0f} MiB/s on another disk
+  of the same guest, {inside.SPAN_SECONDS:.0f} s each, in turn: idle, idle again (the difference is the noise), while the
+  agent copies as fast as it can at its priority, while the host copies over NBD as fast as it can.
 
 Targets: full backup at most 2.5 times nbdcopy, peak memory at most 300 MiB, the window at most a tenth of the plain.
 """

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench import contest, machine, page, realdisk, windows
+from bench import contest, inside, machine, page, realdisk, windows
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -25,7 +25,11 @@ def main() -> int:
 
     shutil.rmtree(WORK, ignore_errors=True)
     try:
-        figures = [*contest.run(WORK / "contest", RUNS, say), *windows.run(WORK / "windows", RUNS, say)]
+        figures = [
+            *contest.run(WORK / "contest", RUNS, say),
+            *windows.run(WORK / "windows", RUNS, say),
+            *inside.run(WORK / "inside", RUNS, say),
+        ]
     finally:
         shutil.rmtree(WORK, ignore_errors=True)
     result = [dataclasses.asdict(figure) for figure in figures]
