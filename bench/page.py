@@ -36,8 +36,8 @@ _MEANING = f"""
   neither frames nor checks anything. Processor time is that of the one process in the guest. The guest is emulated
   (TCG), which makes what runs in it many times slower than on a real processor, Python more than the kernel.
 - **fsync of the guest, p99**: 16 KiB writes with an fsync each, at up to {inside.RATE / MIB:.0f} MiB/s on another disk
-  of the same guest, {inside.SPAN_SECONDS:.0f} s each, in turn: idle, idle again (the difference is the noise), while the
-  agent copies as fast as it can at its priority, while the host copies over NBD as fast as it can.
+  of the same guest, {inside.SPAN_SECONDS:.0f} s each, in turn: idle, idle again (the difference is the noise), while
+  the agent copies as fast as it can at its priority, while the host copies over NBD as fast as it can.
 
 Targets: full backup at most 2.5 times nbdcopy, peak memory at most 300 MiB, the window at most a tenth of the plain.
 """
