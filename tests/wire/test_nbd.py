@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import random
 import socket
@@ -276,3 +277,21 @@ def test_writing(tmp_path: Path) -> None:
     content[15 * MIB : 15 * MIB + 3] = b"end"
     content[14 * MIB : 14 * MIB + 64 * KIB] = bytes(64 * KIB)
     assert image.read_bytes() == content
+
+
+def test_clients_one_after_another_take_no_more_memory(tmp_path: Path) -> None:
+    """libnbd keeps what it was once given."""
+    sparse(tmp_path / "image", 16 * MIB, [Extent(0, 16 * MIB)])
+    with qemu_nbd(tmp_path / "image") as (export, _):
+        for number in range(24):
+            with nbd.Client(export, contexts=()) as client:
+                for piece in client.read([Extent(0, 16 * MIB)]):
+                    piece.release()
+            if number == 3:
+                before = resident()
+    assert resident() - before < 4 * nbd.DEPTH * MIB
+
+
+def resident() -> int:
+    """Bytes (proc(5), /proc/self/statm)."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

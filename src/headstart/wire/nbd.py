@@ -67,6 +67,7 @@ class Client:
         failure raises ``failure``: what it means is known to whoever made the export."""
         self._export = export
         self._failure = failure
+        self._buffers: queue.Queue[_Buffer] = queue.Queue()
         self._handle = nbd.NBD()
         self._handle.set_export_name(export.name)
         # Our buffers are overwritten by every reply: no need to clear them before each request.
@@ -83,7 +84,6 @@ class Client:
             self.close()
             raise errors.Unreachable(f"The NBD export {export.uri} does not offer {', '.join(missing)}.")
         self._has_allocation = ALLOCATION in contexts
-        self._buffers: queue.Queue[_Buffer] = queue.Queue()
         self._made = 0
         self._flying = 0
         #: Answered requests and their error numbers, put there by libnbd's callbacks.
@@ -164,7 +164,7 @@ class Client:
             return self._buffers.get_nowait()
         if self._made < DEPTH:
             self._made += 1
-            return _Buffer()
+            return _spare()
         return None if self._flying else self._buffers.get()
 
     def _launch(self, buffer: _Buffer, extent: Extent) -> None:
@@ -251,6 +251,9 @@ class Client:
         """Ends the connection; libnbd frees the handle with the object."""
         with contextlib.suppress(nbd.Error):
             self._handle.shutdown()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                _SPARE.put(self._buffers.get_nowait())
 
     def __enter__(self) -> Client:
         return self
@@ -285,6 +288,18 @@ class _Buffer:
                 self._windows.clear()
             self._windows[length] = nbd.Buffer.from_buffer(self.view[:length])
         return self._windows[length]
+
+
+#: Buffers of clients that are closed. libnbd 1.14 never lets go of the memory behind an ``nbd.Buffer``: whoever opens
+#: clients again and again would grow by ``DEPTH`` pieces each time.
+_SPARE: queue.SimpleQueue[_Buffer] = queue.SimpleQueue()
+
+
+def _spare() -> _Buffer:
+    try:
+        return _SPARE.get_nowait()
+    except queue.Empty:
+        return _Buffer()
 
 
 def _whole_pieces(states: Iterable[tuple[Extent, int]], wide: Extent) -> Iterator[tuple[Extent, int]]:
