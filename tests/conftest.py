@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ import pytest
 
 from tests.kit import disks
 from tests.kit.vm import Vm
+
+# A shell that starts us in the background has SIGINT ignored; what the tests start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 VM_FIXTURES = {"vm", "module_vm", "new_vm"}
 
