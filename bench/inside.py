@@ -77,7 +77,8 @@ def by_agent(vm: Vm) -> Trial:
 
 def by_dd(vm: Vm) -> Trial:
     """agentd lets go of its port meanwhile."""
-    vm.guest.run(f"touch {_STOPPED}; kill $(ps -o pid,args | awk '/[h]eadstart-agentd/ && /python3/ {{print $1}}')")
+    agentd = "ps -o pid,args | awk '/[h]eadstart-agentd/ && /python3/ {print $1}'"
+    vm.guest.run(f"touch {_STOPPED}; while [ -n \"$({agentd})\" ]; do kill $({agentd}); sleep 0.1; done")
     port = vm.guest.run("grep -l org.headstart.agent.0 /sys/class/virtio-ports/*/name").output.split("/")[4]
     command = f"{{ time dd if={vm.device('data')} of=/dev/{port} bs=1M iflag=direct; }} >/dev/null 2>/run/dd.log &"
     with _link(vm) as link:
@@ -85,7 +86,10 @@ def by_dd(vm: Vm) -> Trial:
         vm.guest.run(command)
         left = SIZE
         while left:
-            left -= len(link.recv(min(left, _RECEIVE)))
+            data = link.recv(min(left, _RECEIVE))
+            if not data:
+                raise RuntimeError("the port was closed")
+            left -= len(data)
         seconds = time.monotonic() - began
     told = _until(lambda: re.findall(r"(?:user|sys)\s+(\d+)m ([\d.]+)s", vm.guest.run("cat /run/dd.log").output))
     vm.guest.run(f"rm {_STOPPED}")
@@ -160,6 +164,7 @@ def _exported(vm: Vm) -> Iterator[nbd.Client]:
 @contextlib.contextmanager
 def _link(vm: Vm) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
+        link.settimeout(60.0)
         link.connect(str(vm.agent_socket))
         yield link
 
