@@ -23,14 +23,14 @@ from typing import Any
 
 from headstart import blocks, errors
 from headstart.blocks import Blocks
-from headstart.hypervisor.contract import NotTaken, PointRequest
+from headstart.hypervisor.contract import PointRequest
 from headstart.hypervisor.guard import Guard
-from headstart.hypervisor.qemu import exports, freeze, space
+from headstart.hypervisor.qemu import freeze, space, standstill
 from headstart.hypervisor.qemu.inventory import Attachment, Look
-from headstart.hypervisor.qemu.pull import CBW_SECONDS, PullPoint, _pause
+from headstart.hypervisor.qemu.pull import CBW_SECONDS, PullPoint
 from headstart.hypervisor.qemu.site import Site
 from headstart.wire import nbd
-from headstart.wire.qmp import Command, CommandFailed
+from headstart.wire.qmp import Command
 
 #: The bitmap of what is wanted, on whatever node it stands.
 WANTED = "wanted"
@@ -82,45 +82,22 @@ class Fleece(PullPoint):
         qmp.execute("blockdev-add", driver="null-co", node_name=node, size=size)
         try:
             self._add_bitmap(node)
-            with self._site.exports.served(), self._writable(number) as client:
+            with (
+                self._site.exports.served(),
+                self._site.exports.offered(node, f"wish{number}", writable=True) as offer,
+                nbd.Client(offer, failure=errors.PointLost) as client,
+            ):
                 client.zero(blocks.to_extents(wanted, self._site.block_size, size))
             yield node
         finally:
             self._delete(node)
 
-    @contextlib.contextmanager
-    def _writable(self, number: int) -> Iterator[nbd.Client]:
-        name = self._site.node(f"wish{number}")
-        offer = {"type": "nbd", "id": name, "node-name": name, "name": name, "writable": True}
-        self._site.qmp.call("block-export-add", offer)
-        try:
-            with nbd.Client(nbd.Export(self._site.file("nbd"), name), failure=errors.PointLost) as client:
-                yield client
-        finally:
-            with contextlib.suppress(errors.Unreachable):
-                exports.remove(self._site.qmp, name)
-
     def _insert(self, request: PointRequest, guard: Guard) -> None:
-        """All filters at one moment, in one batch, so that nothing of ours stands between stop and cont."""
-        qmp = self._site.qmp
+        """All filters at one moment."""
         orders = [*self._ends(request)]
         for number, each in enumerate(self._seen.attachments):
             orders += self._filter(number, each)
-        orders.append(("query-status", {}))
-        if qmp.execute("query-status")["running"]:
-            mark = qmp.mark
-            with guard.pausing():
-                *outcomes, continued = qmp.batch([("stop", {}), *orders, ("cont", {})])[1:]
-                if isinstance(continued, CommandFailed):
-                    raise errors.PointLost(f"The VM could not be continued: {continued}") from continued
-            self.pause_seconds = _pause(qmp.events_since(mark))
-        else:
-            outcomes = qmp.batch(orders)
-        for outcome in outcomes:
-            if isinstance(outcome, CommandFailed):
-                raise errors.PointLost(f"The filters could not be inserted: {outcome}") from outcome
-        if outcomes[-1]["running"]:
-            raise NotTaken("The VM was continued while its disks were being frozen: the host is very busy.")
+        self.pause_seconds = standstill.carry_out(self._site.qmp, guard, orders)
 
     def _ends(self, request: PointRequest) -> Iterator[Command]:
         """What the ended bitmaps recorded is wanted too."""

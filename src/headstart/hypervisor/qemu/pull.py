@@ -18,14 +18,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
 from typing import Any
 
 from headstart import blocks, errors, extents
 from headstart.blocks import Blocks
-from headstart.hypervisor.contract import NotTaken, PointRequest, Protects
+from headstart.hypervisor.contract import PointRequest, Protects
 from headstart.hypervisor.guard import Guard
-from headstart.hypervisor.qemu import freeze, inventory, space
+from headstart.hypervisor.qemu import freeze, inventory, space, standstill
 from headstart.hypervisor.qemu.inventory import Attachment, Look
 from headstart.hypervisor.qemu.site import Site
 from headstart.wire import nbd
@@ -73,7 +72,8 @@ class PullPoint:
                 self._site.qmp.call(*_root(*filters[0]))
                 self._inserted[filters[0][0].disk.name] = filters[0][0]
             else:
-                self._insert_together(filters, guard)
+                self._inserted = {attachment.disk.name: attachment for attachment, _ in filters}
+                self.pause_seconds = standstill.carry_out(self._site.qmp, guard, [_root(*each) for each in filters])
         self.consistency = outcome.consistency
         self.freeze_seconds = outcome.seconds
         self._began = outcome.began
@@ -109,32 +109,6 @@ class PullPoint:
         )
         self._stack.callback(self._delete, name)
         return attachment, name
-
-    def _insert_together(self, filters: list[tuple[Attachment, str]], guard: Guard) -> None:
-        """All filters at one moment: the VM is stopped for as long as QEMU needs to insert them.
-
-        The orders go out in one batch, so that nothing of ours stands between stop and cont.
-        """
-        qmp = self._site.qmp
-        running = qmp.execute("query-status")["running"]
-        orders: list[Command] = [_root(*each) for each in filters]
-        orders.append(("query-status", {}))
-        mark = qmp.mark
-        self._inserted = {attachment.disk.name: attachment for attachment, _ in filters}
-        if running:
-            with guard.pausing():
-                *outcomes, continued = qmp.batch([("stop", {}), *orders, ("cont", {})])[1:]
-                if isinstance(continued, CommandFailed):
-                    raise errors.PointLost(f"The VM could not be continued: {continued}") from continued
-            self.pause_seconds = _pause(qmp.events_since(mark))
-        else:
-            outcomes = qmp.batch(orders)
-        for outcome in outcomes:
-            if isinstance(outcome, CommandFailed):
-                raise errors.PointLost(f"The filters could not be inserted: {outcome}") from outcome
-        if outcomes[-1]["running"]:
-            # Also by the guard, when the host is so busy that the orders did not come out together.
-            raise NotTaken("The VM was continued while its disks were being frozen: the host is very busy.")
 
     def _offer(self) -> None:
         self._offers.enter_context(self._site.exports.served())
@@ -225,13 +199,3 @@ def put_back(qmp: Qmp, device: str, root: str) -> None:
 def _root(attachment: Attachment, node: str) -> Command:
     """Let the guest's device stand on another node."""
     return "qom-set", {"path": attachment.device, "property": "drive", "value": node}
-
-
-def _pause(events: list[Mapping[str, Any]]) -> float:
-    """Seconds between QEMU's own STOP and RESUME."""
-    times = {
-        event["event"]: event["timestamp"]["seconds"] + event["timestamp"]["microseconds"] / 1e6
-        for event in events
-        if event["event"] in ("STOP", "RESUME")
-    }
-    return max(0.0, times.get("RESUME", 0.0) - times.get("STOP", 0.0)) if len(times) == 2 else 0.0
