@@ -128,8 +128,12 @@ class Session:
 
     def send(self, request: int, kind: int, *payload: Buffer) -> None:
         assert self._session is not None
-        self.outbox.append(frames.header(kind, self._session, request, *payload))
-        self.outbox += payload
+        parts = [frames.header(kind, self._session, request, *payload), *payload]
+        # Each part costs a write of its own; content is too long to be copied for that.
+        content = parts.pop() if kind == messages.DATA else b""
+        self.outbox.append(b"".join(parts))
+        if content:
+            self.outbox.append(content)
         if kind == messages.DATA:
             self.credit -= len(payload[-1])
 

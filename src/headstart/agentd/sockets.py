@@ -22,6 +22,8 @@ ADMISSION_SECONDS = 5.0
 WAITING = 8
 #: Until a HELLO is complete: a preamble, and what comes before and after it.
 _PREFACE = 4 * frames.TO_GUEST
+#: What begins like a frame and is none costs a checksum each.
+_FALSE_FRAMES = 16
 #: A dead host is noticed after 30 + 3 * 10 s.
 _KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
 #: Data that nobody confirms: milliseconds.
@@ -94,7 +96,7 @@ class Connection:
         connected.setblocking(False)
         self.socket = connected
         self._later = later
-        self._decoder = Decoder(frames.TO_GUEST)
+        self._decoder = Decoder(frames.TO_GUEST, _FALSE_FRAMES)
         self._shaken = not hasattr(connected, "do_handshake")
         self.deadline = now + ADMISSION_SECONDS
         #: What has come before it was admitted, with the HELLO.
@@ -114,6 +116,8 @@ class Connection:
             for frame in self._decoder.feed(data):
                 if frame.kind == messages.HELLO:
                     return self._require(frame.payload, admits)
+            if self._decoder.hopeless:
+                break
         raise Gone("it says no HELLO")
 
     @staticmethod
