@@ -16,7 +16,7 @@ demo: setup
 	$(PYTHON) -m bench.demo
 
 test: lint
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n 2 --dist loadfile
 
 test-fast: setup
 	$(PYTHON) -m pytest -m "not vm"

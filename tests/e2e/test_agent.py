@@ -6,6 +6,7 @@ import contextlib
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -126,6 +127,42 @@ def test_an_agent_that_vanishes_costs_the_rest_of_the_round(machine: Vm, rig: Ri
     again = rig.precopy()
     assert again.deferred_bytes == 0
     rig.exact_backup()
+
+
+def test_a_slow_agent_is_waited_for(machine: Vm, rig: Rig) -> None:
+    """Its disk gives 4 MiB/s; nothing of the round is lost, and no other disk waits."""
+    rig.backup()
+    write(machine, 12 * MIB, "slow")
+    limits = {f"{what}{way}": 0 for what in ("bps", "iops") for way in ("", "_rd", "_wr")}
+    machine.qmp("block_set_io_throttle", id="dev-data", **{**limits, "bps_rd": 4 * MIB})
+    done = rig.precopy(transport=Transport.AGENT)
+    machine.qmp("block_set_io_throttle", id="dev-data", **limits)
+    assert done.transport == "agent" and done.remaining_bytes == 0 and done.seconds > 2, done
+    rig.exact_backup()
+
+
+def test_it_takes_little_and_nothing_while_nobody_asks(machine: Vm, rig: Rig) -> None:
+    """With a host at the other end of its port that is silent, and without one."""
+    rig.precopy(transport=Transport.AGENT)
+    process = re.findall(r"\d+", agentd(machine))[0]
+    peak = re.search(r"VmHWM:\s+(\d+) kB", machine.guest.run(f"cat /proc/{process}/status").output)
+    assert peak and int(peak.group(1)) < 64 * 1024
+
+    def ticks() -> int:
+        fields = machine.guest.run(f"cat /proc/{process}/stat").output.rpartition(")")[2].split()
+        return int(fields[11]) + int(fields[12])
+
+    before = ticks()
+    time.sleep(4)
+    alone = ticks() - before
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
+        link.connect(str(machine.agent_socket))
+        time.sleep(1)
+        before = ticks()
+        time.sleep(4)
+        silent = ticks() - before
+    # Hundredths of a second; a loop that never rests would take 400.
+    assert alone < 40 and silent < 40, (alone, silent)
 
 
 def test_a_stopped_agent_is_given_up(machine: Vm, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
