@@ -78,7 +78,7 @@ def by_agent(vm: Vm) -> Trial:
 def by_dd(vm: Vm) -> Trial:
     """agentd lets go of its port meanwhile."""
     agentd = "ps -o pid,args | awk '/[h]eadstart-agentd/ && /python3/ {print $1}'"
-    vm.guest.run(f"touch {_STOPPED}; while [ -n \"$({agentd})\" ]; do kill $({agentd}); sleep 0.1; done")
+    vm.guest.run(f'touch {_STOPPED}; while [ -n "$({agentd})" ]; do kill $({agentd}); sleep 0.1; done')
     port = vm.guest.run("grep -l org.headstart.agent.0 /sys/class/virtio-ports/*/name").output.split("/")[4]
     command = f"{{ time dd if={vm.device('data')} of=/dev/{port} bs=1M iflag=direct; }} >/dev/null 2>/run/dd.log &"
     with _link(vm) as link:

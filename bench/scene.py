@@ -23,7 +23,7 @@ DATA_SIZE = 1024 * MIB
 #: Content that nobody changes, beside what the workload changes.
 STATIC_BYTES = 128 * MIB
 #: What the workload changes in a day, on each disk.
-CHANGED_BYTES = 512 * MIB
+CHANGED_BYTES = 768 * MIB
 DATA_OFFSET = 128 * MIB
 #: In the root of the file system.
 WORK_FILE = "work"
