@@ -43,6 +43,8 @@ def original() -> tuple[MemoryStore, list[Manifest]]:
 STORE, MANIFESTS = original()
 OBJECTS = dict(sorted(STORE.list("")))
 KINDS = sorted({name.split("/")[0] for name in OBJECTS})
+#: Names are random; those of the tests must not be.
+EACH = pytest.mark.parametrize("victim", OBJECTS, ids=[f"{n}-{name.split('/')[0]}" for n, name in enumerate(OBJECTS)])
 
 
 def damaged_copy(change: Callable[[bytes], bytes | None], victim: str) -> MemoryStore:
@@ -108,7 +110,7 @@ def test_any_flipped_bit_is_noticed_and_named(kind: str, which: int, where: int,
     assert victim in set(everything_read(damaged_copy(flip, victim)))
 
 
-@pytest.mark.parametrize("victim", OBJECTS)
+@EACH
 @pytest.mark.parametrize("cut", ["last byte", "half", "everything"])
 def test_any_cut_is_noticed_and_named(victim: str, cut: str) -> None:
     def shorten(data: bytes) -> bytes:
@@ -117,7 +119,7 @@ def test_any_cut_is_noticed_and_named(victim: str, cut: str) -> None:
     assert victim in set(everything_read(damaged_copy(shorten, victim)))
 
 
-@pytest.mark.parametrize("victim", OBJECTS)
+@EACH
 def test_bytes_at_the_end_are_noticed(victim: str) -> None:
     assert victim in set(everything_read(damaged_copy(lambda data: data + b"x", victim)))
 
@@ -126,7 +128,7 @@ def always(data: bytes) -> Callable[[bytes], bytes]:
     return lambda _: data
 
 
-@pytest.mark.parametrize("victim", OBJECTS)
+@EACH
 def test_any_swap_is_noticed_and_named(victim: str) -> None:
     """Every object of ours in the place of another of its kind, or for want of one, of any."""
     kind = victim.split("/")[0]
@@ -137,7 +139,7 @@ def test_any_swap_is_noticed_and_named(victim: str) -> None:
         assert victim in set(everything_read(damaged_copy(always(STORE.read(other)), victim)))
 
 
-@pytest.mark.parametrize("victim", OBJECTS)
+@EACH
 def test_what_is_missing(victim: str) -> None:
     complaints = set(everything_read(damaged_copy(lambda data: None, victim)))
     if victim.startswith("indexes/"):
