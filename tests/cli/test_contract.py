@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -263,8 +264,11 @@ def test_an_interrupted_restore_cleans_up(shelf: Shelf, tmp_path: Path, number: 
         text=True,
     )
     with process:
-        while not (tmp_path / "out" / "big.raw.part").exists():
+        part = tmp_path / "out" / "big.raw.part"
+        # Before it has its size it is only being claimed.
+        while not part.exists() or not part.stat().st_size:
             assert process.poll() is None
+        time.sleep(0.05)
         process.send_signal(number)
         stdout, stderr = process.communicate(timeout=console.SECONDS)
     assert process.returncode == 130

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -104,8 +105,10 @@ def test_an_image_file_in_use_is_seen_too(tmp_path: Path) -> None:
 
 
 def _wait_for(socket: Path) -> None:
+    """Until it answers: it listens before it has opened, and locked, its image."""
     for _ in range(200):
-        if socket.exists():
+        asked = subprocess.run(["nbdinfo", "--size", f"nbd+unix:///?socket={socket}"], capture_output=True)
+        if asked.returncode == 0:
             return
-        subprocess.run(["sleep", "0.05"], check=True)
+        time.sleep(0.05)
     raise AssertionError("qemu-nbd did not come up")
