@@ -16,10 +16,11 @@ demo: setup
 	$(PYTHON) -m bench.demo
 
 test: lint
-	$(PYTHON) -m pytest -n 2 --dist loadfile
+	$(PYTHON) -m pytest -n 2 --dist loadfile -m "not vm"
+	$(PYTHON) -m pytest -m vm
 
 test-fast: setup
-	$(PYTHON) -m pytest -m "not vm"
+	$(PYTHON) -m pytest -n 2 --dist loadfile -m "not vm"
 
 bench: setup
 	$(PYTHON) -m bench.run

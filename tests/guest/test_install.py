@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import socket
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -202,9 +203,20 @@ def test_through_qga_and_again_after_a_reboot(debian_vm: debian.DebianVm, tmp_pa
         assert done["answers"] is True
     debian_vm.reset()
     answers(debian_vm)
-    with QgaShell(debian_vm.qga_socket) as shell:
+    with qga_shell(debian_vm) as shell:
         assert shell.run("systemctl is-enabled headstart-agentd").output == "enabled\n"
         assert shell.run("ls /usr/local/lib/headstart").output == "agentd\n"
+
+
+def qga_shell(vm: debian.DebianVm) -> QgaShell:
+    """After a boot qga may come up later than our agent."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return QgaShell(vm.qga_socket)
+        except errors.Unreachable:
+            if time.monotonic() > deadline:
+                raise
 
 
 def logins(folder: Path, vm: Vm, port: int) -> Mapping[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from types import TracebackType
@@ -42,6 +43,10 @@ class Workload:
     ) -> None:
         if error is None:
             self.stop()
+        else:
+            # The VM may serve other tests; and it may be gone.
+            with contextlib.suppress(Exception):
+                self._control.stop_workload(self._number)
 
     def stats(self, since: float | None = None, until: float | None = None) -> Stats:
         return Stats(**self._control.workload_stats(self._number, since, until))
