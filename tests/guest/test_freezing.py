@@ -19,10 +19,10 @@ import pytest
 from headstart.agentd import frames, messages
 from headstart.guest.channel import Channel, Lost, Refused
 from headstart.guest.freezing import AgentFreezer
-from headstart.hypervisor import guard_process
+from headstart.hypervisor import freeze, guard_process
 from headstart.hypervisor.contract import GuestFreezer, PointInTime, PointRequest
 from headstart.hypervisor.guard import Guard, Order
-from headstart.hypervisor.qemu import freeze
+from headstart.hypervisor.qemu.freeze import ThroughQga
 from headstart.hypervisor.qemu.machine import QemuMachine
 from tests.agentd import guests
 from tests.agentd.guests import INNER, OUTER
@@ -285,7 +285,7 @@ def test_an_agent_that_does_not_stand_by() -> None:
 
     notes: list[str] = []
     with ours, theirs:
-        through = freeze.ThroughQga(Qga(), scripted(Refused("unknown", "cannot do 'arm'")))  # type: ignore[arg-type]
+        through = ThroughQga(Qga(), scripted(Refused("unknown", "cannot do 'arm'")))  # type: ignore[arg-type]
         through.stand_by(notes)
         through.stand_down()
     (note,) = notes

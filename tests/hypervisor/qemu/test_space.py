@@ -13,8 +13,8 @@ import pytest
 
 from headstart import errors
 from headstart.blocks import Blocks
+from headstart.hypervisor import space
 from headstart.hypervisor.contract import PointRequest, Start, Stop
-from headstart.hypervisor.qemu import space
 from headstart.hypervisor.qemu.fleece import Fleece
 from headstart.hypervisor.qemu.push import PushPoint
 from tests.hypervisor.qemu import bare, points

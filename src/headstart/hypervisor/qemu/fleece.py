@@ -24,8 +24,9 @@ from typing import Any
 from headstart import blocks, errors
 from headstart.blocks import Blocks
 from headstart.hypervisor.contract import PointRequest
+from headstart.hypervisor.freeze import frozen
 from headstart.hypervisor.guard import Guard
-from headstart.hypervisor.qemu import freeze, space, standstill
+from headstart.hypervisor.qemu import scratch, standstill
 from headstart.hypervisor.qemu.inventory import Attachment, Look
 from headstart.hypervisor.qemu.pull import CBW_SECONDS, PullPoint
 from headstart.hypervisor.qemu.site import Site
@@ -57,7 +58,7 @@ class Fleece(PullPoint):
                 wish = self._wish(number, each, request.wanted.get(each.disk.name, Blocks()))
                 self._wishes.append(wishes.enter_context(wish))
             self._flush()
-            with freeze.frozen(guard, qga, self.notes) as outcome:
+            with frozen(guard, qga, self.notes) as outcome:
                 self._flush()
                 self._site.bitmaps.transact(self._seen, request.starts)
                 self._insert(request, guard)
@@ -71,7 +72,7 @@ class Fleece(PullPoint):
         """A file to save what the guest overwrites."""
         path, node = self._site.file(f"scratch{number}"), self._site.node(f"scratch{number}")
         self._stack.callback(path.unlink, missing_ok=True)
-        space.add(self._site.qmp, path, attachment.disk.size, node)
+        scratch.add(self._site.qmp, path, attachment.disk.size, node)
         self._stack.callback(self._delete, node)
 
     @contextlib.contextmanager

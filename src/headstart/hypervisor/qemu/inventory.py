@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headstart import errors
+from headstart.hypervisor import images
 from headstart.hypervisor.contract import Disk, ImageFile, Inventory, LeftOut
 from headstart.hypervisor.qemu import graph as graphs
 from headstart.hypervisor.qemu import process
@@ -141,7 +142,8 @@ def _layers(qmp: Qmp, graph: Graph, top: str) -> list[ImageFile]:
     layers = []
     for node in graph.chain(top):
         file = graph.file_node(node.name) or node
-        layers.append(process.image_file(qmp.peer_pid, file.file, node.driver, active=node.name == top))
+        path = process.resolve(qmp.peer_pid, file.file)
+        layers.append(images.image_file(path, node.driver, active=node.name == top))
     return layers
 
 

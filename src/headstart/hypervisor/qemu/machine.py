@@ -25,6 +25,8 @@ from headstart.wire.qmp import Qmp
 class QemuMachine:
     """``headstart.hypervisor.contract.Machine`` for plain QEMU. A context manager."""
 
+    agent = ""
+
     def __init__(
         self,
         monitor: Path,
@@ -50,6 +52,17 @@ class QemuMachine:
 
     def _look(self) -> Look:
         return inventory.look(self._qmp, self._devices, self._excluded)
+
+    def awaken(self) -> tuple[str, ...]:
+        """Whoever answers on a monitor is awake."""
+        return ()
+
+    def reclaim(self, kept: Mapping[str, str]) -> tuple[str, ...]:
+        """QEMU forgets no bitmap that it still has."""
+        return ()
+
+    def keepsakes(self) -> Mapping[str, str]:
+        return {}
 
     def inventory(self) -> Inventory:
         return inventory.inventory(self._qmp, self._look())

@@ -5,8 +5,6 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from headstart.hypervisor.contract import ImageFile
-
 
 def command_line(pid: int | None) -> str:
     """How QEMU was started, quoted for a shell; empty if the kernel does not tell."""
@@ -32,19 +30,3 @@ def resolve(pid: int | None, name: str) -> Path:
         return Path(f"/proc/{pid}/cwd").readlink() / path
     except OSError:
         return path
-
-
-def image_file(pid: int | None, name: str, driver: str, *, active: bool) -> ImageFile:
-    """What tells whether the file under a disk is still the same one."""
-    path = resolve(pid, name)
-    try:
-        facts = path.stat()
-    except OSError:
-        return ImageFile(str(path), driver)
-    return ImageFile(
-        str(path),
-        driver,
-        facts.st_ino,
-        None if active else facts.st_size,
-        None if active else facts.st_mtime_ns,
-    )

@@ -22,9 +22,11 @@ from typing import Any
 
 from headstart import blocks, errors, extents
 from headstart.blocks import Blocks
+from headstart.hypervisor import space
 from headstart.hypervisor.contract import PointRequest, Protects
+from headstart.hypervisor.freeze import frozen
 from headstart.hypervisor.guard import Guard
-from headstart.hypervisor.qemu import freeze, inventory, space, standstill
+from headstart.hypervisor.qemu import freeze, inventory, scratch, standstill
 from headstart.hypervisor.qemu.inventory import Attachment, Look
 from headstart.hypervisor.qemu.site import Site
 from headstart.wire import nbd
@@ -47,6 +49,7 @@ class PullPoint:
         self._clients: dict[str, nbd.Client] = {}
         self._exports: dict[str, nbd.Export] = {}
         self._inserted: dict[str, Attachment] = {}
+        self._reads = request.reads
         self.pause_seconds = 0.0
         self.notes: list[str] = []
         space.require_local(site.scratch)
@@ -65,7 +68,7 @@ class PullPoint:
     def _stand(self, request: PointRequest, guard: Guard, qga: Any) -> None:
         filters = [self._prepare(number, each) for number, each in enumerate(self._seen.attachments)]
         self._flush()
-        with freeze.frozen(guard, qga, self.notes) as outcome:
+        with frozen(guard, qga, self.notes) as outcome:
             self._flush()
             self._site.bitmaps.transact(self._seen, request.starts)
             if len(filters) == 1:
@@ -86,23 +89,16 @@ class PullPoint:
         qmp = self._site.qmp
         path = self._site.file(f"scratch{number}")
         self._stack.callback(path.unlink, missing_ok=True)
-        space.create(path, attachment.disk.size)
-        scratch, name = self._site.node(f"scratch{number}"), self._site.node(f"cbw{number}")
-        try:
-            qmp.execute("blockdev-add", driver="file", node_name=scratch, filename=str(path))
-        except CommandFailed as error:
-            raise errors.Unreachable(
-                f"QEMU cannot open the scratch file {path}: {error.text}. The directory must be usable for the"
-                " user that QEMU runs as; choose another --scratch."
-            ) from error
-        self._stack.callback(self._delete, scratch)
+        target, name = self._site.node(f"scratch{number}"), self._site.node(f"cbw{number}")
+        scratch.add(qmp, path, attachment.disk.size, target)
+        self._stack.callback(self._delete, target)
         qmp.call(
             "blockdev-add",
             {
                 "driver": "copy-before-write",
                 "node-name": name,
                 "file": attachment.root,
-                "target": scratch,
+                "target": target,
                 "on-cbw-error": "break-snapshot",
                 "cbw-timeout": CBW_SECONDS,
             },
@@ -128,6 +124,9 @@ class PullPoint:
             self._exports[each.disk.name] = export
             client = nbd.Client(export, failure=errors.PointLost)
             self._clients[each.disk.name] = self._offers.enter_context(client)
+
+    def recorded(self) -> dict[str, dict[str, Blocks]]:
+        return self._site.bitmaps.recorded(self._seen, self._reads)
 
     def reader(self, disk: str) -> nbd.Client:
         return self._clients[disk]

@@ -21,8 +21,9 @@ from pathlib import Path
 from headstart import blocks, errors, units
 from headstart.blocks import Blocks
 from headstart.extents import Extent
+from headstart.hypervisor import space
 from headstart.hypervisor.contract import PointRequest, Protects
-from headstart.hypervisor.qemu import jobs, space
+from headstart.hypervisor.qemu import jobs, scratch
 from headstart.hypervisor.qemu.fleece import WANTED, Fleece
 from headstart.hypervisor.qemu.inventory import Attachment, Look
 from headstart.hypervisor.qemu.site import Site
@@ -51,6 +52,7 @@ class PushPoint:
         self._files = contextlib.ExitStack()
         self._protected: dict[str, Blocks] = {}
         self._readers: dict[str, PushReader] = {}
+        self._reads = request.reads
         space.require_local(site.scratch)
         space.require(site.scratch, sum(self._room(each, request) for each in seen.attachments), "The point in time")
         try:
@@ -81,7 +83,7 @@ class PushPoint:
         """A raw file that takes room as it is filled."""
         path, node = self._site.file(f"push{number}"), self._site.node(f"push{number}")
         self._files.callback(path.unlink, missing_ok=True)
-        space.add(self._site.qmp, path, attachment.disk.size, node)
+        scratch.add(self._site.qmp, path, attachment.disk.size, node)
         targets.callback(self._delete, node)
 
     def _copy(self, fleece: Fleece, request: PointRequest) -> None:
@@ -130,6 +132,9 @@ class PushPoint:
         for number, each in enumerate(self._seen.attachments):
             file = self._files.enter_context(FileReader(self._site.file(f"push{number}")))
             self._readers[each.disk.name] = PushReader(file, self._protected[each.disk.name], self._site.block_size)
+
+    def recorded(self) -> dict[str, dict[str, Blocks]]:
+        return self._site.bitmaps.recorded(self._seen, self._reads)
 
     def reader(self, disk: str) -> PushReader:
         return self._readers[disk]

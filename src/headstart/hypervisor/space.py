@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from headstart import errors, units
-from headstart.wire.qmp import CommandFailed, Qmp
 
 #: Types in /proc/self/mountinfo that live on another machine: a hanging scratch file hangs all of QEMU.
 NETWORK_TYPES = frozenset(
@@ -21,15 +20,20 @@ MARGIN = 64 * units.MIB
 
 def require(directory: Path, amount: int, what: str) -> None:
     """Raises ``NoSpace`` unless ``directory`` can take ``amount`` bytes more."""
-    facts = os.statvfs(directory)
-    free = facts.f_bavail * facts.f_frsize
-    if free < amount + MARGIN:
+    there = free(directory)
+    if there < amount + MARGIN:
         raise errors.NoSpace(
             f"{what} may need {units.format_bytes(amount)}, and {directory} has"
-            f" {units.format_bytes(free)} free. Make room, or name another local directory with --scratch.",
+            f" {units.format_bytes(there)} free. Make room, or name another local directory with --scratch.",
             needed=amount,
-            free=free,
+            free=there,
         )
+
+
+def free(directory: Path) -> int:
+    """Bytes that may be written there."""
+    facts = os.statvfs(directory)
+    return facts.f_bavail * facts.f_frsize
 
 
 def require_local(directory: Path) -> None:
@@ -54,18 +58,6 @@ def create(path: Path, size: int) -> None:
             os.truncate(descriptor, size)
         finally:
             os.close(descriptor)
-
-
-def add(qmp: Qmp, path: Path, size: int, node: str) -> None:
-    """Such a file, and a node of QEMU on it."""
-    create(path, size)
-    try:
-        qmp.execute("blockdev-add", driver="file", node_name=node, filename=str(path))
-    except CommandFailed as error:
-        raise errors.Unreachable(
-            f"QEMU cannot open the scratch file {path}: {error.text}. The directory must be usable for the"
-            " user that QEMU runs as; choose another --scratch."
-        ) from error
 
 
 @contextlib.contextmanager
