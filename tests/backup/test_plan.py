@@ -172,14 +172,25 @@ def test_several_runs_were_ended() -> None:
     assert judge(standing, next_rounds=["r2", "r3"]).rounds == (R1, R2, R3)
 
 
+def test_rounds_that_a_hypervisor_cannot_freeze_are_read_together() -> None:
+    standing = {BASE: Standing.RECORDING, R1: Standing.RECORDING, R2: Standing.RECORDING}
+    assert judge(standing, next_rounds=["r2", "r3"]).rounds == (R1, R2)
+    assert judge(standing | {R3: Standing.RECORDING}, next_rounds=["r2", "r3"]).rounds == (R1, R2, R3)
+    assert_draft_dropped(judge(standing | {R3: Standing.BROKEN}, next_rounds=["r2", "r3"]))
+
+
+def test_a_disk_that_nothing_records_is_compared_whatever_was() -> None:
+    raw = Disk("system", 8 * MIB, "raw", layers=LAYERS, untracked="raw disks keep no checkpoints")
+    for tracked in (None, TRACKED):
+        assert_compared(judge(tracked=tracked, disk=raw), "raw disks keep no checkpoints")
+
+
 @pytest.mark.parametrize(
     ("first", "second", "third"),
     [
         (None, "recording", None),
         ("frozen", None, None),
         ("frozen", None, "recording"),
-        ("recording", "recording", None),
-        ("recording", "frozen", "recording"),
         ("frozen", "frozen", None),
         ("frozen", "frozen", "frozen"),
         ("frozen", "frozen", "broken"),

@@ -14,10 +14,12 @@ from headstart import errors
 from headstart.backup import audit, plan
 from headstart.backup.complete import Options
 from headstart.blocks import Blocks
+from headstart.hypervisor.contract import Remove
 from headstart.hypervisor.memory import MemoryVm
+from headstart.hypervisor.memory.point import MemoryPoint
 from headstart.state.journal import Journal
 from headstart.tracking.bitmap import BitmapTracker
-from headstart.tracking.contract import Kind, Marks
+from headstart.tracking.contract import Marks
 from headstart.transfer.pipeline import Stored
 from tests.kit.events import GuestWrite
 from tests.kit.world import BLOCK, NAME, Outage, Script, World
@@ -29,8 +31,8 @@ STEPS = range(1, 60)
 Scenario = Callable[[World], None]
 
 
-def new_world(folder: Path) -> World:
-    return World(MemoryVm({"a": 12 * BLOCK, "b": 12 * BLOCK}, BLOCK), folder)
+def new_world(folder: Path, kind: str) -> World:
+    return World(MemoryVm({"a": 12 * BLOCK, "b": 12 * BLOCK}, BLOCK, checkpoints=kind == "checkpoints"), folder)
 
 
 def written_at_any_step(world: World) -> None:
@@ -101,15 +103,15 @@ def gap_between_rounds() -> Any:
 
 def base_removed_early() -> Any:
     """The old base bitmaps go before the new snapshot is published."""
-    right = BitmapTracker.recorded
+    right = MemoryPoint.recorded
 
-    def planted(self: BitmapTracker, marks: Any) -> Any:
-        found = right(self, marks)
-        bases = [(disk, mark) for disk, each in marks.items() for mark in each if mark.kind is Kind.BASE]
-        self.drop(bases)
+    def planted(self: MemoryPoint) -> Any:
+        found = right(self)
+        bases = [(disk, name) for disk, each in found.items() for name in each if "-base-" in name]
+        self._connection.apply([Remove(*base) for base in bases])
         return found
 
-    return mock.patch.object(BitmapTracker, "recorded", planted)
+    return mock.patch.object(MemoryPoint, "recorded", planted)
 
 
 PLANTED: list[tuple[Callable[[], Any], Scenario]] = [
@@ -120,12 +122,12 @@ PLANTED: list[tuple[Callable[[], Any], Scenario]] = [
 ]
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+@pytest.fixture(params=["bitmaps", "checkpoints"])
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     """Nothing but bitmaps and journal stand between a bug and the backup: the audit sees nothing."""
     blind = audit.Mismatch(Blocks(), Blocks(), Blocks())
     with mock.patch.object(audit, "compare", lambda *_: blind):
-        yield new_world(tmp_path)
+        yield new_world(tmp_path, request.param)
 
 
 @pytest.mark.parametrize("scenario", [written_at_any_step, late_answer, lost_spool])
@@ -135,5 +137,7 @@ def test_nothing_is_found_without_a_bug(world: World, scenario: Scenario) -> Non
 
 @pytest.mark.parametrize(("bug", "scenario"), PLANTED)
 def test_a_planted_bug_is_found(world: World, bug: Callable[[], Any], scenario: Scenario) -> None:
-    with bug(), pytest.raises(AssertionError):
+    # A checkpoint goes on recording: there the old mark has what the new one comes too late for.
+    harmless = bug is gap_between_rounds and world.vm.checkpoints
+    with bug(), contextlib.nullcontext() if harmless else pytest.raises(AssertionError):
         scenario(world)

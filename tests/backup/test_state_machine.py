@@ -77,18 +77,21 @@ MISFORTUNES = (
 )
 
 
-def machine(sizes: list[int], raw: tuple[str, ...], iothreads: tuple[str, ...]) -> MemoryVm:
-    return MemoryVm(dict(zip(("a", "b"), sizes, strict=False)), BLOCK, raw=raw, iothreads=iothreads)
+def machine(sizes: list[int], raw: tuple[str, ...], kind: str) -> MemoryVm:
+    iothreads = ("a",) if kind == "iothread" else ()
+    named = dict(zip(("a", "b"), sizes, strict=False))
+    return MemoryVm(named, BLOCK, raw=raw, iothreads=iothreads, checkpoints=kind == "checkpoints")
 
 
 #: Bytes; every second one of an odd number of sectors.
 SIZE = st.integers(3, 22).map(lambda count: count * BLOCK - 512 * (count % 2))
 #: One or two disks: qcow2 keeps its bitmaps, raw does not, one in an iothread makes the point a pushed one.
+#: With libvirt's checkpoints nothing is frozen, and raw disks are compared.
 VM = st.builds(
     machine,
     st.lists(SIZE, min_size=1, max_size=2),
     st.sampled_from(((), ("b",), ("a", "b"))),
-    st.sampled_from(((), (), ("a",))),
+    st.sampled_from(("plain", "plain", "iothread", "checkpoints", "checkpoints")),
 )
 
 
@@ -190,7 +193,8 @@ class Backups(RuleBasedStateMachine):
             assert self.world.backup() is not None
             again = self.world.backup(CALM)
             assert again is not None
-            compared = {disk.name: disk.reason for disk in again.disks if disk.reason}
+            untracked = self.world.untracked
+            compared = {disk.name: disk.reason for disk in again.disks if disk.reason and disk.name not in untracked}
             assert not compared, f"the head start is not back after a backup without faults: {compared}"
             self.world.check_everything()
         finally:

@@ -244,7 +244,7 @@ class World:
                 if not image.read_only and (track := names.parse(name)) and track.installation == self.installation
             }
             each = tracked[drive.name]
-            kinds = (("base", each.base), ("round", each.round))
+            kinds = () if drive.name in self.untracked else (("base", each.base), ("round", each.round))
             assert ours == {names.Track(self.installation, kind, each.nonce, mark).name for kind, mark in kinds}
 
     # -- the owner of the VM and of the program's files
@@ -252,6 +252,11 @@ class World:
     @property
     def installation(self) -> str:
         return self.journal.installation
+
+    @property
+    def untracked(self) -> list[str]:
+        """Disks that nothing records."""
+        return [drive.name for drive in self.vm.drives.values() if self.vm.checkpoints and not drive.top.persistent]
 
     @property
     def troubles(self) -> list[str]:

@@ -54,6 +54,8 @@ class Disk:
     persistent: bool = False
     #: Why the running disk cannot be read from outside; empty if it can.
     unreadable: str = ""
+    #: Why nothing can record its changes; empty if bitmaps can. Then only comparing tells what changed.
+    untracked: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,10 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Freeze a bitmap: it keeps its bits and records no longer."""
+    """Freeze a bitmap: it keeps its bits and records no longer.
+
+    A driver that cannot freeze one lets it record until it is removed: what is read of it then holds more than
+    was asked for, and never less."""
 
     disk: str
     name: str
@@ -121,14 +126,15 @@ class Bitmaps(Protocol):
         ...
 
     def transact(self, actions: Sequence[Action]) -> None:
-        """All or nothing, at one point of every disk's I/O."""
+        """All or nothing. What is started records before what is stopped is frozen; of each disk at one point
+        of its I/O."""
         ...
 
     def recorded(self, names: Mapping[str, Sequence[str]]) -> dict[str, dict[str, Blocks]]:
         """What each of the named bitmaps of each disk holds, frozen or recording, as of some moment after
-        the call, of each bitmap another one. The live disks are not touched. Raises ``Busy`` while a
-        migration runs, or where somebody else has what is needed to read a bitmap; also when nothing is
-        asked for."""
+        the call, of each bitmap another one. Not while a point in time stands (see ``PointInTime.recorded``).
+        Raises ``Busy`` while a migration runs, or where somebody else has what is needed to read a bitmap;
+        also when nothing is asked for."""
         ...
 
     def changed(self, names: Mapping[str, Sequence[str]]) -> dict[str, Blocks]:
@@ -196,6 +202,9 @@ class PointRequest:
     freeze: bool = True
     #: Bytes of local disk that copies of overwritten blocks may take, by disk.
     reserve: Mapping[str, int] = field(default_factory=dict)
+    #: Names of recording bitmaps that ``PointInTime.recorded`` is to tell, by disk: oldest first, each
+    #: begun before the next one.
+    reads: Mapping[str, Sequence[str]] = field(default_factory=dict)
     freezer: GuestFreezer | None = None
 
 
@@ -214,6 +223,10 @@ class PointInTime(Protocol):
     #: What the user should know: why nothing was frozen, say.
     notes: list[str]
 
+    def recorded(self) -> Mapping[str, Mapping[str, Blocks]]:
+        """What the bitmaps in ``PointRequest.reads`` recorded, at least up to the point."""
+        ...
+
     def reader(self, disk: str) -> Reader:
         """Reads as of the point. Fails for what is not (any longer) protected."""
         ...
@@ -223,7 +236,8 @@ class PointInTime(Protocol):
         ...
 
     def keep(self, disk: str, wanted: Blocks) -> None:
-        """From now on protect only these: the guest's writes elsewhere cost nothing any longer."""
+        """From now on only these are needed: where the driver can let go of the others, the guest's writes there
+        cost nothing any longer."""
         ...
 
     def uri(self, disk: str) -> str:
@@ -244,12 +258,33 @@ class PointInTime(Protocol):
 
 
 class Machine(Bitmaps, Protocol):
-    """A connection to one running VM."""
+    """A connection to one VM."""
+
+    @property
+    def agent(self) -> str:
+        """Where agentd's channel of this VM is, as ``guest.links`` takes it, if the hypervisor knows that and that
+        somebody is there."""
+        ...
+
+    def awaken(self) -> tuple[str, ...]:
+        """Before anything but ``inventory``, ``bitmaps`` and ``recover`` is asked of a VM that may be off: it is
+        made ready without its guest running, and put back by ``close``. Says what was done. Raises
+        ``Unreachable`` where that cannot be done."""
+        ...
+
+    def reclaim(self, kept: Mapping[str, str]) -> tuple[str, ...]:
+        """Find bitmaps again that the hypervisor forgot, by what ``keepsakes`` told. Says what was done."""
+        ...
+
+    def keepsakes(self) -> Mapping[str, str]:
+        """What is worth keeping outside of the hypervisor to find our bitmaps again, by name."""
+        ...
 
     def inventory(self) -> Inventory: ...
 
     def live(self, disks: Sequence[str]) -> AbstractContextManager[Mapping[str, LiveReader]]:
-        """Readers of the running disks, without those that are ``unreadable``."""
+        """Readers of the running disks, without those that are ``unreadable``. Not while a point in time
+        stands."""
         ...
 
     def take(self, request: PointRequest) -> PointInTime:

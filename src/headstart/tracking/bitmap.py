@@ -62,10 +62,9 @@ class BitmapTracker:
         wanted = {disk: [self._name(disk, mark) for mark in each] for disk, each in marks.items()}
         return self._bitmaps.changed(wanted)
 
-    def recorded(self, marks: Mapping[str, Sequence[Mark]]) -> dict[str, dict[Mark, Blocks]]:
-        wanted = {disk: {self._name(disk, mark): mark for mark in each} for disk, each in marks.items()}
-        found = self._bitmaps.recorded({disk: list(each) for disk, each in wanted.items()})
-        return {disk: {wanted[disk][name]: blocks for name, blocks in each.items()} for disk, each in found.items()}
+    def names(self, disk: str, marks: Sequence[Mark]) -> dict[str, Mark]:
+        """The marks of a disk by the names of their bitmaps, in their order."""
+        return {self._name(disk, mark): mark for mark in marks}
 
     def drop(self, marks: Marks) -> None:
         there = {(disk, bitmap.name) for disk, bitmaps in self._bitmaps.bitmaps().items() for bitmap in bitmaps}

@@ -45,7 +45,7 @@ class Tracker(Protocol):
         ...
 
     def rotate(self, start: Marks, end: Marks) -> None:
-        """Over all disks at one moment, all or nothing: ``start`` begin, then ``end`` freeze.
+        """All or nothing: ``start`` begin, then ``end`` freeze, or go on where nothing can be frozen.
 
         A new mark records before the old one is read, so between two rounds nothing is lost."""
         ...
@@ -54,8 +54,8 @@ class Tracker(Protocol):
         """What each disk's marks recorded, together; at least up to the moment of the call."""
         ...
 
-    def recorded(self, marks: Mapping[str, Sequence[Mark]]) -> dict[str, dict[Mark, Blocks]]:
-        """The same, of each mark apart."""
+    def names(self, disk: str, marks: Sequence[Mark]) -> Mapping[str, Mark]:
+        """What the hypervisor knows marks of a disk by, in their order: for ``PointRequest.reads``."""
         ...
 
     def drop(self, marks: Marks) -> None:

@@ -93,6 +93,8 @@ class Connection:
 
     def _start(self, action: Start) -> None:
         top = self.drive(action.disk).top
+        if self._vm.checkpoints and not top.persistent:
+            raise errors.HeadstartError(f"checkpoint for disk {action.disk} unsupported for storage type raw")
         if action.name in top.bitmaps:
             raise errors.HeadstartError(f"Bitmap already exists: {action.name}")
         top.bitmaps[action.name] = Record(self._vm.block_size, persistent=top.persistent)
@@ -101,7 +103,7 @@ class Connection:
         top = self.drive(action.disk).top
         # A changed copy: the transaction may have to be undone.
         record = self._readable(action.disk, action.name).copy()
-        record.recording = False
+        record.recording = self._vm.checkpoints
         top.bitmaps[action.name] = record
 
     def _bearer(self, action: Remove) -> Image:
@@ -124,6 +126,10 @@ class Connection:
     def refuse_migration(self) -> None:
         if self._vm.migrating:
             raise errors.Busy("The VM is being migrated (active): wait until it has arrived.")
+
+    def refuse_second_job(self) -> None:
+        if self._vm.checkpoints and any(point.installation == self.installation for point in self.process.points):
+            raise AssertionError("through libvirt there is one job at a time")
 
     # -- the NBD server, of which there is one
 

@@ -27,7 +27,21 @@ from headstart.hypervisor.memory.reader import MemoryReader
 class MemoryMachine(Connection):
     """``headstart.hypervisor.contract.Machine``. A context manager."""
 
+    agent = ""
+
     # -- looking
+
+    def awaken(self) -> tuple[str, ...]:
+        self.step("awaken")
+        return ()
+
+    def reclaim(self, kept: Mapping[str, str]) -> tuple[str, ...]:
+        self.step("reclaim")
+        return ()
+
+    def keepsakes(self) -> Mapping[str, str]:
+        self.step("keepsakes")
+        return {}
 
     def inventory(self) -> Inventory:
         self.step("inventory")
@@ -37,8 +51,7 @@ class MemoryMachine(Connection):
             "memory",
         )
 
-    @staticmethod
-    def _disk(drive: Drive) -> Disk:
+    def _disk(self, drive: Drive) -> Disk:
         return Disk(
             name=drive.name,
             size=drive.top.size,
@@ -47,6 +60,7 @@ class MemoryMachine(Connection):
             layers=tuple(image.file(active=image is drive.top) for image in drive.chain),
             persistent=drive.top.persistent,
             unreadable="its device is served by an iothread" if drive.iothread else "",
+            untracked="raw disks keep no checkpoints" if self._vm.checkpoints and not drive.top.persistent else "",
         )
 
     def bitmaps(self) -> Mapping[str, tuple[Bitmap, ...]]:
@@ -73,6 +87,7 @@ class MemoryMachine(Connection):
 
     def recorded(self, names: Mapping[str, Sequence[str]]) -> dict[str, dict[str, Blocks]]:
         self.step("recorded")
+        self.refuse_second_job()
         self.refuse_migration()
         found: dict[str, dict[str, Blocks]] = {disk: {} for disk in names}
         with self.served():
@@ -90,6 +105,7 @@ class MemoryMachine(Connection):
     @contextlib.contextmanager
     def live(self, disks: Sequence[str]) -> Iterator[Mapping[str, LiveReader]]:
         self.step("live")
+        self.refuse_second_job()
         self.refuse_migration()
         chosen = [
             drive for drive in self._vm.drives.values() if drive.plugged and drive.name in disks and not drive.iothread

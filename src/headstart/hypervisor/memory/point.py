@@ -25,12 +25,16 @@ class MemoryPoint:
         self._sizes = {drive.name: drive.top.size for drive in self._drives}
         self._offers = contextlib.ExitStack()
         self._filters = Filters(connection.installation, {})
+        self._reads = request.reads
+        self._told: dict[str, dict[str, Blocks]] = {}
         self.protects = Protects.WANTED if self._pushed else Protects.ALL
         self.consistency = "crash"
         self.freeze_seconds = 0.0
         self.pause_seconds = 0.0
         self.notes: list[str] = []
         try:
+            if vm.checkpoints:
+                self._read_before()
             self._require_space(request)
             connection.step("prepared")
             with self._frozen(request.freeze):
@@ -44,6 +48,19 @@ class MemoryPoint:
             raise
 
     # -- how it comes to stand
+
+    def _read_before(self) -> None:
+        """A job tells one bitmap of each disk, and at the point only one job runs: the newest is left to that."""
+        for disk, names in self._reads.items():
+            self._connection.step("read before")
+            self._told[disk] = {name: self._connection.union(disk, [name]) for name in names[:-1]}
+
+    def _read_at_point(self) -> None:
+        """What the newest recorded, all older ones have recorded as well."""
+        for disk, names in self._reads.items():
+            newest = self._connection.union(disk, names[-1:])
+            self._told[disk] = {name: found | newest for name, found in self._told[disk].items()}
+            self._told[disk][names[-1]] = newest
 
     def _require_space(self, request: PointRequest) -> None:
         needed = sum(request.reserve.values())
@@ -110,6 +127,8 @@ class MemoryPoint:
     def _insert(self, protected: dict[str, Blocks]) -> None:
         self._vm.drain()
         self._filters.disks = {disk: Copies(wanted) for disk, wanted in protected.items()}
+        if self._vm.checkpoints:
+            self._read_at_point()
         self._connection.process.points.append(self._filters)
         self._vm.at_point = {disk: self._vm.contents(disk) for disk in self._sizes}
 
@@ -128,6 +147,13 @@ class MemoryPoint:
         self._connection.process.points.remove(self._filters)
 
     # -- while it stands
+
+    def recorded(self) -> dict[str, dict[str, Blocks]]:
+        if self._vm.checkpoints:
+            return self._told
+        self._vm.step("recorded")
+        return {disk: {name: self._connection.union(disk, [name]) for name in names}
+                for disk, names in self._reads.items()}  # fmt: skip
 
     def reader(self, disk: str) -> MemoryReader:
         return MemoryReader(
@@ -158,6 +184,8 @@ class MemoryPoint:
             return
         if not self._stands:
             raise errors.PointLost("The VM is gone, or somebody took the point in time away.")
+        if self._vm.checkpoints:
+            return
         copies = self._filters.disks[disk]
         copies.protected &= wanted
         copies.saved = {block: content for block, content in copies.saved.items() if block in wanted}

@@ -23,7 +23,11 @@ STEP_SECONDS = 0.001
 
 
 class MemoryVm:
-    """``sizes`` in bytes by disk; disks named in ``raw`` keep no bitmaps, those in ``iothreads`` are unreadable."""
+    """``sizes`` in bytes by disk; disks named in ``raw`` keep no bitmaps, those in ``iothreads`` are unreadable.
+
+    ``checkpoints``: as through libvirt. Bitmaps cannot be frozen, disks that keep none have none, and while
+    a point in time stands nothing else can be read.
+    """
 
     def __init__(
         self,
@@ -32,7 +36,9 @@ class MemoryVm:
         *,
         raw: tuple[str, ...] = (),
         iothreads: tuple[str, ...] = (),
+        checkpoints: bool = False,
     ) -> None:
+        self.checkpoints = checkpoints
         self.block_size = block_size
         self.meanwhile: Callable[[str], None] = lambda _step: None
         self.clock = 0.0
