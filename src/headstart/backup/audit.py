@@ -86,6 +86,14 @@ def compare(
     return Mismatch(found & sample.draft, found & sample.unchanged, sample.blocks)
 
 
+def differing(contact: Contact, tracked: Tracked, reader: Reader, draft: Blocks) -> Blocks:
+    """The blocks of a whole disk that hold neither what the draft has nor, where it has nothing, what the last
+    snapshot has."""
+    everything = blocks.everything(tracked.facts.size, contact.context.repository.block_size)
+    found = compare(contact, tracked, reader, Sample(draft, everything - draft), None)
+    return found.draft | found.unchanged
+
+
 def _windows(sample: Sample) -> Iterator[Sample]:
     together = sample.blocks
     for first in range(0, (together.max() + 1) if together else 0, WINDOW):

@@ -28,7 +28,7 @@ from headstart.backup.spooling import spool_of
 from headstart.blocks import Blocks
 from headstart.extents import Extent
 from headstart.hypervisor.contract import PointInTime, PointRequest, Protects
-from headstart.state.values import Completion
+from headstart.state.values import Completion, Tracked
 from headstart.tracking.contract import Kind, Mark
 from headstart.transfer.spool import Spool
 
@@ -121,15 +121,21 @@ class Completing:
         }
         self._note(residues, stale, facts)
 
+    @property
+    def _recorded(self) -> dict[str, Tracked]:
+        """The disks whose changes are recorded; of the others everything is compared."""
+        return {name: each for name, each in self._identified.disks.items() if not self._contact.untracked(name)}
+
     # before the freeze
 
     def _samples(self) -> dict[str, Sample]:
         populations = {}
-        for name, tracked in self._identified.disks.items():
+        for name, tracked in self._recorded.items():
             everything = blocks.everything(tracked.facts.size, self._block_size)
             populations[name] = (self._drafts[name], everything - tracked.owed)
         samples = plan.sample(populations, self._options.audit, random.SystemRandom())
-        return {name: self._with_ends(name, sample) for name, sample in samples.items()}
+        nothing = dict.fromkeys(self._identified.disks, Sample(Blocks(), Blocks()))
+        return nothing | {name: self._with_ends(name, sample) for name, sample in samples.items()}
 
     def _with_ends(self, name: str, sample: Sample) -> Sample:
         """Also what comes last on the disk: see ``audit.ends``."""
@@ -144,38 +150,51 @@ class Completing:
         return {name: audit.foresee(self._contact, disks[name], sample) for name, sample in samples.items()}
 
     def _request(self, samples: Mapping[str, Sample]) -> PointRequest:
-        disks = self._identified.disks
-        start = [(name, Mark(Kind.BASE, self._base)) for name in disks]
-        start += [(name, Mark(Kind.ROUND, self._round)) for name in disks]
-        end = [(name, Mark(Kind.ROUND, tracked.round)) for name, tracked in disks.items()]
+        disks, recorded = self._identified.disks, self._recorded
+        start = [(name, Mark(Kind.BASE, self._base)) for name in recorded]
+        start += [(name, Mark(Kind.ROUND, self._round)) for name in recorded]
+        end = [(name, Mark(Kind.ROUND, tracked.round)) for name, tracked in recorded.items()]
         starts, ends = self._contact.tracker.actions(start, end)
+        reads = {name: tuple(self._marks(tracked)) for name, tracked in recorded.items()}
         wanted = {name: (tracked.owed - self._drafts[name]) | samples[name].blocks for name, tracked in disks.items()}
         sizes = {name: blocks.total_bytes(found, self._block_size, disks[name].facts.size)
                  for name, found in wanted.items()}  # fmt: skip
         reserve = {name: max(LEAST_RESERVE, 2 * size) for name, size in sizes.items()}
         freezer = self._contact.freezer() if self._options.freeze else None
-        return PointRequest(starts, ends, wanted, self._options.freeze, reserve, freezer)
+        return PointRequest(starts, ends, wanted, self._options.freeze, reserve, reads, freezer)
+
+    def _marks(self, tracked: Tracked) -> dict[str, Mark]:
+        """What tells the changes of a disk, by the bitmaps' names."""
+        marks = (Mark(Kind.BASE, tracked.base), Mark(Kind.ROUND, tracked.round))
+        return self._contact.tracker.names(tracked.name, marks)
 
     # while the point stands
 
     def _residues(self, point: PointInTime) -> tuple[dict[str, Residue], dict[str, Blocks]]:
         """What is left to read; and what of the draft was written again before the point."""
-        disks = self._identified.disks
-        tracker = self._contact.tracker
-        bases = {name: Mark(Kind.BASE, tracked.base) for name, tracked in disks.items()}
-        rounds = {name: Mark(Kind.ROUND, tracked.round) for name, tracked in disks.items()}
-        found = tracker.recorded({name: [bases[name], rounds[name]] for name in disks})
-        recorded = {name: found[name][mark] for name, mark in bases.items()}
-        stale = {name: found[name][mark] for name, mark in rounds.items()}
-        residues = {}
-        for name, tracked in disks.items():
+        found = point.recorded()
+        residues, stale = {}, {}
+        for name, tracked in self._identified.disks.items():
+            if name not in self._recorded:
+                residues[name] = self._compare(point, tracked)
+                stale[name] = residues[name].residue
+                continue
+            recorded, stale[name] = (found[name][bitmap] for bitmap in self._marks(tracked))
             protected = point.protected(name)
-            residue = plan.residue(recorded[name], tracked.entire, self._drafts[name], stale[name], protected)
-            if not (self._drafts[name] | tracked.owed) <= (recorded[name] | tracked.entire):
+            residue = plan.residue(recorded, tracked.entire, self._drafts[name], stale[name], protected)
+            if not (self._drafts[name] | tracked.owed) <= (recorded | tracked.entire):
                 residue = self._disbelieve(point, name, "its base bitmap lacks blocks that a round's bitmap had")
             residues[name] = residue
         self._raise_doubts()
         return residues, stale
+
+    def _compare(self, point: PointInTime, tracked: Tracked) -> Residue:
+        """What is to be read of a disk that nothing records: all of it is compared now. What the draft has counts
+        as changed, also where that is what the last snapshot has."""
+        name, draft = tracked.name, self._drafts[tracked.name]
+        self._contact.note(f"disk {name} was compared as a whole in the window: {self._contact.disk(name).untracked}")
+        differing = audit.differing(self._contact, tracked, point.reader(name), draft)
+        return plan.residue(draft | differing, Blocks(), draft, differing, None)
 
     def _disbelieve(self, point: PointInTime, name: str, reason: str) -> Residue:
         """The marks of a disk lie: everything is read."""

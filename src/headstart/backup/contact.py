@@ -69,11 +69,17 @@ class Contact:
                 disk=name,
             )
 
+    def untracked(self, name: str) -> bool:
+        """Only comparing tells what changed on it."""
+        return bool(self.disk(name).untracked)
+
     def require_standing(self, marks: Mapping[str, Mark]) -> None:
         """Raises ``Busy`` unless these record where the guest's writes go. What was read before may come from
         somebody's new overlay, and be gone with it: no mark below would tell."""
         standing = self.tracker.standing()
         for name, mark in marks.items():
+            if self.untracked(name):
+                continue
             if standing.get(name, {}).get(mark) is not Standing.RECORDING:
                 raise errors.Busy(
                     f"Somebody changed the images of disk {name} just now (a snapshot?): try again.",
@@ -107,12 +113,16 @@ def find_manifest(context: Context, snapshot_id: str) -> Manifest | None:
 
 
 @contextlib.contextmanager
-def meet(context: Context, vm: Vm) -> Iterator[Contact]:
-    """Raises ``Unreachable`` if the VM does not answer."""
+def meet(context: Context, vm: Vm, *, look: bool = False) -> Iterator[Contact]:
+    """Raises ``Unreachable`` if the VM does not answer. ``look``: it may be off, and stays so."""
     machine = context.machine(vm)
-    inside = Inside(vm.agent, context.agent)
+    inside = Inside("", context.agent)
     try:
         notes = list(machine.recover())
+        if not look:
+            notes += machine.awaken()
+            notes += machine.reclaim(context.journal.kept(vm.name))
+        inside = Inside(vm.agent or machine.agent, context.agent)
         inventory = machine.inventory()
         if not inventory.disks:
             raise errors.Usage(f"VM '{vm.name}' has no disk that could be backed up.")

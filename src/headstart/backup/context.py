@@ -47,17 +47,31 @@ class Context:
 
     def machine(self, vm: Vm) -> Machine:
         """Connect to the VM; raises ``Unreachable``."""
-        return (self.connect or connect_qemu)(self, vm)
+        return (self.connect or connect)(self, vm)
 
 
-def connect_qemu(context: Context, vm: Vm) -> Machine:
+def connect(context: Context, vm: Vm) -> Machine:
     try:
-        context.scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # Others may pass through to what is theirs, and see nothing: QEMU may be another user.
+        context.scratch.mkdir(parents=True, exist_ok=True, mode=0o711)
     except OSError as error:
         raise errors.Usage(f"The scratch directory {context.scratch} cannot be made: {error.strerror}.") from error
+    installation = context.journal.installation
+    if vm.domain is not None:
+        from headstart.hypervisor.libvirt.machine import LibvirtMachine
+
+        return LibvirtMachine(
+            vm.domain.uri,
+            vm.domain.name,
+            installation=installation,
+            scratch=context.scratch,
+            label=vm.name,
+            excluded=vm.excluded,
+        )
+    assert vm.monitor is not None, "either a domain or a monitor"
     return QemuMachine(
         vm.monitor,
-        installation=context.journal.installation,
+        installation=installation,
         scratch=context.scratch,
         label=vm.name,
         qga=vm.qga,

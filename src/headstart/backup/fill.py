@@ -44,6 +44,10 @@ class Filling:
         self.writer: Writer[Stored] = context.repository.writer(self._wait)
         self.pipeline = Pipeline(context.repository, self.writer, self._wait)
 
+    def expect(self, count: int) -> None:
+        """So many more bytes are to be copied."""
+        self._total += count
+
     @property
     def done(self) -> int:
         """Bytes read so far, also of disks that failed on the way."""

@@ -61,15 +61,18 @@ def run(contact: Contact) -> Identified:
     round_id = secrets.token_hex(8)
     draft = replace(draft, next_rounds=(*_begun(draft, standing), round_id))
     prepared = {verdict.disk.name: _prepared(contact, verdict, known) for verdict in verdicts}
-    doubted = [verdict.disk.name for verdict in verdicts if not verdict.rounds]
+    doubted = [verdict.disk.name for verdict in verdicts if not verdict.rounds and not _is_guide(verdict, known)]
     journal.begin_round(name, draft, prepared.values(), doubted)
     _rotate(contact, round_id, verdicts, prepared, standing)
     dirty = contact.tracker.changed(
         {verdict.disk.name: _marks_to_read(verdict, prepared[verdict.disk.name]) for verdict in verdicts}
     )
-    entire = _whole_disks(contact, [prepared[verdict.disk.name] for verdict in verdicts if not verdict.base_holds])
+    unknown = [verdict for verdict in verdicts if not verdict.base_holds and not verdict.disk.untracked]
+    entire = _whole_disks(contact, [prepared[verdict.disk.name] for verdict in unknown])
     disks = {
-        verdict.disk.name: _identified(verdict, prepared[verdict.disk.name], dirty, entire, round_id)
+        verdict.disk.name: _compared(contact, prepared[verdict.disk.name], round_id)
+        if verdict.disk.untracked
+        else _identified(verdict, prepared[verdict.disk.name], dirty, entire, round_id)
         for verdict in verdicts
     }
     ended = replace(draft, rounds=draft.rounds + 1, next_rounds=())
@@ -88,6 +91,13 @@ def _draft(contact: Contact) -> Draft:
     begun = context.clock()
     lease = leases.begin(context.repository, contact.name, context.host, begun)
     return Draft(lease.id, context.repository.id, records=1, begun=begun)
+
+
+def _is_guide(verdict: Verdict, known: Mapping[str, Tracked]) -> bool:
+    """Nothing records the disk: what the draft has of it is not believed, but compared block by block. So it may
+    be of any age."""
+    disk = verdict.disk
+    return bool(disk.untracked) and disk.name in known and known[disk.name].facts.size == disk.size
 
 
 def _begun(draft: Draft, standing: Mapping[str, Mapping[Mark, Standing]]) -> list[str]:
@@ -157,10 +167,11 @@ def _rotate(
     prepared: Mapping[str, Tracked],
     standing: Mapping[str, Mapping[Mark, Standing]],
 ) -> None:
-    start = [(verdict.disk.name, Mark(Kind.ROUND, round_id)) for verdict in verdicts]
+    recorded = [verdict for verdict in verdicts if not verdict.disk.untracked]
+    start = [(verdict.disk.name, Mark(Kind.ROUND, round_id)) for verdict in recorded]
     start += [
         (verdict.disk.name, Mark(Kind.BASE, prepared[verdict.disk.name].base))
-        for verdict in verdicts
+        for verdict in recorded
         if not verdict.base_holds
     ]
     end = [
@@ -193,6 +204,12 @@ def _identified(
     return replace(prepared, round=round_id, owed=known | dirty[name])
 
 
+def _compared(contact: Contact, prepared: Tracked, round_id: str) -> Tracked:
+    """Of a disk that nothing records: only what differed when it was compared is known to have changed."""
+    copied = contact.context.journal.copied_blocks(contact.name, prepared.name)
+    return replace(prepared, round=round_id, entire=Blocks(), owed=copied)
+
+
 def _whole_disks(contact: Contact, disks: list[Tracked]) -> dict[str, Blocks]:
     """What of disks without a base can differ from their last snapshot: what is allocated now (asked
     for after the marks began to record), and what was not zero then."""
@@ -219,7 +236,8 @@ def _not_zero(contact: Contact, last: StoredDisk | None, size: int) -> Blocks:
 
 
 def sweep(contact: Contact) -> None:
-    """Remove marks of ours that nothing expects: of dead runs, of failed completions, of copies."""
+    """Remove marks of ours that nothing expects: of dead runs, of failed completions, of copies. Keep what finds
+    the others again."""
     known = contact.tracked()
     expected = {
         (name, mark)
@@ -229,3 +247,4 @@ def sweep(contact: Contact) -> None:
     standing = contact.tracker.standing()
     contact.tracker.drop([(disk, mark) for disk in standing for mark in standing[disk] if (disk, mark) not in expected])
     contact.tracker.drop_strays()
+    contact.context.journal.keep(contact.name, contact.machine.keepsakes())

@@ -39,7 +39,7 @@ class Inspection:
 
 def inspect(context: Context, vm: Vm) -> Inspection:
     """Look at a VM that may not be added yet; raises ``Unreachable``."""
-    with meet(context, vm) as contact:
+    with meet(context, vm, look=True) as contact:
         devices, guest = _inside(contact)
         disks = tuple(_disk(disk, devices.get(disk.name, ""), guest) for disk in contact.inventory.disks)
         left_out = tuple({"name": each.name, "reason": each.reason} for each in contact.inventory.left_out)
@@ -66,7 +66,7 @@ def _disk(disk: Disk, device: str, guest: GuestMap) -> dict[str, Any]:
         "serial": disk.serial,
         "path": disk.layers[0].path if disk.layers else "",
         "persistent": disk.persistent,
-        "note": disk.unreadable,
+        "note": "; ".join(filter(None, (disk.unreadable, disk.untracked))),
         "device": device,
         "mounted": _mounted(guest, device),
         "volumes": [_volume(volume, guest) for volume in volumes.on_disk(guest, device)],

@@ -49,6 +49,8 @@ def judge(
     """Believe a mark only if exactly the expected one records, on the disk that it was made for.
 
     ``snapshot_there``: the snapshot that ``tracked`` follows is in the repository (or there is none)."""
+    if disk.untracked:
+        return Verdict(disk, False, (), disk.untracked)
     if tracked is None:
         return Verdict(disk, False, (), FIRST)
     reason = "" if tracked.base else tracked.reason
@@ -89,9 +91,9 @@ def _lost(standing: Standing | None) -> str:
 def _rounds(newest: str, next_rounds: Sequence[str], standing: Mapping[Mark, Standing]) -> tuple[Mark, ...]:
     """The marks that together recorded everything since the newest round began.
 
-    ``next_rounds`` were begun by runs that failed before they had read it: each ended the one before it,
-    and the last may not have begun. Once the newest is read and removed the journal says so, so a missing
-    mark means an old journal or an old image::
+    ``next_rounds`` were begun by runs that failed before they had read it: each ended the one before it (or let
+    it go on, where a hypervisor can freeze none), and the last may not have begun. Once the newest is read and
+    removed the journal says so, so a missing mark means an old journal or an old image::
 
         newest   .....frozen|
         next                |.....frozen|
@@ -101,7 +103,8 @@ def _rounds(newest: str, next_rounds: Sequence[str], standing: Mapping[Mark, Sta
     if next_rounds and marks[-1] not in standing:
         marks.pop()
     states = [standing.get(mark) for mark in marks]
-    unbroken = states[-1] is Standing.RECORDING and all(state is Standing.FROZEN for state in states[:-1])
+    held = (Standing.FROZEN, Standing.RECORDING)
+    unbroken = states[-1] is Standing.RECORDING and all(state in held for state in states[:-1])
     return tuple(marks) if newest and unbroken else ()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from headstart import blocks
-from headstart.backup import transport
+from headstart.backup import audit, transport
 from headstart.backup.contact import Contact
 from headstart.backup.fill import Filling, filling
 from headstart.backup.identify import Identified
@@ -20,43 +20,68 @@ from headstart.state.values import Draft, Tracked
 from headstart.tracking.contract import Kind, Mark
 
 
-def run(contact: Contact, identified: Identified, wanted: Transport) -> PrecopyReport:
-    """Copy what remains, from the running disks."""
+def run(contact: Contact, identified: Identified, wanted: Transport, *, compare: bool = True) -> PrecopyReport:
+    """Copy what remains, from the running disks. ``compare``: also of disks that nothing records, which are read
+    whole to find out."""
     began = time.monotonic()
-    before = remaining(contact, identified.disks)
+    disks = dict(identified.disks)
+    before = remaining(contact, disks)
+    unknown = [name for name in disks if compare and contact.untracked(name)]
     stored = read = 0
     by: set[Transport] = set()
-    if any(before.values()):
-        total = _bytes(contact, identified.disks, before)
+    if unknown or any(before.values()):
+        total = _bytes(contact, disks, before)
+        chosen = {name: found for name, found in before.items() if found}
+        chosen |= {name: _everything(contact, disks[name]) for name in unknown}
         marks = {name: Mark(Kind.ROUND, identified.round) for name in before}
         with (
             filling(
                 contact.context, contact.name, identified.round, total, lambda: contact.require_standing(marks)
             ) as fill,
-            transport.sources(contact, {name: found for name, found in before.items() if found}, wanted) as sources,
+            transport.sources(contact, chosen, wanted) as sources,
         ):
             for name, source in sources.items():
                 contact.require_size(name, source.reader)
-                _copy(contact, fill, identified.disks[name], source, before[name])
+                if name in unknown:
+                    disks[name] = _look(contact, disks[name], source)
+                    before[name] = remaining(contact, {name: disks[name]})[name]
+                    fill.expect(_bytes(contact, disks, {name: before[name]}))
+                _copy(contact, fill, disks[name], source, before[name])
                 by.add(source.by)
         read = fill.done
         stored = fill.writer.stored_bytes
         record(contact, identified.draft)
-    after = remaining(contact, identified.disks)
+    after = remaining(contact, disks)
     unread = {name: before[name] & after[name] for name in before}
     return PrecopyReport(
         vm=contact.name,
         round=identified.draft.rounds,
         transport=_told(by),
-        identified_bytes=_bytes(contact, identified.disks, identified.dirty),
+        identified_bytes=_bytes(contact, disks, {**identified.dirty, **{name: before[name] for name in unknown}}),
         copied_bytes=read,
         stored_bytes=stored,
-        deferred_bytes=_bytes(contact, identified.disks, unread),
-        remaining_bytes=_bytes(contact, identified.disks, after),
+        deferred_bytes=_bytes(contact, disks, unread),
+        remaining_bytes=_bytes(contact, disks, after),
         identify_seconds=identified.seconds,
         seconds=identified.seconds + time.monotonic() - began,
         notes=(*contact.notes, *_unreadable(contact, before)),
     )
+
+
+def _look(contact: Contact, tracked: Tracked, source: Source) -> Tracked:
+    """Find out by comparing what is to be copied of a disk that nothing records. What the draft had there is
+    another content: it leaves it."""
+    journal = contact.context.journal
+    differing = audit.differing(contact, tracked, source.reader, journal.copied_blocks(contact.name, tracked.name))
+    journal.forget_copied(contact.name, tracked.name, differing)
+    owed = differing | journal.copied_blocks(contact.name, tracked.name)
+    looked = replace(tracked, owed=owed)
+    journal.put_disk(contact.name, looked)
+    return looked
+
+
+def _everything(contact: Contact, tracked: Tracked) -> Blocks:
+    return blocks.everything(tracked.facts.size, contact.context.repository.block_size)
 
 
 def _copy(contact: Contact, fill: Filling, tracked: Tracked, source: Source, wanted: Blocks) -> None:

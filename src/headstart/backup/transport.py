@@ -51,26 +51,39 @@ class Source:
 def sources(contact: Contact, disks: Mapping[str, Blocks], wanted: Transport) -> Iterator[Mapping[str, Source]]:
     """Readers of the running disks. Raises ``Unreachable`` if ``AGENT`` is wanted and does not answer. A disk that
     cannot be read from outside is read by the agent also with ``HOST``; one that nobody can read is left out."""
-    with contact.machine.live(list(disks)) as live:
+    inside = {name: found for name, found in disks.items() if _is_for_agent(contact.disk(name), wanted)}
+    agent = _agent(contact, wanted) if inside else None
+    proved = _prove(contact, agent, inside) if agent else frozenset()
+    with contact.machine.live([name for name in disks if name not in proved]) as live:
         found = {name: Source(live[name], Transport.HOST) for name in disks if name in live}
-        inside = [name for name in disks if wanted is not Transport.HOST or name not in live]
-        agent = _agent(contact, wanted) if inside else None
-        for name in inside if agent else ():
-            proof = Proof(live[name], live[name].allocated()) if name in live else None
-            if agent is not None and _proved(contact, agent, name, proof, disks[name]):
-                found[name] = Source(agent.reader(contact.disk(name)), Transport.AGENT)
+        if agent is not None:
+            found |= {name: Source(agent.reader(contact.disk(name)), Transport.AGENT) for name in proved}
         yield found
+
+
+def _is_for_agent(disk: Disk, wanted: Transport) -> bool:
+    """What nothing records is read whole each time: better outside, where that costs the guest less."""
+    return bool(disk.unreadable) or wanted is Transport.AGENT or (wanted is Transport.AUTO and not disk.untracked)
 
 
 def devices(contact: Contact) -> dict[str, str]:
     """The guest's device of every disk for which it can be proved. Raises what ``Inside.agent`` raises."""
     agent = contact.inside.agent()
-    everything = {disk.name: blocks.everything(disk.size, BLOCK_SIZE) for disk in contact.inventory.disks}
-    with contact.machine.live(list(everything)) as live:
-        for name, wanted in everything.items():
-            proof = Proof(live[name], live[name].allocated()) if name in live else None
-            _proved(contact, agent, name, proof, wanted)
+    _prove(contact, agent, {disk.name: blocks.everything(disk.size, BLOCK_SIZE) for disk in contact.inventory.disks})
     return dict(agent.proved)
+
+
+def _prove(contact: Contact, agent: Agent, disks: Mapping[str, Blocks]) -> frozenset[str]:
+    """Those of the disks of which it is known which device of the guest they are."""
+    found = set()
+    with contact.machine.live(list(disks)) as live:
+        for name in live:
+            if _proved(contact, agent, name, Proof(live[name], live[name].allocated()), disks[name]):
+                found.add(name)
+        rest = [name for name in disks if name not in live]
+    # A point in time and running disks are not read at once.
+    found |= {name for name in rest if _proved(contact, agent, name, None, disks[name])}
+    return frozenset(found)
 
 
 def _agent(contact: Contact, wanted: Transport) -> Agent | None:

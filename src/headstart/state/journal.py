@@ -23,7 +23,7 @@ from headstart import errors
 from headstart.blocks import Blocks
 from headstart.state import schema
 from headstart.state.encoding import blocks_from_bytes, blocks_to_bytes, facts_from_text, facts_to_text
-from headstart.state.values import Completion, Draft, Run, Tracked, Vm
+from headstart.state.values import Completion, Domain, Draft, Run, Tracked, Vm
 from headstart.transfer.pipeline import Stored
 
 _BUSY_SECONDS = 30.0
@@ -42,8 +42,10 @@ class Journal:
     def open(cls, directory: Path) -> Journal:
         """Raises ``Usage`` when the directory cannot be used, ``Unsupported`` when it is newer than we."""
         try:
-            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            # Others may pass through, to scratch files that are QEMU's, and see nothing.
+            directory.mkdir(parents=True, exist_ok=True, mode=0o711)
             path = directory / "state.sqlite3"
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             database = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
             database.execute("PRAGMA journal_mode = WAL")
             return cls(database, directory)
@@ -70,6 +72,8 @@ class Journal:
             )
         if version == 0:
             self._create()
+        else:
+            self._upgrade(version)
         row = database.execute("SELECT value FROM meta WHERE name = 'installation'").fetchone()
         return str(row[0])
 
@@ -79,6 +83,17 @@ class Journal:
             f"BEGIN IMMEDIATE;{schema.TABLES}PRAGMA user_version = {schema.VERSION};"
             f"INSERT INTO meta VALUES ('installation', '{installation}');COMMIT;"
         )
+
+    def _upgrade(self, version: int) -> None:
+        if version == schema.VERSION:
+            return
+        with self._change() as database:
+            # Another process may have come first.
+            begun = database.execute("PRAGMA user_version").fetchone()[0]
+            for each in range(begun, schema.VERSION):
+                for statement in schema.UPGRADES[each]:
+                    database.execute(statement)
+            database.execute(f"PRAGMA user_version = {schema.VERSION}")
 
     @contextlib.contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:
@@ -122,17 +137,19 @@ class Journal:
     def add_vm(self, vm: Vm) -> None:
         values = (
             vm.name,
-            str(vm.monitor),
+            str(vm.monitor or ""),
             vm.agent or None,
             str(vm.qga) if vm.qga else None,
             json.dumps(vm.excluded),
             vm.definition,
             vm.added or time.time(),
+            vm.domain.uri if vm.domain else None,
+            vm.domain.name if vm.domain else None,
         )
         with self._change() as database:
             if database.execute("SELECT 1 FROM vms WHERE name = ?", (vm.name,)).fetchone():
                 raise errors.Usage(f"There is a VM '{vm.name}' already: 'headstart vm remove {vm.name}' first.")
-            database.execute("INSERT INTO vms VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+            database.execute("INSERT INTO vms VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
 
     def vms(self) -> list[Vm]:
         return [_vm(row) for row in self._rows("SELECT * FROM vms ORDER BY name")]
@@ -317,6 +334,18 @@ class Journal:
             self._forget_draft(database, vm)
             database.execute("DELETE FROM disks WHERE vm = ?", (vm,))
 
+    # what finds bitmaps again
+
+    def keep(self, vm: str, keepsakes: Mapping[str, str]) -> None:
+        """These, and no others any longer."""
+        with self._change() as database:
+            database.execute("DELETE FROM keepsakes WHERE vm = ?", (vm,))
+            values = ((vm, name, content) for name, content in keepsakes.items())
+            database.executemany("INSERT INTO keepsakes VALUES (?, ?, ?)", values)
+
+    def kept(self, vm: str) -> dict[str, str]:
+        return dict(self._rows("SELECT name, content FROM keepsakes WHERE vm = ?", vm))
+
     # completions
 
     def spooled(self, vm: str, completion: Completion, disks: Iterable[Tracked], dirty: Mapping[str, Blocks]) -> None:
@@ -377,15 +406,16 @@ class Journal:
 
 
 def _vm(row: Sequence[Any]) -> Vm:
-    name, monitor, agent, qga, excluded, definition, added = row
+    name, monitor, agent, qga, excluded, definition, added, uri, domain = row
     return Vm(
         name,
-        Path(monitor),
+        Path(monitor) if monitor else None,
         agent or "",
         Path(qga) if qga else None,
         tuple(json.loads(excluded)),
         definition,
         added,
+        Domain(uri, domain) if uri else None,
     )
 
 

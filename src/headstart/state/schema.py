@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
-VERSION = 1
+VERSION = 2
 
-TABLES = """
+#: What finds our bitmaps again that a hypervisor forgot.
+KEEPSAKES = """
+CREATE TABLE keepsakes (
+    vm TEXT NOT NULL REFERENCES vms(name) ON DELETE CASCADE,
+    name TEXT NOT NULL,
+    content TEXT NOT NULL,
+    PRIMARY KEY (vm, name)
+) WITHOUT ROWID
+"""
+
+#: What makes a state of one version one of the next.
+UPGRADES = {1: ("ALTER TABLE vms ADD COLUMN uri TEXT", "ALTER TABLE vms ADD COLUMN domain TEXT", KEEPSAKES)}
+
+TABLES = (
+    """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 
 CREATE TABLE vms (
     name TEXT PRIMARY KEY,
-    monitor TEXT NOT NULL,
+    monitor TEXT NOT NULL,         -- of plain QEMU; else ''
     agent TEXT,
     qga TEXT,
     excluded TEXT NOT NULL,        -- JSON list of disk names
-    definition TEXT NOT NULL,      -- given by the user; empty: as QEMU reports it
-    added REAL NOT NULL
+    definition TEXT NOT NULL,      -- given by the user; empty: as the hypervisor reports it
+    added REAL NOT NULL,
+    uri TEXT,                      -- of libvirt, and
+    domain TEXT                    -- the domain's name or UUID there; NULL: plain QEMU
 ) WITHOUT ROWID;
 
 -- What is known of each disk, as of the last contact.
@@ -74,3 +90,5 @@ CREATE TABLE runs (
     report TEXT NOT NULL
 );
 """
+    + f"{KEEPSAKES};"
+)

@@ -11,17 +11,32 @@ from headstart.hypervisor.contract import ImageFile
 
 
 @dataclass(frozen=True, slots=True)
+class Domain:
+    """A VM of libvirt's, by name or UUID."""
+
+    uri: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Vm:
-    """A VM as it was added. ``definition`` is what the user gave; empty: as the hypervisor reports it."""
+    """A VM as it was added: plain QEMU behind a monitor, or a ``domain`` of libvirt's. ``definition`` is what the
+    user gave; empty: as the hypervisor reports it."""
 
     name: str
-    monitor: Path
-    #: Where agentd answers, as ``guest.links`` takes it; empty: nowhere.
+    monitor: Path | None = None
+    #: Where agentd answers, as ``guest.links`` takes it; empty: nowhere, or where libvirt has its channel.
     agent: str = ""
     qga: Path | None = None
     excluded: tuple[str, ...] = ()
     definition: str = ""
     added: float = 0.0
+    domain: Domain | None = None
+
+    @property
+    def where(self) -> str:
+        """For people."""
+        return f"{self.domain.name} of {self.domain.uri}" if self.domain is not None else str(self.monitor)
 
 
 @dataclass(frozen=True, slots=True)

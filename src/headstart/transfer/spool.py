@@ -29,7 +29,7 @@ class Spool:
         """Begin anew: what earlier completions of the VM left is of no use."""
         self.remove()
         try:
-            self.directory.mkdir(parents=True)
+            self.directory.mkdir(parents=True, mode=0o700)
         except OSError as error:
             raise errors.Usage(f"The spool {self.directory} cannot be made: {error.strerror}.") from error
 
