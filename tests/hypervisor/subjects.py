@@ -7,15 +7,21 @@ import itertools
 import random
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+import libvirt
 
 from headstart import units
 from headstart.blocks import Blocks
 from headstart.hypervisor.contract import Machine, Protects
+from headstart.hypervisor.libvirt.machine import LibvirtMachine
 from headstart.hypervisor.memory import MemoryMachine, MemoryVm
 from headstart.hypervisor.qemu.machine import QemuMachine
 from tests.kit import disks, ledger, workloads
+from tests.kit.domain import Domain
+from tests.kit.libvirtd import Libvirtd
 from tests.kit.vm import Vm
 
 INSTALLATION = "0123abcd"
@@ -40,10 +46,22 @@ class Proof(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What a driver may be unable to do: freeze a bitmap, let go of a part of a point, let a disk be unplugged
+    while a point stands."""
+
+    stops: bool = True
+    narrows: bool = True
+    unplugs: bool = True
+
+
 class Subject(Protocol):
+    traits: Traits
     protects: Protects
     block_size: int
     sizes: dict[str, int]
+    formats: dict[str, str]
     unreadable: frozenset[str]
 
     def connect(self) -> Machine: ...
@@ -70,14 +88,19 @@ class Subject(Protocol):
 
 
 class MemorySubject:
+    traits = Traits()
     protects = Protects.ALL
     unreadable: frozenset[str] = frozenset()
 
-    def __init__(self, *, iothread: bool = False) -> None:
+    def __init__(self, *, iothread: bool = False, checkpoints: bool = False) -> None:
         self.block_size = 512
         self.sizes = {"system": 512 * 96, "data": 512 * 64 + 40}
+        self.formats = {"system": "qcow2", "data": "qcow2" if checkpoints else "raw"}
         iothreads = ("system",) if iothread else ()
-        self.vm = MemoryVm(self.sizes, self.block_size, raw=("data",), iothreads=iothreads)
+        raw = () if checkpoints else ("data",)
+        self.vm = MemoryVm(self.sizes, self.block_size, raw=raw, iothreads=iothreads, checkpoints=checkpoints)
+        if checkpoints:
+            self.traits = Traits(stops=False, narrows=False)
         self.vm.agent = "answers"
         for disk in self.sizes:
             for block in range(0, self.vm.count(disk), 2):
@@ -147,13 +170,18 @@ class MemoryProof:
 class QemuSubject:
     """``system``: virtio-blk and qcow2, in an iothread for the push variant; ``data``: virtio-scsi, raw, odd."""
 
+    traits = Traits()
     block_size = units.BLOCK_SIZE
+    vm: Vm | Domain
+    protects: Protects
+    unreadable: frozenset[str]
 
     def __init__(self, vm: Vm, scratch: Path) -> None:
         self.vm = vm
         self._scratch = scratch
         self._seeds = itertools.count(1)
         self.sizes = {"dev-system": 8 * units.MIB, "dev-data": 4 * units.MIB + 5 * 512}
+        self.formats = {"dev-system": "qcow2", "dev-data": "raw"}
         pushed = any(disk.iothread for disk in vm.disks)
         self.protects = Protects.WANTED if pushed else Protects.ALL
         self.unreadable = frozenset(disk.device_id for disk in vm.disks if disk.iothread)
@@ -171,7 +199,8 @@ class QemuSubject:
             (folder / "scratch").mkdir()
             yield cls(vm, folder / "scratch")
 
-    def connect(self) -> QemuMachine:
+    def connect(self) -> Machine:
+        assert isinstance(self.vm, Vm)
         return QemuMachine(
             self.vm.qmp_socket,
             installation=INSTALLATION,
@@ -225,6 +254,65 @@ class QemuSubject:
             *(job["id"] for job in self.vm.qmp("query-jobs")),
             *(path.name for path in self._scratch.iterdir()),
             *([] if self.vm.qmp("query-status")["running"] else ["stopped"]),
+        ]
+
+
+class LibvirtSubject(QemuSubject):
+    """``vda``: virtio-blk; ``sda``: virtio-scsi, of an odd number of sectors. Both qcow2: raw has no checkpoints."""
+
+    traits = Traits(stops=False, narrows=False, unplugs=False)
+    protects = Protects.ALL
+    unreadable = frozenset()
+
+    vm: Domain
+
+    def __init__(self, vm: Domain, scratch: Path) -> None:
+        self.vm = vm
+        self._scratch = scratch
+        self._seeds = itertools.count(1)
+        self.sizes = {"vda": 8 * units.MIB, "sda": 4 * units.MIB + 5 * 512}
+        self.formats = dict.fromkeys(self.sizes, "qcow2")
+
+    def unplug(self) -> str:
+        self.vm.virt.detachDevice(self._device_xml())
+        while "sda" in self.vm.virt.XMLDesc(0):
+            time.sleep(0.05)
+        return "sda"
+
+    def plug(self) -> None:
+        self.vm.virt.attachDevice(self._device_xml())
+        while "data" not in self.vm.guest.call("devices"):
+            time.sleep(0.05)
+
+    def _device_xml(self) -> str:
+        return self.vm.disk_xml(self.vm.disk("data"), "sda")
+
+    @classmethod
+    @contextlib.contextmanager
+    def started(cls, folder: Path) -> Iterator[LibvirtSubject]:
+        system = disks.make_filled(folder / "system.qcow2", 8 * units.MIB, "qcow2")
+        data = disks.make_filled(folder / "data.qcow2", 4 * units.MIB + 5 * 512, "qcow2")
+        pair = (
+            disks.Disk(system, "qcow2", "system"),
+            disks.Disk(data, "qcow2", "data", interface="virtio-scsi"),
+        )
+        (folder / "scratch").mkdir(mode=0o711)
+        with Libvirtd() as daemon, Domain(daemon, "contract", pair) as vm:
+            yield cls(vm, folder / "scratch")
+
+    def connect(self) -> Machine:
+        return LibvirtMachine(
+            self.vm.daemon.uri, self.vm.name, installation=INSTALLATION, scratch=self._scratch, label="vm"
+        )
+
+    def _device(self, disk: str) -> str:
+        return self.vm.device({"vda": "system", "sda": "data"}[disk])
+
+    def leftovers(self) -> list[str]:
+        return [
+            *(path.name for path in self._scratch.rglob("*") if not path.is_dir()),
+            *(["job"] if self.vm.virt.jobStats()["type"] else []),
+            *([] if self.vm.virt.isActive() and self.vm.state == libvirt.VIR_DOMAIN_RUNNING else ["stopped"]),
         ]
 
 

@@ -1,0 +1,165 @@
+"""Reading a running domain from outside.
+
+A raw image is read as the file that it is. What is inside of a qcow2 only QEMU knows, and libvirt lets nobody ask it
+but in a backup job: so such a disk is read in slices, a job of a few seconds each, whose scratch space stays small and
+which does not hold the guest up for long.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from headstart import errors, extents, units
+from headstart.extents import Extent
+from headstart.hypervisor.contract import Disk
+from headstart.hypervisor.libvirt.jobs import Job, Jobs, Part
+from headstart.reading import Piece
+from headstart.wire import nbd
+from headstart.wire.files import FileReader
+
+#: So long a slice is read; beginning and ending its job takes about a tenth of a second.
+SLICE_SECONDS = 4.0
+#: Bytes that are asked for at once: a slice ends only between two of these.
+PORTION = 64 * units.MIB
+#: A guest that fills the scratch file of one slice after the other is too busy to be read from outside.
+TRIES = 3
+
+
+class Slices:
+    """The jobs of several readers, one at a time. A context manager."""
+
+    def __init__(self, jobs: Jobs, targets: tuple[str, ...]) -> None:
+        self._jobs = jobs
+        self._targets = targets
+        self._disk = ""
+        self._began = 0.0
+        self._job: Job | None = None
+        self._client: nbd.Client | None = None
+
+    def client(self, disk: Disk) -> nbd.Client:
+        """In a job that still has time."""
+        if self._client is None or self._disk != disk.name or time.monotonic() - self._began > SLICE_SECONDS:
+            self.end()
+            self._job = self._jobs.begin(self._targets, [Part(disk.name, disk.size)], {})
+            self._disk, self._began = disk.name, time.monotonic()
+            self._client = self._job.client(disk.name)
+        return self._client
+
+    def check(self) -> None:
+        if self._job is not None:
+            self._job.check()
+
+    def end(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+        job, self._job = self._job, None
+        if job is not None:
+            self._jobs.end()
+
+    def __enter__(self) -> Slices:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self.end()
+
+
+class SlicedReader:
+    """``headstart.hypervisor.contract.LiveReader``."""
+
+    def __init__(self, slices: Slices, disk: Disk) -> None:
+        self._slices = slices
+        self._disk = disk
+        self._size = slices.client(disk).size
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    def allocated(self) -> list[Extent]:
+        return self._slices.client(self._disk).allocated()
+
+    def read(self, wanted: Iterable[Extent]) -> Iterator[Piece]:
+        for portion in _portions(wanted):
+            yield from self._portion(portion)
+
+    def _portion(self, portion: list[Extent]) -> Iterator[Piece]:
+        """A slice that was given up costs what had not come yet: that is asked for again."""
+        got: list[Extent] = []
+        for number in range(1, TRIES + 1):
+            try:
+                for piece in self._slices.client(self._disk).read(_rest(portion, got, self._size)):
+                    got.append(piece.extent)
+                    yield piece
+                self._slices.check()
+            except errors.PointLost:
+                self._slices.end()
+                if number == TRIES:
+                    raise
+            else:
+                return
+
+
+def _portions(wanted: Iterable[Extent]) -> Iterator[list[Extent]]:
+    portion: list[Extent] = []
+    room = PORTION
+    for extent in wanted:
+        for part in extents.split(extent, PORTION):
+            if part.length > room:
+                yield portion
+                portion, room = [], PORTION
+            portion.append(part)
+            room -= part.length
+    if portion:
+        yield portion
+
+
+def _rest(portion: list[Extent], got: list[Extent], size: int) -> list[Extent]:
+    return extents.gaps([*extents.gaps(portion, size), *got], size) if got else portion
+
+
+class RawReader(FileReader):
+    """A raw image: ``headstart.hypervisor.contract.LiveReader``. A context manager."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._raw = path
+
+    def allocated(self) -> list[Extent]:
+        """By the file system's own map, where there is one (lseek(2), SEEK_DATA)."""
+        found = []
+        descriptor = os.open(self._raw, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            position = 0
+            while position < self.size:
+                start = os.lseek(descriptor, position, os.SEEK_DATA)
+                position = os.lseek(descriptor, start, os.SEEK_HOLE)
+                found.append(Extent(start, min(position, self.size) - start))
+        except OSError as error:
+            # No data up to the end; a block device knows no holes at all.
+            if not found and error.errno != errno.ENXIO:
+                return [Extent(0, self.size)]
+        finally:
+            os.close(descriptor)
+        return found
+
+
+@contextlib.contextmanager
+def raw_file(disk: Disk) -> Iterator[RawReader | None]:
+    """The disk's file, if it is raw, has no backing file, and can be read here."""
+    if disk.format != "raw" or len(disk.layers) != 1:
+        yield None
+        return
+    try:
+        reader = RawReader(Path(disk.layers[0].path))
+    except OSError:
+        yield None
+        return
+    with reader:
+        # A part of a larger file, or one that was resized a moment ago.
+        yield reader if reader.size == disk.size else None

@@ -1,0 +1,94 @@
+"""Our end of the watch (see watch_process)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from headstart import errors
+from headstart.hypervisor import guard_process
+from headstart.hypervisor.guard import Order
+from headstart.hypervisor.libvirt import watch_process
+
+#: It answers at once, except while it waits for a daemon that is away.
+ANSWER_SECONDS = 15.0
+
+
+class Watch:
+    """Stands by while a job, a freeze or a domain of ours stands. A context manager."""
+
+    def __init__(self, uri: str, uuid: str, thaw: Order | None = None) -> None:
+        """``thaw``: how it is thawed where libvirt's ``fsThaw`` is not the way."""
+        self._thaw = thaw
+        self._pending = b""
+        self._control, theirs = socket.socketpair()
+        self._control.settimeout(ANSWER_SECONDS)
+        agent = thaw.descriptor if thaw is not None else -1
+        program = str(Path(watch_process.__file__))
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", program, str(theirs.fileno()), uri, uuid, str(agent)],
+            pass_fds=[theirs.fileno()] + ([agent] if agent >= 0 else []),
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        theirs.close()
+
+    def job(self, job_socket: Path, limits: Mapping[Path, int]) -> None:
+        """A job with this socket is about to stand; at these sizes of its files it has to end."""
+        self._tell({"job": str(job_socket), "limits": {str(path): limit for path, limit in limits.items()}})
+
+    def job_over(self) -> str:
+        """Returns the file that made the watch end it; empty if none did."""
+        return str(self._tell({"job": None})["spilled"])
+
+    def spilled(self) -> str:
+        """The same, while it stands."""
+        return str(self._tell({})["spilled"])
+
+    def started(self, number: int | None) -> None:
+        """The domain of this id runs because of us (None: it is off again)."""
+        self._tell({"started": number})
+
+    @contextlib.contextmanager
+    def freezing(self) -> Iterator[None]:
+        """``headstart.hypervisor.freeze.Guarding``."""
+        order = self._thaw.message.hex() if self._thaw is not None else ""
+        self._tell({"frozen": guard_process.FREEZE_SECONDS, "thaw": order})
+        yield
+        # Not in a finally: if we leave by an error, the watch is the one to act.
+        self._tell({"frozen": None})
+
+    def _tell(self, order: dict[str, Any]) -> dict[str, Any]:
+        try:
+            self._control.sendall(json.dumps(order).encode() + b"\n")
+            while b"\n" not in self._pending:
+                data = self._control.recv(65536)
+                if not data:
+                    raise ConnectionResetError("it has ended")
+                self._pending += data
+        except OSError as error:
+            raise errors.PointLost(f"The process that watches the job does not answer: {error}.") from error
+        line, self._pending = self._pending.split(b"\n", 1)
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def close(self) -> None:
+        """What still stands is ended by the watch."""
+        self._control.close()
+        try:
+            self._process.wait(watch_process.PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self.close()
