@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,9 +38,14 @@ class Exact:
     report: BackupReport
     restored: Mapping[str, Path]
     seen: Mapping[str, Path]
+    #: How the report calls a disk of the kit's.
+    called: Callable[[str], str]
 
     def disk(self, name: str) -> DiskReport:
-        return disk_of(self.report, name)
+        return next(disk for disk in self.report.disks if disk.name == self.called(name))
+
+    def image(self, name: str) -> Path:
+        return self.restored[self.called(name)]
 
 
 class Rig:
@@ -86,6 +91,15 @@ class Rig:
         with self.journal() as journal, self.repo() as repo:
             yield Context(journal, repo, self.scratch, progress)
 
+    def called(self, name: str) -> str:
+        """A disk of the kit's in reports."""
+        return f"dev-{name}"
+
+    def lose_bitmaps(self, name: str) -> None:
+        """The owner removes ours from a disk."""
+        for bitmap in self.bitmaps()[name]:
+            self.vm.qmp("block-dirty-bitmap-remove", node=name, name=bitmap["name"])
+
     @property
     def installation(self) -> str:
         with self.journal() as journal:
@@ -126,7 +140,7 @@ class Rig:
         for name, path in restored.items():
             compare.assert_identical(path, twins[name])
         self.assert_tidy()
-        return Exact(made, restored, twins)
+        return Exact(made, restored, twins, self.called)
 
     def inspect(self) -> inspection.Inspection:
         with self.context() as context:
@@ -156,7 +170,7 @@ class Rig:
 
     # -- what is ours in the VM and beside it
 
-    def bitmaps(self) -> dict[str, list[dict[str, Any]]]:
+    def bitmaps(self) -> dict[str, list[Any]]:
         """Our bitmaps by node, with what QEMU tells of them."""
         return {
             node["node-name"]: [

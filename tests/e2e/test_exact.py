@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -9,7 +10,10 @@ import pytest
 
 from headstart.backup.complete import Options
 from tests.e2e.rig import Rig, digest
+from tests.e2e.virt import VirtRig
 from tests.kit import disks, workloads
+from tests.kit.domain import Domain
+from tests.kit.libvirtd import Libvirtd
 from tests.kit.vm import Vm
 
 pytestmark = pytest.mark.vm
@@ -23,23 +27,29 @@ ODD_SIZE = 12 * MIB + BLOCK + 3 * disks.SECTOR
 QUIET = 20 * MIB
 
 
-@pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vm]:
-    """A qcow2 and a raw disk that a workload writes to as long as the VM lives, and an odd qcow2 disk."""
+@pytest.fixture(scope="module", params=["qemu", "libvirt"])
+def machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vm | Domain]:
+    """A qcow2 and another disk that a workload writes to as long as the VM lives, and an odd qcow2 disk. The other
+    one is raw; through libvirt, where nothing records raw disks, it is not."""
     folder = tmp_path_factory.mktemp("disks")
-    data = disks.make_filled(folder / "data.raw", DATA_SIZE)
+    form: disks.Format = "raw" if request.param == "qemu" else "qcow2"
     chosen = (
         disks.Disk(disks.make_ext4(folder / "system.qcow2", 48 * MIB, "qcow2"), "qcow2", "system"),
-        disks.Disk(data, "raw", "data", interface="virtio-scsi"),
+        disks.Disk(disks.make_filled(folder / "data", DATA_SIZE, form), form, "data", interface="virtio-scsi"),
         disks.Disk(disks.make_empty(folder / "odd.qcow2", ODD_SIZE, "qcow2"), "qcow2", "odd"),
     )
-    with Vm(chosen) as vm:
+    with contextlib.ExitStack() as stack:
+        vm: Vm | Domain
+        if request.param == "qemu":
+            vm = stack.enter_context(Vm(chosen))
+        else:
+            vm = stack.enter_context(Domain(stack.enter_context(Libvirtd()), "exact", chosen))
         vm.guest.mount(vm.device("system") + "1", "/mnt")
         yield vm
 
 
 @pytest.fixture
-def churn(machine: Vm) -> Iterator[workloads.Churn]:
+def churn(machine: Vm | Domain) -> Iterator[workloads.Churn]:
     """Writes of a quarter of a block, synced, half of them again and again to the same places."""
     regions = [
         workloads.Region("/mnt/churn", 0, 12 * MIB),
@@ -50,14 +60,14 @@ def churn(machine: Vm) -> Iterator[workloads.Churn]:
 
 
 @pytest.fixture
-def rig(tmp_path: Path, machine: Vm) -> Iterator[Rig]:
-    made = Rig(tmp_path / "rig", machine)
+def rig(tmp_path: Path, machine: Vm | Domain) -> Iterator[Rig]:
+    made = Rig(tmp_path / "rig", machine) if isinstance(machine, Vm) else VirtRig(tmp_path / "rig", machine)
     yield made
     made.release()
     assert not any(made.bitmaps().values())
 
 
-def test_cycles_of_rounds_under_constant_writes(machine: Vm, rig: Rig, churn: workloads.Churn) -> None:
+def test_cycles_of_rounds_under_constant_writes(machine: Vm | Domain, rig: Rig, churn: workloads.Churn) -> None:
     """A full backup, incremental ones and a plain one, each of them whole by itself."""
     data = machine.device("data")
     made = []
@@ -71,13 +81,13 @@ def test_cycles_of_rounds_under_constant_writes(machine: Vm, rig: Rig, churn: wo
     assert full.base is None and (second.base, plain.base, last.base) == tuple(rig.snapshots()[:3])
     assert not any(disk.compared for report in (second, plain, last) for disk in report.disks)
     for report in (full, second, last):
-        assert all(disk.precopied_bytes >= 2 * MIB for disk in report.disks if disk.name == "dev-data"), report
+        assert all(disk.precopied_bytes >= 2 * MIB for disk in report.disks if disk.name == rig.called("data")), report
     for disk in plain.disks:
         assert disk.precopied_bytes == 0 and disk.residue_bytes == disk.changed_bytes
     assert {report.consistency for report in (full, second, plain, last)} == {"filesystem"}
 
 
-def test_blocks_written_again_right_before_the_point(machine: Vm, rig: Rig, churn: workloads.Churn) -> None:
+def test_blocks_written_again_right_before_the_point(machine: Vm | Domain, rig: Rig, churn: workloads.Churn) -> None:
     """What the draft has is stale by then: it is read again from the point in time, and nothing else of it is."""
     data = machine.device("data")
     rig.exact_backup()
@@ -94,7 +104,7 @@ def test_blocks_written_again_right_before_the_point(machine: Vm, rig: Rig, chur
     assert found.precopied_bytes >= 3 * MIB - BLOCK
 
 
-def test_writes_while_the_point_stands_are_not_in_it(machine: Vm, rig: Rig) -> None:
+def test_writes_while_the_point_stands_are_not_in_it(machine: Vm | Domain, rig: Rig) -> None:
     """The next backup has them: also where the first one only just read them."""
     data, odd = machine.device("data"), machine.device("odd")
     machine.guest.write(data, QUIET, 2 * MIB, seed="before")
@@ -105,14 +115,14 @@ def test_writes_while_the_point_stands_are_not_in_it(machine: Vm, rig: Rig) -> N
         machine.guest.write(odd, MIB, MIB, seed="after")
 
     first = rig.exact_backup(after_thaw=write)
-    assert (digest(first.restored["dev-data"]), digest(first.restored["dev-odd"])) == before
+    assert (digest(first.image("data")), digest(first.image("odd"))) == before
     second = rig.exact_backup()
     after = machine.guest.hash(data), machine.guest.hash(odd)
-    assert (digest(second.restored["dev-data"]), digest(second.restored["dev-odd"])) == after
+    assert (digest(second.image("data")), digest(second.image("odd"))) == after
     assert second.disk("data").changed_bytes == second.disk("odd").changed_bytes == MIB
 
 
-def test_trims_zeroes_and_the_last_short_block(machine: Vm, rig: Rig) -> None:
+def test_trims_zeroes_and_the_last_short_block(machine: Vm | Domain, rig: Rig) -> None:
     """Of blocks that the last snapshot has, of blocks of the draft, and right before the point."""
     guest, data, odd = machine.guest, machine.device("data"), machine.device("odd")
     end = ODD_SIZE - 3 * disks.SECTOR
@@ -141,23 +151,22 @@ def test_trims_zeroes_and_the_last_short_block(machine: Vm, rig: Rig) -> None:
         guest.discard(data, DATA_SIZE - 5 * disks.SECTOR, 5 * disks.SECTOR)
 
     exact = rig.exact_backup(before_freeze=again)
-    assert digest(exact.restored["dev-odd"]) == guest.hash(odd)
-    assert digest(exact.restored["dev-data"]) == guest.hash(data)
+    assert digest(exact.image("odd")) == guest.hash(odd)
+    assert digest(exact.image("data")) == guest.hash(data)
 
 
-def test_a_quiet_disk_costs_nothing(machine: Vm, rig: Rig) -> None:
+def test_a_quiet_disk_costs_nothing(machine: Vm | Domain, rig: Rig) -> None:
     rig.backup()
     again = rig.exact_backup(Options(freeze=False))
     for disk in again.report.disks:
-        if disk.name != "dev-system":  # ext4 writes by itself
+        if disk.name != rig.called("system"):  # ext4 writes by itself
             assert disk.changed_bytes == disk.residue_bytes == disk.stored_bytes == 0
 
 
-def test_a_lost_bitmap_under_constant_writes(machine: Vm, rig: Rig, churn: workloads.Churn) -> None:
+def test_a_lost_bitmap_under_constant_writes(machine: Vm | Domain, rig: Rig, churn: workloads.Churn) -> None:
     """The disk is compared while it is written to."""
     rig.backup()
-    for bitmap in rig.bitmaps()["data"]:
-        machine.qmp("block-dirty-bitmap-remove", node="data", name=bitmap["name"])
+    rig.lose_bitmaps("data")
     churn.wait_changed(MIB)
     exact = rig.exact_backup()
     assert exact.disk("data").compared and not exact.disk("system").compared

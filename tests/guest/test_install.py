@@ -17,6 +17,7 @@ from headstart.extents import Extent
 from headstart.guest import install, keys, links, package, renewal
 from headstart.guest.reader import AgentReader
 from headstart.guest.shells import QgaShell, Ran, SshShell
+from headstart.wire.qga import Qga
 from tests.kit import debian, disks
 from tests.kit.cli import Cli
 from tests.kit.vm import Vm
@@ -85,7 +86,7 @@ def test_a_qga_that_may_not_run_anything(enabled: bool | None) -> None:
                 answer(client, {"version": "6.2.0", "supported_commands": commands})
 
     with scripted.listening(script) as path, pytest.raises(errors.Unsupported, match=r"guest-exec is disabled.*--ssh"):
-        QgaShell(path)
+        QgaShell(Qga(path))
 
 
 @pytest.mark.parametrize("answers", [{}, {"pid": "one"}, {"pid": 1, "exited": True, "exitcode": "x", "out-data": 5}])
@@ -99,7 +100,7 @@ def test_a_qga_that_answers_nonsense(answers: Mapping[str, Any]) -> None:
             else:
                 answer(client, {**answers, "supported_commands": enabled})
 
-    with scripted.listening(script) as path, QgaShell(path) as shell:
+    with scripted.listening(script) as path, QgaShell(Qga(path)) as shell:
         try:
             assert shell.run("true") == Ran(-1, "", "")
         except errors.Unreachable as error:
@@ -128,7 +129,10 @@ def test_the_templates_name_what_is_put_there() -> None:
 
 
 def test_a_guest_without_a_service_manager(module_vm: Vm) -> None:
-    with QgaShell(module_vm.qga_socket) as shell, pytest.raises(errors.Unsupported, match="neither systemd nor OpenRC"):
+    with (
+        QgaShell(Qga(module_vm.qga_socket)) as shell,
+        pytest.raises(errors.Unsupported, match="neither systemd nor OpenRC"),
+    ):
         install.install(shell)
     assert module_vm.guest.run("ls /usr/local", check=False).status != 0
 
@@ -137,7 +141,7 @@ def test_openrc(module_vm: Vm) -> None:
     for name in ("rc-service", "rc-update"):
         text = f'#!/bin/sh\\necho {name} "$@" >> /tmp/rc\\n'
         module_vm.guest.run(f"printf '{text}' > /usr/sbin/{name}; chmod 755 /usr/sbin/{name}; mkdir -p /etc/init.d")
-    with QgaShell(module_vm.qga_socket) as shell:
+    with QgaShell(Qga(module_vm.qga_socket)) as shell:
         done = install.install(shell)
         assert (done.init, done.python) == ("openrc", "/usr/bin/python3")
         script = shell.run("cat /etc/init.d/headstart-agentd").output
@@ -213,7 +217,7 @@ def qga_shell(vm: debian.DebianVm) -> QgaShell:
     deadline = time.monotonic() + 60
     while True:
         try:
-            return QgaShell(vm.qga_socket)
+            return QgaShell(Qga(vm.qga_socket))
         except errors.Unreachable:
             if time.monotonic() > deadline:
                 raise
@@ -228,7 +232,7 @@ def logins(folder: Path, vm: Vm, port: int) -> Mapping[str, str]:
     )
     (folder / "ssh").write_text(f'#!/bin/sh\nexec /usr/bin/ssh -F {folder}/config "$@"\n')
     (folder / "ssh").chmod(0o755)
-    with QgaShell(vm.qga_socket) as shell:
+    with QgaShell(Qga(vm.qga_socket)) as shell:
         done = shell.run(
             "set -e; cat > /tmp/key; for each in root admin plain; do"
             " [ $each = root ] || useradd -m $each; home=$(getent passwd $each | cut -d: -f6);"
@@ -259,7 +263,7 @@ def test_through_ssh(debian_vm: debian.DebianVm, tmp_path: Path, port: int, monk
 @pytest.mark.vm
 def test_a_disk_is_read_over_tcp(debian_vm: debian.DebianVm, tmp_path: Path, agent_port: int) -> None:
     keys.make(tmp_path / "keys")
-    with QgaShell(debian_vm.qga_socket) as shell:
+    with QgaShell(Qga(debian_vm.qga_socket)) as shell:
         shell.run("cat > /root/agentd", package.build())
         for name in keys.FOR_GUEST:
             shell.run(f"mkdir -p /root/keys; cat > /root/keys/{name}", (tmp_path / "keys" / name).read_bytes())
@@ -277,7 +281,7 @@ def test_a_disk_is_read_over_tcp(debian_vm: debian.DebianVm, tmp_path: Path, age
 
 @pytest.mark.vm
 def test_a_python_that_lacks_modules_is_noticed_before_anything_is_started(debian_vm: debian.DebianVm) -> None:
-    with QgaShell(debian_vm.qga_socket) as shell:
+    with QgaShell(Qga(debian_vm.qga_socket)) as shell:
         shell.run("rm -rf /usr/local/lib/headstart; mv /usr/lib/python3.11/json /usr/lib/python3.11/json.away")
         with pytest.raises(errors.HeadstartError, match="No module named 'json'"):
             install.install(shell)

@@ -9,9 +9,10 @@ from headstart import errors, units
 from headstart.agentd import release
 from headstart.cli import arguments
 from headstart.cli.session import Session
-from headstart.guest import install, keys, links, package, renewal
+from headstart.guest import install, keys, links, package, renewal, shells
 from headstart.guest.shells import QgaShell, Shell, SshShell
-from headstart.state.values import Vm
+from headstart.state.values import Domain, Vm
+from headstart.wire.qga import Qga
 
 #: A guest that has just been told to start it may be slow.
 _ANSWER_SECONDS = 60.0
@@ -60,27 +61,46 @@ def run_install(session: Session, given: argparse.Namespace) -> None:
     said = f"Installed the agent in {vm.name}, release {release.RELEASE}, started by {done.init}"
     session.output.result(values | {"answers": answers}, f"{said}. It answers." if answers else f"{said}.")
     if not answers:
-        session.output.note("no channel to it is known: add the VM with --agent, so that it is used.")
+        prepare = f"'headstart vm prepare {vm.name} --apply' adds one, and" if vm.domain else "add the VM with --agent:"
+        session.output.note(f"no channel to it is known: {prepare} then it is used.")
 
 
 def _shell(vm: Vm, host: str | None) -> Shell:
     if host is not None:
         return SshShell(host)
+    if vm.domain is not None:
+        return QgaShell(_through_libvirt(vm.domain))
     if vm.qga is None:
         raise errors.Usage(f"{vm.name} was added without --qga: say with --ssh how to get into the guest.")
-    return QgaShell(vm.qga)
+    return QgaShell(Qga(vm.qga))
+
+
+def _through_libvirt(domain: Domain) -> shells.Qga:
+    from headstart.hypervisor.libvirt import domains
+
+    return domains.qga(domain.uri, domain.name)
+
+
+def _address(vm: Vm) -> str:
+    """Where it will answer; empty if nobody knows."""
+    if vm.agent or vm.domain is None:
+        return vm.agent
+    from headstart.hypervisor.libvirt import domains
+
+    return domains.channel_path(vm.domain.uri, vm.domain.name)
 
 
 def _await(vm: Vm) -> bool:
     """Until what was installed answers; False if nobody knows where."""
-    if not vm.agent:
+    given = _address(vm)
+    if not given:
         return False
-    address = links.parse(vm.agent)
+    address = links.parse(given)
     try:
         renewal.await_ours(address.connect, secret=address.secret, seconds=_ANSWER_SECONDS)
     except errors.Unreachable as error:
         raise errors.Unreachable(
-            f"The agent is installed in the guest and was started, but does not answer at {vm.agent}: {error}"
+            f"The agent is installed in the guest and was started, but does not answer at {given}: {error}"
             " Has the VM a virtio-serial port named org.headstart.agent.0 there?"
         ) from error
     return True

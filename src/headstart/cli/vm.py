@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,21 +12,25 @@ from typing import Any
 from headstart import errors, units
 from headstart.backup import cycle, inspection
 from headstart.backup.inspection import Inspection
-from headstart.cli import arguments, text
+from headstart.cli import arguments, discover, prepare, text
 from headstart.cli.session import Session
 from headstart.guest import links
-from headstart.state.values import Vm
+from headstart.state.values import Domain, Vm
 
 #: As files and lock files are named after it, and as ``NAME@latest`` takes it apart.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_OTHER_DEFINITION = "Name another file with --definition, or none: then QEMU's command line is kept."
+_OTHER_DEFINITION = "Name another file with --definition, or none: then what the hypervisor tells is kept."
 
 
 def add(verbs: arguments.Verbs) -> None:
     group = arguments.add_group(verbs, "vm", "Add, list, show, remove and release VMs.")
     adding = arguments.add_verb(group, "add", run_add, "Look at a running VM and remember it.")
     _add_name(adding)
-    adding.add_argument("--qmp", metavar="SOCKET", type=Path, required=True, help="a QMP monitor that nobody else uses")
+    place = adding.add_mutually_exclusive_group(required=True)
+    place.add_argument("--qmp", metavar="SOCKET", type=Path, help="plain QEMU: a QMP monitor that nobody else uses")
+    place.add_argument(
+        "--libvirt", metavar=("URI", "DOMAIN"), nargs=2, help="a VM of libvirt's: usually qemu:///system, and its name"
+    )
     adding.add_argument(
         "--agent", metavar="ADDRESS", default="", help="where Headstart's agent in the guest answers: a socket"
     )
@@ -34,8 +39,10 @@ def add(verbs: arguments.Verbs) -> None:
         "--exclude-disk", metavar="DISK", action="append", default=[], help="leave it out; may be repeated"
     )
     adding.add_argument(
-        "--definition", metavar="FILE", type=Path, help="kept with each backup; else QEMU's command line"
+        "--definition", metavar="FILE", type=Path, help="kept with each backup; else libvirt's XML, or QEMU's options"
     )
+    discover.add(group)
+    prepare.add(group)
     arguments.add_verb(group, "list", run_list, "List the VMs.")
     _add_name(arguments.add_verb(group, "show", run_show, "Look at a VM: what is backed up and what is left out."))
     _add_leaving(arguments.add_verb(group, "remove", run_remove, "Forget a VM. Its snapshots stay."))
@@ -70,13 +77,16 @@ def _vm(given: argparse.Namespace) -> Vm:
             f"{given.name!r} cannot be the name of a VM: it takes letters, digits, '.', '_' and '-', "
             "64 at most, and begins with a letter or a digit."
         )
+    if given.libvirt and given.qga:
+        raise errors.Usage("libvirt knows its VMs' guest agent (qga): leave --qga out.")
     return Vm(
         given.name,
-        given.qmp.absolute(),
+        given.qmp.absolute() if given.qmp else None,
         _agent(given.agent) if given.agent else "",
         given.qga.absolute() if given.qga else None,
         tuple(dict.fromkeys(given.exclude_disk)),
         _definition(given.definition) if given.definition else "",
+        domain=Domain(*given.libvirt) if given.libvirt else None,
     )
 
 
@@ -100,11 +110,25 @@ def _refuse_twin(vm: Vm, known: Vm) -> None:
         raise errors.Usage(
             f"There is a VM {vm.name!r} already. Take another name, or 'headstart vm remove {vm.name}' first."
         )
-    if vm.monitor.resolve() == known.monitor.resolve():
+    if _same(vm, known):
+        what = "the monitor" if vm.monitor else "the domain"
         raise errors.Usage(
-            f"{vm.monitor} is the monitor of {known.name!r}, which is added already. "
-            f"Name the monitor of another VM, or 'headstart vm remove {known.name}' first."
+            f"{vm.where} is {what} of {known.name!r}, which is added already. "
+            f"Name another VM, or 'headstart vm remove {known.name}' first."
         )
+
+
+def _same(vm: Vm, known: Vm) -> bool:
+    if vm.monitor is not None and known.monitor is not None:
+        return vm.monitor.resolve() == known.monitor.resolve()
+    if vm.domain is None or known.domain is None:
+        return False
+    from headstart.hypervisor.libvirt import domains
+
+    # By name or by UUID; one that is gone is no twin.
+    with contextlib.suppress(errors.HeadstartError):
+        return domains.uuid_of(vm.domain.uri, vm.domain.name) == domains.uuid_of(known.domain.uri, known.domain.name)
+    return False
 
 
 def _check_excluded(vm: Vm, seen: Inspection) -> None:
@@ -117,8 +141,8 @@ def _check_excluded(vm: Vm, seen: Inspection) -> None:
 def run_list(session: Session, given: argparse.Namespace) -> None:
     with session.journal() as journal:
         vms = journal.vms()
-    rows = [(vm.name, str(vm.monitor), ", ".join(vm.excluded)) for vm in vms]
-    session.output.result({"vms": [_values(vm) for vm in vms]}, text.table(("VM", "QMP SOCKET", "EXCLUDED"), rows))
+    rows = [(vm.name, vm.where, ", ".join(vm.excluded)) for vm in vms]
+    session.output.result({"vms": [_values(vm) for vm in vms]}, text.table(("VM", "WHERE", "EXCLUDED"), rows))
 
 
 def run_show(session: Session, given: argparse.Namespace) -> None:
@@ -126,7 +150,7 @@ def run_show(session: Session, given: argparse.Namespace) -> None:
         vm = context.journal.vm(given.name)
         with context.journal.lock(vm.name):
             seen = inspection.inspect(context, vm)
-    session.output.result(_values(vm) | seen.json(), "\n".join([f"{vm.name} at {vm.monitor}", *_lines(seen)]))
+    session.output.result(_values(vm) | seen.json(), "\n".join([f"{vm.name} at {vm.where}", *_lines(seen)]))
 
 
 def run_remove(session: Session, given: argparse.Namespace) -> None:
@@ -151,7 +175,8 @@ def _tell_left(session: Session, name: str, notes: Sequence[str], said: str) -> 
 def _values(vm: Vm) -> dict[str, Any]:
     return {
         "name": vm.name,
-        "qmp": str(vm.monitor),
+        "qmp": str(vm.monitor) if vm.monitor else None,
+        "libvirt": {"uri": vm.domain.uri, "domain": vm.domain.name} if vm.domain else None,
         "agent": vm.agent or None,
         "qga": str(vm.qga) if vm.qga else None,
         "excluded": list(vm.excluded),

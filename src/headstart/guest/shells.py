@@ -7,13 +7,12 @@ import binascii
 import shlex
 import subprocess
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
 from headstart import errors
-from headstart.wire.qga import Qga
 
 RUN_SECONDS = 120.0
 _ANSWER_SECONDS = 10.0
@@ -58,11 +57,20 @@ class Shell(Protocol):
     ) -> None: ...
 
 
+class Qga(Protocol):
+    """QEMU's guest agent: ``headstart.wire.qga``, or through libvirt."""
+
+    def execute(self, command: str, seconds: float, arguments: Mapping[str, Any] | None = None) -> Any: ...
+
+    def close(self) -> None: ...
+
+
 class QgaShell:
     way = "qga"
 
-    def __init__(self, path: Path) -> None:
-        self._qga = Qga(path)
+    def __init__(self, qga: Qga) -> None:
+        """Owns ``qga``."""
+        self._qga = qga
         try:
             self._require_exec()
         except BaseException:
