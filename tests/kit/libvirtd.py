@@ -7,6 +7,7 @@ as it is.
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import fcntl
 import os
@@ -69,6 +70,8 @@ class Libvirtd:
         self._pid_file = self._folder / "pid"
         self._started = False
         self._lock: IO[str] | None = None
+        # It ends with the thread that started it: that one has to live as long as the tests.
+        self._starter = concurrent.futures.ThreadPoolExecutor(1)
         self._process: subprocess.Popen[bytes] | None = None
         (self._folder / "qemu.conf").write_text(QEMU_CONF.format(user=user, group=user))
         (self._folder / "nothing").touch(0o000)
@@ -103,10 +106,7 @@ class Libvirtd:
         run = f"exec libvirtd -f {self._folder}/libvirtd.conf -p {self._pid_file}"
         script = " && ".join([*mine, run])
         command = ["setpriv", "--pdeathsig", "TERM", "unshare", "--mount", "sh", "-c", script]
-        with (self._folder / "output").open("ab") as output:
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-            )
+        self._process = self._starter.submit(self._spawn, command).result()
         deadline = time.monotonic() + START_SECONDS
         while True:
             try:
@@ -118,6 +118,12 @@ class Libvirtd:
             else:
                 self._clean_up()
                 return
+
+    def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
+        with (self._folder / "output").open("ab") as output:
+            return subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            )
 
     def _clean_up(self) -> None:
         """Domains of tests that were killed. After a restart there are some that live, and stay."""

@@ -17,7 +17,7 @@ from headstart.blocks import Blocks
 from headstart.hypervisor.contract import ImageFile
 from headstart.state import schema
 from headstart.state.journal import Journal
-from headstart.state.values import Completion, Draft, Facts, Tracked, Vm
+from headstart.state.values import Completion, Domain, Draft, Facts, Tracked, Vm
 from headstart.transfer.pipeline import Stored
 
 WEB = Vm(
@@ -188,7 +188,29 @@ def test_a_state_that_is_no_directory_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_state_is_for_its_owner_only(journal: Journal, tmp_path: Path) -> None:
-    assert (tmp_path / "state").stat().st_mode & 0o077 == 0
+    """Others may pass through to the scratch files, and neither see names nor read what is there."""
+    journal.add_vm(Vm("state"))
+    assert (tmp_path / "state").stat().st_mode & 0o077 == 0o011
+    assert [path.name for path in (tmp_path / "state").iterdir() if path.stat().st_mode & 0o077] == []
+
+
+def test_a_state_of_version_1_is_upgraded(journal: Journal, tmp_path: Path) -> None:
+    journal.add_vm(Vm("old", Path("/run/qmp")))
+    journal.close()
+    with sqlite3.connect(tmp_path / "state" / "state.sqlite3") as database:
+        for statement in (
+            "DROP TABLE keepsakes",
+            "ALTER TABLE vms DROP COLUMN uri",
+            "ALTER TABLE vms DROP COLUMN domain",
+        ):
+            database.execute(statement)
+        database.execute("PRAGMA user_version = 1")
+    with reopened(tmp_path) as again:
+        assert again.vm("old").monitor == Path("/run/qmp") and again.vm("old").domain is None
+        again.add_vm(Vm("new", domain=Domain("qemu:///system", "app")))
+        again.keep("new", {"checkpoint": "<xml/>"})
+        assert again.vm("new").domain == Domain("qemu:///system", "app")
+        assert again.kept("new") == {"checkpoint": "<xml/>"}
 
 
 HOLDER = """

@@ -11,7 +11,7 @@ import functools
 import os
 import queue
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -61,10 +61,10 @@ class Client:
         self,
         export: Export,
         contexts: Sequence[str] = (ALLOCATION,),
-        failure: type[errors.HeadstartError] = errors.Unreachable,
+        failure: Callable[[str], errors.HeadstartError] = errors.Unreachable,
     ) -> None:
         """Raises ``Unreachable`` when the export cannot be opened or lacks a context; every later
-        failure raises ``failure``: what it means is known to whoever made the export."""
+        failure raises what ``failure`` makes of it: what it means is known to whoever made the export."""
         self._export = export
         self._failure = failure
         self._buffers: queue.Queue[_Buffer] = queue.Queue()

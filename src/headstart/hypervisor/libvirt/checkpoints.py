@@ -40,11 +40,13 @@ class Checkpoints:
 
     def all(self, seen: Look) -> dict[str, tuple[Bitmap, ...]]:
         found: dict[str, list[Bitmap]] = {each.disk.name: [] for each in seen.attachments}
-        running = self._running()
-        for name, text in self._texts(_SIZED if running else _PLAIN).items():
+        # For the sizes QEMU waits until no request is under way on a disk. Ours are when a job stands, and wait for us
+        # to take their answers: neither would go on.
+        sized = not self._jobs.standing and self._running()
+        for name, text in self._texts(_SIZED if sized else _PLAIN).items():
             for disk in ElementTree.fromstring(text).iterfind("disks/disk[@checkpoint='bitmap']"):
-                # Of a running domain libvirt tells how much a sound bitmap holds, and nothing of another one.
-                believed = not running or disk.get("size") is not None
+                # There libvirt tells how much a sound bitmap holds, and nothing of another one.
+                believed = not sized or disk.get("size") is not None
                 bitmap = Bitmap(disk.get("bitmap", name), recording=True, believed=believed, persistent=True)
                 found.get(disk.get("name", ""), []).append(bitmap)
         return {disk: tuple(each) for disk, each in found.items()}

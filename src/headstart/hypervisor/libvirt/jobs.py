@@ -69,23 +69,29 @@ class Job:
         return nbd.Export(self._place.socket, disk)
 
     def client(self, disk: str) -> nbd.Client:
-        return nbd.Client(self.export(disk), failure=errors.PointLost)
+        return nbd.Client(self.export(disk), failure=self._lost)
 
     def recorded(self, disk: str) -> list[Extent]:
         """The extents that the part's bitmap holds."""
         context = f"qemu:dirty-bitmap:backup-{disk}"
-        with nbd.Client(self.export(disk), [context], failure=errors.PointLost) as client:
+        with nbd.Client(self.export(disk), [context], failure=self._lost) as client:
             return client.dirty(context)
+
+    def _lost(self, message: str) -> errors.PointLost:
+        """Why a read failed, as far as we know better."""
+        spilled = self._watch.spilled()
+        if spilled:
+            return errors.PointLost(
+                f"The guest wrote so much that the scratch file {spilled} was filling up: the backup was given up, so"
+                " that the guest is not paused. Try again, or name a larger place with --scratch."
+            )
+        return errors.PointLost(message)
 
     def check(self) -> None:
         """Raises ``PointLost`` unless all that was read was as of the beginning: a job that is over goes on to
         answer for a moment, with what is there now."""
-        spilled = self._watch.spilled()
-        if spilled:
-            raise errors.PointLost(
-                f"The guest wrote so much that the scratch file {spilled} was filling up: its backup was given up, so"
-                " that the guest is not paused. Try again, or name a larger place with --scratch."
-            )
+        if self._watch.spilled():
+            raise self._lost("")
         if self._domain.events_since(self._mark, "job") or not is_ours(self._domain, self._place):
             raise errors.PointLost("The backup job was ended by somebody else, or the VM has ended.")
 
@@ -97,6 +103,8 @@ class Jobs:
         self._domain = domain
         self._place = place
         self._watch = watch
+        #: One of ours stands: its NBD exports may have requests under way.
+        self.standing = False
 
     @contextlib.contextmanager
     def run(self, targets: tuple[str, ...], parts: list[Part], reserve: Mapping[str, int]) -> Iterator[Job]:
@@ -116,6 +124,7 @@ class Jobs:
         limits = {self._place.file(part.disk): _limit(part, rooms[self._place.file(part.disk)]) for part in parts}
         watch.job(self._place.socket, limits)
         mark = self._domain.mark
+        self.standing = True
         try:
             self._order(_description(self._place, targets, parts))
             for path, room in rooms.items():
@@ -161,6 +170,7 @@ class Jobs:
         """End our job, and wait until libvirt says so. Gone already is fine. Where libvirt does not answer, the
         watch goes on to stand by."""
         end(self._domain, self._place)
+        self.standing = False
         self._watch().job_over()
         for path in self._place.leftovers():
             path.unlink(missing_ok=True)
