@@ -46,6 +46,7 @@ def test_add_list_show_remove(cli: Cli, machine: Vm, tmp_path: Path) -> None:
     assert listed == {
         "name": "web",
         "qmp": str(machine.qmp_socket),
+        "libvirt": None,
         "agent": None,
         "qga": None,
         "excluded": ["dev-data"],

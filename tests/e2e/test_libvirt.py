@@ -164,6 +164,32 @@ def test_a_job_of_another_tool_is_waited_for_and_named(
     ending.join()
 
 
+def test_a_block_job_of_the_owners_is_waited_for_and_named(
+    machine: Domain, rig: VirtRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "copy" / "vda.qcow2"
+    target.parent.mkdir()
+    open_up(target)
+    xml = f"<disk type='file'><source file='{target}'/><driver type='qcow2'/></disk>"
+    machine.virt.blockCopy("vda", xml, {libvirt.VIR_DOMAIN_BLOCK_COPY_BANDWIDTH: MIB}, 0)
+    monkeypatch.setattr(obstacles, "PATIENCE_SECONDS", 1.0)
+    with pytest.raises(errors.Busy, match="a block copy of disk vda is at"):
+        rig.backup()
+    assert machine.virt.blockJobInfo("vda"), "somebody else's job was ended"
+    machine.virt.blockJobAbort("vda")
+    monkeypatch.undo()
+    assert_exact(rig)
+
+
+def test_a_domain_that_is_gone_can_be_removed(daemon: Libvirtd, tmp_path: Path) -> None:
+    with Domain(daemon, "gone", [one_disk(tmp_path)], transient=True) as vm:
+        rig = VirtRig(tmp_path / "rig", vm)
+        vm.shut_off()
+        cli = Cli(rig.folder)
+        assert "has no domain" in " ".join(cli.run("vm", "remove", NAME).json["notes"])
+        assert cli.run("vm", "list").json == {"vms": []}
+
+
 def test_a_migration_is_refused_at_once(machine: Domain, rig: VirtRig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two libvirtd do not run on one machine: what libvirt tells of a migration stands for one."""
     monkeypatch.setattr(obstacles, "PATIENCE_SECONDS", 0.0)

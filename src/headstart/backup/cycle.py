@@ -217,7 +217,7 @@ def remove(context: Context, name: str, *, discard: bool = False) -> tuple[str, 
         notes = _unpublished(context, name, "remove", discard)
         try:
             notes += _let_go(context, name)
-        except (errors.Unreachable, errors.Busy) as error:
+        except (errors.Unreachable, errors.Busy, errors.NotFound) as error:
             notes.append(f"bitmaps of ours may be left in the VM's disks: {error}")
         spool_of(context, name, "").remove()
         context.journal.remove_vm(name)

@@ -127,17 +127,19 @@ class Watch:
             self.shut_off()
 
     def do(self, act: Any) -> None:
-        """Until the daemon has answered, whatever it says: there may be nothing to do any longer."""
+        """Until the daemon has answered. Whatever it says then, but that it is busy, counts: there may be nothing to do
+        any longer."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:
             try:
                 if self._connection is None:
                     self.connect()
                 act(self._connection.lookupByUUIDString(self._uuid))
-            except libvirt.libvirtError:
-                if self._connection is not None and self._connection.isAlive():
+            except libvirt.libvirtError as error:
+                if self._connection is None or not self._connection.isAlive():
+                    self._connection = None
+                elif error.get_error_code() != libvirt.VIR_ERR_OPERATION_TIMEOUT:
                     return
-                self._connection = None
                 time.sleep(LOOK_SECONDS)
             else:
                 return
