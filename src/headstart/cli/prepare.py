@@ -49,6 +49,8 @@ def _run_libvirt(session: Session, name: str, domain: Domain, *, apply: bool) ->
         "applied": list(done.applied),
     }
     session.output.result(values, _said(name, domain, xml, values))
+    if done.failure:
+        raise errors.Incomplete(done.failure)
 
 
 def _said(name: str, domain: Domain, xml: str, values: dict[str, Any]) -> str:

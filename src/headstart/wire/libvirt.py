@@ -156,10 +156,6 @@ class Domain:
         """XML of the host."""
         return str(self._connection.getCapabilities())
 
-    def version(self) -> tuple[int, int]:
-        """Of libvirt and of QEMU: major * 1,000,000 + minor * 1,000 + release."""
-        return self._connection.getLibVersion(), self._connection.getVersion()
-
     # -- events
 
     def _listen(self) -> None:

@@ -10,10 +10,10 @@ from xml.etree import ElementTree
 
 import libvirt
 
-from headstart import errors
 from headstart.hypervisor.contract import Disk, LeftOut
 from headstart.hypervisor.libvirt import inventory
 from headstart.hypervisor.libvirt.inventory import AGENT_PORT, QGA_PORT, Look
+from headstart.hypervisor.libvirt.place import require_local
 from headstart.wire import libvirt as wire
 from headstart.wire.libvirt import Domain, DomainQga, Failed
 
@@ -44,6 +44,7 @@ class Found:
 
 def discover(uri: str) -> Iterator[Found]:
     """Every domain, by name. Raises ``Unreachable``, ``Usage``."""
+    require_local(uri)
     for domain in wire.domains(uri):
         # One that ends just now is left out.
         with contextlib.suppress(libvirt.libvirtError):
@@ -51,7 +52,7 @@ def discover(uri: str) -> Iterator[Found]:
 
 
 def _found(domain: Any) -> Found:
-    seen = inventory.parse(domain.XMLDesc(0), lambda target: _size(domain, target), (), domain.connect().getVersion())
+    seen = inventory.parse(domain.XMLDesc(0), lambda target: _size(domain, target), ())
     return Found(
         name=domain.name(),
         uuid=domain.UUIDString(),
@@ -111,6 +112,8 @@ class Prepared:
     defined: bool
     running: bool
     applied: tuple[str, ...] = ()
+    #: Why it could not be put into the running domain, although it is in the definition.
+    failure: str = ""
 
 
 def prepare(uri: str, name: str, *, apply: bool) -> Prepared:
@@ -119,7 +122,7 @@ def prepare(uri: str, name: str, *, apply: bool) -> Prepared:
         before = _look(domain)
         if not apply:
             return before
-        places = []
+        places, failure = [], ""
         if domain.ask(lambda each: each.isPersistent()) and not before.defined:
             _attach(domain, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
             places.append("definition")
@@ -129,13 +132,11 @@ def prepare(uri: str, name: str, *, apply: bool) -> Prepared:
             except Failed as error:
                 if not (before.defined or places):
                     raise
-                raise errors.Incomplete(
-                    f"The channel is in the definition, and comes with the next start. It cannot be put into the"
-                    f" running VM: {error}"
-                ) from error
-            places.append("running VM")
+                failure = f"The channel comes with the next start. It cannot be put into the running VM: {error}"
+            else:
+                places.append("running VM")
         after = _look(domain)
-        return Prepared(after.defined, after.running, tuple(places))
+        return Prepared(after.defined, after.running, tuple(places), failure)
 
 
 def _look(domain: Domain) -> Prepared:

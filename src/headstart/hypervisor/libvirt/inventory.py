@@ -10,12 +10,14 @@ from xml.etree import ElementTree
 from headstart import errors
 from headstart.hypervisor import images
 from headstart.hypervisor.contract import Disk, ImageFile, LeftOut
+from headstart.hypervisor.libvirt import emulator
 
 #: Names of the virtio-serial ports of our agent and of QEMU's.
 AGENT_PORT, QGA_PORT = "org.headstart.agent.0", "org.qemu.guest_agent.0"
 #: The release since which QEMU survives an NBD client that leaves a disk in an iothread.
 SURVIVES_IOTHREAD = 9_000_000
 UNTRACKED = "its format '{}' keeps no bitmaps, so that libvirt cannot have checkpoints of it (qcow2 can)"
+OLD_QCOW2 = "qcow2, compat=0.10"
 IOTHREAD = (
     "its device is served by an iothread, and QEMU before 9.0 aborts when an NBD client leaves such a disk: update"
     " QEMU, take the iothread away, or leave the disk out (--exclude-disk)"
@@ -57,7 +59,7 @@ class Look:
         raise errors.NotFound(f"The VM has no disk '{disk}' any longer: it was unplugged.", disk=disk)
 
 
-def parse(xml: str, size_of: Callable[[str], int], excluded: Collection[str], qemu_version: int) -> Look:
+def parse(xml: str, size_of: Callable[[str], int], excluded: Collection[str]) -> Look:
     """``size_of`` tells the bytes of a disk by its target."""
     domain = ElementTree.fromstring(xml)
     attachments, left_out, targets = [], [], []
@@ -69,7 +71,7 @@ def parse(xml: str, size_of: Callable[[str], int], excluded: Collection[str], qe
         if reason:
             left_out.append(LeftOut(target, reason))
         else:
-            attachments.append(_attachment(domain, element, target, size_of(target), qemu_version))
+            attachments.append(_attachment(domain, element, target, size_of(target)))
     return Look(
         tuple(attachments),
         tuple(left_out),
@@ -97,12 +99,10 @@ def _reason_to_leave_out(element: ElementTree.Element, target: str, excluded: Co
     return ""
 
 
-def _attachment(
-    domain: ElementTree.Element, element: ElementTree.Element, target: str, size: int, qemu_version: int
-) -> Attachment:
+def _attachment(domain: ElementTree.Element, element: ElementTree.Element, target: str, size: int) -> Attachment:
     form = _attribute(element, "driver", "type") or "raw"
-    unsafe = qemu_version < SURVIVES_IOTHREAD and _in_iothread(domain, element)
-    tracked = form == "qcow2"
+    unsafe = _in_iothread(domain, element) and _version(domain) < SURVIVES_IOTHREAD
+    tracked = form == "qcow2" and not _is_old_qcow2(element)
     disk = Disk(
         name=target,
         size=size,
@@ -114,9 +114,23 @@ def _attachment(
         layers=tuple(_layers(element, form)),
         persistent=tracked,
         unreadable=IOTHREAD if unsafe else "",
-        untracked="" if tracked else UNTRACKED.format(form),
+        untracked="" if tracked else UNTRACKED.format(form if form != "qcow2" else OLD_QCOW2),
     )
     return Attachment(disk, unsafe)
+
+
+def _version(domain: ElementTree.Element) -> int:
+    return emulator.version(domain.findtext("name", ""), domain.findtext("devices/emulator", ""))
+
+
+def _is_old_qcow2(element: ElementTree.Element) -> bool:
+    """Version 2 of the format has no place for bitmaps (QEMU's docs/interop/qcow2.txt: magic, then the version)."""
+    path = _attribute(element, "source", "file") or _attribute(element, "source", "dev")
+    try:
+        with open(path, "rb") as file:
+            return file.read(8) == b"QFI\xfb\x00\x00\x00\x02"
+    except OSError:
+        return False
 
 
 def _in_iothread(domain: ElementTree.Element, element: ElementTree.Element) -> bool:

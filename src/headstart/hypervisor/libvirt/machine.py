@@ -18,7 +18,7 @@ from headstart.hypervisor.libvirt import freeze, inventory, live, obstacles, rec
 from headstart.hypervisor.libvirt.checkpoints import Checkpoints
 from headstart.hypervisor.libvirt.inventory import AGENT_PORT, Look
 from headstart.hypervisor.libvirt.jobs import LEAST_RESERVE, USUAL_RESERVE, Jobs
-from headstart.hypervisor.libvirt.place import Place
+from headstart.hypervisor.libvirt.place import Place, require_local
 from headstart.hypervisor.libvirt.point import LibvirtPoint
 from headstart.hypervisor.libvirt.watch import Watch
 from headstart.units import BLOCK_SIZE
@@ -51,23 +51,14 @@ class LibvirtMachine:
         self._watching: Watch | None = None
         #: The domain was off, and in good order.
         self._was_off = self._was_shut_down = False
+        require_local(uri)
         self._domain = Domain(uri, name)
         try:
-            self._require_local(uri)
             self._jobs = Jobs(self._domain, self._place, self._watch)
             self._checkpoints = Checkpoints(self._domain, self._jobs, installation, block_size)
         except BaseException:
             self._domain.close()
             raise
-
-    @staticmethod
-    def _require_local(uri: str) -> None:
-        """Sockets and files are on this host."""
-        scheme, _, rest = uri.partition("://")
-        if not scheme.startswith("qemu"):
-            raise errors.Unsupported(f"{uri} is not QEMU: Headstart needs its dirty bitmaps.")
-        if rest.partition("/")[0]:
-            raise errors.Unsupported(f"{uri} is another host: run headstart there, with qemu:///system.")
 
     def _watch(self) -> Watch:
         """Started when it is first needed: it takes a moment."""
@@ -79,7 +70,7 @@ class LibvirtMachine:
 
     def _look(self) -> Look:
         xml = self._domain.ask(lambda domain: domain.XMLDesc(0))
-        return inventory.parse(xml, self._size_of, self._excluded, self._domain.version()[1])
+        return inventory.parse(xml, self._size_of, self._excluded)
 
     def _size_of(self, target: str) -> int:
         """The guest's size; 0 where libvirt cannot tell, as of a volume in a pool that is not active."""

@@ -13,6 +13,15 @@ from headstart import errors
 SOCKET_PATH_LIMIT = 107
 
 
+def require_local(uri: str) -> None:
+    """Sockets and files are on this host. Raises ``Unsupported``."""
+    scheme, _, rest = uri.partition("://")
+    if scheme and rest and not scheme.startswith("qemu"):
+        raise errors.Unsupported(f"{uri} is not QEMU: Headstart needs its dirty bitmaps.")
+    if rest.partition("/")[0]:
+        raise errors.Unsupported(f"{uri} is another host: run headstart there, with qemu:///system.")
+
+
 class Place:
     """The folder of one VM. Whatever a dead run left in it is nobody's."""
 

@@ -56,6 +56,8 @@ class Watch:
         self.thaw = b""
         self.started: int | None = None
         self.spilled = ""
+        #: libvirt has ended the job for us, or knows none.
+        self.ended = False
         #: Written to when an event arrives, so that the loop looks at once.
         self.woken, self._wake = os.pipe()
 
@@ -65,7 +67,7 @@ class Watch:
         if "job" in order:
             self.job, self.limits = order["job"], order.get("limits", {})
             if self.job is not None:
-                self.spilled = ""
+                self.spilled, self.ended = "", False
         if "frozen" in order:
             seconds = order["frozen"]
             self.frozen = None if seconds is None else time.monotonic() + seconds
@@ -82,20 +84,20 @@ class Watch:
                 with contextlib.suppress(OSError):
                     if Path(path).stat().st_size >= limit:
                         self.spilled = path
-            if self.spilled:
-                self.end_job()
+        if self.job is not None and self.spilled and not self.ended:
+            self.ended = self.end_job()
         if self.frozen is not None and time.monotonic() >= self.frozen:
             self.thaw_guest()
 
-    def end_job(self) -> None:
-        """Only ours: between two of our jobs somebody else may have begun one."""
+    def end_job(self) -> bool:
+        """Whether libvirt answered. Only a job of ours: between two of them somebody else may have begun one."""
 
         def end(domain: Any) -> None:
             found = ElementTree.fromstring(domain.backupGetXMLDesc()).find("server")
             if found is not None and found.get("socket") == self.job:
                 domain.abortJob()
 
-        self.do(end)
+        return self.do(end)
 
     def thaw_guest(self) -> None:
         self.frozen = None
@@ -110,7 +112,7 @@ class Watch:
 
         def end(domain: Any) -> None:
             if domain.ID() == self.started and domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
-                domain.destroy()
+                domain.destroyFlags(libvirt.VIR_DOMAIN_DESTROY_GRACEFUL)
 
         self.do(end)
 
@@ -126,9 +128,9 @@ class Watch:
         if self.started is not None:
             self.shut_off()
 
-    def do(self, act: Any) -> None:
-        """Until the daemon has answered. Whatever it says then, but that it is busy, counts: there may be nothing to do
-        any longer."""
+    def do(self, act: Any) -> bool:
+        """Whether the daemon answered in time. Whatever it says, but that it is busy, is an answer: there may be
+        nothing to do any longer."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:
             try:
@@ -139,10 +141,11 @@ class Watch:
                 if self._connection is None or not self._connection.isAlive():
                     self._connection = None
                 elif error.get_error_code() != libvirt.VIR_ERR_OPERATION_TIMEOUT:
-                    return
+                    return True
                 time.sleep(LOOK_SECONDS)
             else:
-                return
+                return True
+        return False
 
     def connect(self) -> None:
         self._connection = libvirt.open(self._uri)
