@@ -23,6 +23,7 @@ test-fast: setup
 	$(PYTHON) -m pytest -n 2 --dist loadfile -m "not vm"
 
 bench: setup
+	@scripts/setup-bench
 	$(PYTHON) -m bench.run
 
 lint: setup

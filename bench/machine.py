@@ -17,6 +17,7 @@ def describe() -> dict[str, str]:
         "python": platform.python_version(),
         "qemu": _version("qemu-system-x86_64", "--version"),
         "libnbd": _version("nbdcopy", "--version"),
+        "libvirt": _version("libvirtd", "--version"),
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from bench import day, inside, scene
+from bench import day, inside, peer, scene
 from bench.figure import Figure
 from headstart.units import MIB
 
@@ -31,6 +31,13 @@ _MEANING = f"""
   {day.TOTAL >> 20} MiB in 64 KiB writes with an fsync each, on two disks, one block in twenty rewritten again and
   again, at up to {scene.RATE / MIB:.0f} MiB/s also while the backup runs. The peer is the same without a head start
   (`backup --plain`).
+- **Of a libvirt VM**: one domain, with the same disk of files, in turn by Headstart and by {peer.PEER} (`-l full`,
+  `-l inc`, `virtnbdrestore`), each with its own defaults: ours encrypts, compresses, checksums and flushes to the
+  disk, the peer does none of that. {peer.REWRITTEN_BYTES >> 20} MiB are rewritten before each incremental backup; the
+  restore, of both backups, makes a qcow2. virtnbdbackup refuses a domain that has others' checkpoints, so each takes
+  its own out after its turn. The window is at the end of a day: {day.TOTAL >> 20} MiB changed as above, on this one
+  disk, with a round of `headstart precopy`, read by the host, every {day.ROUND_EVERY:.0f} s at most; the peer's is how
+  long libvirt's job stood, as libvirt tells, which leaves out the freezing before it.
 - **Read in the guest and sent**: the agent reads a disk of {inside.SIZE >> 20} MiB from its beginning to its end, past
   the guest's cache, and the host takes it; against `dd` from the same disk into the same virtio-serial port, which
   neither frames nor checks anything. Processor time is that of the one process in the guest. The guest is emulated
@@ -40,6 +47,7 @@ _MEANING = f"""
   the agent copies as fast as it can at its priority, while the host copies over NBD as fast as it can.
 
 Targets: full backup at most 2.5 times nbdcopy, peak memory at most 300 MiB, the window at most a tenth of the plain.
+Of a libvirt VM: full backup at most half of virtnbdbackup's time, the window at most a twentieth of its job's.
 """
 
 

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench import contest, inside, machine, page, realdisk, windows
+from bench import contest, inside, machine, page, peer, realdisk, windows
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -29,6 +29,7 @@ def main() -> int:
             *contest.run(WORK / "contest", RUNS, say),
             *windows.run(WORK / "windows", RUNS, say),
             *inside.run(WORK / "inside", RUNS, say),
+            *peer.run(WORK / "peer", RUNS, say),
         ]
     finally:
         shutil.rmtree(WORK, ignore_errors=True)
