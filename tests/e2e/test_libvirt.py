@@ -171,7 +171,8 @@ def test_a_block_job_of_the_owners_is_waited_for_and_named(
     target.parent.mkdir()
     open_up(target)
     xml = f"<disk type='file'><source file='{target}'/><driver type='qcow2'/></disk>"
-    machine.virt.blockCopy("vda", xml, {libvirt.VIR_DOMAIN_BLOCK_COPY_BANDWIDTH: MIB}, 0)
+    slow = {libvirt.VIR_DOMAIN_BLOCK_COPY_BANDWIDTH: MIB}
+    machine.virt.blockCopy("vda", xml, slow, libvirt.VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB)
     monkeypatch.setattr(obstacles, "PATIENCE_SECONDS", 1.0)
     with pytest.raises(errors.Busy, match="a block copy of disk vda is at"):
         rig.backup()
