@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headstart import units
 from headstart.cli import arguments, text
 from headstart.cli.session import Session
 from headstart.state.values import Vm
+
+if TYPE_CHECKING:
+    from headstart.hypervisor.libvirt.domains import Found
 
 
 def add(group: arguments.Verbs) -> None:
@@ -25,7 +28,7 @@ def run(session: Session, given: argparse.Namespace) -> None:
     session.output.result({"uri": given.uri, "domains": found}, _table(found))
 
 
-def _values(found: Any, vm: Vm | None) -> dict[str, Any]:
+def _values(found: Found, vm: Vm | None) -> dict[str, Any]:
     return {
         "name": found.name,
         "uuid": found.uuid,

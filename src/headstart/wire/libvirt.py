@@ -13,7 +13,6 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -35,17 +34,9 @@ class LinkLost(errors.Unreachable):
     """The daemon went away during an order: whether it was carried out is not known. The link is up again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """``name``: ``job``, ``threshold``, ``life``, ``block-job``. ``facts`` are libvirt's arguments."""
-
-    name: str
-    facts: tuple[Any, ...]
-
-
+#: What is listened to; what an event says beside its name is asked for where it is needed.
 _EVENTS = {
     "job": libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED,
-    "threshold": libvirt.VIR_DOMAIN_EVENT_ID_BLOCK_THRESHOLD,
     "life": libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE,
     "block-job": libvirt.VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2,
 }
@@ -94,7 +85,7 @@ class Domain:
         """``name`` is the domain's, or its UUID. Raises ``Unreachable``, ``NotFound``, ``Usage``."""
         self.uri = uri
         self._news = threading.Condition()
-        self._events: list[Event] = []
+        self._events: list[str] = []
         self._listening: list[int] = []
         self._connection = open_connection(uri)
         try:
@@ -165,7 +156,7 @@ class Domain:
     def _arrived(self, _connection: Any, _domain: Any, *facts: Any) -> None:
         """On the thread that serves events."""
         with self._news:
-            self._events.append(Event(facts[-1], facts[:-1]))
+            self._events.append(facts[-1])
             self._news.notify_all()
 
     @property
@@ -174,22 +165,15 @@ class Domain:
         with self._news:
             return len(self._events)
 
-    def events_since(self, mark: int, name: str) -> list[Event]:
+    def happened(self, name: str, mark: int) -> bool:
+        """Since ``mark``."""
         with self._news:
-            return [event for event in self._events[mark:] if event.name == name]
+            return name in self._events[mark:]
 
-    def wait_event(self, name: str | None, seconds: float, mark: int) -> Event | None:
-        """The first event of this name (None: any) since ``mark``, or the next one to come; None if there is none
-        in time."""
-        deadline = time.monotonic() + seconds
+    def wait_event(self, name: str | None, seconds: float, mark: int) -> bool:
+        """Whether an event of this name (None: any) has come since ``mark``, or comes in time."""
         with self._news:
-            while True:
-                for event in self._events[mark:]:
-                    if name in (None, event.name):
-                        return event
-                left = deadline - time.monotonic()
-                if left <= 0 or not self._news.wait(left):
-                    return None
+            return self._news.wait_for(lambda: any(name in (None, each) for each in self._events[mark:]), seconds)
 
     # -- its end
 
@@ -212,7 +196,7 @@ class Domain:
 
 class DomainQga:
     """qga through libvirt, which owns its channel: like ``headstart.wire.qga.Qga``, for commands that libvirt itself
-    has no call for. A context manager."""
+    has no call for."""
 
     def __init__(self, domain: Domain) -> None:
         """Owns ``domain``."""
@@ -231,14 +215,6 @@ class DomainQga:
 
     def close(self) -> None:
         self._domain.close()
-
-    def __enter__(self) -> DomainQga:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class Gone(errors.Unreachable):

@@ -18,8 +18,10 @@ def version(name: str, emulator: str) -> int:
     file = PID_FILES / f"{name}.pid"
     try:
         return _told(f"/proc/{int(file.read_text())}/exe", file.stat().st_mtime_ns)
-    except (OSError, ValueError):
+    except FileNotFoundError:
         return _told(emulator, 0)
+    except (OSError, ValueError):
+        return 0
 
 
 @functools.lru_cache(maxsize=64)

@@ -23,8 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-import libvirt
-
 from headstart import errors, units
 from headstart.extents import Extent
 from headstart.hypervisor.libvirt.place import Place
@@ -43,8 +41,6 @@ OVERHEAD = units.MIB
 FALLOC_FL_KEEP_SIZE = 1
 #: Whatever a job may need at least, and what it gets where there is room.
 LEAST_RESERVE, USUAL_RESERVE = 64 * units.MIB, units.GIB
-#: Errors of libvirt's for a bitmap that is missing, broken, or a checkpoint that it does not know.
-UNUSABLE = (libvirt.VIR_ERR_CHECKPOINT_INCONSISTENT, libvirt.VIR_ERR_NO_DOMAIN_CHECKPOINT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +88,7 @@ class Job:
         answer for a moment, with what is there now."""
         if self._watch.spilled():
             raise self._lost("")
-        if self._domain.events_since(self._mark, "job") or not is_ours(self._domain, self._place):
+        if self._domain.happened("job", self._mark) or not is_ours(self._domain, self._place):
             raise errors.PointLost("The backup job was ended by somebody else, or the VM has ended.")
 
 
@@ -185,7 +181,7 @@ def end(domain: Domain, place: Place) -> bool:
         domain.order(lambda running: running.abortJob())
     deadline = time.monotonic() + END_SECONDS
     # The event may have been missed while the daemon was away. Asking too often would keep libvirt from its work.
-    while domain.wait_event("job", LOOK_SECONDS, mark) is None and is_ours(domain, place):
+    while not domain.wait_event("job", LOOK_SECONDS, mark) and is_ours(domain, place):
         if time.monotonic() > deadline:
             raise errors.Busy("libvirt does not end the backup job of this VM. Try again in a minute.")
     return True

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import time
 from collections.abc import Iterable, Iterator
@@ -75,11 +76,11 @@ class SlicedReader:
     def __init__(self, slices: Slices, disk: Disk) -> None:
         self._slices = slices
         self._disk = disk
-        self._size = slices.client(disk).size
 
-    @property
+    @functools.cached_property
     def size(self) -> int:
-        return self._size
+        """Asked for when it is needed: it takes a job."""
+        return self._slices.client(self._disk).size
 
     def allocated(self) -> list[Extent]:
         return self._slices.client(self._disk).allocated()
@@ -93,7 +94,7 @@ class SlicedReader:
         got: list[Extent] = []
         for number in range(1, TRIES + 1):
             try:
-                for piece in self._slices.client(self._disk).read(_rest(portion, got, self._size)):
+                for piece in self._slices.client(self._disk).read(_rest(portion, got, self.size)):
                     got.append(piece.extent)
                     yield piece
                 self._slices.check()
@@ -126,26 +127,19 @@ def _rest(portion: list[Extent], got: list[Extent], size: int) -> list[Extent]:
 class RawReader(FileReader):
     """A raw image: ``headstart.hypervisor.contract.LiveReader``. A context manager."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self._raw = path
-
     def allocated(self) -> list[Extent]:
         """By the file system's own map, where there is one (lseek(2), SEEK_DATA)."""
         found = []
-        descriptor = os.open(self._raw, os.O_RDONLY | os.O_CLOEXEC)
+        position = 0
         try:
-            position = 0
             while position < self.size:
-                start = os.lseek(descriptor, position, os.SEEK_DATA)
-                position = os.lseek(descriptor, start, os.SEEK_HOLE)
+                start = os.lseek(self._file, position, os.SEEK_DATA)
+                position = os.lseek(self._file, start, os.SEEK_HOLE)
                 found.append(Extent(start, min(position, self.size) - start))
         except OSError as error:
             # No data up to the end; a block device knows no holes at all.
-            if not found and error.errno != errno.ENXIO:
+            if error.errno != errno.ENXIO:
                 return [Extent(0, self.size)]
-        finally:
-            os.close(descriptor)
         return found
 
 

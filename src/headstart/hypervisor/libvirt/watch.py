@@ -43,12 +43,11 @@ class Watch:
         """A job with this socket is about to stand; at these sizes of its files it has to end."""
         self._tell({"job": str(job_socket), "limits": {str(path): limit for path, limit in limits.items()}})
 
-    def job_over(self) -> str:
-        """Returns the file that made the watch end it; empty if none did."""
-        return str(self._tell({"job": None})["spilled"])
+    def job_over(self) -> None:
+        self._tell({"job": None})
 
     def spilled(self) -> str:
-        """The same, while it stands."""
+        """The file that made the watch end the job; empty if none did."""
         return str(self._tell({})["spilled"])
 
     def started(self, number: int | None) -> None:
