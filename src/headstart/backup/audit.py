@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from headstart import blocks
 from headstart.backup.contact import Contact
+from headstart.backup.context import Beat
 from headstart.backup.plan import Sample
 from headstart.blocks import Blocks
 from headstart.extents import Extent
@@ -107,7 +108,7 @@ def _differing(
 ) -> Blocks:
     repo = contact.context.repository
     extents = blocks.to_extents(wanted, repo.block_size, tracked.facts.size)
-    contents = _contents(reader, extents, repo.block_size)
+    contents = _contents(reader, extents, repo.block_size, contact.context.beat)
     return Blocks(block for block, data in contents if not _is(repo, data, expected.get(block)))
 
 
@@ -118,9 +119,12 @@ def _is(repo: Repository, data: memoryview | None, chunk: bytes | None) -> bool:
     return repo.chunk_id(data) == chunk
 
 
-def _contents(reader: Reader, extents: Iterable[Extent], size: int) -> Iterator[tuple[int, memoryview | None]]:
+def _contents(
+    reader: Reader, extents: Iterable[Extent], size: int, beat: Beat
+) -> Iterator[tuple[int, memoryview | None]]:
     """Blocks, each valid until the next one is asked for; None is zeroes."""
     for piece in reader.read(extents):
+        beat()
         for start in range(piece.extent.start, piece.extent.end, size):
             offset = start - piece.extent.start
             yield start // size, piece.data[offset : offset + size] if piece.data is not None else None

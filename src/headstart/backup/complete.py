@@ -40,12 +40,14 @@ LEAST_RESERVE = 64 * units.MIB
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """``audit`` None: every block. ``plain``: nothing that was copied ahead is used."""
+    """``audit`` None: every block. ``plain``: nothing that was copied ahead is used. ``settle``: what changed in the
+    meantime is copied by rounds right before the point in time."""
 
     plain: bool = False
     audit: int | None = plan.AUDIT_BLOCKS
     freeze: bool = True
     hooks: tuple[Hook, ...] = ()
+    settle: bool = True
 
 
 class Doubt(errors.HeadstartError):
@@ -260,6 +262,7 @@ class Completing:
 
         def read(extent: Extent) -> None:
             nonlocal waiting
+            self._context.beat()
             rest.remove_range(extent.start // size, blocks.count_of(extent.end, size))
             waiting += extent.length
             if waiting >= LET_GO_BYTES and self._options.audit is not None:
@@ -319,6 +322,7 @@ class Completing:
 
     def _hook(self, event: str, facts: Mapping[str, str]) -> None:
         """The backup goes on without these: what failed is told at the end."""
+        self._context.beat()
         try:
             hooks.run(self._options.hooks, event, facts)
         except errors.HookFailed as error:

@@ -19,10 +19,16 @@ from headstart.state.values import Vm
 
 #: ``progress(what, done, total)`` in bytes; called often, from any thread.
 Progress = Callable[[str, int, int], None]
+#: Called wherever a run gets on; may raise to end it.
+Beat = Callable[[], None]
 
 
 def quiet(what: str, done: int, total: int) -> None:
     """No progress is shown."""
+
+
+def unwatched() -> None:
+    """Nobody listens whether the run gets on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,7 @@ class Context:
     repo: Repository | None
     scratch: Path
     progress: Progress = quiet
+    beat: Beat = unwatched
     connect: Callable[[Context, Vm], Machine] | None = None
     agent: Callable[[str], Agent] = agents.connect
     clock: Callable[[], float] = time.time

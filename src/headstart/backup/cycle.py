@@ -20,6 +20,7 @@ from headstart.backup import hooks, identify, plan, precopy, publish
 from headstart.backup.complete import Completing, Doubt, Options
 from headstart.backup.contact import Contact, meet
 from headstart.backup.context import Context
+from headstart.backup.pace import Pace
 from headstart.backup.publish import Published
 from headstart.backup.report import AuditReport, BackupReport, DiskReport, PrecopyReport
 from headstart.backup.spooling import spool_of
@@ -31,13 +32,15 @@ from headstart.hypervisor.contract import NotTaken
 ATTEMPTS = 3
 
 
-def precopy_round(context: Context, name: str, transport: Transport = Transport.AUTO) -> PrecopyReport:
+def precopy_round(
+    context: Context, name: str, transport: Transport = Transport.AUTO, pace: Pace = precopy.AT_ONCE
+) -> PrecopyReport:
     """One round now."""
     with _run(context, name, "precopy") as report:
         earlier = _finish_spooled(context, name)
         with _telling(earlier), meet(context, context.journal.vm(name)) as contact:
             contact.notes += earlier
-            done = _round(contact, transport)
+            done = _round(contact, transport, pace=pace)
         report.update(done.json())
         return done
 
@@ -60,9 +63,11 @@ def backup(context: Context, name: str, options: Options) -> BackupReport:
         return done
 
 
-def _round(contact: Contact, transport: Transport, *, compare: bool = True) -> PrecopyReport:
+def _round(
+    contact: Contact, transport: Transport, *, compare: bool = True, pace: Pace = precopy.AT_ONCE
+) -> PrecopyReport:
     _forget_missing(contact)
-    return precopy.run(contact, identify.run(contact), transport, compare=compare)
+    return precopy.run(contact, identify.run(contact), transport, compare=compare, pace=pace)
 
 
 def _complete(contact: Contact, options: Options) -> list[str]:
@@ -70,7 +75,7 @@ def _complete(contact: Contact, options: Options) -> list[str]:
         if options.plain:
             for tracked in contact.tracked():
                 contact.context.journal.forget_copied(contact.name, tracked)
-        else:
+        elif options.settle:
             _settle(contact)
         completing = Completing(contact, identify.run(contact), options, secrets.token_hex(8))
         try:

@@ -66,6 +66,7 @@ class Filling:
 
     def _progress(self, count: int) -> None:
         self._done += count
+        self._context.beat()
         self._context.progress("copying", self._done, self._total)
         if len(self._waiting) >= _WAITING:
             self._count()

@@ -43,6 +43,7 @@ class Identified:
 def run(contact: Contact) -> Identified:
     began = time.monotonic()
     journal, name = contact.context.journal, contact.name
+    contact.context.beat()
     # What keeps marks from being read is told before new ones are begun that nobody would read.
     contact.tracker.changed({})
     standing = contact.tracker.standing()

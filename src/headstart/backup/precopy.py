@@ -11,21 +11,29 @@ from headstart.backup import audit, transport
 from headstart.backup.contact import Contact
 from headstart.backup.fill import Filling, filling
 from headstart.backup.identify import Identified
+from headstart.backup.pace import AtOnce, Pace
 from headstart.backup.report import PrecopyReport
 from headstart.backup.transport import Source, Transport
 from headstart.blocks import Blocks
 from headstart.guest.channel import Lost, Refused
+from headstart.load.throttle import Halted, Permit, ThrottledReader
+from headstart.reading import Reader
 from headstart.repository import draft as leases
 from headstart.state.values import Draft, Tracked
 from headstart.tracking.contract import Kind, Mark
 
+AT_ONCE = AtOnce()
 
-def run(contact: Contact, identified: Identified, wanted: Transport, *, compare: bool = True) -> PrecopyReport:
-    """Copy what remains, from the running disks. ``compare``: also of disks that nothing records, which are read
-    whole to find out."""
+
+def run(
+    contact: Contact, identified: Identified, wanted: Transport, *, compare: bool = True, pace: Pace = AT_ONCE
+) -> PrecopyReport:
+    """Copy what remains, from the running disks, as ``pace`` says. ``compare``: also of disks that nothing records,
+    which are read whole to find out."""
     began = time.monotonic()
     disks = dict(identified.disks)
-    before = remaining(contact, disks)
+    before = pace.chosen(contact, identified, remaining(contact, disks))
+    halted = ""
     unknown = [name for name in disks if compare and contact.untracked(name)]
     stored = read = 0
     by: set[Transport] = set()
@@ -40,19 +48,23 @@ def run(contact: Contact, identified: Identified, wanted: Transport, *, compare:
             ) as fill,
             transport.sources(contact, chosen, wanted) as sources,
         ):
-            for name, source in sources.items():
-                contact.require_size(name, source.reader)
-                if name in unknown:
-                    disks[name] = _look(contact, disks[name], source)
-                    before[name] = remaining(contact, {name: disks[name]})[name]
-                    fill.expect(_bytes(contact, disks, {name: before[name]}))
-                _copy(contact, fill, disks[name], source, before[name])
-                by.add(source.by)
+            permit = pace.permit(contact)
+            try:
+                for name, source in sources.items():
+                    contact.require_size(name, source.reader)
+                    reader = _asking(source, permit)
+                    if name in unknown:
+                        disks[name] = _look(contact, disks[name], reader)
+                        before[name] = remaining(contact, {name: disks[name]})[name]
+                        fill.expect(_bytes(contact, disks, {name: before[name]}))
+                    by.add(source.by)
+                    _copy(contact, fill, disks[name], reader, before[name])
+            except Halted as error:
+                halted = str(error)
         read = fill.done
         stored = fill.writer.stored_bytes
         record(contact, identified.draft)
     after = remaining(contact, disks)
-    unread = {name: before[name] & after[name] for name in before}
     return PrecopyReport(
         vm=contact.name,
         round=identified.draft.rounds,
@@ -60,19 +72,24 @@ def run(contact: Contact, identified: Identified, wanted: Transport, *, compare:
         identified_bytes=_bytes(contact, disks, {**identified.dirty, **{name: before[name] for name in unknown}}),
         copied_bytes=read,
         stored_bytes=stored,
-        deferred_bytes=_bytes(contact, disks, unread),
+        deferred_bytes=_bytes(contact, disks, after),
         remaining_bytes=_bytes(contact, disks, after),
         identify_seconds=identified.seconds,
         seconds=identified.seconds + time.monotonic() - began,
         notes=(*contact.notes, *_unreadable(contact, before)),
+        halted=halted,
     )
 
 
-def _look(contact: Contact, tracked: Tracked, source: Source) -> Tracked:
+def _asking(source: Source, permit: Permit | None) -> Reader:
+    return source.reader if permit is None else ThrottledReader(source.reader, permit)
+
+
+def _look(contact: Contact, tracked: Tracked, reader: Reader) -> Tracked:
     """Find out by comparing what is to be copied of a disk that nothing records. What the draft had there is
     another content: it leaves it."""
     journal = contact.context.journal
-    differing = audit.differing(contact, tracked, source.reader, journal.copied_blocks(contact.name, tracked.name))
+    differing = audit.differing(contact, tracked, reader, journal.copied_blocks(contact.name, tracked.name))
     journal.forget_copied(contact.name, tracked.name, differing)
     owed = differing | journal.copied_blocks(contact.name, tracked.name)
     looked = replace(tracked, owed=owed)
@@ -84,10 +101,10 @@ def _everything(contact: Contact, tracked: Tracked) -> Blocks:
     return blocks.everything(tracked.facts.size, contact.context.repository.block_size)
 
 
-def _copy(contact: Contact, fill: Filling, tracked: Tracked, source: Source, wanted: Blocks) -> None:
+def _copy(contact: Contact, fill: Filling, tracked: Tracked, reader: Reader, wanted: Blocks) -> None:
     """An agent that fails costs the rest of the round: what it had delivered counts."""
     try:
-        fill.disk(tracked, source.reader, wanted)
+        fill.disk(tracked, reader, wanted)
     except (Lost, Refused) as error:
         if isinstance(error, Lost):
             contact.inside.lost(error)

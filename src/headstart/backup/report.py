@@ -8,6 +8,8 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class PrecopyReport:
+    """``deferred_bytes``: what this round put off or did not come to. ``halted``: why, if the load ended it."""
+
     vm: str
     round: int
     transport: str
@@ -19,6 +21,7 @@ class PrecopyReport:
     identify_seconds: float
     seconds: float
     notes: tuple[str, ...] = ()
+    halted: str = ""
 
     def json(self) -> dict[str, Any]:
         return asdict(self)

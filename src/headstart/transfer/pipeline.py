@@ -68,6 +68,10 @@ class Pipeline:
 
     def _submit(self, disk: str, piece: Piece) -> None:
         """The piece is released when it is stored, and also when that comes to nothing."""
+        if piece.data is None:
+            # Costs nothing, and holds no buffer: such pieces must not make the reader wait with answers unread.
+            self._store(disk, piece)
+            return
         try:
             while len(self._flying) >= _AHEAD or (self._flying and self._flying[0].done()):
                 self._flying.popleft().result()
