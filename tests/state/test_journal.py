@@ -194,18 +194,32 @@ def test_the_state_is_for_its_owner_only(journal: Journal, tmp_path: Path) -> No
     assert [path.name for path in (tmp_path / "state").iterdir() if path.stat().st_mode & 0o077] == []
 
 
-def test_a_state_of_version_1_is_upgraded(journal: Journal, tmp_path: Path) -> None:
+#: What was not there before a version.
+UNDO = {
+    2: ("DROP TABLE keepsakes", "ALTER TABLE vms DROP COLUMN uri", "ALTER TABLE vms DROP COLUMN domain"),
+    3: ("DROP TABLE figures", "DROP TABLE heats", "DROP TABLE pauses", "DROP INDEX runs_by_vm"),
+}
+
+
+def columns(path: Path) -> set[tuple[str, str]]:
+    with sqlite3.connect(path) as database:
+        tables = [row[0] for row in database.execute("SELECT name FROM sqlite_master")]
+        return {(table, row[1]) for table in tables for row in database.execute(f"PRAGMA table_info({table})")}
+
+
+@pytest.mark.parametrize("version", range(1, schema.VERSION))
+def test_a_state_of_an_older_version_is_upgraded(journal: Journal, tmp_path: Path, version: int) -> None:
     journal.add_vm(Vm("old", Path("/run/qmp")))
     journal.close()
-    with sqlite3.connect(tmp_path / "state" / "state.sqlite3") as database:
-        for statement in (
-            "DROP TABLE keepsakes",
-            "ALTER TABLE vms DROP COLUMN uri",
-            "ALTER TABLE vms DROP COLUMN domain",
-        ):
-            database.execute(statement)
-        database.execute("PRAGMA user_version = 1")
+    path = tmp_path / "state" / "state.sqlite3"
+    new = columns(path)
+    with sqlite3.connect(path) as database:
+        for later in range(schema.VERSION, version, -1):
+            for statement in UNDO[later]:
+                database.execute(statement)
+        database.execute(f"PRAGMA user_version = {version}")
     with reopened(tmp_path) as again:
+        assert columns(path) == new
         assert again.vm("old").monitor == Path("/run/qmp") and again.vm("old").domain is None
         again.add_vm(Vm("new", domain=Domain("qemu:///system", "app")))
         again.keep("new", {"checkpoint": "<xml/>"})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-VERSION = 2
+VERSION = 3
 
 #: What finds our bitmaps again that a hypervisor forgot.
 KEEPSAKES = """
@@ -14,8 +14,47 @@ CREATE TABLE keepsakes (
 ) WITHOUT ROWID
 """
 
+#: What was measured, a row a minute: for what is usual for a VM, and for the pictures.
+FIGURES = """
+CREATE TABLE figures (
+    vm TEXT NOT NULL REFERENCES vms(name) ON DELETE CASCADE,
+    moment INTEGER NOT NULL,       -- beginning of the minute, seconds since 1970
+    load REAL,                     -- mean; NULL: no sensor said anything
+    latency REAL,                  -- mean of the guest's writes, seconds; NULL: not known
+    state TEXT NOT NULL,           -- of the governor, at the end of the minute
+    copied INTEGER NOT NULL,       -- bytes read ahead in this minute
+    remaining INTEGER NOT NULL,    -- bytes known to have changed and not copied, at its end
+    deferred INTEGER NOT NULL,     -- those of them that are put off on purpose
+    PRIMARY KEY (vm, moment)
+) WITHOUT ROWID
+"""
+
+#: What was learned of each disk's blocks. Losing it costs some copies that are made twice.
+HEATS = """
+CREATE TABLE heats (
+    vm TEXT NOT NULL REFERENCES vms(name) ON DELETE CASCADE,
+    disk TEXT NOT NULL,
+    heat BLOB NOT NULL,
+    learned TEXT NOT NULL,         -- JSON
+    PRIMARY KEY (vm, disk)
+) WITHOUT ROWID
+"""
+
+#: VMs that the owner wants to be left alone.
+PAUSES = """
+CREATE TABLE pauses (
+    vm TEXT PRIMARY KEY REFERENCES vms(name) ON DELETE CASCADE,
+    since REAL NOT NULL
+) WITHOUT ROWID
+"""
+
+RUNS_BY_VM = "CREATE INDEX runs_by_vm ON runs (vm, number)"
+
 #: What makes a state of one version one of the next.
-UPGRADES = {1: ("ALTER TABLE vms ADD COLUMN uri TEXT", "ALTER TABLE vms ADD COLUMN domain TEXT", KEEPSAKES)}
+UPGRADES = {
+    1: ("ALTER TABLE vms ADD COLUMN uri TEXT", "ALTER TABLE vms ADD COLUMN domain TEXT", KEEPSAKES),
+    2: (FIGURES, HEATS, PAUSES, RUNS_BY_VM),
+}
 
 TABLES = (
     """
@@ -90,5 +129,5 @@ CREATE TABLE runs (
     report TEXT NOT NULL
 );
 """
-    + f"{KEEPSAKES};"
+    + f"{KEEPSAKES};{FIGURES};{HEATS};{PAUSES};{RUNS_BY_VM};"
 )
