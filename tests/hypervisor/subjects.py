@@ -15,9 +15,12 @@ import libvirt
 
 from headstart import units
 from headstart.blocks import Blocks
-from headstart.hypervisor.contract import Machine, Protects
+from headstart.hypervisor.contract import Counters, Machine, Protects
+from headstart.hypervisor.libvirt import counters as libvirt_counters
 from headstart.hypervisor.libvirt.machine import LibvirtMachine
 from headstart.hypervisor.memory import MemoryMachine, MemoryVm
+from headstart.hypervisor.memory import counters as memory_counters
+from headstart.hypervisor.qemu import counters as qemu_counters
 from headstart.hypervisor.qemu.machine import QemuMachine
 from tests.kit import disks, ledger, workloads
 from tests.kit.domain import Domain
@@ -66,6 +69,10 @@ class Subject(Protocol):
 
     def connect(self) -> Machine: ...
 
+    def look(self) -> Counters:
+        """At the counters, without a connection that stays."""
+        ...
+
     def write(self, disk: str, block: int) -> None:
         """The guest writes something new, and it is on the disk."""
         ...
@@ -111,6 +118,9 @@ class MemorySubject:
 
     def connect(self) -> Machine:
         return MemoryMachine(self.vm, INSTALLATION, self.block_size)
+
+    def look(self) -> Counters:
+        return memory_counters.look(self.vm)
 
     def write(self, disk: str, block: int) -> None:
         self.vm.write(disk, block)
@@ -209,6 +219,10 @@ class QemuSubject:
             qga=self.vm.qga_socket,
         )
 
+    def look(self) -> Counters:
+        assert isinstance(self.vm, Vm)
+        return qemu_counters.look(self.vm.qmp_socket)
+
     def _device(self, disk: str) -> str:
         return self.vm.device(disk.removeprefix("dev-"))
 
@@ -304,6 +318,9 @@ class LibvirtSubject(QemuSubject):
         return LibvirtMachine(
             self.vm.daemon.uri, self.vm.name, installation=INSTALLATION, scratch=self._scratch, label="vm"
         )
+
+    def look(self) -> Counters:
+        return libvirt_counters.look(self.vm.daemon.uri, self.vm.name)
 
     def _device(self, disk: str) -> str:
         return self.vm.device({"vda": "system", "sda": "data"}[disk])

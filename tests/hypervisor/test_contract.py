@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
@@ -14,6 +14,8 @@ from headstart.extents import Extent
 from headstart.hypervisor import space
 from headstart.hypervisor.contract import (
     Action,
+    Counters,
+    DiskCounters,
     Machine,
     NotTaken,
     PointInTime,
@@ -266,6 +268,74 @@ def test_what_no_bitmap_reports_was_read_right(subject: Subject, machine: Machin
         now = subject.contents(disk)
         for block in everything(subject)[disk] - doubtful[disk]:
             assert block_of(subject, content, block) == block_of(subject, now, block)
+
+
+# -- counters
+
+
+def grown(before: Counters, after: Counters) -> dict[str, DiskCounters]:
+    """What was done between two looks."""
+
+    def difference(old: DiskCounters, new: DiskCounters) -> DiskCounters:
+        names = [field.name for field in fields(old) if field.name != "write_latency"]
+        return DiskCounters(**{name: getattr(new, name) - getattr(old, name) for name in names})
+
+    return {disk: difference(before.disks[disk], each) for disk, each in after.disks.items()}
+
+
+def assert_written(subject: Subject, before: Counters, after: Counters, blocks: int) -> None:
+    assert after.moment > before.moment
+    assert after.vcpus == before.vcpus == 1
+    assert before.cpu_seconds is not None and after.cpu_seconds is not None
+    assert before.cpu_seconds <= after.cpu_seconds
+    for disk, done in grown(before, after).items():
+        assert done.written_bytes == blocks * subject.block_size, disk
+        assert done.writes >= blocks
+        assert done.write_seconds > 0
+        assert done.read_bytes == done.reads == 0
+
+
+def test_counters_tell_what_the_guest_did(subject: Subject, machine: Machine) -> None:
+    before = machine.counters()
+    assert set(before.disks) >= set(subject.sizes)
+    write(subject, [2, 5])
+    assert_written(subject, before, machine.counters(), 2)
+
+
+def test_counters_at_a_look(subject: Subject) -> None:
+    with contextlib.closing(subject.connect()) as machine:
+        names = set(machine.counters().disks)
+    before = subject.look()
+    assert set(before.disks) == names
+    write(subject, [7])
+    assert_written(subject, before, subject.look(), 1)
+
+
+def test_what_is_read_from_outside_is_not_the_guests(subject: Subject, machine: Machine) -> None:
+    before = machine.counters()
+    with machine.live(list(subject.sizes)) as readers:
+        for reader in readers.values():
+            whole(reader)
+    with machine.take(request_for(subject, everything(subject))) as point:
+        for disk in subject.sizes:
+            whole(point.reader(disk))
+        during = machine.counters()
+        point.release()
+    after = machine.counters()
+    for done in (*grown(before, during).values(), *grown(before, after).values()):
+        assert (done.read_bytes, done.reads, done.written_bytes, done.writes) == (0, 0, 0, 0)
+
+
+def test_counters_wait_for_no_request_that_is_under_way(subject: Subject, machine: Machine) -> None:
+    """Answers that nobody takes keep a request under way as long as it likes."""
+    with machine.take(request_for(subject, everything(subject))) as point:
+        pieces = [iter(point.reader(disk).read([Extent(0, size)])) for disk, size in subject.sizes.items()]
+        for each_disk in pieces:
+            next(each_disk)
+        write(subject, [1])
+        assert set(machine.counters().disks) >= set(subject.sizes)
+        assert sum(1 for each_disk in pieces for _ in each_disk) > 0
+        point.release()
 
 
 # -- points in time

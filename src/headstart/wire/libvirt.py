@@ -143,6 +143,13 @@ class Domain:
                 self._listen()
                 return
 
+    def stats(self, kinds: int) -> Mapping[str, Any]:
+        """Of the ``VIR_DOMAIN_STATS_*`` asked for those that libvirt has without waiting for anybody, by their names
+        in ``virConnectGetAllDomainStats``."""
+        flags = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
+        found = self.ask(lambda domain: self._connection.domainListGetStats([domain], kinds, flags))
+        return dict(found[0][1]) if found else {}
+
     def capabilities(self) -> str:
         """XML of the host."""
         return str(self._connection.getCapabilities())

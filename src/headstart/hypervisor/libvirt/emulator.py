@@ -24,6 +24,14 @@ def version(name: str, emulator: str) -> int:
         return 0
 
 
+def pid(name: str) -> int | None:
+    """Of the QEMU that runs the domain; None if it cannot be told, as of a session's."""
+    try:
+        return int((PID_FILES / f"{name}.pid").read_text())
+    except (OSError, ValueError):
+        return None
+
+
 @functools.lru_cache(maxsize=64)
 def _told(program: str, _started: int) -> int:
     """Asked once for each start: a look at a VM is on the way of every step."""

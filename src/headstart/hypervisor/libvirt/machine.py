@@ -13,8 +13,8 @@ import libvirt
 from headstart import errors
 from headstart.blocks import Blocks
 from headstart.hypervisor import space
-from headstart.hypervisor.contract import Action, Bitmap, Inventory, LiveReader, PointInTime, PointRequest
-from headstart.hypervisor.libvirt import freeze, inventory, live, obstacles, recovery
+from headstart.hypervisor.contract import Action, Bitmap, Counters, Inventory, LiveReader, PointInTime, PointRequest
+from headstart.hypervisor.libvirt import counters, freeze, inventory, live, obstacles, recovery
 from headstart.hypervisor.libvirt.checkpoints import Checkpoints
 from headstart.hypervisor.libvirt.inventory import AGENT_PORT, Look
 from headstart.hypervisor.libvirt.jobs import LEAST_RESERVE, USUAL_RESERVE, Jobs
@@ -170,6 +170,9 @@ class LibvirtMachine:
                 raw = stack.enter_context(live.raw_file(disk))
                 readers[disk.name] = raw if raw is not None else live.SlicedReader(slices, disk)
             yield readers
+
+    def counters(self) -> Counters:
+        return counters.read(self._domain)
 
     def take(self, request: PointRequest) -> PointInTime:
         seen = self._ready()

@@ -11,6 +11,7 @@ from headstart.extents import Extent
 from headstart.hypervisor.contract import (
     Action,
     Bitmap,
+    Counters,
     Disk,
     Inventory,
     LeftOut,
@@ -18,6 +19,7 @@ from headstart.hypervisor.contract import (
     PointInTime,
     PointRequest,
 )
+from headstart.hypervisor.memory import counters
 from headstart.hypervisor.memory.connection import Connection
 from headstart.hypervisor.memory.image import Drive, Image, Record
 from headstart.hypervisor.memory.point import MemoryPoint
@@ -116,6 +118,12 @@ class MemoryMachine(Connection):
             for drive in chosen:
                 stack.enter_context(self.exported(f"live-{drive.name}"))
             yield {drive.name: _Live(self, drive, self._vm.block_size) for drive in chosen}
+
+    def counters(self) -> Counters:
+        told = counters.look(self._vm)
+        # Of the process that this is a connection to.
+        self.step("counted")
+        return told
 
     def take(self, request: PointRequest) -> PointInTime:
         self.step("take")

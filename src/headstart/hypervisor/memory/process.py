@@ -38,6 +38,8 @@ class Process:
     #: The installations that have stopped the VM or frozen the guest, and not yet undone it.
     stopped_by: str = ""
     frozen_by: str = ""
+    #: Writes that were finished, by disk.
+    written: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
@@ -53,5 +55,6 @@ class Write:
         """Also comes by itself when QEMU drains the disk. After the VM's death nothing happens any longer."""
         if self in self.process.writes:
             self.process.writes.remove(self)
+            self.process.written[self.drive.name] = self.process.written.get(self.drive.name, 0) + 1
             self.drive.top.content[self.block] = self.content
             self.drive.top.mark(self.block)

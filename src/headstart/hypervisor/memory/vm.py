@@ -52,6 +52,8 @@ class MemoryVm:
         self.agent: Literal["none", "answers", "silent"] = "none"
         self.migrating = False
         self.paused = False
+        #: Of the process; None: it cannot be seen.
+        self.cpu_seconds: float | None = 0.0
         #: A foreign filter or job on the disks, in words.
         self.obstacle = ""
         #: Space for old content; None: enough. Somebody else may take it away at any time.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +60,7 @@ def look(qmp: Qmp, devices: Devices, excluded: Collection[str]) -> Look:
         device = devices.of(drive)
         node = graph.nodes[graph.below_filters(drive.root)]
         name = _unique(_name(drive, node.name, device.serial), names)
-        if _is_flash(drive):
+        if is_flash(drive):
             if not node.read_only:
                 file = graph.file_node(node.name) or node
                 files.append(("uefi-variables", process.resolve(qmp.peer_pid, file.file)))
@@ -82,7 +82,20 @@ def inventory(qmp: Qmp, seen: Look) -> Inventory:
     )
 
 
-def _is_flash(drive: Drive) -> bool:
+def names(qmp: Qmp, devices: Devices, drives: Sequence[Drive]) -> list[str]:
+    """The names that ``look`` gives to all drives with a medium; QEMU is asked only where a drive has no id."""
+    taken: set[str] = set()
+    if all(_id(drive) for drive in drives):
+        return [_unique(_name(drive), taken) for drive in drives]
+    graph = graphs.look(qmp)
+    found = []
+    for drive in drives:
+        node = graph.below_filters(drive.root) if drive.root in graph.nodes else ""
+        found.append(_unique(_name(drive, node, devices.of(drive).serial), taken))
+    return found
+
+
+def is_flash(drive: Drive) -> bool:
     return bool(_FLASH.match(drive.qdev) or _FLASH.match(drive.device))
 
 
@@ -103,12 +116,17 @@ def _reason_to_leave_out(name: str, drive: Drive, node: Node, excluded: Collecti
 def _name(drive: Drive, node: str = "", serial: str = "") -> str:
     """The device's id, the drive's id, the node's name, or the serial: what the owner chose first.
     Generated node names (``#block123``) change from start to start and are no names."""
+    given = "" if node.startswith("#") else node
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", _id(drive) or given or serial).strip("-.")
+    return plain or "disk"
+
+
+def _id(drive: Drive) -> str:
+    """The device's or the drive's; empty if the owner gave none."""
     named = re.match(r"(?:/machine/peripheral/)?([^/]+)", drive.qdev)
     anonymous = drive.qdev.startswith("/machine/peripheral-anon") or drive.qdev.startswith("/machine/un")
     chosen = "" if anonymous or named is None else named.group(1)
-    given = "" if node.startswith("#") else node
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", chosen or drive.device or given or serial).strip("-.")
-    return plain or "disk"
+    return chosen or drive.device
 
 
 def _unique(name: str, taken: set[str]) -> str:

@@ -8,8 +8,18 @@ from pathlib import Path
 from types import TracebackType
 
 from headstart.blocks import Blocks
-from headstart.hypervisor.contract import Action, Bitmap, Inventory, LiveReader, PointInTime, PointRequest
-from headstart.hypervisor.qemu import inventory, obstacles, recovery
+from headstart.hypervisor import names as tracks
+from headstart.hypervisor.contract import (
+    Action,
+    Bitmap,
+    Counters,
+    Inventory,
+    LiveReader,
+    PointInTime,
+    PointRequest,
+    Remove,
+)
+from headstart.hypervisor.qemu import counters, inventory, obstacles, recovery
 from headstart.hypervisor.qemu.bitmaps import QemuBitmaps
 from headstart.hypervisor.qemu.exports import Exports
 from headstart.hypervisor.qemu.graph import Devices
@@ -49,6 +59,7 @@ class QemuMachine:
         self._site = Site(self._qmp, installation, scratch, label, qga, exports, bitmaps, block_size)
         self._excluded = excluded
         self._devices = Devices(self._qmp)
+        self._timed = False
 
     def _look(self) -> Look:
         return inventory.look(self._qmp, self._devices, self._excluded)
@@ -72,12 +83,26 @@ class QemuMachine:
 
     def transact(self, actions: Sequence[Action]) -> None:
         self._site.bitmaps.transact(self._look(), actions)
+        if actions and all(isinstance(action, Remove) for action in actions) and not self._marked():
+            # With the last of our marks goes whatever else is ours.
+            counters.drop_histograms(self._qmp)
+            self._timed = False
+
+    def _marked(self) -> bool:
+        found = (tracks.parse(each.name) for disk in self.bitmaps().values() for each in disk)
+        return any(track is not None and track.installation == self._site.installation for track in found)
 
     def recorded(self, names: Mapping[str, Sequence[str]]) -> dict[str, dict[str, Blocks]]:
         return self._site.bitmaps.recorded(self._look(), names)
 
     def changed(self, names: Mapping[str, Sequence[str]]) -> dict[str, Blocks]:
         return self._site.bitmaps.changed(self._look(), names)
+
+    def counters(self) -> Counters:
+        if not self._timed:
+            counters.keep_histograms(self._qmp)
+            self._timed = True
+        return counters.read(self._qmp, self._devices)
 
     @contextlib.contextmanager
     def live(self, disks: Sequence[str]) -> Iterator[Mapping[str, LiveReader]]:
