@@ -17,7 +17,7 @@ from headstart.blocks import Blocks
 from headstart.hypervisor.contract import ImageFile
 from headstart.state import schema
 from headstart.state.journal import Journal
-from headstart.state.values import Completion, Domain, Draft, Facts, Tracked, Vm
+from headstart.state.values import Completion, Domain, Draft, Facts, Point, Tracked, Vm
 from headstart.transfer.pipeline import Stored
 
 WEB = Vm(
@@ -197,7 +197,7 @@ def test_the_state_is_for_its_owner_only(journal: Journal, tmp_path: Path) -> No
 #: What was not there before a version.
 UNDO = {
     2: ("DROP TABLE keepsakes", "ALTER TABLE vms DROP COLUMN uri", "ALTER TABLE vms DROP COLUMN domain"),
-    3: ("DROP TABLE figures", "DROP TABLE heats", "DROP TABLE pauses", "DROP INDEX runs_by_vm"),
+    3: ("DROP TABLE figures", "DROP TABLE heats", "DROP TABLE pauses", "DROP TABLE points", "DROP INDEX runs_by_vm"),
 }
 
 
@@ -354,7 +354,8 @@ def test_a_completion_waits_until_it_is_abandoned(drafted: Journal) -> None:
 def test_publishing_uses_the_draft_up(drafted: Journal) -> None:
     drafted.spooled("web", Completion("draft1", {}), [], {})
     after = dataclasses.replace(SYSTEM, base="base2", snapshot="draft1", entire=Blocks(), owed=Blocks(), reason="")
-    drafted.published("web", [after])
+    drafted.published("web", [after], Point("s1", 5.0))
+    assert drafted.point("web") == Point("s1", 5.0)
     assert drafted.draft("web") is None
     assert drafted.completion("web") is None
     assert drafted.packs("web") == []
@@ -413,7 +414,7 @@ CHANGES: dict[str, Callable[[Journal], None]] = {
     "spooled": lambda journal: journal.spooled(
         "web", Completion("draft1", {}), failing_disks(OTHER), {"system": Blocks([5])}
     ),
-    "published": lambda journal: journal.published("web", failing_disks(OTHER)),
+    "published": lambda journal: journal.published("web", failing_disks(OTHER), Point("s1", 5.0)),
 }
 
 

@@ -134,6 +134,14 @@ def _finish_spooled(context: Context, name: str) -> list[str]:
         return [f"the unfinished backup {waiting.id} was given up: {error}"]
 
 
+def finish(context: Context, name: str) -> list[str]:
+    """Publish a backup that waits in the spool; the VM is not needed. Returns what was done."""
+    with _run(context, name, "publish") as report:
+        notes = _finish_spooled(context, name)
+        report["notes"] = notes
+        return notes
+
+
 @contextlib.contextmanager
 def _telling(notes: Sequence[str]) -> Iterator[None]:
     """What was done before a run failed is worth knowing, too."""
@@ -168,6 +176,7 @@ def _report(published: Published, contact: Contact, failures: list[str], seconds
     return BackupReport(
         snapshot=manifest.id,
         vm=manifest.vm,
+        created=manifest.created,
         base=manifest.base,
         consistency=manifest.consistency,
         freeze_seconds=facts["freeze_seconds"],

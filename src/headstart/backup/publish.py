@@ -20,7 +20,7 @@ from headstart.repository import attachment, snapshot, tree
 from headstart.repository import draft as leases
 from headstart.repository import manifest as manifests
 from headstart.repository.manifest import Attachment, Manifest
-from headstart.state.values import Completion, Tracked
+from headstart.state.values import Completion, Point, Tracked
 from headstart.transfer.spool import Spool
 
 #: Kinds of attachments.
@@ -51,7 +51,8 @@ def run(context: Context, vm: str) -> Published:
     if found is None:
         found = _store(context, vm, completion, disks, stored)
         snapshot.publish(context.repository, found)
-    context.journal.published(vm, [_follows(tracked, found.id, base) for tracked in disks.values()])
+    follows = [_follows(tracked, found.id, base) for tracked in disks.values()]
+    context.journal.published(vm, follows, Point(found.id, found.created))
     leases.drop(context.repository, found.id)
     spool_of(context, vm, base).remove()
     return Published(found, completion.facts, stored)

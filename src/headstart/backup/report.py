@@ -50,8 +50,11 @@ class AuditReport:
 
 @dataclass(frozen=True, slots=True)
 class BackupReport:
+    """``created``: the point in time, seconds since 1970."""
+
     snapshot: str
     vm: str
+    created: float
     base: str | None
     consistency: str
     freeze_seconds: float

@@ -21,11 +21,12 @@ from headstart import errors
 from headstart.blocks import Blocks
 from headstart.state.database import Database
 from headstart.state.encoding import blocks_from_bytes, blocks_to_bytes, facts_from_text, facts_to_text
-from headstart.state.values import Completion, Domain, Draft, Run, Tracked, Vm
+from headstart.state.values import Completion, Domain, Draft, Point, Run, Tracked, Vm
 from headstart.transfer.pipeline import Stored
 
 #: How long a look at a VM's load may take that somebody else is having.
 LOCK_SECONDS = 2.0
+RUNS_KEPT_SECONDS = 90 * 24 * 3600.0
 
 
 class Journal(Database):
@@ -262,17 +263,25 @@ class Journal(Database):
         with self.change() as database:
             database.execute("DELETE FROM completions WHERE vm = ?", (vm,))
 
-    def published(self, vm: str, disks: Iterable[Tracked]) -> None:
+    def published(self, vm: str, disks: Iterable[Tracked], point: Point) -> None:
         """The snapshot exists: its base marks count from now on, and the draft is used up."""
         with self.change() as database:
+            database.execute("INSERT OR REPLACE INTO points VALUES (?, ?, ?)", (vm, point.snapshot, point.created))
             self._forget_draft(database, vm)
             for disk in disks:
                 self._put_disk(database, vm, disk)
 
+    def point(self, vm: str) -> Point | None:
+        """The newest that was published from here."""
+        rows = self.rows("SELECT snapshot, created FROM points WHERE vm = ?", vm)
+        return Point(*rows[0]) if rows else None
+
     # runs
 
     def begin_run(self, vm: str, verb: str) -> int:
+        """Old runs are forgotten."""
         with self.change() as database:
+            database.execute("DELETE FROM runs WHERE vm = ? AND begun < ?", (vm, time.time() - RUNS_KEPT_SECONDS))
             cursor = database.execute(
                 "INSERT INTO runs (vm, verb, begun, report) VALUES (?, ?, ?, '{}')", (vm, verb, time.time())
             )

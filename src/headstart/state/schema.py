@@ -48,12 +48,21 @@ CREATE TABLE pauses (
 ) WITHOUT ROWID
 """
 
+#: The newest snapshot of a VM that this host has published.
+POINTS = """
+CREATE TABLE points (
+    vm TEXT PRIMARY KEY REFERENCES vms(name) ON DELETE CASCADE,
+    snapshot TEXT NOT NULL,
+    created REAL NOT NULL          -- its point in time
+) WITHOUT ROWID
+"""
+
 RUNS_BY_VM = "CREATE INDEX runs_by_vm ON runs (vm, number)"
 
 #: What makes a state of one version one of the next.
 UPGRADES = {
     1: ("ALTER TABLE vms ADD COLUMN uri TEXT", "ALTER TABLE vms ADD COLUMN domain TEXT", KEEPSAKES),
-    2: (FIGURES, HEATS, PAUSES, RUNS_BY_VM),
+    2: (FIGURES, HEATS, PAUSES, POINTS, RUNS_BY_VM),
 }
 
 TABLES = (
@@ -129,5 +138,5 @@ CREATE TABLE runs (
     report TEXT NOT NULL
 );
 """
-    + f"{KEEPSAKES};{FIGURES};{HEATS};{PAUSES};{RUNS_BY_VM};"
+    + f"{KEEPSAKES};{FIGURES};{HEATS};{PAUSES};{POINTS};{RUNS_BY_VM};"
 )

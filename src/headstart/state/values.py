@@ -95,6 +95,14 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True)
+class Point:
+    """A published snapshot and its point in time, in seconds since 1970."""
+
+    snapshot: str
+    created: float
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     number: int
     vm: str
