@@ -1,0 +1,1 @@
+"""The daemon of one hypervisor: its policies, when it works, and what it does."""
