@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -83,13 +84,21 @@ def test_without_an_agent_the_disks_are_shown_all_the_same(rig: Rig, tmp_path: P
 
 def test_figures_once_a_second(rig: Rig) -> None:
     with agent.connect(str(rig.folder / "agent")) as connected:
-        figures = connected.figures(0.3)
-        first, second = next(figures), next(figures)
+
+        def following() -> dict[str, Any]:
+            while (found := connected.latest()) is None:
+                connected.pump(0.05)
+            return found
+
+        assert connected.latest() is None
+        for _ in range(2):
+            connected.watch(0.3)
+        first, second = following(), following()
         rig.vm.guest.read("/dev/sda", 0, 8 * MIB)
-        third = next(figures)
-        figures.close()  # type: ignore[attr-defined]
+        third = following()
         assert 0.2 < second["time"] - first["time"] < 3
         assert third["disks"]["sda"]["read_bytes"] - second["disks"]["sda"]["read_bytes"] >= 8 * MIB
         assert {"cpu", "memory", "network", "pressure"} <= set(first)
         assert first["memory"]["available"] < first["memory"]["total"]
+        assert third["own"]["cpu_seconds"] > 0
         assert connected.map().disks

@@ -14,8 +14,10 @@ import pytest
 
 from headstart import errors
 from headstart.agentd import frames, messages
+from headstart.extents import Extent
 from headstart.guest import channel as channels
 from headstart.guest.channel import Channel, Lost, Mismatch, Refused
+from headstart.guest.reader import AgentReader
 from tests.agentd import served
 from tests.guest import hostile
 from tests.guest.hostile import Guest
@@ -219,6 +221,166 @@ def test_a_guest_that_does_not_listen() -> None:
             for _ in range(1000):
                 channel.file(0, bytes(16 << 10))
         assert time.monotonic() - begun < 5
+
+
+# -- figures, which come again and again
+
+
+def telling(count: int, payload: bytes = b'{"time":%d}', then: Script = idle) -> Script:
+    def script(guest: Guest) -> None:
+        request = guest.next(messages.ASK).request
+        for number in range(count):
+            guest.send(messages.NOTE, request, payload.replace(b"%d", b"%d" % number))
+        then(guest)
+
+    return script
+
+
+def wait_for(channel: Channel, request: int) -> dict[str, Any]:
+    for _ in range(200):
+        found = channel.newest(request)
+        if found is not None:
+            return found
+        channel.pump(0.02)
+    raise AssertionError("nothing came")
+
+
+def test_the_newest_counts() -> None:
+    with hostile.playing(telling(50)) as link, Channel(link) as channel:
+        request = channel.follow("figures", seconds=0.2)
+        channel.pump(0.3)
+        assert channel.newest(request) == {"time": 49}
+        assert channel.newest(request) is None
+        assert channel._unread == 0
+
+
+def test_what_is_told_again_and_again_keeps_no_memory_while_something_else_is_waited_for() -> None:
+    """40 MB of it, before the answer."""
+
+    def script(guest: Guest) -> None:
+        followed, asked = guest.next(messages.ASK).request, guest.next(messages.ASK).request
+        for _ in range(400):
+            guest.send(messages.NOTE, followed, b'{"a":"%s"}' % (b"x" * 100_000))
+        guest.tell(messages.ANSWER, asked, well=True)
+
+    with hostile.playing(script) as link, Channel(link) as channel:
+        request = channel.follow("figures")
+        assert channel.ask("map") == {"well": True}
+        assert len(channel._inbox[request]) == 1
+        assert channel._unread < 110_000
+
+
+def test_without_news_nothing_is_waited_for() -> None:
+    with hostile.playing(idle) as link, Channel(link) as channel:
+        request = channel.follow("figures")
+        begun = time.monotonic()
+        for _ in range(100):
+            assert channel.newest(request) is None
+        assert time.monotonic() - begun < 0.3
+
+
+def test_figures_that_are_refused_end() -> None:
+    def script(guest: Guest) -> None:
+        guest.tell(messages.REFUSAL, guest.next(messages.ASK).request, code="unknown", text="figures")
+
+    with hostile.playing(script) as link, Channel(link) as channel:
+        request = channel.follow("figures")
+        with pytest.raises(Refused, match="figures"):
+            wait_for(channel, request)
+        assert channel.newest(request) is None
+
+
+def test_a_flood_does_not_keep_who_looks_for_news() -> None:
+    with hostile.playing(flood(encoded(messages.NOTE, b'{"a":"%s"}' % (b"x" * 10_000)))) as link:
+        channel = Channel(link)
+        request = channel.follow("figures")
+        begun = time.monotonic()
+        for _ in range(5):
+            channel.newest(request)
+        channel.pump(0.3)
+        assert time.monotonic() - begun < 3
+        assert channel._unread < 20_000
+        channel.close()
+
+
+def test_pumping_takes_its_time_and_finds_an_agent_that_was_restarted() -> None:
+    def script(guest: Guest) -> None:
+        guest.next(messages.CREDIT)
+        guest.tell(messages.REFUSAL, 0, code=messages.STRANGE)
+
+    with hostile.playing(idle) as link, Channel(link) as channel:
+        begun = time.monotonic()
+        channel.pump(0.3)
+        assert 0.25 < time.monotonic() - begun < 1
+    with hostile.playing(script) as link, Channel(link) as channel, pytest.raises(Lost, match="restarted"):
+        channel.pump(5.0)
+
+
+def test_pumping_a_closed_channel() -> None:
+    def script(guest: Guest) -> None:
+        guest._link.shutdown(socket.SHUT_RDWR)
+
+    with hostile.playing(script) as link, Channel(link) as channel, pytest.raises(Lost):
+        channel.pump(5.0)
+
+
+# -- whoever waits attends to something else
+
+
+def test_who_waits_attends_four_times_a_second() -> None:
+    times: list[float] = []
+
+    def script(guest: Guest) -> None:
+        request = guest.next(messages.ASK).request
+        time.sleep(0.9)
+        guest.tell(messages.ANSWER, request, well=True)
+
+    with hostile.playing(script) as link, Channel(link) as channel:
+        channel.attend = lambda: times.append(time.monotonic())
+        assert channel.ask("map") == {"well": True}
+    assert 2 <= len(times) <= 4
+
+
+def test_what_attending_raises_ends_the_wait_and_the_request_can_be_cancelled() -> None:
+    """It looks at the figures, which the guest tells meanwhile."""
+    found: list[dict[str, Any]] = []
+
+    def script(guest: Guest) -> None:
+        followed, read = guest.next(messages.ASK).request, guest.next(messages.READ).request
+        guest.tell(messages.NOTE, followed, busy=True)
+        guest.next(messages.CANCEL)
+        guest.tell(messages.REFUSAL, read, code=messages.CANCELLED)
+        guest.tell(messages.ANSWER, guest.next(messages.ASK).request, well=True)
+
+    with hostile.playing(script) as link, Channel(link) as channel:
+        request = channel.follow("figures")
+
+        def attend() -> None:
+            told = channel.newest(request)
+            if told is not None:
+                found.append(told)
+                raise ZeroDivisionError
+
+        channel.attend = attend
+        with pytest.raises(ZeroDivisionError):
+            list(AgentReader(channel, {"disk": "vda"}, 1 << 20).read([Extent(0, 4096)]))
+        channel.attend = lambda: None
+        assert found == [{"busy": True}]
+        assert channel.ask("map") == {"well": True}
+
+
+def test_a_stream_of_answers_is_not_interrupted() -> None:
+    def script(guest: Guest) -> None:
+        request = guest.next(messages.ASK).request
+        for _ in range(10):
+            time.sleep(0.05)
+            guest.tell(messages.NOTE, request)
+
+    with hostile.playing(script) as link, Channel(link) as channel:
+        channel.attend = lambda: pytest.fail("nothing is late")
+        request = channel.start("freeze")
+        for _ in range(10):
+            channel.answer(request, 1.0)
 
 
 # -- floods

@@ -28,7 +28,7 @@ def digest(session: Session, request: int, told: Dict[str, Any]) -> Dict[str, An
     if sum(length for _, length in spans) > _HASHED or any(not 0 < length <= LONGEST for _, length in spans):
         raise Refused(messages.WRONG, "too much to hash at once")
     key = bytes.fromhex(told["key"])
-    with DiskReader(layout.path(name)) as reader:
+    with DiskReader(layout.path(name), name) as reader:
         found = [hashlib.blake2b(reader.read(*span), digest_size=32, key=key).hexdigest() for span in spans]
     return {"digests": found}
 
@@ -38,7 +38,7 @@ def read(session: Session, request: int, payload: bytes) -> Work:
     layout = Layout()
     runs = reading.plan(messages.unpack_read(payload), layout)
     return reading.Reading(
-        runs, lambda name: DiskReader(layout.path(name)), lambda kind, *parts: session.send(request, kind, *parts)
+        runs, lambda name: DiskReader(layout.path(name), name), lambda kind, *parts: session.send(request, kind, *parts)
     )
 
 

@@ -9,7 +9,10 @@ import io
 import mmap
 import os
 import struct
+import time
 from typing import Tuple
+
+from headstart.agentd import usage
 
 #: Linux, include/uapi/linux/fs.h.
 BLKSSZGET = 0x1268
@@ -19,10 +22,11 @@ LONGEST = 1 << 20
 
 
 class DiskReader:
-    """An open device. A context manager."""
+    """An open device, by ``path`` and the kernel's ``name``. A context manager."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, name: str = "") -> None:
         """Raises ``OSError``."""
+        self._name = name or os.path.basename(path)
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
         self._file = io.FileIO(descriptor, "rb")
         try:
@@ -46,12 +50,15 @@ class DiskReader:
         low = start // self.sector * self.sector
         high = min(-(-(start + length) // self.sector) * self.sector, self.size)
         self._file.seek(low)
-        done = 0
-        while done < high - low:
-            count = self._file.readinto(self._view[done : high - low])
-            if not count:
-                raise OSError("the device ends at %d" % (low + done))
-            done += count
+        done, begun = 0, time.monotonic()
+        try:
+            while done < high - low:
+                count = self._file.readinto(self._view[done : high - low])
+                if not count:
+                    raise OSError("the device ends at %d" % (low + done))
+                done += count
+        finally:
+            usage.OWN.read(self._name, done, begun)
         return self._view[start - low : start - low + length]
 
     def close(self) -> None:

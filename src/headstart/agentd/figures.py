@@ -4,6 +4,7 @@ import os
 import time
 from typing import Any, Callable, Dict, List, Optional
 
+from headstart.agentd import usage
 from headstart.agentd.work import Work
 
 #: proc(5), /proc/stat, in ticks.
@@ -11,6 +12,8 @@ _CPU = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
 #: Linux, Documentation/block/stat.rst. Sectors there are of 512 bytes, times in milliseconds.
 _DISK = {"reads": 0, "read_sectors": 2, "read_ms": 3, "writes": 4, "written_sectors": 6, "write_ms": 7, "busy_ms": 9}
 _SECTOR = 512
+#: Linux, Documentation/ABI/testing/sysfs-class-net: the unit of a speed, in bytes.
+_MEGABIT = 1000 * 1000 // 8
 _PRESSURES = ("cpu", "io", "memory")
 #: More often would cost more than it tells.
 LEAST_SECONDS = 0.2
@@ -38,6 +41,7 @@ def figures() -> Dict[str, Any]:
         told = _told(read)
         if told is not None:
             found[name] = told
+    found["own"] = usage.OWN.told()
     found["pressure"] = {name: told for name in _PRESSURES for told in [_pressure(name)] if told}
     return found
 
@@ -81,14 +85,29 @@ def _disks() -> Dict[str, Dict[str, int]]:
 
 
 def _network() -> Dict[str, int]:
-    """Bytes of all interfaces but the loopback."""
-    received = sent = 0
+    """Bytes of all interfaces with a device behind them: what goes through bridges and tunnels would count twice.
+    ``speed``: bytes a second that those that are up carry, where each of them tells."""
+    received = sent = speed = 0
+    known = True
     for line in _lines("/proc/net/dev")[2:]:
         name, _, rest = line.partition(":")
-        if name.strip() != "lo":
+        folder = "/sys/class/net/" + name.strip()
+        if os.path.exists(folder + "/device"):
             fields = rest.split()
             received, sent = received + int(fields[0]), sent + int(fields[8])
-    return {"received": received, "sent": sent}
+            if _lines(folder + "/operstate") != ["down"]:
+                told = _speed(folder)
+                speed, known = speed + told, known and told > 0
+    found = {"received": received, "sent": sent}
+    return dict(found, speed=speed) if known and speed else found
+
+
+def _speed(folder: str) -> int:
+    """0 where the kernel knows none, as of most virtual cards."""
+    try:
+        return max(0, int(_lines(folder + "/speed")[0])) * _MEGABIT
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def _pressure(name: str) -> Dict[str, float]:

@@ -12,7 +12,7 @@ import socket
 import time
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple, Type
 
-from headstart.agentd import frames, messages
+from headstart.agentd import frames, messages, usage
 from headstart.agentd.frames import Buffer, Decoder
 from headstart.agentd.links import Gone, Link
 
@@ -230,6 +230,8 @@ class Server(Link):
             # What is left for a host that is gone.
             return len(data)
         count: int = self._from_host(host.send, data)
+        if self._wrap is not None:
+            usage.OWN.sent_bytes += count
         if count < len(data) and not self._stalled:
             self._stalled = True
             self._poll.modify(host.socket.fileno(), select.EPOLLIN | select.EPOLLOUT)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from headstart.extents import Extent
 from headstart.guest import devices, links, mapping, renewal
-from headstart.guest.channel import SILENCE_SECONDS, Channel, Lost
+from headstart.guest.channel import Channel, Refused
 from headstart.guest.devices import GuestMap
 from headstart.guest.freezing import AgentFreezer
 from headstart.guest.mapping import Unproved
@@ -25,6 +24,7 @@ class Agent:
         self._channel = channel
         self._map: GuestMap | None = None
         self._proved: dict[str, str] = {}
+        self._watched: int | None = None
 
     def map(self) -> GuestMap:
         """As it is now. Raises ``Lost``."""
@@ -53,16 +53,29 @@ class Agent:
         """Device by disk."""
         return dict(self._proved)
 
-    def figures(self, seconds: float = 1.0) -> Iterator[dict[str, Any]]:
-        """How busy the guest is, again and again, see ``agentd.figures``: the guest's word. Close the iterator to
-        end it. Raises ``Lost``."""
-        request = self._channel.start("figures", seconds=seconds)
+    def watch(self, seconds: float = 1.0) -> None:
+        """Have the guest tell how busy it is, every so often; once in a session. Raises ``Lost``."""
+        if self._watched is None:
+            self._watched = self._channel.follow("figures", seconds=seconds)
+
+    def latest(self) -> dict[str, Any] | None:
+        """The newest figures that have come, see ``agentd.figures``: the guest's word. None where there are none since
+        the last call. Does not wait. Raises ``Lost``."""
+        if self._watched is None:
+            return None
         try:
-            while True:
-                yield self._channel.answer(request, seconds + SILENCE_SECONDS)
-        finally:
-            with contextlib.suppress(Lost):
-                self._channel.cancel(request)
+            return self._channel.newest(self._watched)
+        except Refused:
+            # It cannot tell; nor will it.
+            return None
+
+    def pump(self, seconds: float) -> None:
+        """Take in what arrives, for so long: figures come as well while nothing is read. Raises ``Lost``."""
+        self._channel.pump(seconds)
+
+    def attend(self, call: Callable[[], None]) -> None:
+        """``call`` is called while a read waits for the guest, see ``Channel.attend``."""
+        self._channel.attend = call
 
     def freezer(self) -> AgentFreezer:
         """While it is used, nothing else of this session is."""

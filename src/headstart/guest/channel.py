@@ -15,7 +15,7 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from headstart import errors
@@ -34,6 +34,10 @@ CANCEL_SECONDS = 5.0
 SILENCE_SECONDS = 30.0
 #: After this long we ask whether the session is still known: a guest that was reset knows nothing of it.
 PROBE_SECONDS = 1.0
+#: Who waits for a frame calls ``Channel.attend`` when nothing has come for this long.
+ATTEND_SECONDS = 0.25
+#: Receives without waiting at a time: a guest that floods us must not keep us.
+_AT_ONCE = 64
 #: Content under way or in our hands.
 WINDOW = 8 << 20
 #: Credit is granted in portions: each costs a frame.
@@ -64,7 +68,11 @@ class Refused(errors.HeadstartError):
 
 
 class Channel:
-    """Owns ``link``. One thread at a time; ``consumed`` from any. A context manager."""
+    """Owns ``link``. One thread at a time; ``consumed`` from any. A context manager.
+
+    ``attend`` is called by whoever waits in ``frame`` whenever nothing has come of its request for ``ATTEND_SECONDS``.
+    It may take what ``newest`` has, may not wait for the guest, and may raise: that ends the wait of the caller, whose
+    request goes on until it is cancelled."""
 
     def __init__(
         self, link: socket.socket, *, secret: str = "", seconds: float = HELLO_SECONDS, any_protocol: bool = False
@@ -77,7 +85,12 @@ class Channel:
         self._decoder = frames.Decoder(frames.FROM_GUEST, DAMAGE_LIMIT)
         self._inbox: dict[int, deque[Frame]] = {}
         self._number = 0
+        self.attend: Callable[[], None] = lambda: None
         self._reads: set[int] = set()
+        #: Requests of whose NOTEs only the newest one is kept.
+        self._followed: set[int] = set()
+        #: When something came last, or was asked for because nothing came.
+        self._heard = time.monotonic()
         # Content: allowed and not yet received; received and not yet consumed.
         self._outstanding = self._held = 0
         # What the frames in the inbox cost beside that.
@@ -152,6 +165,34 @@ class Channel:
         self._send(messages.ASK, request, messages.pack_json({"do": do, **arguments}))
         return request
 
+    def follow(self, do: str, **arguments: Any) -> int:
+        """Begin a request that tells the same again and again; ``newest`` has the last of it."""
+        request = self.start(do, **arguments)
+        self._followed.add(request)
+        return request
+
+    def newest(self, request: int) -> dict[str, Any] | None:
+        """What has come of a followed request since the last call; None: nothing. Does not wait. Raises ``Refused``
+        when it has ended, ``Lost``."""
+        for _ in range(_AT_ONCE):
+            if not self._arrives(0):
+                break
+            self._take(True)
+        waiting = self._inbox.get(request)
+        if not waiting:
+            return None
+        frame = waiting.popleft()
+        self._unread -= _cost(frame)
+        return self._told(request, frame)
+
+    def pump(self, seconds: float) -> None:
+        """Take in what arrives, for so long. Raises ``Lost``."""
+        deadline = time.monotonic() + seconds
+        while (rest := deadline - time.monotonic()) > 0:
+            self._take(self._arrives(min(rest, ATTEND_SECONDS)))
+            if time.monotonic() > self._heard + PROBE_SECONDS:
+                self._probe()
+
     def order(self, do: str) -> bytes:
         """A request as it goes over the link, for another process to send; empty if only we can (TLS)."""
         if isinstance(self._link, ssl.SSLSocket):
@@ -161,10 +202,7 @@ class Channel:
 
     def answer(self, request: int, seconds: float) -> dict[str, Any]:
         """The next NOTE or the ANSWER of a request. Raises ``Refused``, ``Lost``."""
-        frame = self.frame(request, seconds)
-        if frame.kind not in (messages.ANSWER, messages.NOTE):
-            raise Lost(f"The agent in the guest answered with a frame of kind {frame.kind}.")
-        return _json(frame)
+        return self._told(request, self.frame(request, seconds))
 
     def read(self, target: Mapping[str, Any], spans: Sequence[Span]) -> int:
         """Begin to read; ``frame`` has what comes."""
@@ -177,23 +215,39 @@ class Channel:
     def frame(self, request: int, seconds: float = SILENCE_SECONDS) -> Frame:
         """The next frame of a request; none follows an ANSWER. Raises ``Refused`` where it says that, ``Lost``."""
         deadline = time.monotonic() + seconds
+        probe, attend = time.monotonic() + PROBE_SECONDS, time.monotonic() + ATTEND_SECONDS
         while True:
             try:
-                frame = self._next(request, min(deadline, time.monotonic() + PROBE_SECONDS))
+                frame = self._next(request, min(deadline, probe, attend))
             except TimeoutError:
+                if time.monotonic() > attend:
+                    self.attend()
+                    attend = time.monotonic() + ATTEND_SECONDS
+                now = time.monotonic()
                 if request in self._reads and self._starved():
                     # It is our consumers who are slow.
-                    deadline = time.monotonic() + seconds
-                elif time.monotonic() > deadline:
+                    deadline = now + seconds
+                elif now > deadline:
                     raise Lost(f"The agent in the guest has not answered for {seconds:.0f} s.") from None
-                self._send(messages.CREDIT, 0, messages.pack_credit(0))
+                if now > probe:
+                    self._send(messages.CREDIT, 0, messages.pack_credit(0))
+                    probe = now + PROBE_SECONDS
                 continue
-            if frame.kind in (messages.ANSWER, messages.REFUSAL):
-                self.forget(request)
-            if frame.kind == messages.REFUSAL:
-                told = _json(frame)
-                raise Refused(shown(str(told.get("code", ""))[:40]), shown(str(told.get("text", ""))[:200]))
-            return frame
+            return self._checked(request, frame)
+
+    def _checked(self, request: int, frame: Frame) -> Frame:
+        if frame.kind in (messages.ANSWER, messages.REFUSAL):
+            self.forget(request)
+        if frame.kind == messages.REFUSAL:
+            told = _json(frame)
+            raise Refused(shown(str(told.get("code", ""))[:40]), shown(str(told.get("text", ""))[:200]))
+        return frame
+
+    def _told(self, request: int, frame: Frame) -> dict[str, Any]:
+        frame = self._checked(request, frame)
+        if frame.kind not in (messages.ANSWER, messages.NOTE):
+            raise Lost(f"The agent in the guest answered with a frame of kind {frame.kind}.")
+        return _json(frame)
 
     def cancel(self, request: int) -> None:
         """End a request that may have ended; what is under way of it is thrown away. Raises ``Lost``."""
@@ -215,6 +269,7 @@ class Channel:
         for frame in self._inbox.pop(request, ()):
             self._drop(frame)
         self._reads.discard(request)
+        self._followed.discard(request)
 
     def file(self, position: int, data: bytes) -> None:
         self._send(messages.FILE, 0, messages.pack_position(position) + data)
@@ -267,16 +322,28 @@ class Channel:
         rest = deadline - time.monotonic()
         if rest <= 0:
             raise TimeoutError
+        return self._arrives(rest, writing=writing)
+
+    def _arrives(self, seconds: float, *, writing: bool = False) -> bool:
         if isinstance(self._link, ssl.SSLSocket) and self._link.pending():
             return True
         poll = select.poll()
         poll.register(self._link, select.POLLIN | (select.POLLOUT if writing else 0))
         poll.register(self._wake, select.POLLIN)
-        ready = dict(poll.poll(rest * 1000))
+        ready = dict(poll.poll(seconds * 1000))
         if self._wake in ready:
             with contextlib.suppress(OSError):
                 os.eventfd_read(self._wake)
         return bool(ready.get(self._link.fileno(), 0) & ~select.POLLOUT)
+
+    def _probe(self) -> None:
+        """An agent that does not know the session any longer says so: ``_take`` raises ``Lost`` then."""
+        self._heard = time.monotonic()
+        poll = select.poll()
+        poll.register(self._link, select.POLLOUT)
+        # A guest that does not listen is not waited for.
+        if poll.poll(0):
+            self._send(messages.CREDIT, 0, messages.pack_credit(0))
 
     def _next(self, request: int, deadline: float) -> Frame:
         """Raises ``TimeoutError``."""
@@ -305,6 +372,7 @@ class Channel:
             raise _failed(error) from error
         if not data:
             raise Lost("The channel to the agent in the guest was closed.")
+        self._heard = time.monotonic()
         for frame in self._decoder.feed(data):
             self._sort(frame)
         if self._decoder.hopeless:
@@ -320,11 +388,18 @@ class Channel:
             with self._counting:
                 self._outstanding -= _content(frame)
                 self._held += _content(frame) if wanted else 0
+        if frame.request in self._followed and frame.kind == messages.NOTE:
+            self._forget_notes(self._inbox[frame.request])
         self._unread += _cost(frame) if wanted else 0
         if self._outstanding < 0 or self._unread > UNREAD_LIMIT:
             raise Lost("The agent in the guest sends more than it may.")
         if wanted:
             self._inbox[frame.request].append(frame)
+
+    def _forget_notes(self, waiting: deque[Frame]) -> None:
+        """Older ones of a followed request: there is a newer one."""
+        while waiting and waiting[-1].kind == messages.NOTE:
+            self._unread -= _cost(waiting.pop())
 
     def fileno(self) -> int:
         return self._link.fileno()
