@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "headstart"
 ORDER = (
     *("__init__", "errors", "units", "extents", "blocks", "reading"),
     *("agentd", "wire", "hypervisor", "tracking", "guest", "load", "store", "repository", "transfer", "state"),
-    *("backup", "restore", "host", "server", "cli", "__main__"),
+    *("backup", "restore", "simulation", "host", "server", "cli", "__main__"),
 )
 
 

@@ -76,13 +76,15 @@ class Situation:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """``now`` and ``later`` are the remaining blocks. ``vain``: how many of ``now`` are copied in vain, as expected."""
+    """``now`` and ``later`` are the remaining blocks. ``vain``: how many of ``now`` are copied in vain, as expected.
+    ``unfinished``: some of ``later`` are only left out because there are too many for one round."""
 
     now: Blocks
     later: Blocks
     vain: float
     threshold: float
     reason: str
+    unfinished: bool = False
 
 
 def choose(
@@ -104,7 +106,7 @@ def choose(
     why = f"a risk of less than {threshold:.0%} to be written again"
     if cut:
         why += f"; of these what can be copied in {units.format_seconds(ROUND_SECONDS)}"
-    return Choice(now, remaining - now, vain, threshold, why)
+    return Choice(now, remaining - now, vain, threshold, why, cut)
 
 
 def limit(learned: Learned, situation: Situation) -> float:

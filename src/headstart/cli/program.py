@@ -17,6 +17,7 @@ from headstart.cli import (
     precopy,
     restore,
     signals,
+    simulate,
     snapshots,
     status,
     verify,
@@ -28,7 +29,7 @@ from headstart.cli.settings import settings
 
 _log = logging.getLogger("headstart")
 
-VERBS = (init, vm, agent, identify, precopy, backup, status, snapshots, verify, restore)
+VERBS = (init, vm, agent, identify, precopy, backup, status, snapshots, verify, restore, simulate)
 
 
 def run(given: Sequence[str]) -> int:

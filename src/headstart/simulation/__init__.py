@@ -1,0 +1,1 @@
+"""Policies of copying ahead, tried on a recorded trace of writes in virtual time."""
