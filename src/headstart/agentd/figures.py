@@ -11,6 +11,8 @@ from headstart.agentd.work import Work
 _CPU = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
 #: Linux, Documentation/block/stat.rst. Sectors there are of 512 bytes, times in milliseconds.
 _DISK = {"reads": 0, "read_sectors": 2, "read_ms": 3, "writes": 4, "written_sectors": 6, "write_ms": 7, "busy_ms": 9}
+#: Since Linux 5.5.
+_FLUSHES = 16
 _SECTOR = 512
 #: Linux, Documentation/ABI/testing/sysfs-class-net: the unit of a speed, in bytes.
 _MEGABIT = 1000 * 1000 // 8
@@ -80,6 +82,8 @@ def _disks() -> Dict[str, Dict[str, int]]:
             told = {key: fields[place] for key, place in _DISK.items()}
             told["read_bytes"] = told.pop("read_sectors") * _SECTOR
             told["written_bytes"] = told.pop("written_sectors") * _SECTOR
+            if len(fields) > _FLUSHES:
+                told["flush_ms"] = fields[_FLUSHES]
             found[name] = told
     return found
 
