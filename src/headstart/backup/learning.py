@@ -28,10 +28,10 @@ HALF_LIFE = 2 * 86400.0
 #: Before anything is known: blocks die at PRIOR_RATE / (age + PRIOR_AGE) a second; that weighs as so many deaths.
 PRIOR_RATE, PRIOR_AGE, PRIOR_DEATHS = 0.3, 300.0, 20.0
 
-#: Of the bytes copied ahead so many may be wasted. Copies in all stay within 1.2 times the changes, with a margin.
-WASTE = 0.08
+#: For each byte that changed so much may be wasted. Copies in all stay within 1.2 times the changes, with a margin.
+WASTE = 0.12
 #: A block is copied early where the risk that this is in vain is below the threshold. Where it begins and may go.
-THRESHOLD, LEAST_THRESHOLD, MOST_THRESHOLD = 0.1, 0.01, 0.3
+THRESHOLD, LEAST_THRESHOLD, MOST_THRESHOLD = 0.1, 0.01, 0.5
 #: It changes by this factor at most, at a completion.
 LEARNING = 1.5
 
@@ -80,11 +80,12 @@ def copied(learned: Learned, count: int) -> Learned:
     return replace(learned, copied=learned.copied + count)
 
 
-def completed(learned: Learned, residue: int, expected: float) -> Learned:
-    """A backup is complete, with ``residue`` blocks left. ``expected``: by ``forecast.expected``. Waste moves the
-    threshold."""
-    share = learned.wasted / learned.copied if learned.copied else 0.0
-    factor = min(max(math.sqrt(WASTE / share), 1 / LEARNING), LEARNING) if share else LEARNING
+def completed(learned: Learned, residue: int, expected: float, waste: float = WASTE) -> Learned:
+    """A backup is complete, with ``residue`` blocks left. ``expected``: by ``forecast.expected``. The threshold
+    moves towards where the share ``waste`` of what changed is wasted."""
+    changed = learned.copied - learned.wasted + residue
+    share = learned.wasted / changed if changed > 0 else 0.0
+    factor = min(max(math.sqrt(waste / share), 1 / LEARNING), LEARNING) if share else LEARNING
     threshold = min(max(learned.threshold * factor, LEAST_THRESHOLD), MOST_THRESHOLD)
     if not learned.copied:
         threshold = learned.threshold

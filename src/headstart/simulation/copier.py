@@ -19,7 +19,6 @@ from headstart.load.throttle import LOOK_SECONDS
 from headstart.load.usual import STEP_SECONDS
 from headstart.simulation.load import Load
 
-SIZE = units.BLOCK_SIZE
 #: Steps of the governor where nothing changes: at most so long, and so large a share of the time left.
 LONGEST, SHARE = 30.0, 0.02
 #: While the average over a minute is still under way.
@@ -47,12 +46,13 @@ class Copier(Protocol):
 class Full:
     """At the bandwidth, whatever the load."""
 
-    def __init__(self, load: Load, bandwidth: float) -> None:
+    def __init__(self, load: Load, bandwidth: float, block_bytes: int = units.BLOCK_SIZE) -> None:
         self._load = load
         self._bandwidth = bandwidth
+        self._block_bytes = block_bytes
 
     def copy(self, wanted: Blocks, begin: float, until: float, deadline: float) -> Iterator[Portion]:
-        rest = _Rest(wanted)
+        rest = _Rest(wanted, self._block_bytes)
         now = begin
         while rest and now < until:
             portion = rest.take(now, min(until, self._load.next_change(now)) - now, self._bandwidth)
@@ -63,19 +63,20 @@ class Full:
 class Governed:
     """As the governor says."""
 
-    def __init__(self, load: Load, bandwidth: float) -> None:
+    def __init__(self, load: Load, bandwidth: float, block_bytes: int = units.BLOCK_SIZE) -> None:
         self._load = load
         self._bandwidth = bandwidth
+        self._block_bytes = block_bytes
         self._governor = Governor()
         self._marks = (-1, Marks())
 
     def copy(self, wanted: Blocks, begin: float, until: float, deadline: float) -> Iterator[Portion]:
-        rest = _Rest(wanted)
+        rest = _Rest(wanted, self._block_bytes)
         now, step = begin, LOOK_SECONDS
         self._rest_until(begin, deadline)
         while rest and now < until:
             before = self._governor
-            self._step(now, self._load.at(now), Demand(len(rest) * SIZE, deadline - now))
+            self._step(now, self._load.at(now), Demand(len(rest) * self._block_bytes, deadline - now))
             step = self._longer(step, before, now, deadline)
             length = min(step, until - now, self._load.next_change(now) - now)
             if self._governor.state is State.HALTED:
@@ -113,8 +114,9 @@ class Governed:
 class _Rest:
     """What is still to be copied."""
 
-    def __init__(self, wanted: Blocks) -> None:
+    def __init__(self, wanted: Blocks, block_bytes: int) -> None:
         self._wanted = wanted
+        self._block_bytes = block_bytes
         self._position = 0
         self._begun = 0.0
 
@@ -123,11 +125,11 @@ class _Rest:
 
     def take(self, now: float, seconds: float, rate: float) -> Portion:
         """What comes through in so many seconds, or all in less. A block that was begun goes on later."""
-        room = self._begun + rate * seconds / SIZE
+        room = self._begun + rate * seconds / self._block_bytes
         count = min(len(self), int(room + 1e-9))
         self._begun = room - count
         if count == len(self):
-            seconds -= max(0.0, room - count) * SIZE / rate
+            seconds -= max(0.0, room - count) * self._block_bytes / rate
         chosen = self._wanted[self._position : self._position + count]
         self._position += count
         return Portion(now, seconds, chosen)

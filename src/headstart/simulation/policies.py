@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from headstart import units
 from headstart.backup import agenda, choice, forecast, learning
 from headstart.backup import heat as heats
 from headstart.backup.agenda import LEAST
@@ -125,11 +124,12 @@ class OnePass(Nothing):
 class HeadStart(Nothing):
     """What the daemon does."""
 
-    def __init__(self, world: World, interval: float = INTERVAL) -> None:
+    def __init__(self, world: World, interval: float = INTERVAL, waste: float = learning.WASTE) -> None:
         self._world = world
         self._interval = interval
+        self._waste = waste
         self._heat = Heat()
-        self._learned = Learned()
+        self._learned = Learned(threshold=min(waste, learning.MOST_THRESHOLD))
         self._rate: float | None = None
         self._rotated = 0.0
         self._unfinished = False
@@ -143,7 +143,7 @@ class HeadStart(Nothing):
         if ended is not None:
             interval = LEAST if self._unfinished else max(LEAST, self._rotated + interval - ended)
         last = self._later + (learning.dirtied_within(self._learned, 2 * LEAST) or 0.0)
-        seconds = agenda.duration(round(last) * units.BLOCK_SIZE, self._rate)
+        seconds = agenda.duration(round(last) * self._world.block_bytes, self._rate)
         return agenda.next_round(now, deadline, ended, interval=interval, seconds=min(seconds, (deadline - now) / 2))
 
     def chosen(self, this: Round) -> Blocks:
@@ -151,7 +151,7 @@ class HeadStart(Nothing):
         self._learn(this)
         situation = self._situation(this)
         self._foresee(this, situation)
-        found = choice.choose(this.remaining, self._heat, self._learned, situation)
+        found = choice.choose(this.remaining, self._heat, self._learned, situation, self._world.block_bytes)
         self._later = len(found.later)
         self._unfinished = found.unfinished
         return found.now
@@ -166,14 +166,16 @@ class HeadStart(Nothing):
         self._unfinished = self._unfinished or count < len(chosen)
         self._later += len(chosen) - count
         if seconds > 0:
-            self._rate = max(count * units.BLOCK_SIZE / seconds, REMEMBERED * (self._rate or 0.0))
+            self._rate = max(count * self._world.block_bytes / seconds, REMEMBERED * (self._rate or 0.0))
 
     def completed(self, last: Round, residue: int) -> None:
         self._learn(last)
         self._heat = heats.completed(self._heat)
         expected = self._seen[0].expected if self._seen else float(residue)
-        self._learned = learning.completed(self._learned, residue, expected)
-        self.forecasts += [Foreseen(each.before, each.forecast, residue * units.BLOCK_SIZE) for each in self._seen]
+        self._learned = learning.completed(self._learned, residue, expected, self._waste)
+        self.forecasts += [
+            Foreseen(each.before, each.forecast, residue * self._world.block_bytes) for each in self._seen
+        ]
         self._seen, self._later, self._unfinished = [], 0, False
 
     def _learn(self, this: Round) -> None:
@@ -183,13 +185,13 @@ class HeadStart(Nothing):
     def _situation(self, this: Round) -> Situation:
         usual = self._world.load.usual(this.begin)
         rank = usual.rank(self._world.load.at(this.begin)) if usual.known else None
-        remaining = len(this.remaining) * units.BLOCK_SIZE
+        remaining = len(this.remaining) * self._world.block_bytes
         return Situation(this.begin, this.deadline, remaining, self._rate, rank)
 
     def _foresee(self, this: Round, situation: Situation) -> None:
         left = this.deadline - this.begin
         if len(self._seen) < len(FORESEEN) and left <= FORESEEN[len(self._seen)] * self._world.period:
-            disk = Disk(self._heat, self._learned, this.remaining)
+            disk = Disk(self._heat, self._learned, this.remaining, self._world.block_bytes)
             made = forecast.forecast([disk], situation, read_rate=self._world.bandwidth)
             self._seen.append(Seen(left, made, forecast.expected(disk, situation)))
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from headstart.backup.agenda import ROTATION
 from headstart.blocks import Blocks
 from headstart.simulation.copier import Copier, Full, Governed, Portion
-from headstart.simulation.policies import HeadStart, Immediate, Nothing, OnePass, Oracle, Policy, Round
+from headstart.simulation.policies import HeadStart, Immediate, Nothing, Oracle, Policy, Round
 from headstart.simulation.world import BUSY_SHARE, Totals, World
 
 #: The simple policy: a round every five minutes.
@@ -32,17 +32,20 @@ def compare(world: World) -> Results:
     """All policies on one trace."""
     ours = HeadStart(world)
     totals = {
-        "deadline": replay(world, Nothing(), Full(world.load, world.bandwidth)),
-        "immediate": replay(world, Immediate(IMMEDIATE_SECONDS), Full(world.load, world.bandwidth)),
-        "headstart": replay(world, ours, Governed(world.load, world.bandwidth)),
+        "deadline": replay(world, Nothing(), full(world)),
+        "immediate": replay(world, Immediate(IMMEDIATE_SECONDS), full(world)),
+        "headstart": replay(world, ours, governed(world)),
     }
-    oracle = Oracle(world, totals["headstart"].rotations)
-    totals["oracle"] = replay(world, oracle, Governed(world.load, world.bandwidth))
+    totals["oracle"] = replay(world, Oracle(world, totals["headstart"].rotations), governed(world))
     return Results(totals, ours)
 
 
-def one_pass(world: World, before: float) -> Totals:
-    return replay(world, OnePass(before), Full(world.load, world.bandwidth))
+def full(world: World) -> Copier:
+    return Full(world.load, world.bandwidth, world.block_bytes)
+
+
+def governed(world: World) -> Copier:
+    return Governed(world.load, world.bandwidth, world.block_bytes)
 
 
 def replay(world: World, policy: Policy, copier: Copier) -> Totals:

@@ -19,19 +19,26 @@ BUSY_SHARE = 0.75
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """``period``: seconds from one deadline to the next, the first one that long after the trace's begin."""
+    """``period``: seconds from one deadline to the next, the first one that long after the trace's begin.
+
+    ``scale``: each block of the trace stands for so many: a sample of a large VM at the rates of the whole."""
 
     trace: Trace
     load: Load
     period: float
     bandwidth: float
+    scale: int = 1
+
+    @property
+    def block_bytes(self) -> int:
+        return units.BLOCK_SIZE * self.scale
 
     @property
     def deadlines(self) -> list[float]:
         return [number * self.period for number in range(1, count_of_deadlines(self.trace, self.period) + 1)]
 
     def bytes_of(self, found: Blocks) -> int:
-        return blocks.total_bytes(found, units.BLOCK_SIZE, self.trace.disk_size)
+        return blocks.total_bytes(found, units.BLOCK_SIZE, self.trace.disk_size) * self.scale
 
 
 def count_of_deadlines(trace: Trace, period: float) -> int:
