@@ -147,6 +147,11 @@ def _nearest(table: dict[type[HeadstartError], int], error: HeadstartError) -> i
     raise AssertionError("HeadstartError itself is in every table")
 
 
+def kind(error: HeadstartError) -> str:
+    """The documented class: those of single modules are its subclasses."""
+    return next(each.__name__ for each in type(error).__mro__ if each in EXIT_CODES)
+
+
 def exit_code(error: HeadstartError) -> int:
     return _nearest(EXIT_CODES, error)
 

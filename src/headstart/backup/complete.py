@@ -41,13 +41,14 @@ LEAST_RESERVE = 64 * units.MIB
 @dataclass(frozen=True, slots=True)
 class Options:
     """``audit`` None: every block. ``plain``: nothing that was copied ahead is used. ``settle``: what changed in the
-    meantime is copied by rounds right before the point in time."""
+    meantime is copied by rounds right before the point in time. ``frozen``: without frozen file systems it fails."""
 
     plain: bool = False
     audit: int | None = plan.AUDIT_BLOCKS
     freeze: bool = True
     hooks: tuple[Hook, ...] = ()
     settle: bool = True
+    frozen: bool = False
 
 
 class Doubt(errors.HeadstartError):
@@ -95,6 +96,7 @@ class Completing:
         with self._contact.machine.take(self._request(samples)) as point:
             self._hook(hooks.AFTER_THAW, self._facts())
             self._contact.notes += point.notes
+            self._require_frozen(point)
             for name in self._identified.disks:
                 self._contact.require_size(name, point.reader(name))
             residues, stale = self._residues(point)
@@ -122,6 +124,11 @@ class Completing:
             "files": [kind for kind, _ in self._contact.inventory.files],
         }
         self._note(residues, stale, facts)
+
+    def _require_frozen(self, point: PointInTime) -> None:
+        if self._options.frozen and point.consistency != "filesystem":
+            reasons = " ".join(point.notes) or "Nobody in the guest freezes them (qga, or Headstart's agent)."
+            raise errors.PointLost(f"The guest's file systems were not frozen, which the policy asks for: {reasons}")
 
     @property
     def _recorded(self) -> dict[str, Tracked]:

@@ -11,7 +11,8 @@ from pathlib import Path
 from headstart import errors
 from headstart.guest import agent as agents
 from headstart.guest.agent import Agent
-from headstart.hypervisor.contract import Machine
+from headstart.hypervisor.contract import Counters, Machine
+from headstart.hypervisor.qemu import counters
 from headstart.hypervisor.qemu.machine import QemuMachine
 from headstart.repository.repo import Repository
 from headstart.state.journal import Journal
@@ -55,6 +56,16 @@ class Context:
     def machine(self, vm: Vm) -> Machine:
         """Connect to the VM; raises ``Unreachable``."""
         return (self.connect or connect)(self, vm)
+
+
+def look(vm: Vm) -> Counters:
+    """What the VM has done so far, by a short look that changes nothing. Raises ``Unreachable``, ``NotFound``."""
+    if vm.domain is not None:
+        from headstart.hypervisor.libvirt import counters as libvirt_counters
+
+        return libvirt_counters.look(vm.domain.uri, vm.domain.name)
+    assert vm.monitor is not None, "either a domain or a monitor"
+    return counters.look(vm.monitor)
 
 
 def connect(context: Context, vm: Vm) -> Machine:

@@ -26,6 +26,7 @@ from headstart.backup.report import AuditReport, BackupReport, DiskReport, Preco
 from headstart.backup.spooling import spool_of
 from headstart.backup.transport import Transport
 from headstart.hypervisor.contract import NotTaken
+from headstart.state.journal import Journal
 
 #: A completion that finds something false, or meets a busy host, begins again; more often than this
 #: something is badly wrong.
@@ -266,6 +267,8 @@ class Status:
 
     vm: str
     snapshot: str | None
+    #: Point in time of the newest snapshot that was published from here, seconds since 1970.
+    protected_until: float | None
     draft: str | None
     rounds: int
     copied_bytes: int
@@ -277,10 +280,9 @@ class Status:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-def status(context: Context, name: str, block_size: int) -> Status:
-    journal = context.journal
+def status(journal: Journal, name: str, block_size: int) -> Status:
     journal.vm(name)
-    tracked, draft = journal.tracked(name), journal.draft(name)
+    tracked, draft, point = journal.tracked(name), journal.draft(name), journal.point(name)
     copied = {disk: journal.copied_blocks(name, disk) for disk in tracked}
     left = sum(len(each.owed - copied[disk]) for disk, each in tracked.items())
     runs = journal.runs(name, 1)
@@ -288,6 +290,7 @@ def status(context: Context, name: str, block_size: int) -> Status:
     return Status(
         vm=name,
         snapshot=next((each.snapshot for each in tracked.values() if each.snapshot), None),
+        protected_until=point.created if point else None,
         draft=draft.id if draft else None,
         rounds=draft.rounds if draft else 0,
         copied_bytes=sum(map(len, copied.values())) * block_size,

@@ -31,12 +31,14 @@ from headstart.tracking.contract import Kind, Mark, Standing
 
 @dataclass(frozen=True, slots=True)
 class Identified:
-    """A round that has begun. ``dirty`` are the blocks it reported, by disk."""
+    """A round that has begun. ``dirty`` are the blocks it reported, by disk; ``wasted`` those of them that had been
+    copied already."""
 
     draft: Draft
     round: str
     disks: Mapping[str, Tracked]
     dirty: Mapping[str, Blocks]
+    wasted: Mapping[str, Blocks]
     seconds: float
 
 
@@ -76,11 +78,12 @@ def run(contact: Contact) -> Identified:
         else _identified(verdict, prepared[verdict.disk.name], dirty, entire, round_id)
         for verdict in verdicts
     }
+    wasted = {disk: found & journal.copied_blocks(name, disk) for disk, found in dirty.items() if found}
     ended = replace(draft, rounds=draft.rounds + 1, next_rounds=())
     journal.end_round(name, ended, disks.values(), dirty)
     sweep(contact)
     reported = {disk: entire.get(disk, Blocks()) | found for disk, found in dirty.items()}
-    return Identified(ended, round_id, disks, reported, time.monotonic() - began)
+    return Identified(ended, round_id, disks, reported, wasted, time.monotonic() - began)
 
 
 def _draft(contact: Contact) -> Draft:

@@ -20,6 +20,11 @@ class Inside:
         self._failure: errors.HeadstartError | None = None
 
     @property
+    def connected(self) -> Agent | None:
+        """The agent, if one answers already."""
+        return self._agent
+
+    @property
     def expected(self) -> bool:
         """The VM was added with an agent."""
         return bool(self._address)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -69,3 +70,14 @@ class BackupReport:
 
     def json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def backup_of(told: Mapping[str, Any]) -> BackupReport:
+    """What ``BackupReport.json`` told, after a way through JSON."""
+    parts = {
+        "audit": AuditReport(**told["audit"]),
+        "disks": tuple(DiskReport(**disk) for disk in told["disks"]),
+        "failures": tuple(told["failures"]),
+        "notes": tuple(told["notes"]),
+    }
+    return BackupReport(**{**told, **parts})

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 
 from headstart import errors, units
-from headstart.backup import cycle, hooks, plan
+from headstart.backup import cycle, hooks, plan, report
 from headstart.backup.complete import Options
 from headstart.backup.report import BackupReport, DiskReport
 from headstart.cli import arguments, text
 from headstart.cli.session import Session
+from headstart.host import control, requests
 
 
 def add(verbs: arguments.Verbs) -> None:
@@ -47,13 +48,28 @@ def _audit(given: str) -> int | None:
 
 def run(session: Session, given: argparse.Namespace) -> None:
     options = Options(given.plain, given.audit, not given.no_freeze, tuple(given.hook))
-    with session.full() as context:
-        done = cycle.backup(context, given.name, options)
+    done = _by_daemon(session, given.name, options)
+    if done is None:
+        with session.full() as context:
+            done = cycle.backup(context, given.name, options)
     session.output.result(done.json(), _text(done))
     for note in done.notes:
         session.output.note(note)
     if done.failures:
         raise errors.Incomplete(f"Snapshot {done.snapshot} is published, but: {'; '.join(done.failures)}")
+
+
+def _by_daemon(session: Session, name: str, options: Options) -> BackupReport | None:
+    """None: no daemon protects this VM. It has the VM's monitor, and the repository open."""
+    state = session.settings.state
+    try:
+        if name not in control.ask(state, {"do": "status"})["vms"]:
+            return None
+    except control.Absent:
+        return None
+    request = {"do": "backup", "vm": name, "options": requests.options_json(options)}
+    with session.output.progress() as progress:
+        return report.backup_of(control.ask(state, request, progress))
 
 
 def _text(done: BackupReport) -> str:

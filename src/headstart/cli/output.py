@@ -51,7 +51,7 @@ class Output:
         status = errors.exit_code(error)
         message = " ".join((str(error), *getattr(error, "__notes__", ())))
         if self._as_json:
-            told = {"kind": _kind(error), "exit_code": status, "message": message, "facts": error.facts}
+            told = {"kind": errors.kind(error), "exit_code": status, "message": message, "facts": error.facts}
             streams.tell(json.dumps({"error": told}, default=str))
         else:
             streams.tell(f"headstart: {message}")
@@ -74,11 +74,6 @@ class Output:
     def close(self) -> None:
         """Nothing may be left for the interpreter to write, and to complain of."""
         self._print("")
-
-
-def _kind(error: errors.HeadstartError) -> str:
-    """The documented class: those of single modules are its subclasses."""
-    return next(kind.__name__ for kind in type(error).__mro__ if kind in errors.EXIT_CODES)
 
 
 class _JsonLines(logging.Formatter):

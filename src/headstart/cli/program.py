@@ -11,9 +11,12 @@ from headstart.cli import (
     agent,
     arguments,
     backup,
+    config,
     flags,
+    history,
     identify,
     init,
+    pause,
     precopy,
     restore,
     signals,
@@ -23,13 +26,17 @@ from headstart.cli import (
     verify,
     vm,
 )
+from headstart.cli import run as running
 from headstart.cli.output import Output
 from headstart.cli.session import Session
 from headstart.cli.settings import settings
 
 _log = logging.getLogger("headstart")
 
-VERBS = (init, vm, agent, identify, precopy, backup, status, snapshots, verify, restore, simulate)
+VERBS = (
+    *(init, vm, agent, identify, precopy, backup, snapshots, verify, restore),
+    *(config, running, status, pause, history, simulate),
+)
 
 
 def run(given: Sequence[str]) -> int:

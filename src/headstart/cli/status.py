@@ -3,44 +3,106 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
 
 from headstart import units
 from headstart.backup import cycle
-from headstart.backup.cycle import Status
 from headstart.cli import arguments, text
 from headstart.cli.session import Session
+from headstart.host import control
+from headstart.state.journal import Journal
+
+#: Seconds between two looks of ``--watch``.
+_WATCH_SECONDS = 1.0
+#: ANSI: to the upper left, and clear the screen.
+_CLEAR = "\x1b[H\x1b[J"
+_HEADINGS = ("VM", "PROTECTED UNTIL", "REMAINING", "COPIED AHEAD", "NEXT BACKUP", "WINDOW", "STATE")
 
 
 def add(verbs: arguments.Verbs) -> None:
     parser = arguments.add_verb(verbs, "status", run, "Tell how far the next backup is, without asking the VM.")
     parser.add_argument("name", nargs="?", metavar="NAME", help="of this VM only")
+    parser.add_argument("--watch", action="store_true", help="again every second, until it is interrupted")
 
 
 def run(session: Session, given: argparse.Namespace) -> None:
-    with session.local() as context:
-        names = [given.name] if given.name else [vm.name for vm in context.journal.vms()]
-        found = [cycle.status(context, name, units.BLOCK_SIZE) for name in names]
-    headings = ("VM", "LAST SNAPSHOT", "ROUNDS", "COPIED AHEAD", "REMAINING", "LAST RUN")
-    session.output.result(
-        {"vms": [each.json() for each in found]}, text.table(headings, [_row(each) for each in found])
-    )
+    with session.journal() as journal:
+        while True:
+            live = _live(session, given.name)
+            names = [given.name] if given.name else [vm.name for vm in journal.vms()]
+            found = [_values(journal, name, live.get(name)) for name in names]
+            shown = "\n".join([text.table(_HEADINGS, [_row(each) for each in found]), *_warnings(found)])
+            clear = _CLEAR if given.watch and sys.stdout.isatty() else ""
+            session.output.result({"vms": found}, clear + shown)
+            if not given.watch:
+                return
+            time.sleep(_WATCH_SECONDS)
 
 
-def _row(status: Status) -> tuple[str, ...]:
+def _live(session: Session, name: str | None) -> Mapping[str, Any]:
+    """What the daemon tells, by VM; nothing without one."""
+    try:
+        found: Mapping[str, Any] = control.ask(session.settings.state, {"do": "status", "vm": name})["vms"]
+    except control.Absent:
+        return {}
+    return found
+
+
+def _values(journal: Journal, name: str, live: Mapping[str, Any] | None) -> dict[str, Any]:
+    return dataclasses.asdict(cycle.status(journal, name, units.BLOCK_SIZE)) | {"live": live}
+
+
+def _row(status: Mapping[str, Any]) -> tuple[str, ...]:
+    live = status["live"]
+    until = status["protected_until"]
     return (
-        status.vm,
-        text.short(status.snapshot) if status.snapshot else "none",
-        str(status.rounds),
-        units.format_bytes(status.copied_bytes),
-        units.format_bytes(status.remaining_bytes),
-        _last_run(status),
+        status["vm"],
+        text.moment(until) if until else "never" if status["snapshot"] is None else "?",
+        units.format_bytes(status["remaining_bytes"]),
+        units.format_bytes(status["copied_bytes"]),
+        text.moment(live["due"]) if live and live["due"] else "-",
+        _window(live),
+        _state(live) if live else _last_run(status),
     )
 
 
-def _last_run(status: Status) -> str:
-    last = status.last_run
+def _window(live: Mapping[str, Any] | None) -> str:
+    if not live or not live["forecast"]:
+        return "-"
+    found = live["forecast"]["window_seconds"]
+    return f"{units.format_seconds(found['likely'])} (up to {units.format_seconds(found['high'])})"
+
+
+def _state(live: Mapping[str, Any]) -> str:
+    pace = f" at {units.format_bytes(round(live['rate']))}/s" if 0 < live["rate"] < units.TIB / 64 else ""
+    doing = live["doing"]
+    done = f", {units.format_bytes(doing['done'])} of {units.format_bytes(doing['total'])}" if _counts(doing) else ""
+    return f"{live['state']}{pace}{done}: {live['reason']}"
+
+
+def _counts(doing: Mapping[str, Any] | None) -> bool:
+    return doing is not None and doing["total"] > 0
+
+
+def _last_run(status: Mapping[str, Any]) -> str:
+    last = status["last_run"]
     if last is None:
-        return "none"
+        return "no run yet"
     ended = "did not end" if last["ended"] is None else "failed: " + last["error"] if last["error"] else "done"
-    waiting = ", waits to be published" if status.spooled else ""
+    waiting = ", waits to be published" if status["spooled"] else ""
     return f"{last['verb']} {text.moment(last['begun'])}, {ended}{waiting}"
+
+
+def _warnings(found: list[dict[str, Any]]) -> list[str]:
+    lines = []
+    for each in found:
+        live = each["live"]
+        if live:
+            lines += [f"{each['vm']}: {warning}" for warning in (live["forecast"] or {}).get("warnings", ())]
+            if live["missing_sensors"]:
+                lines.append(f"{each['vm']}: no sensor for {', '.join(live['missing_sensors'])}")
+    return lines

@@ -44,7 +44,8 @@ class Bucket:
         """Seconds until what was taken has passed; infinite where nothing passes."""
         with self._lock:
             self._fill()
-            if self._rate is None or self._tokens >= 0:
+            # A part of a byte is no debt: a clock may not even be able to tell the time for it.
+            if self._rate is None or self._tokens > -1.0:
                 return 0.0
             return -self._tokens / self._rate if self._rate > 0 else float("inf")
 

@@ -123,9 +123,14 @@ class Governor:
         return self.short.value
 
 
-def marks_of(usual: Usual, low: float | None = None, high: float | None = None) -> Marks:
-    """From what is usual for a VM; what the owner has set counts as it is."""
-    half, most = usual.percentile(LOW_SHARE), usual.percentile(HIGH_SHARE)
+def marks_of(
+    usual: Usual,
+    low: float | None = None,
+    high: float | None = None,
+    shares: tuple[float, float] = (LOW_SHARE, HIGH_SHARE),
+) -> Marks:
+    """From what is usual for a VM, by percentiles (0 to 1); what the owner has set counts as it is."""
+    half, most = (usual.percentile(share) for share in shares)
     if high is None:
         high = HIGH if most is None else min(max(most, FLOOR + APART), CEILING)
         high = high if low is None else max(high, low + APART)

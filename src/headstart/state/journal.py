@@ -162,6 +162,14 @@ class Journal(Database):
         rows = self.rows("SELECT block FROM copied WHERE vm = ? AND disk = ?", vm, disk)
         return Blocks(block for (block,) in rows)
 
+    def copied_count(self, vm: str, disk: str) -> int:
+        rows = self.rows("SELECT count(*) FROM copied WHERE vm = ? AND disk = ?", vm, disk)
+        return int(rows[0][0])
+
+    def disk_count(self) -> int:
+        """Disks of all VMs together."""
+        return int(self.rows("SELECT count(*) FROM disks")[0][0])
+
     def copied_chunks(self, vm: str, disk: str) -> Iterator[tuple[int, bytes | None]]:
         """The draft of a disk, ascending; fetched in portions, so that others may write meanwhile."""
         after = -1

@@ -1,0 +1,234 @@
+"""The daemon of one hypervisor host: a ward for each VM, a socket for the command line, word for systemd.
+
+Killed at any time it loses nothing: what it knows stands in the journal, and what it began in a VM is put right at the
+next contact. So whatever hangs and cannot be ended is left behind by starting anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+from headstart import __version__, errors
+from headstart.host import control, log
+from headstart.host.house import House
+from headstart.host.notify import Notifier
+from headstart.host.policy import Config, Policy, policy_of
+from headstart.host.requests import Requests
+from headstart.host.ward import Ward
+
+_log = logging.getLogger("headstart.host")
+
+#: VMs that were added or removed are noticed within this time.
+NOTICE_SECONDS = 5.0
+#: A run that is not heard of for so long hangs: longer than any step of a backup may take (a hook has 15 minutes).
+HANG_SECONDS = 1200.0
+#: Then it is cancelled, and its connections are cut. If that does not help either, only starting anew does.
+GRACE_SECONDS = 60.0
+#: At the end a backup that is under way has so long to let go of its point in time by itself.
+FAREWELL_SECONDS = 30.0
+TICK_SECONDS = 0.5
+
+
+class Daemon:
+    """``serve`` until ``stop``; ``reload`` reads the configuration anew. Both may be called by a signal's handler.
+
+    ``load`` reads the configuration; ``anew`` starts the program over, and does not return."""
+
+    def __init__(
+        self,
+        house: House,
+        state: Path,
+        config: Config,
+        load: Callable[[], Config],
+        anew: Callable[[], None],
+        notifier: Notifier,
+        *,
+        hang_seconds: float = HANG_SECONDS,
+        grace_seconds: float = GRACE_SECONDS,
+    ) -> None:
+        self.house = house
+        self.config = config
+        self.wards: dict[str, Ward] = {}
+        self._state = state
+        self._load = load
+        self._anew = anew
+        self._notifier = notifier
+        self._hang_seconds = hang_seconds
+        self._grace_seconds = grace_seconds
+        self._leaving: list[Ward] = []
+        self._stop = threading.Event()
+        self._reload = threading.Event()
+        self._noticed = float("-inf")
+        self._hung: dict[str, float] = {}
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def reload(self) -> None:
+        self._reload.set()
+
+    def serve(self) -> None:
+        """Raises ``Locked`` where another daemon serves this state."""
+        with _alone(self._state), control.Server(control.address(self._state), Requests(self).handle):
+            self._apply(self.config)
+            _log.info("%s", log.line(event="started", version=__version__, vms=len(self.wards)))
+            self._notifier.tell(READY=1, STATUS=self._summary())
+            try:
+                while not self._stop.wait(self._tick_seconds()):
+                    self._tick()
+            finally:
+                self._farewell()
+
+    def _tick_seconds(self) -> float:
+        """Twice within what systemd waits for."""
+        watchdog = self._notifier.watchdog_seconds
+        return TICK_SECONDS if watchdog is None else min(TICK_SECONDS, watchdog / 2)
+
+    def _tick(self) -> None:
+        if self._reload.is_set():
+            self._reload.clear()
+            self._reread()
+        now = time.monotonic()
+        if now - self._noticed >= NOTICE_SECONDS:
+            self._noticed = now
+            self._notice()
+        self._watch(now)
+        self._notifier.tell(WATCHDOG=1, STATUS=self._summary())
+
+    # -- configuration
+
+    def _reread(self) -> None:
+        self._notifier.reloading()
+        try:
+            self._apply(self._load())
+            _log.info("%s", log.line(event="reloaded", files=len(self.config.files)))
+        except errors.HeadstartError as error:
+            _log.error("The configuration stays as it was: %s", error)
+        self._notifier.tell(READY=1)
+
+    def _apply(self, config: Config) -> None:
+        self.config = config
+        self.house.rounds.resize(config.host.rounds)
+        self.house.backups.resize(config.host.backups)
+        self.house.store.set_rate(config.host.store_rate)
+        self._notice()
+
+    def policy(self, vm: str) -> Policy | None:
+        return policy_of(self.config, vm)
+
+    def _notice(self) -> None:
+        """Every VM of the state that has a policy has a ward, and no other."""
+        wanted: dict[str, Policy] = {}
+        try:
+            for vm in self.house.journal.vms():
+                with self._telling(vm.name):
+                    policy = self.policy(vm.name)
+                    if policy is not None:
+                        wanted[vm.name] = policy
+        except errors.HeadstartError as error:
+            _log.error("The state cannot be read: %s", error)
+            return
+        for name in [name for name in self.wards if name not in wanted]:
+            self._dismiss(name)
+        for name, policy in wanted.items():
+            if name in self.wards:
+                self.wards[name].renew(policy)
+            else:
+                self._protect(name, policy)
+
+    @contextlib.contextmanager
+    def _telling(self, vm: str) -> Iterator[None]:
+        """A VM that two patterns name is left as it is, with the policy that it has."""
+        try:
+            yield
+        except errors.Usage as error:
+            log.warning(vm, event="policy", reason=str(error))
+
+    def _protect(self, name: str, policy: Policy) -> None:
+        ward = self.wards[name] = Ward(self.house, name, policy)
+        log.decision(name, event="protected", policy=policy.name)
+        ward.start()
+
+    def _dismiss(self, name: str) -> None:
+        ward = self.wards.pop(name)
+        log.decision(name, event="dismissed", reason="it was removed, or has no policy any longer")
+        ward.stop("It is not protected any longer.")
+        self._leaving.append(ward)
+
+    # -- hanging runs
+
+    def _watch(self, now: float) -> None:
+        self._leaving = [ward for ward in self._leaving if not ward.join(0)]
+        for name, ward in self.wards.items():
+            doing = ward.activity.now()
+            if doing is None or doing.quiet < self._hang_seconds:
+                self._hung.pop(name, None)
+            elif name not in self._hung:
+                self._hung[name] = now
+                log.warning(name, event="hangs", verb=doing.verb, quiet=log.seconds(doing.quiet))
+                ward.activity.cancel("It was not heard of for too long.")
+                ward.break_off()
+            elif now - self._hung[name] > self._grace_seconds and not self._others_complete(name):
+                log.warning(name, event="hangs", reason="it cannot be ended: Headstart starts anew")
+                self._anew()
+
+    def _others_complete(self, hung: str) -> bool:
+        found = [ward.activity.now() for name, ward in self.wards.items() if name not in self._hung]
+        return any(doing is not None and doing.verb == "backup" for doing in found)
+
+    def hangs(self, name: str) -> bool:
+        return name in self._hung
+
+    # -- the end
+
+    def _farewell(self) -> None:
+        """Rounds end at once, what they copied counts; a backup may let go of its point in time by itself."""
+        self._notifier.tell(STOPPING=1)
+        wards = [*self.wards.values(), *self._leaving]
+        backups = [ward for ward in wards if (doing := ward.activity.now()) is not None and doing.verb == "backup"]
+        for ward in wards:
+            if ward not in backups:
+                ward.stop("Headstart is being stopped.")
+        deadline = time.monotonic() + FAREWELL_SECONDS
+        for ward in backups:
+            ward.finish()
+        for ward in wards:
+            if not ward.join(max(0.0, deadline - time.monotonic())):
+                ward.stop("Headstart is being stopped.")
+                ward.join(5.0)
+        _log.info("%s", log.line(event="stopped"))
+
+    def _summary(self) -> str:
+        doing = [(name, found) for name, ward in self.wards.items() if (found := ward.activity.now())]
+        said = ", ".join(f"{found.verb} {name}" for name, found in doing) or "waiting"
+        return f"{len(self.wards)} VMs protected, {said}"
+
+    def ward(self, name: str) -> Ward:
+        """The ward of a VM. Raises ``NotFound``, ``Usage`` for one without a policy."""
+        if name in self.wards:
+            return self.wards[name]
+        self.house.journal.vm(name)
+        raise errors.Usage(f"VM '{name}' has no policy: the daemon leaves it alone.", vm=name)
+
+
+@contextlib.contextmanager
+def _alone(state: Path) -> Iterator[IO[str]]:
+    with (state / "daemon.lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            holder = file.read(64).strip() or "unknown"
+            raise errors.Locked(f"Another 'headstart run' (process {holder}) serves {state}.") from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield file

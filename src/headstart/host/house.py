@@ -1,0 +1,38 @@
+"""What all wards of a host share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from headstart.backup import context as contexts
+from headstart.backup.context import Context
+from headstart.host.slots import Slots
+from headstart.host.tally import Tally
+from headstart.host.vault import Vault
+from headstart.hypervisor.contract import Counters, Machine
+from headstart.load.bucket import Bucket
+from headstart.state.journal import Journal
+from headstart.state.series import Series
+from headstart.state.values import Vm
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """``rounds`` and ``backups`` bound how many VMs do that at the same time; ``store`` is what all together may send.
+
+    ``clock`` is wall time, seconds since 1970; ``connect`` and ``look`` talk to a VM."""
+
+    journal: Journal
+    series: Series
+    vault: Vault
+    scratch: Path
+    rounds: Slots
+    backups: Slots
+    store: Bucket
+    tally: Tally
+    clock: Callable[[], float] = time.time
+    connect: Callable[[Context, Vm], Machine] = field(default=contexts.connect)
+    look: Callable[[Vm], Counters] = field(default=contexts.look)

@@ -1,0 +1,341 @@
+"""One VM under protection: a thread that looks at its load, copies ahead, and completes, one after the other.
+
+::
+
+    ordered, due?  ->  backup              what failed is tried again, later and later
+    a backup waits in the spool?  ->  publish
+    else: look at the load  ->  time for a round, and quiet enough?  ->  round
+    sleep until the next of these
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+
+from headstart import errors
+from headstart.backup import cycle
+from headstart.backup.complete import Options
+from headstart.backup.context import Context
+from headstart.backup.report import BackupReport
+from headstart.backup.transport import Transport
+from headstart.host import calendar, log
+from headstart.host.activity import Activity
+from headstart.host.calendar import Due
+from headstart.host.course import Course
+from headstart.host.house import House
+from headstart.host.policy import Consistency, Policy, includes
+from headstart.host.steering import Steering
+from headstart.hypervisor.contract import Machine
+from headstart.load.governor import State
+from headstart.load.throttle import Halted
+from headstart.state.values import Vm
+
+_log = logging.getLogger("headstart.host")
+
+#: Seconds between two looks at a VM of which nothing is copied.
+LOOK_SECONDS = 10.0
+#: What failed is tried again after so long, doubled each time up to the other.
+AGAIN_SECONDS, AGAIN_AT_MOST = 30.0, 900.0
+#: Nothing is begun ahead of a backup that is due so soon, and what is under way is ended.
+MARGIN_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A backup that somebody asked for."""
+
+    options: Options
+    done: Future[BackupReport]
+
+
+@dataclass(slots=True)
+class Retry:
+    """When something that failed is tried again, by wall time."""
+
+    failures: int = 0
+    at: float = 0.0
+
+    def failed(self, now: float) -> None:
+        self.at = now + min(AGAIN_SECONDS * 2**self.failures, AGAIN_AT_MOST)
+        self.failures += 1
+
+    def succeeded(self) -> None:
+        self.failures, self.at = 0, 0.0
+
+    def waits(self, now: float) -> bool:
+        # A clock that was put back must not make it wait for longer than it ever does.
+        return now < self.at <= now + AGAIN_AT_MOST
+
+
+class Ward:
+    """``start`` it, ``stop`` it and ``join`` it. Everything but these is for any thread."""
+
+    def __init__(self, house: House, name: str, policy: Policy) -> None:
+        self.name = name
+        self._house = house
+        self._policy = policy
+        self.activity = Activity(house.clock)
+        self.course = Course(house, name)
+        self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
+        self._wake = threading.Event()
+        self._stopped = False
+        self._rounds, self._backups = Retry(), Retry()
+        self._began = time.monotonic()
+        self._machine: Machine | None = None
+        self._thread = threading.Thread(target=self._run, name=f"ward {name}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, why: str) -> None:
+        """What is under way ends at its next beat."""
+        self._stopped = True
+        self.activity.stop(why)
+        self._wake.set()
+
+    def finish(self) -> None:
+        """What is under way goes on; nothing comes after it."""
+        self._stopped = True
+        self._wake.set()
+
+    def join(self, seconds: float) -> bool:
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    @property
+    def policy(self) -> Policy:
+        return self._policy
+
+    def renew(self, policy: Policy) -> None:
+        """The policy holds from now on, also for a round that is under way."""
+        if policy != self._policy:
+            self._policy = policy
+            log.decision(self.name, event="policy", policy=policy.name)
+            self._wake.set()
+
+    def order(self, options: Options) -> Future[BackupReport]:
+        """A backup as soon as what is under way is done. A round is ended for it."""
+        order = Order(options, Future())
+        self._orders.put(order)
+        self._wake.set()
+        return order.done
+
+    def break_off(self) -> None:
+        """It does not get on: its connection to the VM is cut."""
+        machine = self._machine
+        if machine is not None:
+            with contextlib.suppress(Exception):
+                machine.close()
+
+    def wake(self) -> None:
+        self._wake.set()
+
+    # -- the thread
+
+    def _run(self) -> None:
+        while not self._stopped:
+            try:
+                pause = self._turn()
+            except errors.HeadstartError as error:
+                self.course.say("waiting", str(error))
+                pause = LOOK_SECONDS
+            except Exception as error:
+                # A bug must not leave a VM without protection, nor be hidden.
+                log.warning(self.name, event="bug", error=f"{type(error).__name__}: {error}")
+                _log.error("A bug: it is tried again.", exc_info=error)
+                self.course.say("failed", f"{type(error).__name__}: {error}")
+                pause = LOOK_SECONDS
+            if pause > 0:
+                self._wake.wait(pause)
+            self._wake.clear()
+        self.course.end()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._orders.get_nowait().done.set_exception(errors.Interrupted("Headstart is being stopped."))
+
+    def _turn(self) -> float:
+        """One thing, the most urgent; returns how long to rest."""
+        vm = self._house.journal.vm(self.name)
+        with contextlib.suppress(queue.Empty):
+            self._ordered(self._orders.get_nowait())
+            return 0.0
+        now = self._house.clock()
+        due = self.due(now)
+        self.course.expect(due, self._policy)
+        if self._house.series.paused(self.name):
+            self.course.say("paused", "by its owner: 'headstart resume' goes on")
+            return LOOK_SECONDS
+        if self._house.journal.completion(self.name) is not None:
+            return self._publish(now)
+        if due.at <= now and not self._backups.waits(now):
+            return self._complete(due)
+        return self._ahead(vm, now, due)
+
+    def due(self, now: float) -> Due:
+        point = self._house.journal.point(self.name)
+        last = point.created if point is not None else self._house.journal.vm(self.name).added
+        return calendar.due(self._policy.schedule, self.name, last, now, time.monotonic() - self._began)
+
+    # -- copying ahead
+
+    def _ahead(self, vm: Vm, now: float, due: Due) -> float:
+        self._look(vm)
+        if not self._policy.head_start.transports or not self.course.reachable or self._rounds.waits(now):
+            return self._rest(now, due, now + LOOK_SECONDS)
+        at, why = self.course.next_round(now, due, self._policy)
+        if at > now:
+            self.course.say("waiting", why)
+            return self._rest(now, due, at)
+        if due.at <= now + MARGIN_SECONDS or self.course.governor.state is State.HALTED:
+            self.course.say("halted", self.course.governor.reason)
+            return self._rest(now, due, now + LOOK_SECONDS)
+        self._round(due)
+        return 0.0
+
+    def _rest(self, now: float, due: Due, until: float) -> float:
+        soonest = min(until, due.at if due.at > now else until, now + LOOK_SECONDS)
+        return max(0.1, soonest - now)
+
+    def _look(self, vm: Vm) -> None:
+        try:
+            with self._house.journal.lock(self.name):
+                counters = self._house.look(vm)
+        except errors.Locked:
+            return
+        except (errors.Unreachable, errors.NotFound) as error:
+            self.course.unreachable(str(error))
+            return
+        self.course.look(counters)
+
+    def _round(self, due: Due) -> None:
+        course, now = self.course, self._house.clock()
+        with self.activity.doing("precopy"):
+            steering = Steering(self._house, course, lambda: self._go_on(due))
+            try:
+                with self._house.rounds.taking(lambda: self._go_on(due)), self._context() as context:
+                    done = cycle.precopy_round(context, self.name, _transport(self._policy), steering)
+            except Halted as error:
+                course.say("waiting", str(error))
+            except errors.HeadstartError as error:
+                self._failed("precopy", error, self._rounds, now)
+            else:
+                self._rounds.succeeded()
+                course.rounded(done)
+
+    def _go_on(self, due: Due) -> None:
+        """Called all the time while copying ahead. Raises ``Halted`` when something else comes first."""
+        self.activity.beat()
+        if due.at <= self._house.clock() + MARGIN_SECONDS:
+            raise Halted("the backup is due")
+        if not self._orders.empty():
+            raise Halted("a backup was ordered")
+        if not self._policy.head_start.transports:
+            raise Halted("the policy was changed")
+        if self._house.series.paused(self.name):
+            raise Halted("paused by its owner")
+
+    # -- completing
+
+    def _complete(self, due: Due) -> float:
+        now = self._house.clock()
+        late = None if due.at > now - 60 else log.seconds(now - due.at)
+        log.decision(self.name, event="due", missed=due.missed or None, late=late)
+        try:
+            self._back_up(_options(self._policy))
+        except errors.HeadstartError as error:
+            self._failed("backup", error, self._backups, now)
+        else:
+            self._backups.succeeded()
+        return 0.0
+
+    def _ordered(self, order: Order) -> None:
+        try:
+            order.done.set_result(self._back_up(order.options))
+        except BaseException as error:
+            order.done.set_exception(error)
+            if not isinstance(error, errors.HeadstartError):
+                raise
+
+    def _back_up(self, options: Options) -> BackupReport:
+        with self.activity.doing("backup"):
+            self.course.say("backup", "it is due")
+            with self._house.backups.taking(self.activity.beat), self._context() as context:
+                done = cycle.backup(context, self.name, options)
+        self.course.completed(done)
+        return done
+
+    def _publish(self, now: float) -> float:
+        if self._backups.waits(now):
+            return LOOK_SECONDS
+        with self.activity.doing("publish"):
+            self.course.say("publish", "a complete backup waits in the spool")
+            try:
+                with self._context() as context:
+                    notes = cycle.finish(context, self.name)
+            except errors.HeadstartError as error:
+                self._failed("publish", error, self._backups, now)
+            else:
+                self._backups.succeeded()
+                log.decision(self.name, event="published", notes="; ".join(notes))
+        return 0.0
+
+    # -- both
+
+    @contextlib.contextmanager
+    def _context(self) -> Iterator[Context]:
+        try:
+            house = self._house
+            yield Context(
+                house.journal,
+                house.vault.repository(),
+                house.scratch,
+                self.activity.progress,
+                self.activity.beat,
+                connect=self._connect,
+                clock=house.clock,
+            )
+        except errors.HeadstartError as error:
+            self._house.vault.failed(error)
+            raise
+        finally:
+            self._machine = None
+
+    def _connect(self, context: Context, vm: Vm) -> Machine:
+        excluded = [name for name in self.course.disks if not includes(self._policy.volumes, name)]
+        self._machine = self._house.connect(context, replace(vm, excluded=(*vm.excluded, *excluded)))
+        return self._machine
+
+    def _failed(self, verb: str, error: errors.HeadstartError, retry: Retry, now: float) -> None:
+        message = " ".join((str(error), *getattr(error, "__notes__", ())))
+        if isinstance(error, errors.Interrupted):
+            log.decision(self.name, event="cancelled", verb=verb, reason=message)
+        else:
+            log.warning(self.name, event="failed", verb=verb, kind=errors.kind(error), reason=message)
+        retry.failed(now)
+        self.course.say("failed", f"{verb}: {message}")
+
+
+def _transport(policy: Policy) -> Transport:
+    """The first is tried first; the agent alone fails where it does not answer."""
+    wanted = policy.head_start.transports
+    if wanted[0] is Transport.AGENT:
+        return Transport.AUTO if Transport.HOST in wanted else Transport.AGENT
+    return Transport.HOST
+
+
+def _options(policy: Policy) -> Options:
+    return Options(
+        plain=False,
+        audit=policy.audit,
+        freeze=policy.consistency is not Consistency.CRASH,
+        hooks=policy.hooks,
+        settle=False,
+        frozen=policy.consistency is Consistency.FILESYSTEM,
+    )
