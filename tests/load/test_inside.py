@@ -131,6 +131,15 @@ def test_others_are_seen_beside_the_agent(grown: dict[str, Any], name: str, leas
     assert least <= values(both)[name] <= most
 
 
+@pytest.mark.parametrize(
+    ("softirq", "own", "expected"), [(25, 1.0, 0.0), (65, 1.0, 0.2), (40, 0.0, 0.2), (10, 0.0, 0.05)]
+)
+def test_a_part_of_the_interrupts_is_ours(softirq: int, own: float, expected: float) -> None:
+    ticks = int(own * 100)
+    after = later(cpu={"nice": ticks, "softirq": softirq, "idle": 200 - ticks - softirq}, own={"cpu_seconds": own})
+    assert values(after)["guest.cpu"] == pytest.approx(expected)
+
+
 def test_what_is_read_through_a_volume_is_read_of_disks() -> None:
     after = later(
         cpu={"idle": 200},
