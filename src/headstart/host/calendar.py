@@ -11,6 +11,7 @@ Systemd leaves out the former and the second of the latter. Everything here is a
 from __future__ import annotations
 
 import bisect
+import functools
 import hashlib
 import heapq
 import itertools
@@ -31,6 +32,8 @@ EARLY_SHARE = 0.25
 _LONGEST_CHANGE = timedelta(hours=3)
 _HOURS = 24
 _FIRST_YEAR = datetime(1970, 1, 1)
+#: Moments that are walked past one by one, before halving is quicker.
+_STEPS = 16
 #: Gaps of a schedule that are looked at: a year of days and more.
 _GAPS = 500
 
@@ -142,23 +145,33 @@ def _shown(schedule: Schedule, seconds: int | None) -> datetime | None:
 
 
 def _last(schedule: Schedule, seconds: float) -> int | None:
-    """The calendar only goes forward: where it comes to something not later than ``seconds``, the beginning of the
-    search may come nearer."""
+    """The calendar only goes forward, so the search begins earlier and earlier."""
     end = math.floor(seconds)
+    for power in itertools.count():
+        # One schedule has a moment each minute, another one each year.
+        start = max(end - 60 * 8**power, -1)
+        found = _next(schedule, start)
+        if found is not None and found <= end:
+            return _last_from(schedule, found, end)
+        if start == -1:
+            return None
+    raise AssertionError("the search comes to 1970")
+
+
+def _last_from(schedule: Schedule, moment: int, end: int) -> int:
+    """The last one not later than ``end``; ``moment`` is one of these."""
+    for _ in range(_STEPS):
+        later = _next(schedule, moment)
+        if later is None or later > end:
+            return moment
+        moment = later
 
     def too_near(start: int) -> bool:
         found = _next(schedule, start)
         return found is None or found > end
 
-    # Most schedules come within days, and far back there may be very many moments.
-    for back in (60 * 8**power for power in range(12)):
-        start = max(end - back, -1)
-        if not too_near(start):
-            nearest = start + bisect.bisect_left(range(start, end + 1), True, key=too_near) - 1
-            return _next(schedule, nearest)
-        if start == -1:
-            break
-    return None
+    nearest = moment - 1 + bisect.bisect_left(range(moment, end + 1), True, key=too_near)
+    return _next(schedule, nearest) or moment
 
 
 def _next(schedule: Schedule, seconds: float) -> int | None:
@@ -172,13 +185,18 @@ def _next_of(expression: str, zone: tzinfo, seconds: float) -> int | None:
     # What begins in 1970 is found from the second before it.
     start -= timedelta(seconds=1)
     moments = [_once(expression, zone, start)]
-    if len(BaseIterator(expression, start).hours) == _HOURS:
+    if _names_every_hour(expression):
         ambiguous = _seconds(start, zone, 0) != _seconds(start, zone, 1)
         again = start - _LONGEST_CHANGE if ambiguous else start
         moments = [_each_hour(expression, zone, start, 0), _each_hour(expression, zone, again, 1)]
     # Each of them is in order, and begins at or before what is looked for.
     found = (next((moment for moment in each if moment > seconds), None) for each in moments)
     return min((each for each in found if each is not None), default=None)
+
+
+@functools.lru_cache
+def _names_every_hour(expression: str) -> bool:
+    return len(BaseIterator(expression, _FIRST_YEAR).hours) == _HOURS
 
 
 def _once(expression: str, zone: tzinfo, start: datetime) -> Iterator[int]:

@@ -169,7 +169,7 @@ def zone(value: object) -> datetime.tzinfo:
 
 def _host_zone() -> datetime.tzinfo:
     try:
-        return tzlocal.get_localzone()
+        return tzlocal.reload_localzone()
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise ValueError(f"name the time zone: this host's is not clear ({error})") from None
 

@@ -197,6 +197,11 @@ def assignment_of(config: Config, vm: str) -> Assignment | None:
     return found[0]
 
 
+def is_pattern(name: str) -> bool:
+    """Whether it may match others than the VM of this very name."""
+    return any(each in name for each in "*?[")
+
+
 def _key(name: str) -> str:
     """As TOML wants it."""
     return f'"{name}"' if "." in name else name
