@@ -6,10 +6,12 @@ import contextlib
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from headstart.backup.contact import meet
 from headstart.extents import Extent
 from headstart.guest import agent
 from headstart.guest.agent import Agent
@@ -18,6 +20,7 @@ from headstart.hypervisor.contract import Counters
 from headstart.hypervisor.qemu import counters
 from headstart.load import inside, outside, signals
 from headstart.load.signals import Signals
+from tests.e2e.rig import NAME, Rig
 from tests.e2e.test_agent import wait_for_agentd
 from tests.kit import disks, workloads
 from tests.kit.vm import Vm
@@ -184,3 +187,21 @@ def test_the_guests_writes_are_seen_beside_our_reading(vm: Vm, sensors: Sensors)
     told = [each.values["guest.disk"] for each in sensors.inside]
     print(f"guest.disk {told}")
     assert statistics.median(told) > 0.5
+
+
+def test_the_histograms_of_a_run_go_with_a_release(vm: Vm, tmp_path: Path) -> None:
+    def there() -> int:
+        told = [disk.write_latency for disk in counters.look(vm.qmp_socket).disks.values()]
+        return sum(histogram is not None for histogram in told)
+
+    rig = Rig(tmp_path / "rig", vm, qga=False)
+    rig.precopy()
+    assert there() == 0
+    with rig.context() as context, meet(context, context.journal.vm(NAME)) as contact:
+        contact.machine.counters()
+    assert there() == len(SIZES)
+    rig.backup()
+    rig.precopy()
+    assert there() == len(SIZES)
+    rig.release()
+    assert there() == 0

@@ -324,6 +324,19 @@ def test_pumping_a_closed_channel() -> None:
         channel.pump(5.0)
 
 
+@pytest.mark.parametrize(
+    "ask", [lambda channel, request: channel.newest(request), lambda channel, _: channel.pump(1.0)]
+)
+def test_a_channel_that_we_closed_tells_no_news(ask: Callable[[Channel, int], object]) -> None:
+    """A read that could not be cancelled closes it; who watches the load does not know."""
+    with hostile.playing(idle) as link:
+        channel = Channel(link)
+        request = channel.follow("figures")
+        channel.close()
+        with pytest.raises(Lost, match="closed"):
+            ask(channel, request)
+
+
 # -- whoever waits attends to something else
 
 

@@ -325,6 +325,8 @@ class Channel:
         return self._arrives(rest, writing=writing)
 
     def _arrives(self, seconds: float, *, writing: bool = False) -> bool:
+        if self._link.fileno() < 0:
+            raise Lost("The channel to the agent in the guest is closed.")
         if isinstance(self._link, ssl.SSLSocket) and self._link.pending():
             return True
         poll = select.poll()
