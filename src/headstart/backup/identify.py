@@ -31,13 +31,14 @@ from headstart.tracking.contract import Kind, Mark, Standing
 
 @dataclass(frozen=True, slots=True)
 class Identified:
-    """A round that has begun. ``dirty`` are the blocks it reported, by disk; ``wasted`` those of them that had been
-    copied already."""
+    """A round that has begun. By disk: ``dirty`` are the blocks it reported; ``recorded`` those of them that marks told
+    (of a disk without a base everything is reported, and nothing recorded); ``wasted`` those that had been copied."""
 
     draft: Draft
     round: str
     disks: Mapping[str, Tracked]
     dirty: Mapping[str, Blocks]
+    recorded: Mapping[str, Blocks]
     wasted: Mapping[str, Blocks]
     seconds: float
 
@@ -83,7 +84,7 @@ def run(contact: Contact) -> Identified:
     journal.end_round(name, ended, disks.values(), dirty)
     sweep(contact)
     reported = {disk: entire.get(disk, Blocks()) | found for disk, found in dirty.items()}
-    return Identified(ended, round_id, disks, reported, wasted, time.monotonic() - began)
+    return Identified(ended, round_id, disks, reported, dirty, wasted, time.monotonic() - began)
 
 
 def _draft(contact: Contact) -> Draft:

@@ -29,11 +29,13 @@ HALF_LIFE = 2 * 86400.0
 PRIOR_RATE, PRIOR_AGE, PRIOR_DEATHS = 0.3, 300.0, 20.0
 
 #: For each byte that changed so much may be wasted. Copies in all stay within 1.2 times the changes, with a margin.
-WASTE = 0.12
+WASTE = 0.15
 #: A block is copied early where the risk that this is in vain is below the threshold. Where it begins and may go.
-THRESHOLD, LEAST_THRESHOLD, MOST_THRESHOLD = 0.1, 0.01, 0.5
+THRESHOLD, LEAST_THRESHOLD, MOST_THRESHOLD = 0.18, 0.02, 0.5
 #: It changes by this factor at most, at a completion.
 LEARNING = 1.5
+#: So much is left only where there was no time for what was deferred. Where less is, the threshold falls by this factor.
+MISSED, CALM = 0.02, 0.9
 
 #: How many completions are remembered.
 OUTCOMES = 20
@@ -81,16 +83,23 @@ def copied(learned: Learned, count: int) -> Learned:
 
 
 def completed(learned: Learned, residue: int, expected: float, waste: float = WASTE) -> Learned:
-    """A backup is complete, with ``residue`` blocks left. ``expected``: by ``forecast.expected``. The threshold
-    moves towards where the share ``waste`` of what changed is wasted."""
-    changed = learned.copied - learned.wasted + residue
-    share = learned.wasted / changed if changed > 0 else 0.0
-    factor = min(max(math.sqrt(waste / share), 1 / LEARNING), LEARNING) if share else LEARNING
-    threshold = min(max(learned.threshold * factor, LEAST_THRESHOLD), MOST_THRESHOLD)
-    if not learned.copied:
-        threshold = learned.threshold
+    """A backup is complete, with ``residue`` blocks left. ``expected``: by ``forecast.expected``.
+
+    The threshold falls where more than a share ``waste`` of what changed was wasted. It rises where much was left: what
+    was deferred found no time. Where all is well it falls slowly, because less need be wasted."""
     outcomes = (*learned.outcomes, (residue + 1) / (expected + 1))[-OUTCOMES:]
+    threshold = _moved(learned, residue, waste) if learned.copied else learned.threshold
     return replace(learned, threshold=threshold, copied=0.0, wasted=0.0, outcomes=outcomes)
+
+
+def _moved(learned: Learned, residue: int, waste: float) -> float:
+    changed = max(1.0, learned.copied - learned.wasted + residue)
+    share = learned.wasted / changed
+    if residue > MISSED * changed or share > waste:
+        factor = min(max(math.sqrt(waste / share), 1 / LEARNING), LEARNING) if share else LEARNING
+    else:
+        factor = CALM
+    return min(max(learned.threshold * factor, LEAST_THRESHOLD), MOST_THRESHOLD)
 
 
 def risk(learned: Learned, age: float, often: int, seconds: float) -> float:

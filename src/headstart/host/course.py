@@ -71,7 +71,7 @@ class Course:
         self.disks: tuple[str, ...] = ()
         self.remaining = self.deferred = 0
         self.rate: float | None = None
-        self.gauge = Gauge(house.tally)
+        self.gauge = Gauge(house.tally, house.sample)
         self._memory = Memory(house.series, name, units.BLOCK_SIZE)
         self._minutes = Minutes(self._levels, lambda minute: house.series.add(name, minute))
         self._policy: Policy | None = None
@@ -223,8 +223,8 @@ class Course:
         chosen: dict[str, Blocks] = {}
         reasons: dict[str, None] = {}
         for name, blocks in remaining.items():
-            dirty, wasted = identified.dirty.get(name, Blocks()), identified.wasted.get(name, Blocks())
-            known = self._memory.seen(name, dirty, wasted, now, room)
+            recorded, wasted = identified.recorded.get(name, Blocks()), identified.wasted.get(name, Blocks())
+            known = self._memory.seen(name, recorded, wasted, now, room)
             found = choice.choose(blocks, known.heat, known.learned, situation, size)
             chosen[name], known.remaining = found.now, found.later
             self._unfinished = self._unfinished or found.unfinished

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,9 @@ FIGURES_SECONDS = 0.5
 class Gauge:
     """Used by one thread."""
 
-    def __init__(self, own: Tally, interface: str = "") -> None:
+    def __init__(self, own: Tally, sample: Callable[[Sequence[Path]], Sample]) -> None:
         self._tally = own
-        self._interface = interface
+        self._look_at_host = sample
         self._counters: Counters | None = None
         self._sample: Sample | None = None
         self._own: Own | None = None
@@ -46,7 +46,8 @@ class Gauge:
         parts = [*self._outside(counters), *self._of_agent(agent, now), *self._of_host(images)]
         self._looked = now
         found = signals.together(*parts)
-        self.missing = found.missing
+        # The store is local: no network leads to it.
+        self.missing = tuple(name for name in found.missing if name != machine.NETWORK)
         return found
 
     def reading(self, found: Signals, bound: float | None) -> Reading:
@@ -64,7 +65,7 @@ class Gauge:
 
     def _of_host(self, images: Sequence[Path]) -> list[Signals]:
         before, own = self._sample, self._own
-        self._sample, self._own = machine.sample(images, self._interface), self._tally.now()
+        self._sample, self._own = self._look_at_host(images), self._tally.now()
         if before is None or own is None:
             return []
         return [machine.signals(before, self._sample, tally.between(own, self._own))]

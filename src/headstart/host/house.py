@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +13,9 @@ from headstart.host.slots import Slots
 from headstart.host.tally import Tally
 from headstart.host.vault import Vault
 from headstart.hypervisor.contract import Counters, Machine
+from headstart.load import machine
 from headstart.load.bucket import Bucket
+from headstart.load.machine import Sample
 from headstart.state.journal import Journal
 from headstart.state.series import Series
 from headstart.state.values import Vm
@@ -23,7 +25,7 @@ from headstart.state.values import Vm
 class House:
     """``rounds`` and ``backups`` bound how many VMs do that at the same time; ``store`` is what all together may send.
 
-    ``clock`` is wall time, seconds since 1970; ``connect`` and ``look`` talk to a VM."""
+    ``clock`` is wall time, seconds since 1970; ``connect`` and ``look`` talk to a VM, ``sample`` looks at this host."""
 
     journal: Journal
     series: Series
@@ -36,3 +38,4 @@ class House:
     clock: Callable[[], float] = time.time
     connect: Callable[[Context, Vm], Machine] = field(default=contexts.connect)
     look: Callable[[Vm], Counters] = field(default=contexts.look)
+    sample: Callable[[Sequence[Path]], Sample] = field(default=machine.sample)

@@ -149,7 +149,6 @@ class Host:
     repository: str | None = None
     state: Path | None = None
     scratch: Path | None = None
-    socket: Path | None = None
     rounds: int = 2
     backups: int = 1
     store_rate: float | None = None

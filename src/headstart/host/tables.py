@@ -257,7 +257,6 @@ class HostTable(Table):
     repository: Annotated[str | None, BeforeValidator(_address)] = None
     state: AbsolutePath | None = None
     scratch: AbsolutePath | None = None
-    socket: AbsolutePath | None = None
     rounds: Count = Host().rounds
     backups: Count = Host().backups
     store_rate: PositiveRate | None = None

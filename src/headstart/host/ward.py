@@ -88,6 +88,7 @@ class Ward:
         self._stopped = False
         self._rounds, self._backups = Retry(), Retry()
         self._began = time.monotonic()
+        self._served = 0.0
         self._machine: Machine | None = None
         self._thread = threading.Thread(target=self._run, name=f"ward {name}", daemon=True)
 
@@ -181,6 +182,8 @@ class Ward:
     def due(self, now: float) -> Due:
         point = self._house.journal.point(self.name)
         last = point.created if point is not None else self._house.journal.vm(self.name).added
+        # A clock that is put back while a backup is made: it is for its moment all the same.
+        last = max(last, self._served)
         return calendar.due(self._policy.schedule, self.name, last, now, time.monotonic() - self._began)
 
     # -- copying ahead
@@ -253,6 +256,7 @@ class Ward:
             self._failed("backup", error, self._backups, now)
         else:
             self._backups.succeeded()
+            self._served = due.moment
         return 0.0
 
     def _ordered(self, order: Order) -> None:

@@ -33,9 +33,10 @@ class Series:
         self._database = database
 
     def add(self, vm: str, minute: Minute) -> None:
-        """One that is there already is replaced: a clock may be put back. Old ones go."""
+        """One that is there already is replaced: a clock may be put back. Old ones go. The VM may be gone."""
+        insert = "INSERT OR REPLACE INTO figures SELECT name, ?, ?, ?, ?, ?, ?, ? FROM vms WHERE name = ?"
         with self._database.change() as database:
-            database.execute("INSERT OR REPLACE INTO figures VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (vm, *astuple(minute)))
+            database.execute(insert, (*astuple(minute), vm))
             oldest = minute.moment - KEPT_SECONDS
             database.execute("DELETE FROM figures WHERE vm = ? AND moment < ?", (vm, oldest))
 
@@ -63,15 +64,15 @@ class Series:
         return {disk: (heat, learned) for disk, heat, learned in rows}
 
     def keep_heats(self, vm: str, heats: Mapping[str, tuple[bytes, str]]) -> None:
-        """Heat and what was learned, by disk; these and no others any longer."""
+        """Heat and what was learned, by disk; these and no others any longer. The VM may be gone."""
         with self._database.change() as database:
             database.execute("DELETE FROM heats WHERE vm = ?", (vm,))
-            values = ((vm, disk, heat, learned) for disk, (heat, learned) in heats.items())
-            database.executemany("INSERT INTO heats VALUES (?, ?, ?, ?)", values)
+            values = ((disk, heat, learned, vm) for disk, (heat, learned) in heats.items())
+            database.executemany("INSERT INTO heats SELECT name, ?, ?, ? FROM vms WHERE name = ?", values)
 
     def pause(self, vm: str, since: float) -> None:
         with self._database.change() as database:
-            database.execute("INSERT OR IGNORE INTO pauses VALUES (?, ?)", (vm, since))
+            database.execute("INSERT OR IGNORE INTO pauses SELECT name, ? FROM vms WHERE name = ?", (since, vm))
 
     def resume(self, vm: str) -> None:
         with self._database.change() as database:

@@ -1,0 +1,347 @@
+"""The daemon over simulated VMs: what happens when, and what survives what."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from headstart import errors
+from headstart.backup.complete import Options
+from headstart.host import control, requests
+from headstart.host.daemon import Daemon
+from headstart.host.notify import Notifier
+from headstart.host.policy import Assignment, Config, HeadStart, Policy
+from headstart.state.values import Vm
+from tests.host import home as homes
+from tests.host.home import HOUR, MIDNIGHT, NIGHTLY, Home, wait_until
+
+TWO = MIDNIGHT + 2 * HOUR
+PLAIN = {"do": "backup", "options": requests.options_json(Options())}
+
+
+@pytest.fixture
+def home() -> Iterator[Home]:
+    with homes.home() as made:
+        yield made
+
+
+def with_policy(home: Home, policy: Policy) -> None:
+    home.config = replace(home.config, policies={"nightly": policy})
+
+
+def backups(home: Home, name: str = "web") -> int:
+    return home.verbs(name).count("backup")
+
+
+def test_rounds_run_ahead_and_the_backup_comes_at_its_time(home: Home) -> None:
+    vm = home.add("web")
+    with home.serving():
+        wait_until(lambda: "precopy" in home.verbs())
+        vm.write("a", 3)
+        assert not home.snapshots(), "nothing before its time"
+        home.now = TWO - 60
+        wait_until(lambda: home.verbs().count("precopy") >= 2)
+        home.now = TWO
+        wait_until(lambda: home.snapshots())
+        truth = vm.data("a")
+        [made] = home.snapshots()
+        assert home.content(made) == truth and made.created == TWO
+        wait_until(lambda: home.status()["due"] == TWO + 24 * HOUR)
+        # It is done for this day, however often it is looked at.
+        home.now = TWO + 600
+        wait_until(lambda: home.status()["due"] == TWO + 24 * HOUR)
+    assert backups(home) == 1
+    disk = home.journal.runs("web", 100)
+    report = next(run.report for run in disk if run.verb == "backup")
+    assert report["disks"][0]["precopied_bytes"] > 0, "the head start was used"
+
+
+def test_many_days(home: Home) -> None:
+    vm = home.add("web")
+    with home.serving():
+        for day in range(4):
+            home.now = MIDNIGHT + day * 24 * HOUR + HOUR
+            vm.write("a", day)
+            wait_until(lambda: home.verbs()[-1:] == ["precopy"])
+            home.now = MIDNIGHT + day * 24 * HOUR + 2 * HOUR
+            wait_until(lambda: len(home.snapshots()) > day)  # noqa: B023
+            assert home.content(home.snapshots()[-1]) == vm.data("a")
+
+
+def test_a_clock_that_jumps_makes_one_backup_for_one_moment(home: Home) -> None:
+    home.add("web")
+    with home.serving():
+        home.now = TWO + 5
+        wait_until(lambda: backups(home) == 1)
+        for moment in (TWO - HOUR, TWO, TWO + 1, TWO - 10, TWO + HOUR):
+            home.now = moment
+            time.sleep(0.15)
+        assert backups(home) == 1
+        home.now = TWO + 24 * HOUR
+        wait_until(lambda: backups(home) == 2)
+        home.now = TWO + 10 * 24 * HOUR
+        wait_until(lambda: backups(home) == 3)
+        time.sleep(0.2)
+        assert backups(home) == 3, "ten days at once are one backup"
+
+
+def test_what_was_missed_while_nobody_ran_is_made_up_for_once(home: Home) -> None:
+    home.add("web")
+    home.now = MIDNIGHT + 3 * 24 * HOUR + 12 * HOUR
+    with home.serving():
+        wait_until(lambda: backups(home) == 1)
+        time.sleep(0.2)
+        assert backups(home) == 1
+
+
+def test_or_not_where_the_policy_says_so(home: Home) -> None:
+    with_policy(home, replace(NIGHTLY, schedule=replace(NIGHTLY.schedule, missed=False)))
+    home.add("web")
+    home.now = MIDNIGHT + 3 * 24 * HOUR + 12 * HOUR
+    with home.serving():
+        wait_until(lambda: home.verbs())
+        time.sleep(0.2)
+        assert backups(home) == 0
+        home.now = MIDNIGHT + 4 * 24 * HOUR + 2 * HOUR
+        wait_until(lambda: backups(home) == 1)
+
+
+def test_a_vm_that_is_off_is_backed_up_once_it_is_back(home: Home, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "headstart.host")
+    vm = home.add("web")
+    vm.stop()
+    with home.serving():
+        wait_until(lambda: home.status()["state"] == "unreachable")
+        home.now = TWO
+        wait_until(lambda: "event=failed verb=backup kind=Unreachable" in caplog.text)
+        assert not home.snapshots()
+        vm.start()
+        for _ in range(100):
+            home.now += 60
+            time.sleep(0.05)
+            if home.snapshots():
+                break
+        assert home.content(home.snapshots()[-1]) == vm.data("a")
+
+
+def test_a_paused_vm_is_left_alone_until_it_is_resumed(home: Home) -> None:
+    vm = home.add("web")
+    home.series.pause("web", home.now)
+    steps: list[str] = []
+    vm.meanwhile = steps.append
+    with home.serving():
+        wait_until(lambda: home.status()["state"] == "paused")
+        home.now = TWO + 60
+        time.sleep(0.3)
+        assert not home.verbs() and not steps
+    with home.serving():
+        wait_until(lambda: home.status()["state"] == "paused")
+        assert home.ask("resume", vm="web") == {"vm": "web", "paused": False}
+        wait_until(lambda: backups(home) == 1)
+
+
+def test_pausing_ends_a_round(home: Home) -> None:
+    vm = home.add("web", blocks=4096, filled=4096)
+    reading = threading.Event()
+
+    def slowly(step: str) -> None:
+        reading.set()
+        time.sleep(0.002)
+
+    with home.serving():
+        vm.meanwhile = slowly
+        wait_until(lambda: (doing := home.status()["doing"]) and doing["verb"] == "precopy" and doing["done"])
+        home.ask("pause", vm="web")
+        wait_until(lambda: home.status()["state"] == "paused", 5)
+        vm.meanwhile = lambda step: None
+    last = next(run for run in home.journal.runs("web") if run.verb == "precopy")
+    assert last.report["halted"] == "paused by its owner"
+    assert 0 < last.report["copied_bytes"] < 4096 * 65536, "what was copied counts"
+
+
+def test_a_backup_on_order_ends_the_round_and_comes_back_with_its_report(home: Home) -> None:
+    vm = home.add("web", blocks=4096, filled=4096)
+    with home.serving():
+        vm.meanwhile = lambda step: time.sleep(0.002)
+        wait_until(lambda: (doing := home.status()["doing"]) and doing["verb"] == "precopy" and doing["done"])
+        vm.meanwhile = lambda step: None
+        told: list[Any] = []
+        report = control.ask(home.folder / "state", {**PLAIN, "vm": "web"}, lambda *each: told.append(each))
+        assert report["snapshot"] == home.snapshots()[-1].id
+        assert home.content(home.snapshots()[-1]) == vm.data("a")
+        # Not for a scheduled moment: that is still to come.
+        home.now = TWO
+        wait_until(lambda: backups(home) == 2)
+
+
+def test_an_ordered_backup_that_fails_says_why(home: Home) -> None:
+    vm = home.add("web")
+    vm.stop()
+    with home.serving(), pytest.raises(errors.Unreachable):
+        control.ask(home.folder / "state", {**PLAIN, "vm": "web"})
+
+
+def test_what_can_be_ordered(home: Home) -> None:
+    home.add("web")
+    home.journal.add_vm(Vm("alone"))
+    home.vms["alone"] = home.vms["web"]
+    assigned = (Assignment("web", "nightly", "headstart.toml:1"),)
+    home.config = Config(home.config.file, (), policies={"nightly": NIGHTLY}, assignments=assigned)
+    with home.serving():
+        wait_until(lambda: "web" in home.ask("status")["vms"])
+        assert "alone" not in home.ask("status")["vms"]
+        with pytest.raises(errors.NotFound):
+            home.ask("pause", vm="nobody")
+        with pytest.raises(errors.Usage, match="has no policy"):
+            home.ask("pause", vm="alone")
+        with pytest.raises(errors.Usage, match="another version"):
+            home.ask("dance")
+
+
+def test_cancelling_ends_what_is_under_way_and_nothing_else(home: Home) -> None:
+    vm = home.add("web", blocks=4096, filled=4096)
+    with home.serving():
+        vm.meanwhile = lambda step: time.sleep(0.002)
+        wait_until(lambda: (doing := home.status()["doing"]) and doing["verb"] == "precopy" and doing["done"])
+        assert home.ask("cancel", vm="web")["cancelled"]
+        wait_until(lambda: home.status()["doing"] is None)
+        vm.meanwhile = lambda step: None
+        home.now = TWO
+        wait_until(lambda: backups(home) == 1)
+        assert home.content(home.snapshots()[-1]) == vm.data("a")
+        assert not home.ask("cancel", vm="web")["cancelled"]
+
+
+def test_a_policy_that_is_changed_in_the_middle_of_a_round_holds_at_once(home: Home) -> None:
+    vm = home.add("web", blocks=4096, filled=4096)
+    with home.serving() as served:
+        vm.meanwhile = lambda step: time.sleep(0.002)
+        wait_until(lambda: (doing := home.status()["doing"]) and doing["verb"] == "precopy" and doing["done"])
+        with_policy(home, replace(NIGHTLY, head_start=HeadStart(transports=())))
+        served.reload()
+        wait_until(lambda: home.status()["doing"] is None, 5)
+        vm.meanwhile = lambda step: None
+        time.sleep(0.2)
+        assert home.verbs().count("precopy") == 1, "no further round"
+    assert home.journal.runs("web", 1)[0].report["halted"] == "the policy was changed"
+
+
+def test_a_configuration_with_mistakes_leaves_everything_as_it_is(home: Home, caplog: pytest.LogCaptureFixture) -> None:
+    home.add("web")
+
+    def wrong() -> Any:
+        raise errors.Usage("headstart.toml:3: no such key")
+
+    with home.serving() as served:
+        home.load = wrong
+        served.reload()
+        wait_until(lambda: "headstart.toml:3: no such key" in caplog.text)
+        home.now = TWO
+        wait_until(lambda: backups(home) == 1)
+
+
+def test_vms_come_and_go(home: Home) -> None:
+    home.add("web")
+    with home.serving():
+        wait_until(lambda: "precopy" in home.verbs())
+        home.add("db")
+        wait_until(lambda: "precopy" in home.verbs("db"))
+        home.journal.remove_vm("web")
+        wait_until(lambda: list(home.ask("status")["vms"]) == ["db"])
+
+
+def test_a_run_that_hangs_is_noticed_and_at_last_left_behind(home: Home, caplog: pytest.LogCaptureFixture) -> None:
+    home.add("web")
+    home.add("db")
+    hanging, release = threading.Event(), threading.Event()
+
+    def hang(name: str) -> None:
+        if name == "web":
+            hanging.set()
+            release.wait(30)
+
+    home.connecting = hang
+    with home.serving(hang_seconds=0.3, grace_seconds=0.3):
+        assert hanging.wait(10)
+        wait_until(lambda: home.status()["state"] == "hangs")
+        wait_until(home.anew.is_set)
+        release.set()
+    assert "event=hangs verb=precopy" in caplog.text
+
+
+def test_a_bug_is_told_and_the_vm_is_still_protected(home: Home, caplog: pytest.LogCaptureFixture) -> None:
+    vm = home.add("web")
+    failures = iter([True, True])
+
+    def fail(name: str) -> None:
+        if next(failures, False):
+            raise ZeroDivisionError("a bug")
+
+    home.connecting = fail
+    with home.serving():
+        home.now = TWO
+        wait_until(lambda: backups(home) == 1)
+    assert "event=bug" in caplog.text and "ZeroDivisionError" in caplog.text
+    assert home.content(home.snapshots()[-1]) == vm.data("a")
+
+
+def test_a_place_for_backups_that_is_not_there_yet(home: Home) -> None:
+    home.add("web")
+    keep, home.store = home.store, type(home.store)()
+    with home.serving():
+        wait_until(lambda: "NoRepository" in str(home.journal.runs("web")) or home.status()["state"] == "failed")
+        home.store = keep
+        home.now = TWO
+        for _ in range(60):
+            home.now += 30
+            time.sleep(0.05)
+            if home.snapshots():
+                break
+        assert backups(home) == 1
+
+
+def test_two_daemons_do_not_serve_one_state(home: Home) -> None:
+    with home.serving() as served, pytest.raises(errors.Locked, match="serves"):
+        Daemon(home.house, home.folder / "state", home.config, served._load, home.anew.set, Notifier({})).serve()
+
+
+def test_backups_take_turns(home: Home) -> None:
+    """One at a time, however many are due at once."""
+    at_once: list[int] = []
+    running = 0
+    lock = threading.Lock()
+    for name in ("a1", "b2", "c3"):
+        vm = home.add(name)
+
+        def meanwhile(step: str) -> None:
+            nonlocal running
+            if step == "take":
+                with lock:
+                    running += 1
+                    at_once.append(running)
+                time.sleep(0.1)
+                with lock:
+                    running -= 1
+
+        vm.meanwhile = meanwhile
+    with_policy(home, replace(NIGHTLY, head_start=HeadStart(transports=())))
+    with home.serving():
+        home.now = TWO
+        wait_until(lambda: len(home.snapshots()) == 3)
+    assert at_once == [1, 1, 1]
+
+
+def test_what_is_seen_is_kept_for_the_picture(home: Home) -> None:
+    home.add("web")
+    with home.serving():
+        for _ in range(4):
+            home.now += 60
+            time.sleep(0.1)
+    minutes = home.series.minutes("web", 0, 1e12)
+    assert len(minutes) >= 4 and sum(each.copied for each in minutes) == 8 * 65536
