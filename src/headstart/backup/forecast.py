@@ -21,8 +21,9 @@ from headstart.blocks import Blocks
 
 #: Of the outcomes, so much lies below the range, and above it.
 TAIL = 0.1
-#: As if there had been these completions, before there are enough of one's own: left for each byte expected.
-BEFORE = (0.05, 0.25, 1.0, 1.5, 4.0)
+#: As if there had been these completions, before there are enough of one's own: left for each block expected. One in five
+#: is a day on which the guest was busy until the end, so that nothing was copied.
+BEFORE = (0.15, 0.4, 0.8, 1.5, 20.0)
 #: Freezing, the point in time, letting go: seconds of a window without residue.
 WINDOW_SECONDS = 0.2
 #: Copies of the deadline's last minutes may have to wait for the guest: of the time left so much is counted upon.
@@ -99,18 +100,22 @@ def forecast(
 
 def expected(disk: Disk, situation: Situation) -> float:
     """Blocks of residue, before past completions correct it: what ``learning.completed`` wants to be told."""
-    remaining = float(len(disk.remaining))
+    everything = _everything(disk, situation)
     left = situation.left
     if left is None:
-        return remaining
+        return everything
     rate = max(situation.rate or choice.RATE, 1.0) / disk.block_size
     last = min(left, agenda.ROTATION + agenda.MARGIN + agenda.LEAST)
     written = learning.dirtied_within(disk.learned, last)
-    coming = learning.dirtied_within(disk.learned, left)
-    if written is None or coming is None:
-        return remaining
-    short = max(0.0, remaining + coming - rate * left * USABLE)
-    return min(remaining + coming, written + short)
+    if written is None:
+        return everything
+    return min(everything, written + max(0.0, everything - rate * left * USABLE))
+
+
+def _everything(disk: Disk, situation: Situation) -> float:
+    """Blocks: what remains and what will be written, if nothing is copied any more."""
+    coming = learning.dirtied_within(disk.learned, situation.left) if situation.left else None
+    return len(disk.remaining) + (coming or 0.0)
 
 
 def _residue(disk: Disk, situation: Situation) -> Range:
@@ -119,7 +124,11 @@ def _residue(disk: Disk, situation: Situation) -> Range:
     factors = sorted((*BEFORE, *disk.learned.outcomes))
     low, middle, high = (_quantile(factors, share) for share in (TAIL, 0.5, 1 - TAIL))
     # One more block on both sides: a share of nothing says nothing.
-    return Range(max(0.0, low * (guess + 1) - 1), max(0.0, middle * (guess + 1) - 1), high * (guess + 1))
+    most = high * (guess + 1)
+    if situation.rank is not None and situation.rank > choice.BUSY:
+        # It may stay as busy as it is, and halt us.
+        most = max(most, _everything(disk, situation))
+    return Range(max(0.0, low * (guess + 1) - 1), max(0.0, middle * (guess + 1) - 1), most)
 
 
 def _quantile(ordered: Sequence[float], share: float) -> float:

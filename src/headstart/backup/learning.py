@@ -29,13 +29,11 @@ HALF_LIFE = 2 * 86400.0
 PRIOR_RATE, PRIOR_AGE, PRIOR_DEATHS = 0.3, 300.0, 20.0
 
 #: For each byte that changed so much may be wasted. Copies in all stay within 1.2 times the changes, with a margin.
-WASTE = 0.15
+WASTE = 0.14
 #: A block is copied early where the risk that this is in vain is below the threshold. Where it begins and may go.
 THRESHOLD, LEAST_THRESHOLD, MOST_THRESHOLD = 0.18, 0.02, 0.5
 #: It changes by this factor at most, at a completion.
 LEARNING = 1.5
-#: So much is left only where there was no time for what was deferred. Where less is, the threshold falls by this factor.
-MISSED, CALM = 0.02, 0.9
 
 #: How many completions are remembered.
 OUTCOMES = 20
@@ -83,22 +81,18 @@ def copied(learned: Learned, count: int) -> Learned:
 
 
 def completed(learned: Learned, residue: int, expected: float, waste: float = WASTE) -> Learned:
-    """A backup is complete, with ``residue`` blocks left. ``expected``: by ``forecast.expected``.
+    """A backup is complete, with ``residue`` blocks left. ``expected``: by ``forecast.expected``. The threshold
+    moves towards where a share ``waste`` of what changed is wasted.
 
-    The threshold falls where more than a share ``waste`` of what changed was wasted. It rises where much was left: what
-    was deferred found no time. Where all is well it falls slowly, because less need be wasted."""
+    Also where less would do: what is deferred is lost on the day when the guest is busy until the deadline."""
     outcomes = (*learned.outcomes, (residue + 1) / (expected + 1))[-OUTCOMES:]
     threshold = _moved(learned, residue, waste) if learned.copied else learned.threshold
     return replace(learned, threshold=threshold, copied=0.0, wasted=0.0, outcomes=outcomes)
 
 
 def _moved(learned: Learned, residue: int, waste: float) -> float:
-    changed = max(1.0, learned.copied - learned.wasted + residue)
-    share = learned.wasted / changed
-    if residue > MISSED * changed or share > waste:
-        factor = min(max(math.sqrt(waste / share), 1 / LEARNING), LEARNING) if share else LEARNING
-    else:
-        factor = CALM
+    share = learned.wasted / max(1.0, learned.copied - learned.wasted + residue)
+    factor = min(max(math.sqrt(waste / share), 1 / LEARNING), LEARNING) if share else LEARNING
     return min(max(learned.threshold * factor, LEAST_THRESHOLD), MOST_THRESHOLD)
 
 

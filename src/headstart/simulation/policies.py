@@ -129,7 +129,7 @@ class HeadStart(Nothing):
         self._interval = interval
         self._waste = waste
         self._heat = Heat()
-        self._learned = Learned(threshold=min(waste, learning.MOST_THRESHOLD))
+        self._learned = Learned()
         self._rate: float | None = None
         self._rotated = 0.0
         self._unfinished = False
