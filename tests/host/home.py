@@ -6,7 +6,7 @@ import contextlib
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC
 from pathlib import Path
@@ -76,12 +76,14 @@ class Home:
         (folder / "scratch").mkdir()
         self.sample: Callable[[Sequence[Path]], Sample] = quiet_host
         self.connecting: Callable[[str], None] = lambda name: None
+        self.excluded: set[str] = set()
         self.anew = threading.Event()
         self.config = Config(folder / "headstart.toml", (), Host(), policies={"nightly": NIGHTLY}, default="nightly")
         self.load: Callable[[], Config] = lambda: self.config
         self.daemon: Daemon | None = None
 
-    def _connect(self, context: contexts.Context, vm: Vm) -> Machine:
+    def _connect(self, context: contexts.Context, vm: Vm, excluded: Container[str]) -> Machine:
+        self.excluded = {name for name in self.vms[vm.name].drives if name in excluded}
         self.connecting(vm.name)
         return MemoryMachine(self.vms[vm.name], self.journal.installation, BLOCK_SIZE)
 

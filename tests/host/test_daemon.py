@@ -8,11 +8,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from headstart import errors
-from headstart.backup.complete import Options
+from headstart.backup.complete import Completing, Options
 from headstart.host import control, requests
 from headstart.host.daemon import Daemon
 from headstart.host.notify import Notifier
@@ -345,3 +346,38 @@ def test_what_is_seen_is_kept_for_the_picture(home: Home) -> None:
             time.sleep(0.1)
     minutes = home.series.minutes("web", 0, 1e12)
     assert len(minutes) >= 4 and sum(each.copied for each in minutes) == 8 * 65536
+
+
+def test_disks_that_the_policy_leaves_out(home: Home) -> None:
+    home.add("web")
+    with_policy(home, replace(NIGHTLY, volumes=("*", "!a")))
+    with home.serving():
+        wait_until(lambda: home.excluded == {"a"})
+
+
+def test_a_wrong_password_ends_it_at_once(home: Home) -> None:
+    home.vault._password = lambda: b"wrong"
+    with pytest.raises(errors.WrongPassword):
+        Daemon(home.house, home.folder / "state", home.config, home.load, home.anew.set, Notifier({})).serve()
+
+
+def test_a_backup_for_which_there_is_no_room_is_made_smaller_and_tried_again(
+    home: Home, caplog: pytest.LogCaptureFixture
+) -> None:
+    vm = home.add("web", blocks=64, filled=64)
+    with_policy(home, replace(NIGHTLY, head_start=HeadStart(transports=())))
+    tries: list[bool] = []
+    complete_run = Completing.run
+
+    def run(completing: Completing) -> None:
+        tries.append(completing._options.settle)
+        if len(tries) == 1:
+            raise errors.NoSpace("The scratch directory is too small.")
+        complete_run(completing)
+
+    with mock.patch.object(Completing, "run", run), home.serving():
+        home.now = TWO
+        wait_until(lambda: tries)
+        home.now = TWO + 60
+        wait_until(lambda: home.snapshots())
+    assert tries == [False, True] and home.content(home.snapshots()[-1]) == vm.data("a")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +58,15 @@ class Context:
         return (self.connect or connect)(self, vm)
 
 
+@dataclass(frozen=True, slots=True)
+class _Either:
+    one: Container[str]
+    other: Container[str]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.one or name in self.other
+
+
 def look(vm: Vm) -> Counters:
     """What the VM has done so far, by a short look that changes nothing. Raises ``Unreachable``, ``NotFound``."""
     if vm.domain is not None:
@@ -68,7 +77,9 @@ def look(vm: Vm) -> Counters:
     return counters.look(vm.monitor)
 
 
-def connect(context: Context, vm: Vm) -> Machine:
+def connect(context: Context, vm: Vm, excluded: Container[str] = ()) -> Machine:
+    """``excluded``: names of disks to leave out, beside those that the VM was added without."""
+    left_out = _Either(vm.excluded, excluded)
     try:
         # Others may pass through to what is theirs, and see nothing: QEMU may be another user.
         context.scratch.mkdir(parents=True, exist_ok=True, mode=0o711)
@@ -84,7 +95,7 @@ def connect(context: Context, vm: Vm) -> Machine:
             installation=installation,
             scratch=context.scratch,
             label=vm.name,
-            excluded=vm.excluded,
+            excluded=left_out,
         )
     assert vm.monitor is not None, "either a domain or a monitor"
     return QemuMachine(
@@ -93,5 +104,5 @@ def connect(context: Context, vm: Vm) -> Machine:
         scratch=context.scratch,
         label=vm.name,
         qga=vm.qga,
-        excluded=vm.excluded,
+        excluded=left_out,
     )

@@ -77,15 +77,27 @@ class Daemon:
 
     def serve(self) -> None:
         """Raises ``Locked`` where another daemon serves this state."""
-        with _alone(self._state), control.Server(control.address(self._state), Requests(self).handle):
-            self._apply(self.config)
-            _log.info("%s", log.line(event="started", version=__version__, vms=len(self.wards)))
-            self._notifier.tell(READY=1, STATUS=self._summary())
+        with _alone(self._state):
+            self._look_at_repository()
             try:
-                while not self._stop.wait(self._tick_seconds()):
-                    self._tick()
+                self._apply(self.config)
+                # Not before: who asks is answered about all VMs.
+                with control.Server(control.address(self._state), Requests(self).handle):
+                    _log.info("%s", log.line(event="started", version=__version__, vms=len(self.wards)))
+                    self._notifier.tell(READY=1, STATUS=self._summary())
+                    while not self._stop.wait(self._tick_seconds()):
+                        self._tick()
             finally:
                 self._farewell()
+
+    def _look_at_repository(self) -> None:
+        """What only its owner can mend ends the daemon at once; a place may still come, such as a mount."""
+        try:
+            self.house.vault.repository()
+        except (errors.WrongPassword, errors.Usage, errors.Unsupported):
+            raise
+        except errors.HeadstartError as error:
+            _log.warning("The repository cannot be opened yet, it is tried again with each run: %s", error)
 
     def _tick_seconds(self) -> float:
         """Twice within what systemd waits for."""

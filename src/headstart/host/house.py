@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,6 +36,6 @@ class House:
     store: Bucket
     tally: Tally
     clock: Callable[[], float] = time.time
-    connect: Callable[[Context, Vm], Machine] = field(default=contexts.connect)
+    connect: Callable[[Context, Vm, Container[str]], Machine] = field(default=contexts.connect)
     look: Callable[[Vm], Counters] = field(default=contexts.look)
     sample: Callable[[Sequence[Path]], Sample] = field(default=machine.sample)

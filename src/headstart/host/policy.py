@@ -130,6 +130,16 @@ class Policy:
     hooks: tuple[Hook, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """The names that patterns do not include, see ``includes``."""
+
+    patterns: tuple[str, ...]
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and not includes(self.patterns, name)
+
+
 def includes(patterns: Sequence[str], name: str) -> bool:
     """Whether a pattern names it and none with a ``!`` does. Where all have a ``!``, the others are meant."""
     excluding = [pattern[1:] for pattern in patterns if pattern.startswith("!")]

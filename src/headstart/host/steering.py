@@ -27,11 +27,9 @@ class Steering:
         self._began = time.monotonic()
 
     def chosen(self, contact: Contact, identified: Identified, remaining: Mapping[str, Blocks]) -> dict[str, Blocks]:
-        self._go_on()
         return self._course.choose(contact, identified, remaining)
 
     def permit(self, contact: Contact) -> Permit | None:
-        # Whatever passes the store's bucket counts there; who reads must not run far ahead of it.
         throttle = Throttle(lambda: self._governed(contact))
         counted = Counted(throttle, self._course.read)
         if contact.inside.connected is not None:

@@ -30,7 +30,7 @@ from headstart.host.activity import Activity
 from headstart.host.calendar import Due
 from headstart.host.course import Course
 from headstart.host.house import House
-from headstart.host.policy import Consistency, Policy, includes
+from headstart.host.policy import Consistency, LeftOut, Policy
 from headstart.host.steering import Steering
 from headstart.hypervisor.contract import Machine
 from headstart.load.governor import State
@@ -89,6 +89,7 @@ class Ward:
         self._rounds, self._backups = Retry(), Retry()
         self._began = time.monotonic()
         self._served = 0.0
+        self._settle = False
         self._machine: Machine | None = None
         self._thread = threading.Thread(target=self._run, name=f"ward {name}", daemon=True)
 
@@ -251,25 +252,28 @@ class Ward:
         late = None if due.at > now - 60 else log.seconds(now - due.at)
         log.decision(self.name, event="due", missed=due.missed or None, late=late)
         try:
-            self._back_up(_options(self._policy))
+            self._back_up(replace(_options(self._policy), settle=self._settle), "it is due")
         except errors.HeadstartError as error:
+            # Scratch or spool are too small for what is left: then it is copied before the point in time.
+            self._settle = isinstance(error, errors.NoSpace)
             self._failed("backup", error, self._backups, now)
         else:
             self._backups.succeeded()
+            self._settle = False
             self._served = due.moment
         return 0.0
 
     def _ordered(self, order: Order) -> None:
         try:
-            order.done.set_result(self._back_up(order.options))
+            order.done.set_result(self._back_up(order.options, "it was ordered"))
         except BaseException as error:
             order.done.set_exception(error)
             if not isinstance(error, errors.HeadstartError):
                 raise
 
-    def _back_up(self, options: Options) -> BackupReport:
+    def _back_up(self, options: Options, why: str) -> BackupReport:
         with self.activity.doing("backup"):
-            self.course.say("backup", "it is due")
+            self.course.say("backup", why)
             with self._house.backups.taking(self.activity.beat), self._context() as context:
                 done = cycle.backup(context, self.name, options)
         self.course.completed(done)
@@ -312,8 +316,7 @@ class Ward:
             self._machine = None
 
     def _connect(self, context: Context, vm: Vm) -> Machine:
-        excluded = [name for name in self.course.disks if not includes(self._policy.volumes, name)]
-        self._machine = self._house.connect(context, replace(vm, excluded=(*vm.excluded, *excluded)))
+        self._machine = self._house.connect(context, vm, LeftOut(self._policy.volumes))
         return self._machine
 
     def _failed(self, verb: str, error: errors.HeadstartError, retry: Retry, now: float) -> None:

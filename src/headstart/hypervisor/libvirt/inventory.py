@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -59,7 +59,7 @@ class Look:
         raise errors.NotFound(f"The VM has no disk '{disk}' any longer: it was unplugged.", disk=disk)
 
 
-def parse(xml: str, size_of: Callable[[str], int], excluded: Collection[str]) -> Look:
+def parse(xml: str, size_of: Callable[[str], int], excluded: Container[str]) -> Look:
     """``size_of`` tells the bytes of a disk by its target."""
     domain = ElementTree.fromstring(xml)
     attachments, left_out, targets = [], [], []
@@ -82,7 +82,7 @@ def parse(xml: str, size_of: Callable[[str], int], excluded: Collection[str]) ->
     )
 
 
-def _reason_to_leave_out(element: ElementTree.Element, target: str, excluded: Collection[str]) -> str:
+def _reason_to_leave_out(element: ElementTree.Element, target: str, excluded: Container[str]) -> str:
     device = element.get("device", "disk")
     if target in excluded:
         return "excluded"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -40,7 +40,7 @@ class LibvirtMachine:
         installation: str,
         scratch: Path,
         label: str,
-        excluded: Collection[str] = (),
+        excluded: Container[str] = (),
         block_size: int = BLOCK_SIZE,
     ) -> None:
         """``name``: the domain's, or its UUID. ``label`` names this VM's files in ``scratch``. Raises

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +50,7 @@ class Look:
         raise errors.NotFound(f"The VM has no disk '{disk}' any longer: it was unplugged.", disk=disk)
 
 
-def look(qmp: Qmp, devices: Devices, excluded: Collection[str]) -> Look:
+def look(qmp: Qmp, devices: Devices, excluded: Container[str]) -> Look:
     graph = graphs.look(qmp)
     attachments: list[Attachment] = []
     left_out = [LeftOut(_name(drive), "no medium") for drive in graph.empty]
@@ -99,7 +99,7 @@ def is_flash(drive: Drive) -> bool:
     return bool(_FLASH.match(drive.qdev) or _FLASH.match(drive.device))
 
 
-def _reason_to_leave_out(name: str, drive: Drive, node: Node, excluded: Collection[str]) -> str:
+def _reason_to_leave_out(name: str, drive: Drive, node: Node, excluded: Container[str]) -> str:
     if name in excluded:
         return "excluded"
     if drive.removable:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -45,7 +45,7 @@ class QemuMachine:
         scratch: Path,
         label: str,
         qga: Path | None = None,
-        excluded: Collection[str] = (),
+        excluded: Container[str] = (),
         block_size: int = BLOCK_SIZE,
     ) -> None:
         """``label`` names this VM's files in ``scratch``. Raises ``Unreachable``."""
