@@ -21,12 +21,12 @@ from headstart.blocks import Blocks
 
 #: Of the outcomes, so much lies below the range, and above it.
 TAIL = 0.1
-#: As if there had been these completions, before there are enough of one's own: left for each block expected. One in five
-#: is a day on which the guest was busy until the end, so that nothing was copied.
+#: As if there had been these completions, before there are enough of one's own: left for each block expected. One in
+#: five is a day on which the guest was busy until the end, so that nothing was copied.
 BEFORE = (0.15, 0.4, 0.8, 1.5, 20.0)
 #: Freezing, the point in time, letting go: seconds of a window without residue.
 WINDOW_SECONDS = 0.2
-#: Copies of the deadline's last minutes may have to wait for the guest: of the time left so much is counted upon.
+#: Copying may have to wait for the guest: of the time left so much is counted upon.
 USABLE = 0.8
 
 
