@@ -70,11 +70,12 @@ class Home:
             Tally(),
             clock=lambda: self.now,
             connect=self._connect,
-            look=self._look,
+            look=lambda vm: self.looking(vm),
             sample=lambda images: self.sample(images),
         )
         (folder / "scratch").mkdir()
         self.sample: Callable[[Sequence[Path]], Sample] = quiet_host
+        self.looking: Callable[[Vm], Counters] = self._look
         self.connecting: Callable[[str], None] = lambda name: None
         self.excluded: set[str] = set()
         self.anew = threading.Event()

@@ -276,6 +276,17 @@ def test_a_run_that_hangs_is_noticed_and_at_last_left_behind(home: Home, caplog:
     assert "event=hangs verb=precopy" in caplog.text
 
 
+def test_a_look_that_hangs_is_noticed_as_well(home: Home, caplog: pytest.LogCaptureFixture) -> None:
+    home.add("web")
+    release = threading.Event()
+    look = home.looking
+    home.looking = lambda vm: (release.wait(30), look(vm))[1]
+    with home.serving(hang_seconds=0.3, grace_seconds=0.3):
+        wait_until(home.anew.is_set)
+        release.set()
+    assert "event=hangs verb=look" in caplog.text
+
+
 def test_a_bug_is_told_and_the_vm_is_still_protected(home: Home, caplog: pytest.LogCaptureFixture) -> None:
     vm = home.add("web")
     failures = iter([True, True])

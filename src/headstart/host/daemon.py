@@ -180,12 +180,13 @@ class Daemon:
     def _watch(self, now: float) -> None:
         self._leaving = [ward for ward in self._leaving if not ward.join(0)]
         for name, ward in self.wards.items():
-            doing = ward.activity.now()
-            if doing is None or doing.quiet < self._hang_seconds:
+            if ward.quiet < self._hang_seconds:
                 self._hung.pop(name, None)
             elif name not in self._hung:
                 self._hung[name] = now
-                log.warning(name, event="hangs", verb=doing.verb, quiet=log.seconds(doing.quiet))
+                doing = ward.activity.now()
+                verb = doing.verb if doing is not None else "look"
+                log.warning(name, event="hangs", verb=verb, quiet=log.seconds(ward.quiet))
                 ward.activity.cancel("It was not heard of for too long.")
                 ward.break_off()
             elif now - self._hung[name] > self._grace_seconds and not self._others_complete(name):

@@ -87,7 +87,7 @@ class Ward:
         self._wake = threading.Event()
         self._stopped = False
         self._rounds, self._backups = Retry(), Retry()
-        self._began = time.monotonic()
+        self._began = self._seen = time.monotonic()
         self._served = 0.0
         self._settle = False
         self._machine: Machine | None = None
@@ -110,6 +110,12 @@ class Ward:
     def join(self, seconds: float) -> bool:
         self._thread.join(seconds)
         return not self._thread.is_alive()
+
+    @property
+    def quiet(self) -> float:
+        """Seconds since it was last heard of, whatever it does."""
+        doing = self.activity.now()
+        return doing.quiet if doing is not None else time.monotonic() - self._seen
 
     @property
     def policy(self) -> Policy:
@@ -143,6 +149,7 @@ class Ward:
 
     def _run(self) -> None:
         while not self._stopped:
+            self._seen = time.monotonic()
             try:
                 pause = self._turn()
             except errors.HeadstartError as error:
