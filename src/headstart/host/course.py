@@ -14,18 +14,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from headstart import errors, units
-from headstart.backup import agenda, choice, heat
-from headstart.backup.choice import Situation
+from headstart.backup import heat
 from headstart.backup.contact import Contact
 from headstart.backup.forecast import Forecast
 from headstart.backup.identify import Identified
+from headstart.backup.planner import Outcome, Planner, Reported
 from headstart.backup.report import BackupReport, PrecopyReport
 from headstart.blocks import Blocks
-from headstart.host import log
+from headstart.host import log, memory
 from headstart.host.calendar import Due
 from headstart.host.gauge import Gauge
 from headstart.host.house import House
-from headstart.host.memory import Memory
 from headstart.host.minutes import Levels, Minutes
 from headstart.host.policy import Policy, limit_at
 from headstart.hypervisor.contract import Counters
@@ -41,10 +40,6 @@ USUAL_SECONDS = usual.STEP_SECONDS
 #: is known. Below the least nobody feels it.
 LATENCY_FACTOR, LATENCY_SHARE = 1.5, 0.75
 LATENCY_UNKNOWN, LATENCY_LEAST = 0.05, 0.002
-#: A rate is remembered for so long: what a small round shows is not the most that is possible.
-REMEMBERED = 0.9
-#: Seconds that rounds stay apart, also where one was not finished.
-LEAST = agenda.LEAST
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,32 +63,38 @@ class Course:
         self.reachable = False
         self.forecast: Forecast | None = None
         self.due: Due | None = None
-        self.disks: tuple[str, ...] = ()
-        self.remaining = self.deferred = 0
-        self.rate: float | None = None
+        self.remaining = 0
         self.gauge = Gauge(house.tally, house.sample)
-        self._memory = Memory(house.series, name, units.BLOCK_SIZE)
+        self.planner = Planner(disks=memory.load(house.series, name))
         self._minutes = Minutes(self._levels, lambda minute: house.series.add(name, minute))
         self._policy: Policy | None = None
         self._images: tuple[Path, ...] = ()
         self._bound: float | None = None
         self._usual_at = float("-inf")
         self._unread = 0
-        self._ended = self._last_round()
-        self._rotated = self._ended or 0.0
-        self._unfinished = False
-        self._chosen = 0
+        #: Of the round under way: what it copies, how much of that is left, when it ends at the latest.
+        self._chosen: Mapping[str, Blocks] = {}
+        self._left = 0
+        self._cut = float("inf")
         self._before: dict[str, int] = {}
         self._warned: tuple[str, ...] = ()
+        self._remember()
 
-    def _last_round(self) -> float | None:
-        """When the newest round since the last backup ended, if this host remembers one."""
+    def _remember(self) -> None:
+        """What the journal tells of the time before this process."""
         journal = self._house.journal
         point = journal.point(self._name)
+        if point is not None:
+            self.planner.since = point.created
         for run in journal.runs(self._name):
             if run.verb == "precopy" and run.ended and (point is None or run.ended > point.created):
-                return run.ended
-        return None
+                self.planner.rotated, self.planner.ended = run.begun, run.ended
+                return
+
+    @property
+    def deferred(self) -> int:
+        """Bytes that the newest round put off on purpose."""
+        return self.planner.deferred
 
     # -- what it is told
 
@@ -113,7 +114,6 @@ class Course:
     def look(self, counters: Counters) -> None:
         """The VM, while nothing of it is copied."""
         self.reachable = True
-        self.disks = tuple(counters.disks)
         tracked = self._house.journal.tracked(self._name)
         self._images = _images(tracked)
         self._sense(counters)
@@ -149,7 +149,7 @@ class Course:
     def read(self, count: int) -> None:
         """So many bytes are being read ahead."""
         self._unread += count
-        self._chosen = max(0, self._chosen - count)
+        self._left = max(0, self._left - count)
         self._house.tally.read(count)
 
     def _refresh(self, now: float) -> None:
@@ -176,7 +176,7 @@ class Course:
         limits = [limit_at(policy.limits, datetime.fromtimestamp(now, UTC)), self._share()]
         given = [limit for limit in limits if limit is not None]
         seconds = due.at - now if due.at < float("inf") else None
-        return Demand(self._chosen, seconds, min(given, default=None))
+        return Demand(self._left, seconds, min(given, default=None))
 
     def _share(self) -> float | None:
         """Of what all together may send to the store: what is read does not run ahead of that."""
@@ -185,81 +185,65 @@ class Course:
 
     # -- rounds
 
-    def next_round(self, now: float, due: Due, policy: Policy) -> tuple[float, str]:
+    def _deadline(self) -> float | None:
+        return self.due.at if self.due is not None and self.due.at < float("inf") else None
+
+    def next_round(self, now: float, policy: Policy) -> tuple[float, str]:
         """When to begin the next one (``now``: at once; infinity: not before the backup), and why not now."""
-        deadline = due.at if due.at < float("inf") else None
-        ended, wanted = self._ended, policy.head_start.interval
-        if ended is not None and ended > now:
-            # The clock was put back.
-            ended = self._ended = self._rotated = now
-        if ended is not None:
-            wanted = LEAST if self._unfinished else max(LEAST, self._rotated + wanted - ended)
-        coming = self.deferred + self._memory.dirtied_within(2 * LEAST)
-        seconds = agenda.duration(coming, self.rate)
-        if deadline is not None:
-            seconds = min(seconds, max(0.0, deadline - now) / 2)
-        at = agenda.next_round(
-            now, deadline, ended, interval=wanted, begin_before=policy.head_start.begin_before, seconds=seconds
-        )
+        self.planner.interval = policy.head_start.interval
+        self.planner.begin_before = policy.head_start.begin_before
+        at = self.planner.next_round(now, self._deadline())
         if at is None:
             return float("inf"), "what is left is copied by the backup"
         return at, f"next round in {units.format_seconds(max(0.0, at - now))}"
 
-    def situation(self, now: float) -> Situation:
-        due, load = self.due, self.governor.load
-        deadline = due.at if due is not None and due.at < float("inf") else None
-        rank = self.usual.rank(load) if self.usual.known and load is not None else None
-        return Situation(now, deadline, self.remaining, self.rate, rank)
-
     def choose(self, contact: Contact, identified: Identified, remaining: Mapping[str, Blocks]) -> dict[str, Blocks]:
         """What of a round is copied now."""
-        now, size = self._house.clock(), contact.context.repository.block_size
-        self._rotated, self._unfinished = now, False
+        now, journal = self._house.clock(), self._house.journal
+        size = self.planner.block_size = contact.context.repository.block_size
         self._images = _images(identified.disks)
-        room = heat.HOST_BYTES // max(1, self._house.journal.disk_count())
-        self._memory.forget_others(remaining)
-        self.remaining = sum(map(len, remaining.values())) * size
-        situation = self.situation(now)
-        chosen: dict[str, Blocks] = {}
-        reasons: dict[str, None] = {}
-        for name, blocks in remaining.items():
-            recorded, wasted = identified.recorded.get(name, Blocks()), identified.wasted.get(name, Blocks())
-            known = self._memory.seen(name, recorded, wasted, now, room)
-            found = choice.choose(blocks, known.heat, known.learned, situation, size)
-            chosen[name], known.remaining = found.now, found.later
-            self._unfinished = self._unfinished or found.unfinished
-            reasons[found.reason] = None
-        self._before = {name: contact.context.journal.copied_count(self._name, name) for name in remaining}
-        self._chosen = sum(map(len, chosen.values())) * size
-        self.deferred = self.remaining - self._chosen
-        dirty_bytes = sum(map(len, identified.dirty.values())) * size
+        none = Blocks()
+        reported = {
+            name: Reported(identified.recorded.get(name, none), identified.wasted.get(name, none), found)
+            for name, found in remaining.items()
+        }
+        room = heat.HOST_BYTES // max(1, journal.disk_count())
+        chosen = self.planner.choose(now, self._deadline(), reported, self._rank(), room)
+        self._cut = self.planner.cut(now, self._deadline())
+        self._before = {name: journal.copied_count(self._name, name) for name in remaining}
+        self._chosen, self.remaining = chosen, self.planner.remaining
+        self._left = sum(map(len, chosen.values())) * size
         log.decision(
             self._name,
             round=identified.draft.rounds,
-            dirty=log.size(dirty_bytes),
+            dirty=log.size(sum(map(len, identified.dirty.values())) * size),
             remaining=log.size(self.remaining),
-            copying=log.size(self._chosen),
+            copying=log.size(self._left),
             deferred=log.size(self.deferred),
             load=self.governor.load,
             rate=log.rate(self.governor.rate),
-            reason="; ".join(reasons),
+            reason="; ".join(self.planner.reasons),
         )
         self._look_ahead(now)
         return chosen
 
+    def _rank(self) -> float | None:
+        load = self.governor.load
+        return self.usual.rank(load) if self.usual.known and load is not None else None
+
+    def over(self) -> bool:
+        """The round has gone on for so long that a new one knows better."""
+        return self._house.clock() >= self._cut
+
     def rounded(self, done: PrecopyReport) -> None:
         """A round is over."""
-        self._ended = self._house.clock()
-        self.remaining = done.remaining_bytes
-        for name, before in self._before.items():
-            drafted = self._house.journal.copied_count(self._name, name)
-            self._memory.copied(name, max(0, drafted - before), drafted)
-        self._unfinished = self._unfinished or bool(done.halted)
-        seconds = done.seconds - done.identify_seconds
-        if done.copied_bytes and seconds > 0:
-            self.rate = max(done.copied_bytes / seconds, REMEMBERED * (self.rate or 0.0))
-        self._chosen = 0
-        self._memory.keep()
+        counts = {
+            name: max(0, self._house.journal.copied_count(self._name, name) - before)
+            for name, before in self._before.items()
+        }
+        self.planner.copied(self._house.clock(), counts, self._chosen, done.seconds - done.identify_seconds)
+        self.remaining, self._left = done.remaining_bytes, 0
+        memory.keep(self._house.series, self._name, self.planner.disks)
         log.decision(
             self._name,
             round=done.round,
@@ -272,13 +256,11 @@ class Course:
         )
 
     def _look_ahead(self, now: float) -> None:
-        situation = self.situation(now)
-        self._memory.expect(situation)
         try:
             free = shutil.disk_usage(self._house.scratch).free
         except OSError:
             free = None
-        self.forecast = self._memory.foresee(situation, free)
+        self.forecast = self.planner.foresee(now, self._deadline(), read_rate=None, free=free)
         if self.forecast.reasons != self._warned:
             self._warned = self.forecast.reasons
             for reason in self._warned:
@@ -287,12 +269,14 @@ class Course:
     # -- completions
 
     def completed(self, done: BackupReport) -> None:
-        for disk in done.disks:
-            blocks = [-(-count // units.BLOCK_SIZE) for count in (disk.residue_bytes, disk.precopied_bytes)]
-            self._memory.completed(disk.name, *blocks)
-        self._memory.keep()
-        self.remaining = self.deferred = self._chosen = 0
-        self._ended, self._unfinished, self.forecast = None, False, None
+        size = self.planner.block_size
+        outcomes = {
+            disk.name: Outcome(-(-disk.residue_bytes // size), -(-disk.precopied_bytes // size)) for disk in done.disks
+        }
+        self.planner.completed(self._house.clock(), outcomes)
+        memory.keep(self._house.series, self._name, self.planner.disks)
+        self.remaining = self._left = 0
+        self.forecast = None
         log.decision(
             self._name,
             event="backup",

@@ -40,6 +40,8 @@ class Steering:
         self._go_on()
         if self._house.rounds.waiting and time.monotonic() - self._began > TURN_SECONDS:
             raise Halted("another VM's turn")
+        if self._course.over():
+            raise Halted("a new round knows better what to copy")
         return self._course.govern(contact)
 
 

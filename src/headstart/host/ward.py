@@ -200,7 +200,7 @@ class Ward:
         self._look(vm)
         if not self._policy.head_start.transports or not self.course.reachable or self._rounds.waits(now):
             return self._rest(now, due, now + LOOK_SECONDS)
-        at, why = self.course.next_round(now, due, self._policy)
+        at, why = self.course.next_round(now, self._policy)
         if at > now:
             self.course.say("waiting", why)
             return self._rest(now, due, at)
