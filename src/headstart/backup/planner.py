@@ -23,7 +23,7 @@ from headstart.backup.learning import Learned
 from headstart.blocks import Blocks
 
 #: Of the rate seen before, so much is believed in: what a small or paced round shows is not the most that is possible.
-REMEMBERED = 0.9
+REMEMBERED = 0.95
 #: Rounds towards a deadline are about so far apart: what one of them reports.
 LAST_SECONDS = 2 * agenda.LEAST
 
@@ -74,6 +74,8 @@ class Planner:
     rotated: float | None = None
     ended: float | None = None
     unfinished: bool = False
+    #: Bytes that the newest round was to copy, and did not come to.
+    missed: int = 0
     #: When the last backup was complete.
     since: float | None = None
     #: Why the newest round copies what it copies.
@@ -85,7 +87,7 @@ class Planner:
         wait = self.interval
         if self.ended is not None and self.rotated is not None:
             wait = agenda.LEAST if self.unfinished else max(agenda.LEAST, self.rotated + wait - self.ended)
-        seconds = agenda.duration(self.deferred + self.coming(LAST_SECONDS), self.rate)
+        seconds = agenda.duration(self.deferred + self.missed + self.coming(LAST_SECONDS), self.rate)
         if deadline is not None:
             seconds = min(seconds, max(0.0, deadline - now) / 2)
         return agenda.next_round(
@@ -108,7 +110,7 @@ class Planner:
         self, now: float, deadline: float | None, reported: Mapping[str, Reported], rank: float | None, room: int
     ) -> dict[str, Blocks]:
         """What a round copies, by disk. ``room``: bytes for what is remembered of each disk."""
-        self.rotated, self.unfinished = now, False
+        self.rotated, self.unfinished, self.missed = now, False, 0
         for name in [name for name in self.disks if name not in reported]:
             del self.disks[name]
         for name, told in reported.items():
@@ -157,11 +159,12 @@ class Planner:
     def copied(self, now: float, counts: Mapping[str, int], chosen: Mapping[str, Blocks], seconds: float) -> None:
         """A round is over: so many blocks of each disk were copied, which took so many seconds."""
         self.ended = now
+        left = sum(max(0, len(found) - counts.get(name, 0)) for name, found in chosen.items())
+        self.missed, self.unfinished = left * self.block_size, self.unfinished or left > 0
         for name, known in self.disks.items():
             count = counts.get(name, 0)
             known.learned = learning.copied(known.learned, count)
             known.drafted += count
-            self.unfinished = self.unfinished or count < len(chosen.get(name, ()))
         total = sum(counts.values()) * self.block_size
         if total and seconds > 0:
             self.rate = max(total / seconds, REMEMBERED * (self.rate or 0.0))
@@ -178,7 +181,7 @@ class Planner:
                 heats.completed(known.heat), learning.completed(learned, outcome.residue, expected, self.waste)
             )
         self.rotated = self.ended = None
-        self.unfinished = False
+        self.unfinished, self.missed = False, 0
 
     def foresee(self, now: float, deadline: float | None, *, read_rate: float | None, free: int | None) -> Forecast:
         """``free``: bytes for scratch and spool."""

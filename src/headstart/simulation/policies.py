@@ -7,33 +7,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from headstart.backup import agenda, choice, forecast, learning
-from headstart.backup import heat as heats
-from headstart.backup.agenda import LEAST
-from headstart.backup.choice import Situation
-from headstart.backup.forecast import Disk, Forecast
-from headstart.backup.heat import Heat
-from headstart.backup.learning import Learned
+from headstart.backup import heat, learning
+from headstart.backup.forecast import Forecast
+from headstart.backup.planner import Outcome, Planner, Reported
 from headstart.blocks import Blocks
 from headstart.simulation.world import World
 
-#: A rate that was reached counts for a while, less and less: held back by the load it is not what can be reached.
-REMEMBERED = 0.95
 #: A round after the last one, far from the deadline: what a policy says if it says nothing.
 INTERVAL = 900.0
 #: When forecasts are made: shares of the time from one deadline to the next.
 FORESEEN = (0.5, 1 / 24)
 #: Our memory of one disk: a fourth of what a host has.
-HEAT_BYTES = heats.HOST_BYTES // 4
+HEAT_BYTES = heat.HOST_BYTES // 4
+#: A trace is of one disk.
+_DISK = "disk"
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A forecast, ``before`` seconds before the deadline, and what it began with."""
+    """A forecast, ``before`` seconds before the deadline."""
 
     before: float
     forecast: Forecast
-    expected: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +67,8 @@ class Policy(Protocol):
         """When copying is ended, done or not."""
         ...
 
-    def copied(self, chosen: Blocks, count: int, seconds: float) -> None:
-        """So many of the chosen blocks were copied, in so many seconds of reading."""
+    def copied(self, now: float, chosen: Blocks, count: int, seconds: float) -> None:
+        """So many of the chosen blocks were copied until now, in so many seconds of reading."""
         ...
 
     def completed(self, last: Round, residue: int) -> None:
@@ -93,7 +88,7 @@ class Nothing:
     def cut(self, this: Round) -> float:
         return this.deadline
 
-    def copied(self, chosen: Blocks, count: int, seconds: float) -> None:
+    def copied(self, now: float, chosen: Blocks, count: int, seconds: float) -> None:
         return None
 
     def completed(self, last: Round, residue: int) -> None:
@@ -122,78 +117,49 @@ class OnePass(Nothing):
 
 
 class HeadStart(Nothing):
-    """What the daemon does."""
+    """What the daemon does, by the same planner."""
 
     def __init__(self, world: World, interval: float = INTERVAL, waste: float = learning.WASTE) -> None:
         self._world = world
-        self._interval = interval
-        self._waste = waste
-        self._heat = Heat()
-        self._learned = Learned()
-        self._rate: float | None = None
-        self._rotated = 0.0
-        self._unfinished = False
-        self._later = 0
+        self._planner = Planner(world.block_bytes, interval, waste=waste)
         self._seen: list[Seen] = []
         #: Forecasts that were made so long before each deadline as ``FORESEEN`` says.
         self.forecasts: list[Foreseen] = []
 
     def next_round(self, now: float, deadline: float, ended: float | None) -> float | None:
-        interval = self._interval
-        if ended is not None:
-            interval = LEAST if self._unfinished else max(LEAST, self._rotated + interval - ended)
-        last = self._later + (learning.dirtied_within(self._learned, 2 * LEAST) or 0.0)
-        seconds = agenda.duration(round(last) * self._world.block_bytes, self._rate)
-        return agenda.next_round(now, deadline, ended, interval=interval, seconds=min(seconds, (deadline - now) / 2))
+        return self._planner.next_round(now, deadline)
 
     def chosen(self, this: Round) -> Blocks:
-        self._rotated = this.begin
-        self._learn(this)
-        situation = self._situation(this)
-        self._foresee(this, situation)
-        found = choice.choose(this.remaining, self._heat, self._learned, situation, self._world.block_bytes)
-        self._later = len(found.later)
-        self._unfinished = found.unfinished
-        return found.now
+        told = Reported(this.dirty, this.draft & this.dirty, this.remaining)
+        usual = self._world.load.usual(this.begin)
+        rank = usual.rank(self._world.load.at(this.begin)) if usual.known else None
+        found = self._planner.choose(this.begin, this.deadline, {_DISK: told}, rank, HEAT_BYTES)
+        self._foresee(this)
+        return found[_DISK]
 
     def cut(self, this: Round) -> float:
-        """A new round knows better."""
-        end = agenda.next_round(this.begin, this.deadline, this.begin, interval=self._interval)
-        return this.deadline if end is None else end
+        return self._planner.cut(this.begin, this.deadline)
 
-    def copied(self, chosen: Blocks, count: int, seconds: float) -> None:
-        self._learned = learning.copied(self._learned, count)
-        self._unfinished = self._unfinished or count < len(chosen)
-        self._later += len(chosen) - count
-        if seconds > 0:
-            self._rate = max(count * self._world.block_bytes / seconds, REMEMBERED * (self._rate or 0.0))
+    def copied(self, now: float, chosen: Blocks, count: int, seconds: float) -> None:
+        self._planner.copied(now, {_DISK: count}, {_DISK: chosen}, seconds)
 
     def completed(self, last: Round, residue: int) -> None:
-        self._learn(last)
-        self._heat = heats.completed(self._heat)
-        expected = self._seen[0].expected if self._seen else float(residue)
-        self._learned = learning.completed(self._learned, residue, expected, self._waste)
+        self._planner.completed(last.begin, {_DISK: Outcome(residue, len(_used(last)))})
         self.forecasts += [
             Foreseen(each.before, each.forecast, residue * self._world.block_bytes) for each in self._seen
         ]
-        self._seen, self._later, self._unfinished = [], 0, False
+        self._seen = []
 
-    def _learn(self, this: Round) -> None:
-        self._learned = learning.seen(self._learned, self._heat, this.dirty, this.draft, this.begin)
-        self._heat = heats.fitted(heats.seen(self._heat, this.dirty, this.begin), HEAT_BYTES)
-
-    def _situation(self, this: Round) -> Situation:
-        usual = self._world.load.usual(this.begin)
-        rank = usual.rank(self._world.load.at(this.begin)) if usual.known else None
-        remaining = len(this.remaining) * self._world.block_bytes
-        return Situation(this.begin, this.deadline, remaining, self._rate, rank)
-
-    def _foresee(self, this: Round, situation: Situation) -> None:
+    def _foresee(self, this: Round) -> None:
         left = this.deadline - this.begin
         if len(self._seen) < len(FORESEEN) and left <= FORESEEN[len(self._seen)] * self._world.period:
-            disk = Disk(self._heat, self._learned, this.remaining, self._world.block_bytes)
-            made = forecast.forecast([disk], situation, read_rate=self._world.bandwidth)
-            self._seen.append(Seen(left, made, forecast.expected(disk, situation)))
+            made = self._planner.foresee(this.begin, this.deadline, read_rate=self._world.bandwidth, free=None)
+            self._seen.append(Seen(left, made))
+
+
+def _used(last: Round) -> Blocks:
+    """What of the draft is in the backup."""
+    return last.draft - last.dirty
 
 
 class Oracle(Nothing):

@@ -103,7 +103,7 @@ class _Period:
         if len(done) < len(chosen):
             ended = until
         self._draft = self._draft | done
-        self._policy.copied(chosen, len(done), reading)
+        self._policy.copied(ended, chosen, len(done), reading)
         return ended
 
     def _count(self, portion: Portion) -> None:
