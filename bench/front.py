@@ -8,20 +8,31 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from bench.chart import CHANGED, COPIED, GRID, IDENTIFIED, REMAINING, STYLE
+from bench.chart import COPIED, FAINT, GRID, REMAINING, STYLE
 
 if TYPE_CHECKING:
     from bench.sweep import Point
 
 WIDTH, HEIGHT = 960, 520
 LEFT, RIGHT, TOP, BOTTOM = 84, 700, 64, 452
-COLOURS = {"ours": COPIED, "ours, load ignored": IDENTIFIED, "one pass": REMAINING, "rounds": CHANGED}
-LABELS = {
-    "ours": "headstart, waste allowed",
-    "ours, load ignored": "headstart, load ignored as by the others",
-    "one pass": "one pass before, at any load",
-    "rounds": "all that is dirty, at any load",
+COLOURS = {
+    "ours": COPIED,
+    "one pass, load minded": REMAINING,
+    "rounds, load minded": FAINT,
+    "ours, at any load": COPIED,
+    "one pass": REMAINING,
+    "rounds": FAINT,
 }
+LABELS = {
+    "ours": "headstart, by waste allowed",
+    "one pass, load minded": "one pass so long before",
+    "rounds, load minded": "rounds so often",
+    "ours, at any load": "headstart, at any load",
+    "one pass": "one pass, at any load",
+    "rounds": "rounds, at any load",
+}
+#: Drawn with dashes.
+AT_ANY_LOAD = ("ours, at any load", "one pass", "rounds")
 #: Both axes are logarithmic: of the copies what goes beyond the changes.
 EXTRA = (0.005, 20.0)
 RESIDUE = (0.0005, 0.3)
@@ -45,11 +56,17 @@ def _way(way: str, points: Sequence[Point]) -> Iterator[str]:
         y = _up(statistics.median(each.residue for each in here))
         at.append((x, y, setting))
     drawn = " ".join(f"{x},{y}" for x, y, _ in at)
-    yield f'<polyline points="{drawn}" fill="none" stroke="{COLOURS[way]}" stroke-width="2"/>'
+    dashes = ' stroke-dasharray="5 4"' if way in AT_ANY_LOAD else ""
+    yield f'<polyline points="{drawn}" fill="none" stroke="{COLOURS[way]}" stroke-width="2"{dashes}/>'
     for x, y, setting in at:
-        yield f'<circle cx="{x}" cy="{y}" r="4" fill="{COLOURS[way]}"/>'
+        yield _dot(x, y, way)
         told = f"{setting:.0%}" if way.startswith("ours") else f"{setting / 60:.0f} min"
         yield _text(x + 7, y - 6, told, "faint")
+
+
+def _dot(x: float, y: float, way: str) -> str:
+    inside = "#ffffff" if way in AT_ANY_LOAD else COLOURS[way]
+    return f'<circle cx="{x}" cy="{y}" r="4" fill="{inside}" stroke="{COLOURS[way]}" stroke-width="1.5"/>'
 
 
 def _axes() -> Iterator[str]:
@@ -67,9 +84,9 @@ def _axes() -> Iterator[str]:
 
 
 def _legend() -> Iterator[str]:
-    for number, (way, colour) in enumerate(COLOURS.items()):
+    for number, way in enumerate(COLOURS):
         y = TOP + 24 + number * 26
-        yield f'<circle cx="{RIGHT + 18}" cy="{y - 4}" r="5" fill="{colour}"/>'
+        yield _dot(RIGHT + 18, y - 4, way)
         yield _text(RIGHT + 30, y, LABELS[way])
 
 

@@ -29,7 +29,7 @@ HOT = (0.2, 0.45, 0.7)
 RUN = (16 * 1024, 64 * 1024, 256 * 1024)
 MIDDLE = Assumption()
 #: The front of each way: one pass so long before, a round so often, ours with so much allowed to be wasted.
-BEFORE = (7200.0, 3600.0, 1800.0, 900.0)
+BEFORE = (7200.0, 3600.0, 1800.0, 900.0, 300.0)
 EVERY = (300.0, 900.0, 3600.0, 14400.0)
 WASTE = (0.01, 0.03, 0.12, 0.3)
 #: The simple way that stands in the tables.
@@ -126,12 +126,19 @@ def points_of(vm: str) -> list[Point]:
     ways = [("one pass", each, OnePass(each), replay.full(world)) for each in BEFORE]
     found = [(way, setting, replay.replay(world, policy, copier)) for way, setting, policy, copier in ways]
     found += [("rounds", each, replay.replay(world, Immediate(each), replay.full(world))) for each in EVERY]
+    # The same at times when the governor lets them.
+    found += [
+        ("one pass, load minded", each, replay.replay(world, OnePass(each), replay.governed(world))) for each in BEFORE
+    ]
+    found += [
+        ("rounds, load minded", each, replay.replay(world, Immediate(each), replay.governed(world))) for each in EVERY
+    ]
     found += [
         ("ours", each, replay.replay(world, HeadStart(world, waste=each), replay.governed(world))) for each in WASTE
     ]
-    # The same, and nobody minds the load: what the simple ways do.
+    # Nobody minds the load: like the simple ways.
     found += [
-        ("ours, load ignored", each, replay.replay(world, HeadStart(calm(world), waste=each), replay.full(world)))
+        ("ours, at any load", each, replay.replay(world, HeadStart(calm(world), waste=each), replay.full(world)))
         for each in WASTE
     ]
     return [Point(way, setting, vm, share(world, totals)) for way, setting, totals in found]
