@@ -22,7 +22,7 @@ from headstart.simulation.load import Load
 #: Steps of the governor where nothing changes: at most so long, and so large a share of the time left.
 LONGEST, SHARE = 30.0, 0.02
 #: While the average over a minute is still under way.
-SLOWLY = 2.0
+SLOWLY = 1.0
 #: An average that is so close to the load has arrived; a rate that differs less stands still.
 CLOSE, STILL = 0.005, 0.01
 

@@ -14,7 +14,6 @@ from headstart.simulation import rows
 from headstart.simulation.trace import Trace
 
 MEANING = "seconds, load from 0 to 1 that holds from then on"
-MINUTE = 60.0
 
 
 @dataclass(frozen=True)
@@ -77,8 +76,8 @@ def read(path: Path, end: float) -> Load:
 
 
 def of_trace(trace: Trace, end: float) -> Load:
-    """What is written in each minute, as a share of what is written in the busiest minute."""
+    """Bytes written in each five minutes of the trace, as a share of those in the busiest five minutes."""
     most = max(trace.written.values())
     count = max(trace.written) + 2
-    moments = [minute * MINUTE for minute in range(count)]
-    return Load(moments, [trace.written.get(minute, 0) / most for minute in range(count)], end)
+    moments = [number * STEP_SECONDS for number in range(count)]
+    return Load(moments, [trace.written.get(number, 0) / most for number in range(count)], end)

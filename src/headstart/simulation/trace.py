@@ -11,6 +11,7 @@ from pathlib import Path
 
 from headstart import blocks, units
 from headstart.blocks import Blocks
+from headstart.load.usual import STEP_SECONDS
 from headstart.simulation import rows
 
 MEANING = "seconds, offset and length of a write in bytes"
@@ -23,7 +24,7 @@ LONG = 64
 @dataclass(frozen=True, slots=True)
 class Trace:
     """Writes in the order of time. ``moments[i]`` is when ``numbers[i]``, a block, was written to; ``long_moments`` and
-    ``ranges`` are long writes (first block, end). ``written``: bytes by minute."""
+    ``ranges`` are long writes (first block, end). ``written``: bytes by number of the ``STEP_SECONDS``."""
 
     disk_size: int
     moments: array[float]
@@ -57,7 +58,7 @@ def of(writes: Iterable[tuple[float, int, int]], disk_size: int | None = None) -
     farthest, moment, size = 0, 0.0, units.BLOCK_SIZE
     for moment, offset, length in writes:
         first, last = offset // size, (offset + length - 1) // size
-        written[int(moment // 60)] += length
+        written[int(moment // STEP_SECONDS)] += length
         if offset + length > farthest:
             farthest = offset + length
         if first == last:
