@@ -22,7 +22,7 @@ from headstart.simulation.load import Load
 #: Steps of the governor where nothing changes: at most so long, and so large a share of the time left.
 LONGEST, SHARE = 30.0, 0.02
 #: While the average over a minute is still under way.
-SLOWLY = 1.0
+SLOWLY = 2.0
 #: An average that is so close to the load has arrived; a rate that differs less stands still.
 CLOSE, STILL = 0.005, 0.01
 
@@ -73,8 +73,8 @@ class Governed:
     def copy(self, wanted: Blocks, begin: float, until: float, deadline: float) -> Iterator[Portion]:
         rest = _Rest(wanted, self._block_bytes)
         now, step = begin, LOOK_SECONDS
-        self._rest_until(begin, deadline)
         while rest and now < until:
+            self._catch_up(now, deadline)
             before = self._governor
             self._step(now, self._load.at(now), Demand(len(rest) * self._block_bytes, deadline - now))
             step = self._longer(step, before, now, deadline)
@@ -87,11 +87,11 @@ class Governed:
             if portion.blocks:
                 yield portion
 
-    def _rest_until(self, moment: float, deadline: float) -> None:
-        """While nothing was copied the load went on."""
+    def _catch_up(self, moment: float, deadline: float) -> None:
+        """Since the last step the load was what it was, not what it is now."""
         while (last := self._governor.moment) is not None and last < moment:
             change = self._load.next_change(last)
-            if change >= moment:
+            if change > moment:
                 return
             self._step(change, self._load.at(last), Demand(0, deadline - change))
 
