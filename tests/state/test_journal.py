@@ -150,6 +150,25 @@ def test_runs_are_listed_newest_first(journal: Journal) -> None:
     assert journal.runs("app") == []
 
 
+def test_runs_between_are_those_under_way(journal: Journal) -> None:
+    spans = [(0, 100), (90, 110), (95, None), (120, 80), (150, 160), (199, 300), (200, 210)]
+    numbers = [journal.begin_run("web", "precopy") for _ in spans]
+    values = [(*span, number) for span, number in zip(spans, numbers, strict=True)]
+    with journal.change() as database:
+        database.executemany("UPDATE runs SET begun = ?, ended = ? WHERE number = ?", values)
+    journal.begin_run("app", "precopy")
+    between = journal.runs_between("web", 100.0, 200.0)
+    assert [(run.begun, run.ended) for run in between] == [(0, 100), (90, 110), (120, 80), (150, 160), (199, 300)]
+
+
+def test_the_newest_run_that_never_ended_is_still_under_way(journal: Journal) -> None:
+    numbers = [journal.begin_run("web", "precopy") for _ in range(3)]
+    with journal.change() as database:
+        database.execute("UPDATE runs SET begun = 10.0")
+    assert [run.number for run in journal.runs_between("web", 100.0, 200.0)] == numbers[-1:]
+    assert journal.runs_between("web", 0.0, 10.0) == []
+
+
 # what is refused
 
 

@@ -305,6 +305,16 @@ class Journal(Database):
         rows = self.rows("SELECT * FROM runs WHERE vm = ? ORDER BY number DESC LIMIT ?", vm, limit)
         return [Run(row[0], row[1], row[2], row[3], row[4], json.loads(row[5])) for row in rows]
 
+    def runs_between(self, vm: str, since: float, until: float) -> list[Run]:
+        """Those that were under way at any time of it, oldest first. Of those that never ended only the newest may be
+        under way still: the others count for when they began."""
+        query = (
+            "SELECT * FROM runs WHERE vm = ? AND begun < ? AND (max(begun, coalesce(ended, begun)) >= ?"
+            " OR ended IS NULL AND number = (SELECT max(number) FROM runs WHERE vm = ?)) ORDER BY number"
+        )
+        rows = self.rows(query, vm, until, since, vm)
+        return [Run(row[0], row[1], row[2], row[3], row[4], json.loads(row[5])) for row in rows]
+
 
 def _lock(file: IO[str], vm: str) -> None:
     deadline = time.monotonic() + LOCK_SECONDS
