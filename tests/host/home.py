@@ -125,6 +125,12 @@ class Home:
                 thread.join(10)
                 assert not thread.is_alive(), "the daemon does not stop"
 
+    def pass_time(self, seconds: float) -> bool:
+        """A little later, for what is tried again and again."""
+        self.now += seconds
+        time.sleep(0.05)
+        return True
+
     def ask(self, do: str, **values: Any) -> Any:
         return control.ask(self.folder / "state", {"do": do, **values})
 

@@ -63,6 +63,21 @@ def test_rounds_run_ahead_and_the_backup_comes_at_its_time(home: Home) -> None:
     assert report["disks"][0]["precopied_bytes"] > 0, "the head start was used"
 
 
+def test_the_last_round_ends_just_before_the_backup(home: Home) -> None:
+    """It is planned for the last moment at which it still fits in, and the clock is a little later by then."""
+    vm = home.add("web")
+    with home.serving():
+        wait_until(lambda: "precopy" in home.verbs())
+        home.now = TWO - 30
+        while home.now < TWO - 1.5:
+            home.now += 0.23
+            vm.write("a", 3)
+            time.sleep(0.06)
+        wait_until(lambda: home.status()["doing"] is None)
+    last = next(run for run in home.journal.runs("web") if run.verb == "precopy")
+    assert TWO - 4 < last.begun < TWO - 1
+
+
 def test_many_days(home: Home) -> None:
     vm = home.add("web")
     with home.serving():
@@ -123,11 +138,7 @@ def test_a_vm_that_is_off_is_backed_up_once_it_is_back(home: Home, caplog: pytes
         wait_until(lambda: "event=failed verb=backup kind=Unreachable" in caplog.text)
         assert not home.snapshots()
         vm.start()
-        for _ in range(100):
-            home.now += 60
-            time.sleep(0.05)
-            if home.snapshots():
-                break
+        wait_until(lambda: home.pass_time(60) and home.snapshots())
         assert home.content(home.snapshots()[-1]) == vm.data("a")
 
 
@@ -310,12 +321,8 @@ def test_a_place_for_backups_that_is_not_there_yet(home: Home) -> None:
         wait_until(lambda: "NoRepository" in str(home.journal.runs("web")) or home.status()["state"] == "failed")
         home.store = keep
         home.now = TWO
-        for _ in range(60):
-            home.now += 30
-            time.sleep(0.05)
-            if home.snapshots():
-                break
-        assert backups(home) == 1
+        wait_until(lambda: home.pass_time(30) and home.snapshots())
+        wait_until(lambda: backups(home) == 1)
 
 
 def test_two_daemons_do_not_serve_one_state(home: Home) -> None:
