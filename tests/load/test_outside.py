@@ -139,3 +139,16 @@ def test_percentiles_grow(counts: list[int]) -> None:
     histogram = Histogram(BOUNDS, tuple(counts))
     found = [outside.percentile(histogram, part / 20) for part in range(1, 21)]
     assert found == sorted(found)
+
+
+@pytest.mark.parametrize(
+    ("grown", "expected"),
+    [
+        ({"writes": 2, "write_seconds": 0.02}, 0.01),
+        ({"flushes": 4, "flush_seconds": 0.2}, 0.05),
+        ({"writes": 2, "write_seconds": 0.02, "flushes": 4, "flush_seconds": 0.2}, 0.05),
+        ({"writes": 2, "write_seconds": 0.02, "flushes": 4, "flush_seconds": 0.004}, 0.01),
+    ],
+)
+def test_a_flush_that_takes_longer_counts_instead(grown: dict[str, float], expected: float) -> None:
+    assert outside.signals(BEFORE, after(disks=with_disk(**grown))).latency == pytest.approx(expected)

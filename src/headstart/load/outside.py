@@ -71,7 +71,13 @@ def _later(old: Histogram | None, new: Histogram | None) -> Histogram | None:
 
 
 def _latency(done: Sequence[DiskCounters]) -> float | None:
-    """Of all disks together; None without writes."""
+    """Of writes or of flushes, which take longer: an fsync is both. Of all disks together; None without either."""
+    flushes = sum(each.flushes for each in done)
+    flushing = sum(each.flush_seconds for each in done) / flushes if flushes else None
+    return max((each for each in (_writing(done), flushing) if each is not None), default=None)
+
+
+def _writing(done: Sequence[DiskCounters]) -> float | None:
     writing = [each for each in done if each.writes]
     writes = sum(each.writes for each in writing)
     if not writes:
