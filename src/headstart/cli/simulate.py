@@ -45,6 +45,9 @@ def run(session: Session, given: argparse.Namespace) -> None:
         raise errors.Usage(f"A deadline every {given.deadline:g} s makes {count} of them: name a longer one.")
     end = count * given.deadline
     busy = load.read(given.load, end) if given.load else load.of_trace(writes, end)
+    if given.plan:
+        # Better refused now than after a minute of work.
+        _write_plan(given.plan, Totals(), writes.disk_size)
     found = World(writes, busy, given.deadline, given.bandwidth)
     totals = replay.compare(found).totals
     if given.plan:
@@ -103,9 +106,8 @@ def _values(totals: Totals, bandwidth: float) -> dict[str, Any]:
 def _text(values: dict[str, Any]) -> str:
     policies = values["policies"]
     changed = units.format_bytes(policies["deadline"]["changed_bytes"])
-    head = (
-        f"{values['backups']} backups, {changed} changed in all, on a disk of {units.format_bytes(values['disk_size'])}"
-    )
+    backups = "1 backup" if values["backups"] == 1 else f"{values['backups']} backups"
+    head = f"{backups}, {changed} changed in all, on a disk of {units.format_bytes(values['disk_size'])}"
     return head + "\n" + text.table(COLUMNS, [_row(name, each) for name, each in policies.items()])
 
 
