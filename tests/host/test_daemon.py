@@ -66,16 +66,18 @@ def test_rounds_run_ahead_and_the_backup_comes_at_its_time(home: Home) -> None:
 def test_the_last_round_ends_just_before_the_backup(home: Home) -> None:
     """It is planned for the last moment at which it still fits in, and the clock is a little later by then."""
     vm = home.add("web")
+    begun = []
     with home.serving():
         wait_until(lambda: "precopy" in home.verbs())
         home.now = TWO - 30
         while home.now < TWO - 1.5:
+            count = home.verbs().count("precopy")
             home.now += 0.23
             vm.write("a", 3)
             time.sleep(0.06)
-        wait_until(lambda: home.status()["doing"] is None)
-    last = next(run for run in home.journal.runs("web") if run.verb == "precopy")
-    assert TWO - 4 < last.begun < TWO - 1
+            if home.verbs().count("precopy") > count:
+                begun.append(home.now)
+    assert begun and TWO - 4 < begun[-1] < TWO - 1, [TWO - each for each in begun]
 
 
 def test_many_days(home: Home) -> None:

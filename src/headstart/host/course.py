@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from headstart import errors, units
-from headstart.backup import heat
+from headstart.backup import agenda, heat
 from headstart.backup.contact import Contact
 from headstart.backup.forecast import Forecast
 from headstart.backup.identify import Identified
@@ -72,6 +72,8 @@ class Course:
         self._bound: float | None = None
         self._usual_at = float("-inf")
         self._unread = 0
+        #: When the next round is to begin; for which deadline, and after which round.
+        self._plan: tuple[float, tuple[float | None, float | None]] | None = None
         #: Of the round under way: what it copies, how much of that is left, when it ends at the latest.
         self._chosen: Mapping[str, Blocks] = {}
         self._left = 0
@@ -192,10 +194,21 @@ class Course:
         """When to begin the next one (``now``: at once; infinity: not before the backup), and why not now."""
         self.planner.interval = policy.head_start.interval
         self.planner.begin_before = policy.head_start.begin_before
-        at = self.planner.next_round(now, self._deadline())
+        at = self._planned(now, self.planner.next_round(now, self._deadline()))
         if at is None:
             return float("inf"), "what is left is copied by the backup"
         return at, f"next round in {units.format_seconds(max(0.0, at - now))}"
+
+    def _planned(self, now: float, at: float | None) -> float | None:
+        """The last round before a deadline begins when there is just enough time for it. Asked again then, the planner
+        says that there is not: a round is begun as it was planned before."""
+        situation = self._deadline(), self.planner.ended
+        if at is None and self._plan is not None and self._plan[1] == situation:
+            at = max(now, self._plan[0])
+            if situation[0] is not None and at >= situation[0] - agenda.MARGIN:
+                at = None
+        self._plan = None if at is None else (at, situation)
+        return at
 
     def choose(self, contact: Contact, identified: Identified, remaining: Mapping[str, Blocks]) -> dict[str, Blocks]:
         """What of a round is copied now."""
