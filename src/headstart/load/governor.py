@@ -186,7 +186,7 @@ def _paced(governor: Governor, reading: Reading, demand: Demand, state: State) -
             return governor
         pace = max(SLOWEST, min(governor.pace, governor.rate or governor.pace) * RELENT)
         return replace(governor, pace=pace, relented=True, relented_at=reading.moment)
-    passed = 0.0 if governor.moment is None else min(reading.moment - governor.moment, LONGEST_STEP)
+    passed = 0.0 if governor.moment is None else max(0.0, min(reading.moment - governor.moment, LONGEST_STEP))
     if state is State.IDLE and not governor.relented:
         return replace(governor, pace=min(FULL_RATE, governor.pace * 2 ** (passed / DOUBLE_SECONDS)))
     # A pace that nobody goes at is not tried: it does not grow far beyond what is wanted.
