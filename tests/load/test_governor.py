@@ -118,14 +118,14 @@ def test_paced_it_is_as_fast_as_the_deadline_needs(remaining: int, seconds: floa
 
 @pytest.mark.parametrize("seconds", [180.0, 3600.0])
 def test_paced_it_comes_to_its_end_before_the_deadline(seconds: float) -> None:
-    """The pace grows slowly at first; then the demand makes up for it."""
+    """Not much before it: what is 20 % faster than needed is told anew at every step."""
     governor, remaining, moment = Governor(), float(2 * GIB), 0.0
     while remaining > 0 and moment < seconds:
         moment += TICK
         governor = governors.step(governor, Reading(moment, 0.5), Demand(int(remaining), seconds - moment), MARKS)
         remaining -= governor.rate * TICK
     assert remaining <= 0
-    assert moment < 0.95 * seconds
+    assert moment <= seconds
 
 
 @pytest.mark.parametrize(
