@@ -7,7 +7,7 @@ PYTHON := .venv/bin/python
 
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 
-.PHONY: setup demo test test-fast bench lint clean
+.PHONY: setup demo test test-fast bench bench-plan lint clean
 
 setup:
 	@scripts/setup
@@ -25,6 +25,10 @@ test-fast: setup
 bench: setup
 	@scripts/setup-bench
 	$(PYTHON) -m bench.run
+
+# No VM: made-up traces in virtual time, about 15 minutes.
+bench-plan: setup
+	$(PYTHON) -m bench.sweep
 
 lint: setup
 	.venv/bin/ruff check
