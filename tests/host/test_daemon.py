@@ -13,7 +13,9 @@ from unittest import mock
 import pytest
 
 from headstart import errors
+from headstart.backup import publish
 from headstart.backup.complete import Completing, Options
+from headstart.backup.context import Context
 from headstart.host import control, requests
 from headstart.host.daemon import Daemon
 from headstart.host.notify import Notifier
@@ -366,6 +368,28 @@ def test_what_is_seen_is_kept_for_the_picture(home: Home) -> None:
             time.sleep(0.1)
     minutes = home.series.minutes("web", 0, 1e12)
     assert len(minutes) >= 4 and sum(each.copied for each in minutes) == 8 * 65536
+
+
+def test_a_backup_that_is_published_later_counts_for_the_rounds_after_it(home: Home) -> None:
+    home.add("web")
+    failures = iter([True])
+    run = publish.run
+
+    def fail(context: Context, name: str) -> publish.Published:
+        if next(failures, False):
+            raise errors.StoreFailed("It is away.")
+        return run(context, name)
+
+    with mock.patch.object(publish, "run", fail), home.serving() as served:
+        wait_until(lambda: "precopy" in home.verbs())
+        home.now = TWO
+        wait_until(lambda: home.journal.completion("web"))
+        home.now = TWO + 60
+        wait_until(lambda: home.snapshots())
+        planner = served.wards["web"].course.planner
+        wait_until(lambda: planner.since == TWO + 60)
+        wait_until(lambda: home.verbs()[-1] == "precopy")
+    assert backups(home) == 0 and home.verbs().count("publish") == 1
 
 
 def test_disks_that_the_policy_leaves_out(home: Home) -> None:

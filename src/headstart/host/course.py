@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,7 +32,7 @@ from headstart.load import governor as governors
 from headstart.load import usual
 from headstart.load.governor import Demand, Governor, Marks
 from headstart.load.usual import Usual
-from headstart.state.values import Tracked
+from headstart.state.values import Completion, Tracked
 
 #: What is usual is looked up so often.
 USUAL_SECONDS = usual.STEP_SECONDS
@@ -282,14 +282,7 @@ class Course:
     # -- completions
 
     def completed(self, done: BackupReport) -> None:
-        size = self.planner.block_size
-        outcomes = {
-            disk.name: Outcome(-(-disk.residue_bytes // size), -(-disk.precopied_bytes // size)) for disk in done.disks
-        }
-        self.planner.completed(self._house.clock(), outcomes)
-        memory.keep(self._house.series, self._name, self.planner.disks)
-        self.remaining = self._left = 0
-        self.forecast = None
+        self._over({disk.name: (disk.residue_bytes, disk.precopied_bytes) for disk in done.disks})
         log.decision(
             self._name,
             event="backup",
@@ -303,6 +296,23 @@ class Course:
             failures="; ".join(done.failures) or None,
             notes="; ".join(done.notes) or None,
         )
+
+    def published(self, waiting: Completion, notes: Sequence[str]) -> None:
+        """A backup whose point in time was over already: it is complete now, or was given up."""
+        point = self._house.journal.point(self._name)
+        if point is not None and point.snapshot == waiting.id:
+            told = waiting.facts["disks"].items()
+            self._over({name: (disk["residue_bytes"], disk["precopied_bytes"]) for name, disk in told})
+        log.decision(self._name, event="published", notes="; ".join(notes))
+
+    def _over(self, read: Mapping[str, tuple[int, int]]) -> None:
+        """A backup is complete: bytes of each disk in its residue, and from the draft."""
+        size = self.planner.block_size
+        outcomes = {name: Outcome(-(-residue // size), -(-ahead // size)) for name, (residue, ahead) in read.items()}
+        self.planner.completed(self._house.clock(), outcomes)
+        memory.keep(self._house.series, self._name, self.planner.disks)
+        self.remaining = self._left = 0
+        self.forecast = None
 
     def end(self) -> None:
         """The ward ends: what was measured is kept."""

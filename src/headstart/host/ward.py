@@ -35,7 +35,7 @@ from headstart.host.steering import Steering
 from headstart.hypervisor.contract import Machine
 from headstart.load.governor import State
 from headstart.load.throttle import Halted
-from headstart.state.values import Vm
+from headstart.state.values import Completion, Vm
 
 _log = logging.getLogger("headstart.host")
 
@@ -181,8 +181,9 @@ class Ward:
         if self._house.series.paused(self.name):
             self.course.say("paused", "by its owner: 'headstart resume' goes on")
             return LOOK_SECONDS
-        if self._house.journal.completion(self.name) is not None:
-            return self._publish(now)
+        waiting = self._house.journal.completion(self.name)
+        if waiting is not None:
+            return self._publish(now, waiting)
         if due.at <= now and not self._backups.waits(now):
             return self._complete(due)
         return self._ahead(vm, now, due)
@@ -286,7 +287,7 @@ class Ward:
         self.course.completed(done)
         return done
 
-    def _publish(self, now: float) -> float:
+    def _publish(self, now: float, waiting: Completion) -> float:
         if self._backups.waits(now):
             return LOOK_SECONDS
         with self.activity.doing("publish"):
@@ -298,7 +299,7 @@ class Ward:
                 self._failed("publish", error, self._backups, now)
             else:
                 self._backups.succeeded()
-                log.decision(self.name, event="published", notes="; ".join(notes))
+                self.course.published(waiting, notes)
         return 0.0
 
     # -- both
