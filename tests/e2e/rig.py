@@ -19,6 +19,7 @@ from headstart.backup.report import BackupReport, DiskReport, PrecopyReport
 from headstart.backup.transport import Transport
 from headstart.hypervisor import names
 from headstart.repository import Repository, snapshot
+from headstart.repository.manifest import Manifest
 from headstart.restore import order, restoration
 from headstart.state.journal import Journal
 from headstart.state.values import Vm as Entry
@@ -159,9 +160,12 @@ class Rig:
 
     def snapshots(self) -> list[str]:
         """Ids, oldest first."""
+        return [manifest.id for manifest in self.manifests()]
+
+    def manifests(self) -> list[Manifest]:
         with self.repo() as repo:
             found = snapshot.all_manifests(repo).manifests
-        return [manifest.id for manifest in sorted(found, key=lambda manifest: manifest.created)]
+        return sorted(found, key=lambda manifest: manifest.created)
 
     def _fresh(self, name: str) -> Path:
         folder = self.folder / name
