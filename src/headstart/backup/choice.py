@@ -35,7 +35,7 @@ OVERHEAD = 8.0
 RATE = 50.0 * units.MIB
 #: A round copies what can be copied in so many seconds, the coldest first: what it goes by grows old.
 ROUND_SECONDS = 300.0
-#: Above its own load of so large a share of the time the VM is busy: the same copy is made later while there is time.
+#: Above its own load in so large a share of the time the VM is busy: the same copy is made later while there is time.
 BUSY = 0.75
 #: Busy or not, it is copied when so large a share of the time left is needed: who is busy now may be so until the
 #: deadline, and halt us. (With 0.25 a VM that was busy for ten hours kept 140 times the residue that it had to.)
@@ -48,7 +48,7 @@ GAP = 1
 @dataclass(frozen=True, slots=True)
 class Situation:
     """``remaining`` bytes of all disks of a VM, ``rate`` at which they were copied lately (bytes a second), and
-    ``rank``: the share of the time in which the VM's load is not above what it is now. None: not known, or no
+    ``rank``: the share of the time in which the VM's load is below what it is now. None: not known, or no
     deadline."""
 
     now: float

@@ -37,9 +37,9 @@ class Usual:
         return percentile(sorted(self.figures), share) if self.known else None
 
     def rank(self, figure: float) -> float:
-        """Which share of the time is not above this figure."""
+        """Which share of the time is below this figure: 0 for one that is always the same, 0 where nothing is known."""
         ordered = sorted(self.figures)
-        return bisect.bisect_right(ordered, figure) / len(ordered) if ordered else 1.0
+        return bisect.bisect_left(ordered, figure) / len(ordered) if ordered else 0.0
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
