@@ -248,6 +248,38 @@ def test_a_policy_that_is_changed_in_the_middle_of_a_round_holds_at_once(home: H
     assert home.journal.runs("web", 1)[0].report["halted"] == "the policy was changed"
 
 
+def test_a_backup_that_was_moved_forward_ends_the_round(home: Home) -> None:
+    vm = home.add("web", blocks=4096, filled=4096)
+    with home.serving() as served:
+        vm.meanwhile = lambda step: time.sleep(0.002)
+        wait_until(lambda: (doing := home.status()["doing"]) and doing["verb"] == "precopy" and doing["done"])
+        with_policy(home, replace(NIGHTLY, schedule=replace(NIGHTLY.schedule, calendar=("00:10",))))
+        served.reload()
+        wait_until(lambda: home.journal.runs("web", 1)[0].report.get("halted") == "the policy was changed", 5)
+        vm.meanwhile = lambda step: None
+        home.now = MIDNIGHT + 600
+        wait_until(lambda: backups(home) == 1)
+
+
+def test_a_round_that_failed_is_tried_again_before_the_next_one(home: Home) -> None:
+    home.add("web")
+    failures = iter([False, True])
+    failed: list[str] = []
+
+    def fail(name: str) -> None:
+        if next(failures, False):
+            failed.append(name)
+            raise errors.Busy("Somebody mirrors it.")
+
+    home.connecting = fail
+    with home.serving():
+        wait_until(lambda: home.verbs() == ["precopy"])
+        home.now += 901
+        wait_until(lambda: failed)
+        home.now += 31
+        wait_until(lambda: home.verbs() == ["precopy", "precopy"])
+
+
 def test_a_configuration_with_mistakes_leaves_everything_as_it_is(home: Home, caplog: pytest.LogCaptureFixture) -> None:
     home.add("web")
 

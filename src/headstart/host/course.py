@@ -89,8 +89,11 @@ class Course:
         if point is not None:
             self.planner.since = point.created
         for run in journal.runs(self._name):
-            if run.verb == "precopy" and run.ended and (point is None or run.ended > point.created):
+            if run.verb != "precopy" or not run.ended or "error" in run.report:
+                continue
+            if point is None or run.ended > point.created:
                 self.planner.rotated, self.planner.ended = run.begun, run.ended
+                self.planner.unfinished = bool(run.report.get("halted"))
                 return
 
     @property
@@ -102,6 +105,10 @@ class Course:
 
     def expect(self, due: Due, policy: Policy) -> None:
         self.due, self._policy = due, policy
+
+    def renew(self, policy: Policy) -> None:
+        """Its marks and limits hold from the next look on, also in the middle of a round. For any thread."""
+        self._policy = policy
 
     def say(self, state: str, reason: str) -> None:
         before, self.said = self.said, Said(state, reason)
@@ -263,10 +270,14 @@ class Course:
             copied=log.size(done.copied_bytes),
             remaining=log.size(done.remaining_bytes),
             took=log.seconds(done.seconds),
-            by=done.transport,
+            by=done.transport if done.copied_bytes else None,
             halted=done.halted or None,
             notes="; ".join(done.notes) or None,
         )
+
+    def broken(self) -> None:
+        """A round failed, or was cancelled: what it was to copy does not wait for a whole interval."""
+        self.planner.unfinished = True
 
     def _look_ahead(self, now: float) -> None:
         try:

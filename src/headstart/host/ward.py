@@ -125,6 +125,7 @@ class Ward:
         """The policy holds from now on, also for a round that is under way."""
         if policy != self._policy:
             self._policy = policy
+            self.course.renew(policy)
             log.decision(self.name, event="policy", policy=policy.name)
             self._wake.set()
 
@@ -227,28 +228,33 @@ class Ward:
         self.course.look(counters)
 
     def _round(self, due: Due) -> None:
-        course, now = self.course, self._house.clock()
+        course, now, policy = self.course, self._house.clock(), self._policy
+
+        def go_on() -> None:
+            self._go_on(due, policy)
+
         with self.activity.doing("precopy"):
-            steering = Steering(self._house, course, lambda: self._go_on(due))
             try:
-                with self._house.rounds.taking(lambda: self._go_on(due)), self._context() as context:
-                    done = cycle.precopy_round(context, self.name, _transport(self._policy), steering)
+                with self._house.rounds.taking(go_on), self._context() as context:
+                    steering = Steering(self._house, course, go_on)
+                    done = cycle.precopy_round(context, self.name, _transport(policy), steering)
             except Halted as error:
                 course.say("waiting", str(error))
             except errors.HeadstartError as error:
+                course.broken()
                 self._failed("precopy", error, self._rounds, now)
             else:
                 self._rounds.succeeded()
                 course.rounded(done)
 
-    def _go_on(self, due: Due) -> None:
-        """Called all the time while copying ahead. Raises ``Halted`` when something else comes first."""
+    def _go_on(self, due: Due, policy: Policy) -> None:
+        """Called all the time while copying ahead under a policy. Raises ``Halted`` when something else comes first."""
         self.activity.beat()
         if due.at <= self._house.clock() + MARGIN_SECONDS:
             raise Halted("the backup is due")
         if not self._orders.empty():
             raise Halted("a backup was ordered")
-        if not self._policy.head_start.transports:
+        if _course_of(self._policy) != _course_of(policy):
             raise Halted("the policy was changed")
         if self._house.series.paused(self.name):
             raise Halted("paused by its owner")
@@ -335,6 +341,11 @@ class Ward:
             log.warning(self.name, event="failed", verb=verb, kind=errors.kind(error), reason=message)
         retry.failed(now)
         self.course.say("failed", f"{verb}: {message}")
+
+
+def _course_of(policy: Policy) -> tuple[object, ...]:
+    """What of a policy a round has to be begun with. Marks and limits are asked for all the time."""
+    return policy.schedule, policy.head_start, policy.volumes
 
 
 def _transport(policy: Policy) -> Transport:
