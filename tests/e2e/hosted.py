@@ -67,7 +67,7 @@ class Hosted:
         self.hang = rig.folder / "hang"
         self._points = rig.folder / "points"
         self._clock = rig.folder / "clock"
-        self._environment = {
+        self.environment = {
             **self.cli.environment,
             _SENSORS: sensors.value,
             _CONSTANTS: json.dumps(dict(constants or {})),
@@ -95,7 +95,7 @@ class Hosted:
     ) -> None:
         """One policy for all VMs. With ``audit`` "all" every point in time is copied by another reader."""
         ahead = f"interval = {json.dumps(interval)}\n" if transports else ""
-        hook = f"[policy.tests.hooks]\nbefore-release = {json.dumps(self._hook())}\n" if audit == "all" else ""
+        hook = f"[policy.tests.hooks]\nbefore-release = {json.dumps(self.hook)}\n" if audit == "all" else ""
         self.file.write_text(
             f"[host]\n{host}\n"
             f"[policy.tests]\naudit = {json.dumps(audit)}\n{more}\n"
@@ -106,7 +106,9 @@ class Hosted:
             f'{hook}[default]\npolicy = "tests"\n'
         )
 
-    def _hook(self) -> str:
+    @property
+    def hook(self) -> str:
+        """A command for before-release: it copies the point in time, as ``assert_exact`` wants it."""
         copies = [
             f'rm -f {name}.raw && nbdcopy "${steps.NBD}{name}" {name}.raw'
             for name in (steps.variable(self.rig.called(disk.name)) for disk in self.rig.vm.disks)
@@ -121,6 +123,12 @@ class Hosted:
             last = point.created if point is not None else journal.vm(vm).added
         moment = math.ceil(time.time() + seconds)
         return [f"{datetime.fromtimestamp(each, UTC):%H:%M:%S}" for each in (math.floor(last), moment)], moment
+
+    @staticmethod
+    def later() -> list[str]:
+        """A calendar on which nothing is due for some minutes: longer than a test takes, and so soon that what changed
+        is worth being copied now."""
+        return [f"{datetime.fromtimestamp(time.time() + 240, UTC):%H:%M:%S}"]
 
     def set_clock(self, seconds: float, vm: str = NAME) -> None:
         """So much ahead of the real one, from now on; noticed at once."""
@@ -139,7 +147,7 @@ class Hosted:
             process = self._process = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", sys.executable, "-m", *program],
                 cwd=cli.ROOT,
-                env=self._environment,
+                env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
@@ -232,6 +240,10 @@ class Hosted:
 
     # -- what it made
 
+    def back_up(self, vm: str = NAME) -> Any:
+        """The report of a backup that is ordered by the command line."""
+        return self.cli.run("backup", vm, "--audit", "all", "--hook", f"before-release={self.hook}").json
+
     def backups(self, vm: str = NAME) -> list[Any]:
         """Manifests of what is published, oldest first."""
         return [each for each in self.rig.manifests() if each.vm == vm]
@@ -299,6 +311,7 @@ def hosted(rig: Rig, **options: Any) -> Iterator[Hosted]:
     """One that is stopped in good order at the end, with nothing left in the VM, and each backup exact."""
     with Hosted(rig, **options) as daemon:
         yield daemon
-        daemon.stop()
+        if daemon.running:
+            daemon.stop()
         daemon.assert_exact()
         rig.assert_tidy()
