@@ -110,3 +110,33 @@ def test_waste_lowers_the_threshold_and_thrift_raises_it() -> None:
         return planner.disks["a"].learned.threshold
 
     assert threshold(500) < threshold(80) < threshold(0)
+
+
+def test_a_clock_that_was_far_ahead_spoils_nothing_that_comes_after() -> None:
+    planner = Planner()
+    planner.choose(400 * DAY, 401 * DAY, reported(Blocks(range(50)), Blocks(range(50))), None, ROOM)
+    planner.copied(400 * DAY + 5, {}, {}, 1.0)
+    now = 10 * DAY
+    assert planner.next_round(now, now + DAY) is not None
+    cold = Blocks(range(1000, 2000))
+    planner.choose(now, now + DAY, reported(cold, cold), None, ROOM)
+    planner.copied(now + 5, {}, {"a": cold}, 1.0)
+    for hour in range(1, 24):
+        chosen = planner.choose(now + hour * HOUR, now + DAY, reported(Blocks(), cold), None, ROOM)["a"]
+        planner.copied(now + hour * HOUR + 5, {}, {"a": chosen}, 1.0)
+        if chosen == cold:
+            return
+    raise AssertionError("what was quiet for a day is not copied")
+
+
+def test_a_disk_that_nobody_can_read_is_tried_less_and_less_often() -> None:
+    planner, now, begins = Planner(interval=900.0), 0.0, []
+    for _ in range(12):
+        at = planner.next_round(now, None)
+        assert at is not None
+        begins.append(at)
+        planner.choose(at, None, reported(Blocks(), Blocks(range(10))), None, ROOM)
+        planner.copied(at, {"a": 0}, {"a": Blocks(range(10))}, 0.0)
+        now = at
+    gaps = [later - earlier for earlier, later in itertools.pairwise(begins)]
+    assert gaps == sorted(gaps) and gaps[-1] == 900.0

@@ -16,10 +16,11 @@ from headstart import errors
 from headstart.backup import publish
 from headstart.backup.complete import Completing, Options
 from headstart.backup.context import Context
-from headstart.host import control, requests
+from headstart.host import control, requests, ward
 from headstart.host.daemon import Daemon
 from headstart.host.notify import Notifier
 from headstart.host.policy import Assignment, Config, HeadStart, Policy
+from headstart.host.ward import AGAIN_AT_MOST, Retry
 from headstart.state.values import Vm
 from tests.host import home as homes
 from tests.host.home import HOUR, MIDNIGHT, NIGHTLY, Home, wait_until
@@ -49,7 +50,7 @@ def test_rounds_run_ahead_and_the_backup_comes_at_its_time(home: Home) -> None:
         vm.write("a", 3)
         assert not home.snapshots(), "nothing before its time"
         home.now = TWO - 60
-        wait_until(lambda: home.verbs().count("precopy") >= 2)
+        wait_until(lambda: home.pass_time(0.5) and home.verbs().count("precopy") >= 2)
         home.now = TWO
         wait_until(lambda: home.snapshots())
         truth = vm.data("a")
@@ -345,7 +346,7 @@ def test_a_bug_is_told_and_the_vm_is_still_protected(home: Home, caplog: pytest.
     home.connecting = fail
     with home.serving():
         home.now = TWO
-        wait_until(lambda: backups(home) == 1)
+        wait_until(lambda: home.pass_time(30) and backups(home) == 1)
     assert "event=bug" in caplog.text and "ZeroDivisionError" in caplog.text
     assert home.content(home.snapshots()[-1]) == vm.data("a")
 
@@ -457,3 +458,107 @@ def test_a_backup_for_which_there_is_no_room_is_made_smaller_and_tried_again(
         home.now = TWO + 60
         wait_until(lambda: home.snapshots())
     assert tries == [False, True] and home.content(home.snapshots()[-1]) == vm.data("a")
+
+
+def test_a_bug_is_tried_again_as_late_as_any_failure(home: Home) -> None:
+    """The guest is frozen at each try."""
+    home.add("web")
+    tries: list[None] = []
+
+    def fail(completing: Completing) -> None:
+        tries.append(None)
+        raise OSError("a bug")
+
+    with mock.patch.object(Completing, "run", fail), home.serving():
+        home.now = TWO
+        wait_until(lambda: tries)
+        time.sleep(0.5)
+        assert len(tries) == 1
+        wait_until(lambda: home.pass_time(1) and len(tries) > 1)
+
+
+def test_failing_for_years() -> None:
+    retry = Retry()
+    for _ in range(5000):
+        retry.failed(0.0)
+    assert retry.at == AGAIN_AT_MOST
+
+
+def test_a_vm_that_two_patterns_name_keeps_its_policy(home: Home, caplog: pytest.LogCaptureFixture) -> None:
+    home.add("web")
+    with home.serving() as served:
+        wait_until(lambda: "precopy" in home.verbs())
+        twice = tuple(Assignment(pattern, "nightly", "headstart.toml:1") for pattern in ("w*", "*b"))
+        home.config = replace(home.config, assignments=twice)
+        served.reload()
+        wait_until(lambda: "Several patterns" in caplog.text)
+        home.now = TWO
+        wait_until(lambda: backups(home) == 1)
+    assert caplog.text.count("Several patterns") == 1
+
+
+def test_a_vm_that_is_removed_while_it_hangs_keeps_nobody_else_waiting(home: Home) -> None:
+    home.add("web")
+    with_policy(home, replace(NIGHTLY, head_start=HeadStart(transports=())))
+    hanging, release = threading.Event(), threading.Event()
+
+    def hang(name: str) -> None:
+        hanging.set()
+        release.wait(30)
+
+    home.connecting = hang
+    with home.serving(hang_seconds=0.3, grace_seconds=0.3):
+        home.now = TWO
+        assert hanging.wait(10)
+        home.journal.remove_vm("web")
+        wait_until(home.anew.is_set)
+        release.set()
+
+
+@pytest.mark.parametrize("how", ["cancel", "stop"])
+def test_what_a_round_has_copied_counts_also_if_it_is_ended(home: Home, how: str) -> None:
+    vm = home.add("web", blocks=4096, filled=4096)
+    with home.serving() as served:
+        vm.meanwhile = lambda step: time.sleep(0.002)
+        wait_until(
+            lambda: (doing := home.status()["doing"]) and doing["verb"] == "precopy" and doing["done"] > 64 << 20
+        )
+        if how == "stop":
+            served.stop()
+        else:
+            assert home.ask("cancel", vm="web")["cancelled"]
+            wait_until(lambda: home.status()["doing"] is None)
+            time.sleep(0.2)
+            assert home.verbs().count("precopy") == 1, "its owner wants to have peace"
+        vm.meanwhile = lambda step: None
+    assert home.journal.copied_count("web", "a") * 65536 > 48 << 20
+
+
+def test_no_backup_begins_once_the_daemon_is_being_stopped(home: Home) -> None:
+    taking = threading.Event()
+
+    def meanwhile(step: str) -> None:
+        if step == "take":
+            taking.set()
+            time.sleep(0.3)
+
+    for name in ("a1", "b2", "c3"):
+        home.add(name).meanwhile = meanwhile
+    with_policy(home, replace(NIGHTLY, head_start=HeadStart(transports=())))
+    with home.serving() as served:
+        home.now = TWO
+        assert taking.wait(10)
+        served.stop()
+    assert len(home.snapshots()) == 1, "the one that was under way"
+
+
+def test_while_a_backup_fails_again_and_again_rounds_go_on(home: Home) -> None:
+    vm = home.add("web")
+    with_policy(home, replace(NIGHTLY, head_start=replace(NIGHTLY.head_start, interval=60.0)))
+    with mock.patch.object(Completing, "run", side_effect=errors.HookFailed("no")), home.serving():
+        home.now = TWO
+        wait_until(lambda: any("error" in run.report for run in home.journal.runs("web") if run.verb == "backup"))
+        before = home.verbs().count("precopy")
+        vm.write("a", 5)
+        with mock.patch.object(ward, "AGAIN_SECONDS", 900.0):
+            wait_until(lambda: home.pass_time(20) and home.verbs().count("precopy") > before)

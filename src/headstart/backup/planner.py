@@ -26,6 +26,8 @@ from headstart.blocks import Blocks
 REMEMBERED = 0.95
 #: Rounds towards a deadline are about so far apart: what one of them reports.
 LAST_SECONDS = 2 * agenda.LEAST
+#: A clock that is set back by less is one that is kept right.
+CLOCK_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,8 @@ class Planner:
     rotated: float | None = None
     ended: float | None = None
     unfinished: bool = False
+    #: How many rounds in turn were to copy something, and copied nothing.
+    barren: int = 0
     #: Bytes that the newest round was to copy, and did not come to.
     missed: int = 0
     #: When the last backup was complete.
@@ -86,7 +90,9 @@ class Planner:
         self._mind_clock(now)
         wait = self.interval
         if self.ended is not None and self.rotated is not None:
-            wait = agenda.LEAST if self.unfinished else max(agenda.LEAST, self.rotated + wait - self.ended)
+            # A round that was to copy and could not is not tried again all the time.
+            soon = min(wait, agenda.LEAST * 2 ** min(self.barren, 16))
+            wait = soon if self.unfinished else max(agenda.LEAST, self.rotated + wait - self.ended)
         seconds = agenda.duration(self.deferred + self.missed + self.coming(LAST_SECONDS), self.rate)
         if deadline is not None:
             seconds = min(seconds, max(0.0, deadline - now) / 2)
@@ -98,6 +104,12 @@ class Planner:
         """It may have been put back."""
         if self.ended is not None and self.ended > now:
             self.ended = self.rotated = now
+        if self.since is not None and self.since > now:
+            self.since = None
+        for known in self.disks.values():
+            if known.heat.moment is not None and known.heat.moment > now + CLOCK_SECONDS:
+                # What is known of ages is of a clock that was wrong.
+                known.heat = Heat()
 
     def cut(self, now: float, deadline: float | None) -> float:
         """When a round that begins now ends at the latest: a newer one knows better what to copy."""
@@ -110,6 +122,7 @@ class Planner:
         self, now: float, deadline: float | None, reported: Mapping[str, Reported], rank: float | None, room: int
     ) -> dict[str, Blocks]:
         """What a round copies, by disk. ``room``: bytes for what is remembered of each disk."""
+        self._mind_clock(now)
         self.rotated, self.unfinished, self.missed = now, False, 0
         for name in [name for name in self.disks if name not in reported]:
             del self.disks[name]
@@ -144,12 +157,12 @@ class Planner:
     @property
     def remaining(self) -> int:
         """Bytes, as of the newest round's beginning."""
-        return sum(len(known.remaining) for known in self.disks.values()) * self.block_size
+        return sum(len(known.remaining) for known in list(self.disks.values())) * self.block_size
 
     @property
     def deferred(self) -> int:
         """Bytes that the newest round left out."""
-        return sum(len(known.later) for known in self.disks.values()) * self.block_size
+        return sum(len(known.later) for known in list(self.disks.values())) * self.block_size
 
     def coming(self, seconds: float) -> int:
         """Bytes that a round of this length reports, as expected."""
@@ -166,6 +179,7 @@ class Planner:
             known.learned = learning.copied(known.learned, count)
             known.drafted += count
         total = sum(counts.values()) * self.block_size
+        self.barren = self.barren + 1 if left and not total else 0
         if total and seconds > 0:
             self.rate = max(total / seconds, REMEMBERED * (self.rate or 0.0))
 

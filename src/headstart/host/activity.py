@@ -73,6 +73,11 @@ class Activity:
         """End what is being done, and whatever is begun from now on."""
         self._stopping = why
 
+    @property
+    def cancelled(self) -> str:
+        """Why what is being done was cancelled; empty if it was not."""
+        return self._cancelled
+
     def now(self) -> Doing | None:
         with self._lock:
             if not self._verb:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import socket
 import socketserver
@@ -25,7 +26,10 @@ from headstart import errors
 NAME = "daemon.sock"
 #: An answer that takes longer is begun with progress, again and again.
 ANSWER_SECONDS = 30.0
+IDLE_SECONDS = 60.0
 _LONGEST_LINE = 1 << 20
+
+_log = logging.getLogger("headstart.host")
 
 #: ``tell`` sends an object ahead of the result.
 Tell = Callable[[Mapping[str, Any]], None]
@@ -50,6 +54,9 @@ class Server:
         outer_handle = handle
 
         class Line(socketserver.StreamRequestHandler):
+            # Who says nothing for so long is let go.
+            timeout = IDLE_SECONDS
+
             def handle(self) -> None:
                 with contextlib.suppress(OSError):
                     _serve(self.rfile, self.wfile, outer_handle)
@@ -94,6 +101,9 @@ def _serve(incoming: BufferedIOBase, outgoing: BufferedIOBase, handle: Handler) 
             tell({"result": handle(request, tell)})
         except errors.HeadstartError as error:
             tell(_told(error))
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            _log.error("A request failed.", exc_info=error)
+            tell(_told(errors.HeadstartError(f"The daemon cannot answer this: {type(error).__name__}: {error}.")))
 
 
 def _told(error: errors.HeadstartError) -> dict[str, Any]:

@@ -82,8 +82,14 @@ class Course:
         self._warned: tuple[str, ...] = ()
         self._remember()
 
+    def _count_draft(self) -> None:
+        """The journal knows what is in the draft, whoever copied it."""
+        for name, known in self.planner.disks.items():
+            known.drafted = self._house.journal.copied_count(self._name, name)
+
     def _remember(self) -> None:
         """What the journal tells of the time before this process."""
+        self._count_draft()
         journal = self._house.journal
         point = journal.point(self._name)
         if point is not None:
@@ -263,6 +269,7 @@ class Course:
         }
         self.planner.copied(self._house.clock(), counts, self._chosen, done.seconds - done.identify_seconds)
         self.remaining, self._left = done.remaining_bytes, 0
+        self._count_draft()
         memory.keep(self._house.series, self._name, self.planner.disks)
         log.decision(
             self._name,

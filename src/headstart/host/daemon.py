@@ -12,7 +12,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -20,7 +20,7 @@ from headstart import __version__, errors
 from headstart.host import control, log
 from headstart.host.house import House
 from headstart.host.notify import Notifier
-from headstart.host.policy import Config, Policy, policy_of
+from headstart.host.policy import Config, Host, Policy, policy_of
 from headstart.host.requests import Requests
 from headstart.host.ward import Ward
 
@@ -34,6 +34,7 @@ HANG_SECONDS = 1200.0
 GRACE_SECONDS = 60.0
 #: At the end a backup that is under way has so long to let go of its point in time by itself.
 FAREWELL_SECONDS = 30.0
+LAST_SECONDS = 5.0
 TICK_SECONDS = 0.5
 
 
@@ -68,6 +69,8 @@ class Daemon:
         self._reload = threading.Event()
         self._noticed = float("-inf")
         self._hung: dict[str, float] = {}
+        #: Why VMs have no policy of their own, as was told.
+        self._told: dict[str, str] = {}
 
     def stop(self) -> None:
         self._stop.set()
@@ -120,7 +123,9 @@ class Daemon:
     def _reread(self) -> None:
         self._notifier.reloading()
         try:
-            self._apply(self._load())
+            loaded = self._load()
+            _tell_restart(self.config.host, loaded.host)
+            self._apply(loaded)
             _log.info("%s", log.line(event="reloaded", files=len(self.config.files)))
         except errors.HeadstartError as error:
             _log.error("The configuration stays as it was: %s", error)
@@ -133,18 +138,14 @@ class Daemon:
         self.house.store.set_rate(config.host.store_rate)
         self._notice()
 
-    def policy(self, vm: str) -> Policy | None:
-        return policy_of(self.config, vm)
-
     def _notice(self) -> None:
         """Every VM of the state that has a policy has a ward, and no other."""
         wanted: dict[str, Policy] = {}
         try:
             for vm in self.house.journal.vms():
-                with self._telling(vm.name):
-                    policy = self.policy(vm.name)
-                    if policy is not None:
-                        wanted[vm.name] = policy
+                policy = self._policy_or_same(vm.name)
+                if policy is not None:
+                    wanted[vm.name] = policy
         except errors.HeadstartError as error:
             _log.error("The state cannot be read: %s", error)
             return
@@ -156,16 +157,26 @@ class Daemon:
             else:
                 self._protect(name, policy)
 
-    @contextlib.contextmanager
-    def _telling(self, vm: str) -> Iterator[None]:
-        """A VM that two patterns name is left as it is, with the policy that it has."""
+    def _policy_or_same(self, vm: str) -> Policy | None:
+        """A VM that two patterns name keeps the policy that it has."""
         try:
-            yield
+            policy = policy_of(self.config, vm)
         except errors.Usage as error:
-            log.warning(vm, event="policy", reason=str(error))
+            if self._told.get(vm) != str(error):
+                log.warning(vm, event="policy", reason=str(error))
+            self._told[vm] = str(error)
+            return self.wards[vm].policy if vm in self.wards else None
+        self._told.pop(vm, None)
+        return policy
 
     def _protect(self, name: str, policy: Policy) -> None:
-        ward = self.wards[name] = Ward(self.house, name, policy)
+        """What fails now is tried again at the next notice."""
+        try:
+            ward = Ward(self.house, name, policy)
+        except errors.HeadstartError as error:
+            log.warning(name, event="failed", verb="protect", reason=str(error))
+            return
+        self.wards[name] = ward
         log.decision(name, event="protected", policy=policy.name)
         ward.start()
 
@@ -179,7 +190,9 @@ class Daemon:
 
     def _watch(self, now: float) -> None:
         self._leaving = [ward for ward in self._leaving if not ward.join(0)]
-        for name, ward in self.wards.items():
+        watched = [*self.wards.items(), *((ward.name, ward) for ward in self._leaving)]
+        self._hung = {name: since for name, since in self._hung.items() if name in dict(watched)}
+        for name, ward in watched:
             if ward.quiet < self._hang_seconds:
                 self._hung.pop(name, None)
             elif name not in self._hung:
@@ -206,17 +219,15 @@ class Daemon:
         """Rounds end at once, what they copied counts; a backup may let go of its point in time by itself."""
         self._notifier.tell(STOPPING=1)
         wards = [*self.wards.values(), *self._leaving]
-        backups = [ward for ward in wards if (doing := ward.activity.now()) is not None and doing.verb == "backup"]
         for ward in wards:
-            if ward not in backups:
+            if ward.completes:
+                ward.finish()
+            else:
                 ward.stop("Headstart is being stopped.")
-        deadline = time.monotonic() + FAREWELL_SECONDS
-        for ward in backups:
-            ward.finish()
-        for ward in wards:
-            if not ward.join(max(0.0, deadline - time.monotonic())):
-                ward.stop("Headstart is being stopped.")
-                ward.join(5.0)
+        left = _join(wards, FAREWELL_SECONDS)
+        for ward in left:
+            ward.stop("Headstart is being stopped.")
+        _join(left, LAST_SECONDS)
         _log.info("%s", log.line(event="stopped"))
 
     def _summary(self) -> str:
@@ -230,6 +241,20 @@ class Daemon:
             return self.wards[name]
         self.house.journal.vm(name)
         raise errors.Usage(f"VM '{name}' has no policy: the daemon leaves it alone.", vm=name)
+
+
+def _tell_restart(before: Host, after: Host) -> None:
+    """What is only read at the start."""
+    names = ("repository", "state", "scratch", "password_file", "password_command")
+    changed = [name for name in names if getattr(before, name) != getattr(after, name)]
+    if changed:
+        _log.warning("A new %s in [host] holds from the next start of the daemon on.", ", ".join(changed))
+
+
+def _join(wards: Sequence[Ward], seconds: float) -> list[Ward]:
+    """Those that have not ended until then."""
+    deadline = time.monotonic() + seconds
+    return [ward for ward in wards if not ward.join(max(0.0, deadline - time.monotonic()))]
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from headstart import errors
 from headstart.backup import cycle
 from headstart.backup.complete import Options
-from headstart.backup.context import Context
+from headstart.backup.context import Beat, Context
 from headstart.backup.report import BackupReport
 from headstart.backup.transport import Transport
 from headstart.host import calendar, log
@@ -63,7 +63,7 @@ class Retry:
     at: float = 0.0
 
     def failed(self, now: float) -> None:
-        self.at = now + min(AGAIN_SECONDS * 2**self.failures, AGAIN_AT_MOST)
+        self.at = now + min(AGAIN_SECONDS * 2 ** min(self.failures, 16), AGAIN_AT_MOST)
         self.failures += 1
 
     def succeeded(self) -> None:
@@ -90,6 +90,8 @@ class Ward:
         self._began = self._seen = time.monotonic()
         self._served = 0.0
         self._settle = False
+        #: A backup is being made, and does not only wait for its turn.
+        self.completes = False
         self._machine: Machine | None = None
         self._thread = threading.Thread(target=self._run, name=f"ward {name}", daemon=True)
 
@@ -134,6 +136,8 @@ class Ward:
         order = Order(options, Future())
         self._orders.put(order)
         self._wake.set()
+        if self._stopped and not self._thread.is_alive():
+            self._refuse_orders()
         return order.done
 
     def break_off(self) -> None:
@@ -165,7 +169,13 @@ class Ward:
             if pause > 0:
                 self._wake.wait(pause)
             self._wake.clear()
-        self.course.end()
+        try:
+            self.course.end()
+        finally:
+            self._refuse_orders()
+
+    def _refuse_orders(self) -> None:
+        """Nobody is there to make them."""
         with contextlib.suppress(queue.Empty):
             while True:
                 self._orders.get_nowait().done.set_exception(errors.Interrupted("Headstart is being stopped."))
@@ -199,6 +209,10 @@ class Ward:
     # -- copying ahead
 
     def _ahead(self, vm: Vm, now: float, due: Due) -> float:
+        if due.at <= now:
+            # It failed and is tried again: what changes until then is copied ahead all the same.
+            due = replace(due, at=self._backups.at)
+            self.course.expect(due, self._policy)
         self._look(vm)
         if not self._policy.head_start.transports or not self.course.reachable or self._rounds.waits(now):
             return self._rest(now, due, now + LOOK_SECONDS)
@@ -233,23 +247,32 @@ class Ward:
         def go_on() -> None:
             self._go_on(due, policy)
 
-        with self.activity.doing("precopy"):
+        with self.activity.doing("precopy"), self._trying("precopy", self._rounds, now):
             try:
-                with self._house.rounds.taking(go_on), self._context() as context:
+                with self._house.rounds.taking(go_on), self._context(self._beat_ahead) as context:
                     steering = Steering(self._house, course, go_on)
                     done = cycle.precopy_round(context, self.name, _transport(policy), steering)
             except Halted as error:
                 course.say("waiting", str(error))
-            except errors.HeadstartError as error:
+            except BaseException:
                 course.broken()
-                self._failed("precopy", error, self._rounds, now)
+                raise
             else:
-                self._rounds.succeeded()
                 course.rounded(done)
+            if self.activity.cancelled:
+                # Its owner wants to have peace for a while.
+                raise errors.Interrupted(self.activity.cancelled)
+
+    def _beat_ahead(self) -> None:
+        """What a round has copied counts, also when it is cancelled: it is halted, and settles."""
+        try:
+            self.activity.beat()
+        except errors.Interrupted as error:
+            raise Halted(str(error)) from None
 
     def _go_on(self, due: Due, policy: Policy) -> None:
         """Called all the time while copying ahead under a policy. Raises ``Halted`` when something else comes first."""
-        self.activity.beat()
+        self._beat_ahead()
         if due.at <= self._house.clock() + MARGIN_SECONDS:
             raise Halted("the backup is due")
         if not self._orders.empty():
@@ -265,15 +288,15 @@ class Ward:
         now = self._house.clock()
         late = None if due.at > now - 60 else log.seconds(now - due.at)
         log.decision(self.name, event="due", missed=due.missed or None, late=late)
-        try:
-            self._back_up(replace(_options(self._policy), settle=self._settle), "it is due")
-        except errors.HeadstartError as error:
-            # Scratch or spool are too small for what is left: then it is copied before the point in time.
-            self._settle = isinstance(error, errors.NoSpace)
-            self._failed("backup", error, self._backups, now)
-        else:
-            self._backups.succeeded()
-            self._settle = False
+        options = replace(_options(self._policy), settle=self._settle)
+        # Where scratch or spool are too small for what is left, it is copied before the point in time at the next try.
+        self._settle = False
+        with self._trying("backup", self._backups, now):
+            try:
+                self._back_up(options, "it is due")
+            except errors.NoSpace:
+                self._settle = True
+                raise
             self._served = due.moment
         return 0.0
 
@@ -286,32 +309,47 @@ class Ward:
                 raise
 
     def _back_up(self, options: Options, why: str) -> BackupReport:
+        waiting = self._house.journal.completion(self.name)
         with self.activity.doing("backup"):
             self.course.say("backup", why)
-            with self._house.backups.taking(self.activity.beat), self._context() as context:
-                done = cycle.backup(context, self.name, options)
+            with self._house.backups.taking(self.activity.beat), self._context(self.activity.beat) as context:
+                self.completes = True
+                try:
+                    done = cycle.backup(context, self.name, options)
+                finally:
+                    self.completes = False
+        if waiting is not None:
+            self.course.published(waiting, done.notes)
         self.course.completed(done)
         return done
 
     def _publish(self, now: float, waiting: Completion) -> float:
         if self._backups.waits(now):
             return LOOK_SECONDS
-        with self.activity.doing("publish"):
+        with self.activity.doing("publish"), self._trying("publish", self._backups, now):
             self.course.say("publish", "a complete backup waits in the spool")
-            try:
-                with self._context() as context:
-                    notes = cycle.finish(context, self.name)
-            except errors.HeadstartError as error:
-                self._failed("publish", error, self._backups, now)
-            else:
-                self._backups.succeeded()
-                self.course.published(waiting, notes)
+            with self._context(self.activity.beat) as context:
+                notes = cycle.finish(context, self.name)
+            self.course.published(waiting, notes)
         return 0.0
 
     # -- both
 
     @contextlib.contextmanager
-    def _context(self) -> Iterator[Context]:
+    def _trying(self, verb: str, retry: Retry, now: float) -> Iterator[None]:
+        """What fails is tried again later; a bug as well, which is told by who runs us."""
+        try:
+            yield
+        except errors.HeadstartError as error:
+            self._failed(verb, error, retry, now)
+        except BaseException:
+            retry.failed(now)
+            raise
+        else:
+            retry.succeeded()
+
+    @contextlib.contextmanager
+    def _context(self, beat: Beat) -> Iterator[Context]:
         try:
             house = self._house
             yield Context(
@@ -319,7 +357,7 @@ class Ward:
                 house.vault.repository(),
                 house.scratch,
                 self.activity.progress,
-                self.activity.beat,
+                beat,
                 connect=self._connect,
                 clock=house.clock,
             )
