@@ -55,7 +55,7 @@ def _targets(cases: Sequence[Case], centre: Sequence[Case]) -> str:
         here, everywhere = [value(each) for each in centre], [value(each) for each in cases]
         told = [statistics.median(here), max(here), statistics.median(everywhere), max(everywhere)]
         within = sum(each <= goal for each in everywhere) / len(everywhere)
-        rows.append((name, f"<= {goal:{form}}", *(f"{each:{form}}" for each in told), f"{within:.0%}"))
+        rows.append((name, f"<= {goal:{form}}", *(f"{each:{form}}" for each in told), f"{within:.1%}"))
     heads = ("", "target", "median VM", "worst VM", "median of all cases", "worst of all cases", "cases within")
     return _table(heads, rows)
 
