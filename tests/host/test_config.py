@@ -256,7 +256,14 @@ MISTAKES = [
       '5: host.backups: must be a whole number, 1 or more, not "1"']),
     ("[host]\nstate = 'state'", '4: host.state: must be an absolute path, not "state"'),
     ("[host]\nrepository = 'backups'", '4: host.repository: must be an absolute path or a URL, not "backups"'),
-    ("[host]\nstore_rate = 0", "4: host.store_rate: must be a rate above zero; leave it out for no limit, not 0"),
+    (
+        "[host]\nstore_rate = 0",
+        "4: host.store_rate: must be a rate of at least 1MiB/s; leave it out for no limit, not 0",
+    ),
+    (
+        '[host]\nstore_rate = "1000KiB/s"',
+        '4: host.store_rate: must be a rate of at least 1MiB/s; leave it out for no limit, not "1000KiB/s"',
+    ),
     ("[host]\npassword_file = '/x'\npassword_command = 'x'",
      "5: host.password_command: and password_file are two ways to the same password: leave one out"),
     ("[host]\npassword = 'secret'", "4: host.password: there is no such key; did you mean \"password_file\"?"),

@@ -11,6 +11,7 @@ import zoneinfo
 import tzlocal
 
 from headstart import units
+from headstart.units import MIB
 
 _SECONDS = {
     "ms": 0.001,
@@ -88,10 +89,11 @@ def rate(value: object) -> float:
     return float(found[1]) * _BYTES[found[2]]
 
 
-def positive_rate(value: object) -> float:
+def store_rate(value: object) -> float:
+    """At a lower one a single object would take so long that nobody could tell it from a store that hangs."""
     found = rate(value)
-    if found <= 0:
-        raise _refuse("a rate above zero; leave it out for no limit", value)
+    if found < MIB:
+        raise _refuse("a rate of at least 1MiB/s; leave it out for no limit", value)
     return found
 
 

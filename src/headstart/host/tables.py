@@ -135,7 +135,7 @@ Truth = Annotated[bool, BeforeValidator(_truth)]
 Count = Annotated[int, BeforeValidator(notation.count)]
 Duration = Annotated[float, BeforeValidator(notation.duration)]
 PositiveDuration = Annotated[float, BeforeValidator(notation.positive_duration)]
-PositiveRate = Annotated[float, BeforeValidator(notation.positive_rate)]
+StoreRate = Annotated[float, BeforeValidator(notation.store_rate)]
 Share = Annotated[float, BeforeValidator(notation.share)]
 Percentile = Annotated[float, BeforeValidator(notation.percentile)]
 Clock = Annotated[int, BeforeValidator(notation.clock)]
@@ -259,7 +259,7 @@ class HostTable(Table):
     scratch: AbsolutePath | None = None
     rounds: Count = Host().rounds
     backups: Count = Host().backups
-    store_rate: PositiveRate | None = None
+    store_rate: StoreRate | None = None
     password_file: AbsolutePath | None = None
     password_command: Text | None = None
 
