@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from headstart import extents
 from headstart.extents import Extent
-from headstart.load.bucket import Bucket
 from headstart.load.governor import Governor, State
 from headstart.load.throttle import LEAST_PORTION, Halted, Throttle, ThrottledReader
 from headstart.reading import PIECE_SIZE, Piece
@@ -40,13 +39,13 @@ class Disk:
             self.closed += 1
 
 
-def throttle(clock: Clock, *governors: tuple[float, Governor], shared: tuple[Bucket, ...] = ()) -> Throttle:
+def throttle(clock: Clock, *governors: tuple[float, Governor]) -> Throttle:
     """Each governor holds from its moment on."""
 
     def now() -> Governor:
         return [governor for moment, governor in governors if moment <= clock()][-1]
 
-    return Throttle(now, shared, clock, clock.sleep)
+    return Throttle(now, clock, clock.sleep)
 
 
 def paced(rate: float) -> Governor:
@@ -122,13 +121,3 @@ def test_a_rate_that_falls_counts_for_what_is_waited_for() -> None:
     for _ in ThrottledReader(Disk(clock), governed).read([Extent(0, 103 * MIB)]):
         pass
     assert clock() - began == pytest.approx(4.0, abs=0.7)
-
-
-def test_the_slowest_bucket_decides() -> None:
-    clock = Clock()
-    began = clock()
-    shared = Bucket(2.0 * MIB, clock)
-    governed = throttle(clock, (0, paced(50.0 * MIB)), shared=(shared,))
-    for _ in ThrottledReader(Disk(clock), governed).read([Extent(0, 20 * MIB)]):
-        pass
-    assert clock() - began == pytest.approx(10.0, rel=0.05)

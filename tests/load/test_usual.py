@@ -54,4 +54,3 @@ def test_a_percentile_is_not_exceeded_in_its_share_of_the_time(figures: list[flo
 def test_a_week_is_kept() -> None:
     figures = Usual.of(range(usual.KEPT + 5))
     assert (figures.figures[0], len(figures.figures)) == (5, usual.KEPT)
-    assert figures.added(-1.0).figures == (*figures.figures[1:], -1.0)

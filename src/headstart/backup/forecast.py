@@ -63,10 +63,6 @@ class Forecast:
     spool: Range
     reasons: tuple[str, ...] = ()
 
-    @property
-    def fits(self) -> bool:
-        return not self.reasons
-
 
 def forecast(
     disks: Iterable[Disk],

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from headstart.backup import heat as heats
-from headstart.backup.heat import COUNT_CLASSES, KEPT_SECONDS, Heat
+from headstart.backup.heat import COUNT_CLASSES, Heat
 from headstart.blocks import Blocks
 
 #: Bounds of the classes of age, in seconds; the last one has no end.
@@ -100,14 +100,6 @@ def risk(learned: Learned, age: float, often: int, seconds: float) -> float:
     """The probability that a block that was quiet for ``age`` is dirtied within so many ``seconds``."""
     hazards = _hazards(learned.deaths, learned.lives)[often]
     return -math.expm1(-_integral(hazards, age, age + seconds))
-
-
-def quiet_seconds(learned: Learned, seconds: float, threshold: float, often: int = 0) -> float:
-    """How long a block has to be quiet so that the risk within ``seconds`` is below the threshold."""
-    age = 0.0
-    while age < KEPT_SECONDS and risk(learned, age, often, seconds) >= threshold:
-        age = max(BOUNDS[1], age * 1.25)
-    return age
 
 
 def dirtied_within(learned: Learned, seconds: float) -> float | None:

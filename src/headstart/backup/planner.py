@@ -197,10 +197,18 @@ class Planner:
         self.rotated = self.ended = None
         self.unfinished, self.missed = False, 0
 
-    def foresee(self, now: float, deadline: float | None, *, read_rate: float | None, free: int | None) -> Forecast:
+    def foresee(
+        self,
+        now: float,
+        deadline: float | None,
+        rank: float | None,
+        *,
+        read_rate: float | None = None,
+        free: int | None,
+    ) -> Forecast:
         """``free``: bytes for scratch and spool."""
         disks = [self._disk(known) for known in self.disks.values()]
-        situation = self.situation(now, deadline, None)
+        situation = self.situation(now, deadline, rank)
         return forecast.forecast(disks, situation, read_rate=read_rate, scratch_free=free, spool_free=free)
 
     def _disk(self, known: Known) -> Disk:

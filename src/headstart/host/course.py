@@ -291,7 +291,7 @@ class Course:
             free = shutil.disk_usage(self._house.scratch).free
         except OSError:
             free = None
-        self.forecast = self.planner.foresee(now, self._deadline(), read_rate=None, free=free)
+        self.forecast = self.planner.foresee(now, self._deadline(), self._rank(), free=free)
         if self.forecast.reasons != self._warned:
             self._warned = self.forecast.reasons
             for reason in self._warned:

@@ -4,13 +4,13 @@
 
     reader    a portion  ->  permit.wait  ->  reads it, with permit.check at every piece  ->  the next portion
                               |  the governor is asked twice a second; halted: nothing more is asked for
-                              |  the buckets are asked: its own, with the governor's rate, and those of all
+                              |  the bucket is asked, which has the governor's rate
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Protocol
 
 from headstart.extents import Extent
@@ -51,35 +51,29 @@ class Permit(Protocol):
 
 
 class Throttle:
-    """A ``Permit`` that follows a governor. ``governed`` looks at the load, and takes a step.
-
-    ``shared`` are buckets of others as well, of which each takes its turn."""
+    """A ``Permit`` that follows a governor. ``governed`` looks at the load, and takes a step."""
 
     def __init__(
         self,
         governed: Callable[[], Governor],
-        shared: Sequence[Bucket] = (),
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._governed = governed
         self._clock = clock
         self._sleep = sleep
-        self._own = Bucket(0.0, clock)
-        self._buckets = (self._own, *shared)
+        self._bucket = Bucket(0.0, clock)
         self._looked = float("-inf")
 
     def portion(self) -> int:
-        rates = [bucket.rate for bucket in self._buckets if bucket.rate is not None]
-        wanted = min(rates, default=float(MOST_PORTION)) * PORTION_SECONDS
+        wanted = (self._bucket.rate or 0.0) * PORTION_SECONDS
         portion = min(max(int(wanted), LEAST_PORTION), MOST_PORTION)
         return portion // LEAST_PORTION * LEAST_PORTION
 
     def wait(self, count: int) -> None:
         self.check()
-        for bucket in self._buckets:
-            bucket.take(count)
-        while (debt := max(bucket.debt() for bucket in self._buckets)) > 0:
+        self._bucket.take(count)
+        while (debt := self._bucket.debt()) > 0:
             self._sleep(min(debt, NAP_SECONDS))
             self.check()
 
@@ -91,7 +85,7 @@ class Throttle:
         governor = self._governed()
         if governor.state is State.HALTED:
             raise Halted(governor.reason)
-        self._own.set_rate(governor.rate)
+        self._bucket.set_rate(governor.rate)
 
 
 class ThrottledReader:

@@ -25,9 +25,6 @@ class Usual:
     def of(cls, figures: Iterable[float]) -> Usual:
         return cls(tuple(figures)[-KEPT:])
 
-    def added(self, figure: float) -> Usual:
-        return Usual((*self.figures, figure)[-KEPT:])
-
     @property
     def known(self) -> bool:
         return len(self.figures) >= FEWEST

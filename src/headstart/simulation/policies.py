@@ -131,11 +131,13 @@ class HeadStart(Nothing):
 
     def chosen(self, this: Round) -> Blocks:
         told = Reported(this.dirty, this.draft & this.dirty, this.remaining)
-        usual = self._world.load.usual(this.begin)
-        rank = usual.rank(self._world.load.at(this.begin)) if usual.known else None
-        found = self._planner.choose(this.begin, this.deadline, {_DISK: told}, rank, HEAT_BYTES)
+        found = self._planner.choose(this.begin, this.deadline, {_DISK: told}, self._rank(this), HEAT_BYTES)
         self._foresee(this)
         return found[_DISK]
+
+    def _rank(self, this: Round) -> float | None:
+        usual = self._world.load.usual(this.begin)
+        return usual.rank(self._world.load.at(this.begin)) if usual.known else None
 
     def cut(self, this: Round) -> float:
         return self._planner.cut(this.begin, this.deadline)
@@ -153,7 +155,9 @@ class HeadStart(Nothing):
     def _foresee(self, this: Round) -> None:
         left = this.deadline - this.begin
         if len(self._seen) < len(FORESEEN) and left <= FORESEEN[len(self._seen)] * self._world.period:
-            made = self._planner.foresee(this.begin, this.deadline, read_rate=self._world.bandwidth, free=None)
+            made = self._planner.foresee(
+                this.begin, this.deadline, self._rank(this), read_rate=self._world.bandwidth, free=None
+            )
             self._seen.append(Seen(left, made))
 
 
