@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench import contest, inside, machine, page, peer, realdisk, windows
+from bench import contest, inside, machine, page, peace, peer, realdisk, windows
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -30,6 +30,7 @@ def main() -> int:
             *windows.run(WORK / "windows", RUNS, say),
             *inside.run(WORK / "inside", RUNS, say),
             *peer.run(WORK / "peer", RUNS, say),
+            *peace.run(WORK / "peace", 1, say),
         ]
     finally:
         shutil.rmtree(WORK, ignore_errors=True)
