@@ -111,10 +111,15 @@ class Hosted:
         """A command for before-release: it copies the point in time, as ``assert_exact`` wants it."""
         copies = [
             f'rm -f {name}.raw && nbdcopy "${steps.NBD}{name}" {name}.raw'
-            for name in (steps.variable(self.rig.called(disk.name)) for disk in self.rig.vm.disks)
+            for name in map(steps.variable, self._disks())
         ]
         folder = f"{self._points}/$HEADSTART_VM-$HEADSTART_SNAPSHOT"
         return " && ".join([f"mkdir -p {folder}", f"cd {folder}", *copies])
+
+    def _disks(self) -> list[str]:
+        with self.rig.journal() as journal:
+            excluded = journal.vm(NAME).excluded
+        return [name for disk in self.rig.vm.disks if (name := self.rig.called(disk.name)) not in excluded]
 
     def soon(self, seconds: float, vm: str = NAME) -> tuple[list[str], int]:
         """A calendar whose next moment is in so many seconds, and nothing is missed before; and that moment."""

@@ -73,6 +73,11 @@ class Control:
             raise GuestError(f"{command!r} ended with {ran.status}: {ran.output}")
         return ran
 
+    def clock(self) -> float:
+        """The guest's ``time.monotonic()``."""
+        now: float = self.call("clock")
+        return now
+
     def device(self, serial: str) -> str:
         """The whole-disk device, such as ``/dev/vda``, of the disk with this serial number."""
         devices: dict[str, str] = self.call("devices")

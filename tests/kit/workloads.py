@@ -33,7 +33,7 @@ class Workload:
 
     def __init__(self, control: Control, number: int) -> None:
         self._control = control
-        self._number = number
+        self.number = number
 
     def __enter__(self) -> Self:
         return self
@@ -46,18 +46,18 @@ class Workload:
         else:
             # The VM may serve other tests; and it may be gone.
             with contextlib.suppress(Exception):
-                self._control.stop_workload(self._number)
+                self._control.stop_workload(self.number)
 
     def stats(self, since: float | None = None, until: float | None = None) -> Stats:
-        return Stats(**self._control.workload_stats(self._number, since, until))
+        return Stats(**self._control.workload_stats(self.number, since, until))
 
     def samples(self, since: float | None = None, until: float | None = None) -> list[tuple[float, float]]:
         """For each write with its fsync: when it was finished, and how long it took."""
-        return self._control.workload_samples(self._number, since, until)
+        return self._control.workload_samples(self.number, since, until)
 
     def stop(self) -> None:
         """End it after its current write; an error if it had failed."""
-        status = self._control.stop_workload(self._number)
+        status = self._control.stop_workload(self.number)
         assert status == 0, f"the workload ended with status {status}"
 
 
@@ -72,11 +72,11 @@ class Region(NamedTuple):
 class Churn(Workload):
     def set_rate(self, rate: float | None) -> None:
         """Bytes per second from now on; None: as fast as it goes."""
-        self._control.call("workload_rate", workload=self._number, rate=rate)
+        self._control.call("workload_rate", workload=self.number, rate=rate)
 
     def wait_changed(self, distinct: int, timeout: float = TIMEOUT) -> None:
         """Wait until so many distinct bytes were changed."""
-        self._control.wait_progress(self._number, distinct, timeout)
+        self._control.wait_progress(self.number, distinct, timeout)
 
 
 def churn(
@@ -118,12 +118,12 @@ class Ledger(Workload):
 
     def acknowledged(self) -> int:
         """The newest record known to be on its disk. The guest may be ahead of what was told, until ``stop()``."""
-        number = self._control.progress(self._number)
+        number = self._control.progress(self.number)
         assert number is not None, "the guest has been reset: ask before"
         return number
 
     def wait_acknowledged(self, number: int, timeout: float = TIMEOUT) -> None:
-        self._control.wait_progress(self._number, number, timeout)
+        self._control.wait_progress(self.number, number, timeout)
 
 
 def ledger(
