@@ -147,9 +147,9 @@ class Rig:
         with self.context() as context:
             return inspection.inspect(context, context.journal.vm(NAME))
 
-    def release(self) -> None:
+    def release(self, name: str = NAME) -> None:
         with self.context() as context:
-            cycle.release(context, NAME)
+            cycle.release(context, name)
 
     def restore(self, wanted: str, image_format: order.Format = "raw") -> dict[str, Path]:
         """The disks of a snapshot, restored into a folder that holds nothing else."""
