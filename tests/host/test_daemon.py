@@ -16,7 +16,7 @@ from headstart import errors
 from headstart.backup import publish
 from headstart.backup.complete import Completing, Options
 from headstart.backup.context import Context
-from headstart.host import control, requests, ward
+from headstart.host import control, requests, steering, ward
 from headstart.host.daemon import Daemon
 from headstart.host.notify import Notifier
 from headstart.host.policy import Assignment, Config, HeadStart, Policy
@@ -391,6 +391,19 @@ def test_backups_take_turns(home: Home) -> None:
         home.now = TWO
         wait_until(lambda: len(home.snapshots()) == 3)
     assert at_once == [1, 1, 1]
+
+
+def test_a_turn_is_as_long_for_who_waited_for_it(home: Home) -> None:
+    """Three VMs, one slot, and more to copy than fits into a turn: nobody is sent away at once."""
+    for name in ("a1", "b2", "c3"):
+        home.add(name, blocks=4096, filled=4096).meanwhile = lambda step: time.sleep(0.002)
+    with mock.patch.object(steering, "TURN_SECONDS", 0.6), home.serving():
+        for _ in range(60):
+            home.now += 6
+            time.sleep(0.1)
+    for name in ("a1", "b2", "c3"):
+        turns = [run.report for run in home.journal.runs(name, 100) if run.report.get("halted") == "another VM's turn"]
+        assert turns and all(turn["copied_bytes"] for turn in turns), name
 
 
 def test_what_is_seen_is_kept_for_the_picture(home: Home) -> None:
