@@ -19,7 +19,7 @@ from headstart.backup.context import Context
 from headstart.host import control, requests, steering, ward
 from headstart.host.daemon import Daemon
 from headstart.host.notify import Notifier
-from headstart.host.policy import Assignment, Config, HeadStart, Policy
+from headstart.host.policy import Assignment, Config, HeadStart, Host, Policy
 from headstart.host.ward import AGAIN_AT_MOST, Retry
 from headstart.state.values import Vm
 from tests.host import home as homes
@@ -395,6 +395,7 @@ def test_backups_take_turns(home: Home) -> None:
 
 def test_a_turn_is_as_long_for_who_waited_for_it(home: Home) -> None:
     """Three VMs, one slot, and more to copy than fits into a turn: nobody is sent away at once."""
+    home.config = replace(home.config, host=Host(rounds=1))
     for name in ("a1", "b2", "c3"):
         home.add(name, blocks=4096, filled=4096).meanwhile = lambda step: time.sleep(0.002)
     with mock.patch.object(steering, "TURN_SECONDS", 0.6), home.serving():
