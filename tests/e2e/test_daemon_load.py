@@ -216,3 +216,21 @@ def stalled(daemon: Hosted) -> None:
         return time.monotonic() - since > 2
 
     daemon.wait(still)
+
+
+def test_it_can_be_stopped_while_the_store_hangs(machine: Vm, rig: Rig) -> None:
+    """What hangs is left behind; nothing of it is left in the VM."""
+    with Hosted(rig, constants={"headstart.host.daemon:FAREWELL_SECONDS": 2.0}) as daemon:
+        daemon.configure(daemon.later(), interval="1h", transports=["host"])
+        daemon.hang.touch()
+        daemon.start()
+        daemon.wait(lambda: daemon.copying(least=64 * MIB))
+        stalled(daemon)
+        assert daemon.stop() < 15
+        assert "event=stopped hanging=guest" in daemon.log
+        daemon.hang.unlink()
+        daemon.start()
+        daemon.back_up()
+        daemon.stop()
+        daemon.assert_exact()
+        rig.assert_tidy()

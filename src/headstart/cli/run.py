@@ -45,7 +45,10 @@ def run(session: Session, given: argparse.Namespace) -> None:
             Notifier(os.environ),
         )
         with _signals(served):
-            served.serve()
+            if not served.serve():
+                # Python waits for threads that hang in the store, or in QEMU.
+                sys.stderr.flush()
+                os._exit(0)
 
 
 @contextlib.contextmanager

@@ -65,6 +65,8 @@ class Daemon:
         self._hang_seconds = hang_seconds
         self._grace_seconds = grace_seconds
         self._leaving: list[Ward] = []
+        #: Those that did not end.
+        self._left: Sequence[Ward] = ()
         self._stop = threading.Event()
         self._reload = threading.Event()
         self._noticed = float("-inf")
@@ -78,8 +80,9 @@ class Daemon:
     def reload(self) -> None:
         self._reload.set()
 
-    def serve(self) -> None:
-        """Raises ``Locked`` where another daemon serves this state."""
+    def serve(self) -> bool:
+        """Whether all that was under way has ended: what hangs would keep the process from ending. Raises ``Locked``
+        where another daemon serves this state."""
         with _alone(self._state):
             self._look_at_repository()
             try:
@@ -92,6 +95,7 @@ class Daemon:
                         self._tick()
             finally:
                 self._farewell()
+        return not self._left
 
     def _look_at_repository(self) -> None:
         """What only its owner can mend ends the daemon at once; a place may still come, such as a mount."""
@@ -227,8 +231,9 @@ class Daemon:
         left = _join(wards, FAREWELL_SECONDS)
         for ward in left:
             ward.stop("Headstart is being stopped.")
-        _join(left, LAST_SECONDS)
-        _log.info("%s", log.line(event="stopped"))
+        self._left = _join(left, LAST_SECONDS)
+        hanging = ", ".join(ward.name for ward in self._left)
+        _log.info("%s", log.line(event="stopped", hanging=hanging or None))
 
     def _summary(self) -> str:
         doing = [(name, found) for name, ward in self.wards.items() if (found := ward.activity.now())]
