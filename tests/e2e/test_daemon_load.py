@@ -144,8 +144,10 @@ class Watch:
 
 
 def test_bursts_and_pauses_from_outside(machine: Vm, daemon: Hosted) -> None:
-    """Without an agent: nothing that was read arrives later than that."""
-    daemon.configure(daemon.later(), rate="4MiB/s", interval="1h", load="low = 0.2\nhigh = 0.35", transports=["host"])
+    """Without an agent: nothing that was read arrives later than that. On a host with more work than cores a guest that
+    computes looks half idle from outside: the marks allow for that."""
+    marks = "low = 0.12\nhigh = 0.22"
+    daemon.configure(daemon.later(), rate="4MiB/s", interval="1h", load=marks, transports=["host"])
     daemon.start()
     with Watch(daemon) as watch:
         for burst in (computing, writing):
