@@ -175,6 +175,69 @@ def test_two_reads_share_the_credit_and_both_come_whole(host: Host) -> None:
     assert total == {2: 4 * MIB, 3: 4 * MIB}
 
 
+class Sluggish(Work):
+    """Keeps the loop, as a busy guest does: what was looked for before it is old after it."""
+
+    def __init__(self) -> None:
+        self.due = time.monotonic()
+
+    def step(self, now: float) -> None:
+        self.due = None
+        time.sleep(2 * loop.STALE_SECONDS)
+
+
+class Steady(Work):
+    """A read that has something to do all the time; told when it began each."""
+
+    def __init__(self, begun: list[float]) -> None:
+        self._begun = begun
+
+    def hungry(self, credit: int) -> bool:
+        return True
+
+    def step(self, now: float) -> None:
+        self._begun.append(time.monotonic())
+        time.sleep(0.01)
+
+
+def test_orders_that_came_while_the_guest_kept_us_are_obeyed_before_anything_is_read(image: Path) -> None:
+    begun: list[float] = []
+    handlers: dict[str, Any] = {
+        "keep": lambda session, request, told: Sluggish(),
+        "read": lambda session, request, told: Steady(begun),
+    }
+    with served.agent({"vda": image}, handlers=handlers) as link:
+        host = Host(link)
+        host.hello()
+        host.tell(messages.ASK, 2, do="read")
+        for request in range(3, 8):
+            host.tell(messages.ASK, request, do="keep")
+            time.sleep(loop.STALE_SECONDS)
+            host.send(messages.CANCEL, 2)
+            cancelled = time.monotonic()
+            assert host.refusal(2) == messages.CANCELLED
+            assert max(begun) < cancelled, "it read on with the order to cancel before it"
+            host.tell(messages.ASK, 2, do="read")
+        host.send(messages.CANCEL, 2)
+
+
+def test_reads_have_turns(image: Path) -> None:
+    begun: dict[int, list[float]] = {2: [], 3: [], 4: []}
+    handlers = {"read": lambda session, request, told: Steady(begun[request])}
+    with served.agent({"vda": image}, handlers=handlers) as link:
+        host = Host(link)
+        host.hello()
+        for request in begun:
+            host.tell(messages.ASK, request, do="read")
+        time.sleep(0.5)
+        for request in begun:
+            host.send(messages.CANCEL, request)
+        time.sleep(0.1)
+    counts = [len(each) for each in begun.values()]
+    assert min(counts) > 5
+    assert max(counts) - min(counts) < 5
+
+
 # -- a port that outlives the host's program
 
 

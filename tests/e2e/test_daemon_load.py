@@ -100,7 +100,7 @@ def gone(daemon: Hosted) -> bool:
 def test_bursts_and_pauses_by_the_agents_own_record(machine: Vm, daemon: Hosted) -> None:
     daemon.configure(daemon.later(), rate="4MiB/s", interval="1h", load=MARKS)
     daemon.start()
-    for burst in (writing, writing):
+    for burst in (computing, writing, computing):
         daemon.wait(daemon.copying, 40)
         time.sleep(1.0)
         with burst(machine) as begun:

@@ -15,6 +15,9 @@ _IN = select.POLLIN | select.POLLHUP | select.POLLERR
 #: How often to see whether somebody opens the other end of a virtio-serial port. Linux has no event that could be
 #: waited for: poll tells POLLHUP all the time.
 ABSENT_SECONDS = 0.5
+#: Orders that were looked for longer ago than this are looked for again before anything is read: a busy guest may
+#: have kept us from running for seconds in between, and has told the host so.
+STALE_SECONDS = 0.1
 _CHUNK = 64 * 1024
 #: poll counts milliseconds in 32 bits.
 _LONGEST_WAIT = 3600.0
@@ -53,10 +56,22 @@ def _turn(link: Link, session: Session) -> bool:
     for request, work in list(session.works.items()):
         waited = work.descriptor is not None and ready.get(work.descriptor)
         late = work.due is not None and work.due <= now
-        if waited or late or (not session.outbox and work.hungry(session.credit)):
+        if waited or late:
             session.step(request, now)
+    if not session.outbox and time.monotonic() - now < STALE_SECONDS:
+        _read_on(session, now)
     _write(link, session)
     return True
+
+
+def _read_on(session: Session, now: float) -> None:
+    """One read of one request: the others have their turns after it."""
+    for request, work in session.works.items():
+        if work.hungry(session.credit):
+            # Last in the order from now on.
+            session.works[request] = session.works.pop(request)
+            session.step(request, now)
+            return
 
 
 def _wait(link: Link, session: Session) -> Dict[int, int]:
