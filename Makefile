@@ -1,5 +1,6 @@
 # make demo      the main job, shown on a real VM
 # make test      lint and every test (real VMs); make test-fast: the tests without a VM
+# make soak      faults without end: make soak [SEED=1] [CYCLES=10000] [PLANT=a bug to be caught]
 # make bench     the numbers in docs/benchmarks.md
 # Each target installs what is missing first: see scripts/setup.
 
@@ -7,7 +8,7 @@ PYTHON := .venv/bin/python
 
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 
-.PHONY: setup demo test test-fast bench bench-plan lint clean
+.PHONY: setup demo test test-fast soak bench bench-plan lint clean
 
 setup:
 	@scripts/setup
@@ -21,6 +22,9 @@ test: lint
 
 test-fast: setup
 	$(PYTHON) -m pytest -n 2 --dist loadfile -m "not vm"
+
+soak: setup
+	@$(PYTHON) -m tests.soak $(if $(SEED),--seed $(SEED)) $(if $(CYCLES),--cycles $(CYCLES)) $(if $(PLANT),--plant $(PLANT))
 
 bench: setup
 	@scripts/setup-bench

@@ -22,7 +22,8 @@ from headstart.tracking.bitmap import BitmapTracker
 from headstart.tracking.contract import Marks
 from headstart.transfer.pipeline import Stored
 from tests.kit.events import GuestWrite
-from tests.kit.world import BLOCK, NAME, Outage, Script, World
+from tests.kit.script import Outage, Script
+from tests.kit.world import BLOCK, NAME, World
 
 UNAUDITED = Options(audit=0)
 #: More steps than a run has.

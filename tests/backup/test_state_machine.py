@@ -22,7 +22,8 @@ from headstart.hypervisor.memory import MemoryVm
 from headstart.repository import layout
 from headstart.transfer import pipeline
 from tests.kit import events
-from tests.kit.world import BLOCK, CALM, Death, Event, Outage, Script, World
+from tests.kit.script import Death, Event, Outage, Script
+from tests.kit.world import BLOCK, CALM, World
 
 DISK = st.integers(0, 1)
 BLOCKS = st.integers(0, 24)
@@ -49,7 +50,7 @@ DEATH = st.one_of(
     st.builds(Death, st.just("create"), CREATION, st.booleans()),
 )
 WRITES = st.lists(st.tuples(STEP, GUEST), max_size=12).map(tuple)
-OUTAGE = st.builds(Outage, CREATION, st.booleans())
+OUTAGE = st.builds(Outage, CREATION, st.sampled_from(("fails", "answer lost", "twice")))
 DISTURBED = st.builds(lambda writes, *event: (*writes, event), WRITES, STEP, OWNER)
 SCRIPT = st.one_of(
     st.builds(Script, WRITES),

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
-from collections.abc import Iterator
-from typing import Literal, Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
 
 from headstart import errors
-from headstart.hypervisor.contract import PointInTime, PointRequest
+from headstart.hypervisor.contract import Action, PointInTime, PointRequest
 from headstart.hypervisor.memory import MemoryMachine, MemoryVm
 from headstart.state.journal import Journal
 from headstart.store.contract import Data
 from headstart.store.memory import MemoryStore
-
-Place = Literal["step", "commit", "create"]
+from headstart.transfer.pipeline import Stored
+from tests.kit.insider import ADDRESS
+from tests.kit.script import Misread, Place, Trouble
 
 
 class Killed(BaseException):
@@ -26,8 +28,12 @@ class Watcher(Protocol):
     def reach(self, place: Place, *, after: bool) -> None:
         """Raises ``Killed`` if the program ends here, or did before."""
 
-    def store_fails(self) -> tuple[bool, bool]:
-        """Whether this creation fails, and whether the store does it all the same."""
+    def store_trouble(self) -> Trouble | None:
+        """What goes wrong with this creation."""
+        ...
+
+    def misread(self) -> Misread | None:
+        """What goes wrong with this read."""
         ...
 
     def point_stands(self) -> None:
@@ -38,6 +44,24 @@ class WatchedJournal(Journal):
     """A journal in memory that can be copied and put back."""
 
     watcher: Watcher | None = None
+    #: What was reported as copied last: by this run, by the one before.
+    _told: tuple[str, str, list[Stored], list[str]] | None = None
+    _told_before: tuple[str, str, list[Stored], list[str]] | None = None
+
+    def new_run(self) -> None:
+        self._told_before, self._told = self._told, None
+
+    def copied(self, vm: str, round_id: str, done: Iterable[Stored], packs: Iterable[str] = ()) -> None:
+        self._told = (vm, round_id, list(done), list(packs))
+        super().copied(*self._told)
+
+    def repeat(self) -> bool:
+        """A thread of the run before comes late with what it had reported already; whether there is such a thing."""
+        if self._told_before is None:
+            return False
+        with contextlib.suppress(errors.Locked):
+            Journal.copied(self, *self._told_before)
+        return True
 
     def _commit(self) -> None:
         try:
@@ -72,16 +96,35 @@ class WatchedStore(MemoryStore):
     watcher: Watcher | None = None
 
     def create(self, key: str, data: Data) -> None:
-        fails = done = False
-        if self.watcher is not None:
-            self.watcher.reach("create", after=False)
-            fails, done = self.watcher.store_fails()
-        if not fails or done:
+        if self.watcher is None:
             super().create(key, data)
-        if fails:
+            return
+        self.watcher.reach("create", after=False)
+        trouble = self.watcher.store_trouble()
+        if trouble not in ("fails", "object lost"):
+            super().create(key, data)
+        if trouble in ("fails", "answer lost"):
             raise errors.StoreFailed(f"{key} could not be created: the store does not answer.")
-        if self.watcher is not None:
-            self.watcher.reach("create", after=True)
+        if trouble == "twice":
+            super().create(key, data)
+        self.watcher.reach("create", after=True)
+
+    def read(self, key: str) -> bytes:
+        return self._misread(key, super().read(key))
+
+    def read_range(self, key: str, offset: int, length: int) -> bytes:
+        return self._misread(key, MemoryStore.read(self, key)[offset : offset + length])
+
+    def _misread(self, key: str, data: bytes) -> bytes:
+        wrong = self.watcher.misread() if self.watcher is not None else None
+        if wrong is None:
+            return data
+        if not wrong.spoilt:
+            raise errors.StoreFailed(f"{key} could not be read: the store does not answer.")
+        spoilt = bytearray(data)
+        for place in (len(spoilt) // 2,) if spoilt else ():
+            spoilt[place] ^= 0x10
+        return bytes(spoilt)
 
     def keys(self, prefix: str) -> Iterator[str]:
         return (key for key, _ in super().list(prefix))
@@ -90,10 +133,36 @@ class WatchedStore(MemoryStore):
 class WatchedMachine(MemoryMachine):
     """A connection of the program that is being watched."""
 
-    def __init__(self, vm: MemoryVm, installation: str, watcher: Watcher) -> None:
+    def __init__(self, vm: MemoryVm, installation: str, watcher: Watcher, *, inside: bool = False) -> None:
+        """``inside``: an agent listens in the guest."""
         super().__init__(vm, installation, vm.block_size)
         self._watcher = watcher
+        self._inside = inside
+        self._ordered: list[Action] = []
+        self._belated: list[Action] = []
         self.taking = False
+        #: The connection has ended before the program.
+        self.cut = False
+
+    @property
+    def agent(self) -> str:  # type: ignore[override]
+        return ADDRESS if self._inside else ""
+
+    def transact(self, actions: Sequence[Action]) -> None:
+        self._ordered = list(actions)
+        super().transact(actions)
+
+    def end_connection(self, *, late: bool) -> None:
+        """``late``: QEMU still has the order that was being given."""
+        self.cut = True
+        self._belated = self._ordered if late else []
+        self.die()
+
+    def carry_out_belated(self) -> None:
+        """QEMU comes to it: after the program has given up, and before it serves the next connection."""
+        if self._vm.process is self.process:
+            with contextlib.suppress(errors.HeadstartError):
+                self.apply(self._belated)
 
     def take(self, request: PointRequest) -> PointInTime:
         self.taking = True

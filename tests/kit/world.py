@@ -10,71 +10,36 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar, cast
 
 from headstart import errors, repository
 from headstart.backup import cycle
 from headstart.backup.complete import Options
 from headstart.backup.context import Context
 from headstart.backup.report import BackupReport, PrecopyReport
+from headstart.guest.agent import Agent
 from headstart.hypervisor import names
 from headstart.hypervisor.memory import MemoryVm
 from headstart.hypervisor.memory.image import Image
-from headstart.repository import keys, layout, objects, snapshot, tree
+from headstart.repository import keys, layout, objects, snapshot
 from headstart.repository.config import Config
-from headstart.repository.manifest import Disk
 from headstart.repository.repo import Repository
 from headstart.state.values import Vm
-from tests.kit.watched import Killed, Place, WatchedJournal, WatchedMachine, WatchedStore
+from tests.kit import collector
+from tests.kit.insider import Insider
+from tests.kit.script import Misread, Place, Script, Trouble
+from tests.kit.truth import Truth
+from tests.kit.watched import Killed, WatchedJournal, WatchedMachine, WatchedStore
 
 BLOCK = 4096
 NAME = "web"
 REPOSITORIES = 2
+#: A call that hangs is given up after so long.
+HANG_SECONDS = 30.0
 
 Report = TypeVar("Report")
-
-
-@dataclass(frozen=True, slots=True)
-class Death:
-    """The program ends at the ``number``-th step, commit or creation of a run, before or after that is done."""
-
-    place: Place
-    number: int
-    after: bool = False
-    #: The guard process survives, and undoes a stop or a freeze.
-    guarded: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Outage:
-    """The store fails from the ``number``-th creation of a run on; ``done``: it does that one all the same."""
-
-    number: int
-    done: bool = False
-
-
-class Event(Protocol):
-    """Something that the guest or the owner does. ``disturbs``: a run may fail because of it."""
-
-    @property
-    def disturbs(self) -> bool: ...
-
-    def happen(self, world: World) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Script:
-    """What happens during one run: at which of its steps, and how the program or the store ends it."""
-
-    between: tuple[tuple[int, Event], ...] = ()
-    death: Death | None = None
-    outage: Outage | None = None
-
-    @property
-    def disturbs(self) -> bool:
-        return bool(self.death or self.outage) or any(event.disturbs for _, event in self.between)
 
 
 CALM = Script()
@@ -92,15 +57,23 @@ class World:
         #: Copies of all images, taken while the VM was off; and of the state.
         self.copies: list[dict[str, list[Image]]] = []
         self.journals: list[bytes] = []
-        #: What each disk held, by the time of the point.
-        self.truth: dict[float, dict[str, bytes]] = {}
+        self.truth = Truth()
         self.checked: set[tuple[int, str]] = set()
+        #: Faults that came to pass, by kind.
+        self.faults: Counter[str] = Counter()
+        #: Since this was last set to False, something happened that marks do not survive.
+        self.marks_lost = False
         self._now = 1000.0
         self._script = CALM
         self._reached: Counter[tuple[Place, bool]] = Counter()
+        self._reads = 0
+        self._jump = 0.0
         self._dead = False
         self._machine: WatchedMachine | None = None
-        self.vm.meanwhile = lambda _step: self.reach("step", after=False)
+        self._insider: Insider | None = None
+        #: What an agent that lies has told may be in the draft: only a comparison of every block finds all of it.
+        self._lied_to = False
+        self.vm.meanwhile = self._step
         self.lose_journal()
 
     # -- a run of the program
@@ -111,30 +84,51 @@ class World:
 
     def backup(self, script: Script = CALM, options: Options = USUAL) -> BackupReport | None:
         """None if it failed, and had a reason to."""
-        return self._run(script, lambda context: cycle.backup(context, NAME, options))
+        if self._lied_to or (script.agent and script.agent.vice == "lies"):
+            options = replace(options, audit=None)
+        report = self._run(script, lambda context: cycle.backup(context, NAME, options))
+        # What is read from a spool is reported by who publishes it, and by nobody afterwards.
+        self.journal.new_run()
+        if report is not None:
+            self._lied_to = False
+        return report
 
     def _run(self, script: Script, verb: Callable[[Context], Report]) -> Report | None:
         disturbed = script.disturbs or bool(self.troubles)
         held_before = self._held()
-        self._script, self._dead = script, False
-        self._reached.clear()
-        self._machine = None
+        self._begin(script)
         report = None
-        with self.repository(watched=True) as repo:
-            try:
+        try:
+            with self.repository(watched=True) as repo:
                 report = verb(self._context(repo))
-            except Killed:
-                assert script.death is not None
-            except errors.HeadstartError as error:
-                assert disturbed, f"failed without a reason: {type(error).__name__}: {error}"
-            finally:
-                self._script = CALM
+        except Killed:
+            assert script.death is not None
+        except errors.HeadstartError as error:
+            assert disturbed, f"failed without a reason: {type(error).__name__}: {error}"
+        finally:
+            self._script = CALM
         died, self._dead = self._dead, False
+        cut = self._machine is not None and self._machine.cut
+        self._end()
         self._check_published()
-        self._check_vm(died, excused=held_before or (script.death is not None and not script.death.guarded))
+        self._check_vm(died or cut, excused=held_before or (script.death is not None and not script.death.guarded))
         if report is not None and not disturbed:
             self._check_marks()
         return report
+
+    def _begin(self, script: Script) -> None:
+        self._script, self._dead = script, False
+        self._reached.clear()
+        self._reads, self._jump = 0, script.clock
+        self._machine = self._insider = None
+        self.journal.new_run()
+
+    def _end(self) -> None:
+        if self._machine is not None:
+            self._machine.carry_out_belated()
+        if self._insider is not None and self._insider.lied:
+            self.faults["a lie of the agent"] += 1
+            self._lied_to = True
 
     def _context(self, repo: Repository) -> Context:
         return Context(
@@ -142,17 +136,28 @@ class World:
             repo=repo,
             scratch=self.scratch,
             connect=lambda _context, _vm: self._connect(),
+            agent=lambda _address: self._meet_insider(),
             clock=self._clock,
             host="host",
         )
 
     def _connect(self) -> WatchedMachine:
         self.reach("step", after=False)
-        self._machine = WatchedMachine(self.vm, self.journal.installation, self)
+        self._machine = WatchedMachine(self.vm, self.journal.installation, self, inside=self._script.agent is not None)
         return self._machine
 
+    def _meet_insider(self) -> Agent:
+        assert self._script.agent is not None
+        if self._script.agent.vice is not None:
+            self.faults[f"the agent {self._script.agent.vice}"] += 1
+        self._insider = Insider(self.vm, self._script.agent)
+        return cast(Agent, self._insider)
+
     def _clock(self) -> float:
-        self._now += 1.0
+        if self._jump:
+            self.faults["the clock is set"] += 1
+        self._now += 1.0 + self._jump
+        self._jump = 0.0
         return self._now
 
     def repository(self, chosen: int | None = None, *, watched: bool = False) -> Repository:
@@ -163,30 +168,67 @@ class World:
 
     # -- being a watcher
 
+    def _step(self, name: str) -> None:
+        self.reach("step", after=False)
+        cut, number = self._script.cut, self._reached["step", False]
+        machine = self._machine
+        if cut is None or machine is None or machine.cut or number < cut.number:
+            return
+        # What is carried out late is an order: the connection ends at the next one.
+        if cut.late and name != "transact":
+            return
+        self.faults["a call hangs" if cut.hangs else "the connection ends"] += 1
+        self.faults["an order is carried out late"] += cut.late
+        if cut.hangs:
+            self._now += HANG_SECONDS
+            self.vm.clock += HANG_SECONDS
+        machine.end_connection(late=cut.late)
+        raise errors.Unreachable("The connection to the VM ended.")
+
     def reach(self, place: Place, *, after: bool) -> None:
         if self._dead:
             raise Killed
         self._reached[place, after] += 1
         number = self._reached[place, after]
-        for due, event in self._script.between if place == "step" else ():
-            if due == number:
-                event.happen(self)
+        if place == "step":
+            self._let_happen(number)
         death = self._script.death
         if death is not None and (death.place, death.number, death.after) == (place, number, after):
             self._dead = True
+            self.faults[f"killed at a {place}"] += 1
             if self._machine is not None:
                 self._machine.die(guarded=death.guarded)
             raise Killed
 
-    def store_fails(self) -> tuple[bool, bool]:
+    def _let_happen(self, number: int) -> None:
+        for due, event in self._script.between:
+            if due == number:
+                self.marks_lost = self.marks_lost or event.disturbs
+                self.faults["the owner disturbs"] += event.disturbs
+                event.happen(self)
+        if number == self._script.repeated and self.journal.repeat():
+            self.faults["an answer comes twice"] += 1
+
+    def store_trouble(self) -> Trouble | None:
         outage = self._script.outage
         number = self._reached["create", False]
-        if outage is None or number < outage.number:
-            return False, False
-        return True, outage.done and number == outage.number
+        if outage is None or number < outage.number or (outage.passing and number > outage.number):
+            return None
+        self.faults[f"the store: {outage.trouble}"] += 1
+        return outage.trouble if number == outage.number else "fails"
+
+    def misread(self) -> Misread | None:
+        self._reads += 1
+        found = self._script.misread
+        if found is None or self._reads != found.number:
+            return None
+        # A snapshot that cannot be decoded is none to go by.
+        self.marks_lost = self.marks_lost or found.spoilt
+        self.faults["the store: a spoilt read" if found.spoilt else "the store: a failed read"] += 1
+        return found
 
     def point_stands(self) -> None:
-        self.truth[self._now] = {disk: self.vm.data(disk, held) for disk, held in self.vm.at_point.items()}
+        self.truth.note(self._now, {disk: self.vm.data(disk, held) for disk, held in self.vm.at_point.items()})
 
     # -- what must hold
 
@@ -197,27 +239,13 @@ class World:
             if new:
                 with self.repository(number) as repo:
                     for key in new:
-                        self._check_snapshot(repo, key.removeprefix(layout.SNAPSHOTS))
+                        self.truth.check(repo, key.removeprefix(layout.SNAPSHOTS))
                         self.checked.add((number, key))
 
     def check_everything(self) -> None:
         """Also what was published long ago is still what it was."""
         self.checked.clear()
         self._check_published()
-
-    def _check_snapshot(self, repo: Repository, snapshot_id: str) -> None:
-        if snapshot.is_revoked(repo, snapshot_id):
-            return
-        manifest = snapshot.load(repo, snapshot_id)
-        truth = self.truth[manifest.created]
-        assert {disk.name for disk in manifest.disks} <= truth.keys(), "other disks than the VM had"
-        for disk in manifest.disks:
-            held = truth[disk.name]
-            assert disk.size == len(held), f"disk {disk.name} has {disk.size} bytes, not {len(held)}"
-            found = restored(repo, disk)
-            wrong = [start // BLOCK for start in range(0, disk.size, BLOCK)
-                     if found[start : start + BLOCK] != held[start : start + BLOCK]]  # fmt: skip
-            assert not wrong, f"snapshot {snapshot_id} of {manifest.created}: disk {disk.name} is false in {wrong}"
 
     def _check_vm(self, died: bool, excused: bool) -> None:
         """A run that ended by itself leaves nothing but bitmaps; one that was killed does not hold the guest up."""
@@ -361,6 +389,12 @@ class World:
     def forget(self, key: str) -> None:
         self.stores[self.chosen].delete(key)
 
+    def collect(self) -> None:
+        """A collector of garbage comes by, and finds every draft asleep."""
+        for number in range(REPOSITORIES):
+            with self.repository(number) as repo:
+                self.faults["packs were collected"] += bool(collector.collect(repo))
+
     def revoke_draft(self) -> None:
         """A collector of garbage takes the draft for dead."""
         draft = self.journal.draft(NAME)
@@ -380,12 +414,3 @@ def _new_store() -> WatchedStore:
     settings = Config(secrets.repository_id, BLOCK, tree_leaf=4, tree_fanout=2)
     objects.put(store, layout.CONFIG_KEY, settings.encode(secrets))
     return store
-
-
-def restored(repo: Repository, disk: Disk) -> bytes:
-    """The way of a restore: walk and read."""
-    image = bytearray(disk.size)
-    for block, chunk in tree.walk(repo, disk.root, disk.size):
-        data = repo.read_chunk(chunk)
-        image[block * BLOCK : block * BLOCK + len(data)] = data
-    return bytes(image)

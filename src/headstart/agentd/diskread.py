@@ -18,7 +18,7 @@ from headstart.agentd import usage
 BLKSSZGET = 0x1268
 BLKGETSIZE64 = 0x80081272
 #: The longest read; also the memory that a reader takes.
-LONGEST = 1 << 20
+LONGEST = 1 << 16
 
 
 class DiskReader:

@@ -44,7 +44,7 @@ def ends(contact: Contact, tracked: Tracked) -> Blocks:
         now       |data|0000|0000|0000|0000|       and now; in between it ended at the second block
                                    ^ compared
     """
-    last = contact.last(tracked)
+    last = contact.compared_with(tracked)
     found = Blocks()
     if last is None:
         return found
@@ -62,7 +62,7 @@ def ends(contact: Contact, tracked: Tracked) -> Blocks:
 def foresee(contact: Contact, tracked: Tracked, sample: Sample) -> Expected:
     """The chunk that each sampled block should have. Asks the store: do it before the freeze."""
     expected: Expected = dict(contact.context.journal.chunks_of(contact.name, tracked.name, sample.draft))
-    last = contact.last(tracked)
+    last = contact.compared_with(tracked)
     if last is None:
         expected.update(dict.fromkeys(sample.unchanged))
         return expected

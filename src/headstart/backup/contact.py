@@ -33,7 +33,7 @@ class Contact:
     inside: Inside
     notes: list[str] = field(default_factory=list)
     #: Last snapshots by id, as far as they were needed.
-    manifests: dict[str, Manifest | None] = field(default_factory=dict)
+    manifests: dict[str, Manifest] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -95,11 +95,25 @@ class Contact:
         """The disk in the snapshot that ``tracked`` follows; None if there is none (any longer)."""
         return self.stored_disk(tracked.snapshot, tracked.name) if tracked.snapshot else None
 
+    def compared_with(self, tracked: Tracked) -> StoredDisk | None:
+        """The same, where a disk is to be compared with it: what the backup will be built on. None only where that is
+        nothing. Raises ``Damaged`` if it cannot be read now: what would be taken for new, or for zeroes still, the
+        backup would have from a snapshot that can be read again later."""
+        found = self.last(tracked)
+        if found is None and tracked.snapshot is not None:
+            raise errors.Damaged(
+                f"Snapshot {tracked.snapshot}, which disk {tracked.name} is compared with, cannot be read. Nothing was"
+                " published: back up again.",
+                snapshot=tracked.snapshot,
+            )
+        return found
+
     def stored_disk(self, snapshot_id: str, disk: str) -> StoredDisk | None:
-        if snapshot_id not in self.manifests:
-            self.manifests[snapshot_id] = find_manifest(self.context, snapshot_id)
-        manifest = self.manifests[snapshot_id]
-        return next((each for each in manifest.disks if each.name == disk), None) if manifest else None
+        manifest = self.manifests.get(snapshot_id) or find_manifest(self.context, snapshot_id)
+        if manifest is None:
+            return None
+        self.manifests[snapshot_id] = manifest
+        return next((each for each in manifest.disks if each.name == disk), None)
 
 
 def find_manifest(context: Context, snapshot_id: str) -> Manifest | None:

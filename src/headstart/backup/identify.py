@@ -227,7 +227,7 @@ def _whole_disks(contact: Contact, disks: list[Tracked]) -> dict[str, Blocks]:
             if tracked.name in readers:
                 contact.require_size(tracked.name, readers[tracked.name])
                 allocated = blocks.of_extents(readers[tracked.name].allocated(), size)
-                found[tracked.name] = allocated | _not_zero(contact, contact.last(tracked), tracked.facts.size)
+                found[tracked.name] = allocated | _not_zero(contact, contact.compared_with(tracked), tracked.facts.size)
     contact.require_standing({tracked.name: Mark(Kind.BASE, tracked.base) for tracked in disks})
     return found
 

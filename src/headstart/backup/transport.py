@@ -21,7 +21,7 @@ from headstart.backup.contact import Contact
 from headstart.blocks import Blocks
 from headstart.extents import Extent
 from headstart.guest.agent import Agent
-from headstart.guest.channel import Lost
+from headstart.guest.channel import Lost, Refused
 from headstart.guest.mapping import Unproved
 from headstart.hypervisor.contract import Disk, PointRequest
 from headstart.reading import Reader
@@ -119,6 +119,8 @@ def _proved(contact: Contact, agent: Agent, name: str, proof: Proof | None, want
         contact.note(f"disk {name} is not read by the agent: which device of the guest it is cannot be proved: {error}")
     except Lost as error:
         contact.inside.lost(error)
+        contact.note(f"disk {name} is not read by the agent: {error}")
+    except Refused as error:
         contact.note(f"disk {name} is not read by the agent: {error}")
     return False
 

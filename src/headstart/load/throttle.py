@@ -24,7 +24,7 @@ LOOK_SECONDS = 0.5
 #: Nobody sleeps longer without asking whether still to go on.
 NAP_SECONDS = 0.1
 #: So many seconds' worth is asked for at once. More would go on for too long after a halt.
-PORTION_SECONDS = 0.05
+PORTION_SECONDS = 0.02
 #: Multiples of the block size: no block may be cut. At full speed portions cost little from 32 MiB on.
 LEAST_PORTION = 64 * KIB
 MOST_PORTION = 32 * MIB

@@ -1,0 +1,1 @@
+"""Everything that can break, breaks, for as long as one likes: ``make soak``."""
