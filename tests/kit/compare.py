@@ -16,6 +16,14 @@ SECTOR = 512
 NAMED = 10
 
 
+class WrongBytes(AssertionError):
+    """Something does not have the bytes that it should; ``count`` of them."""
+
+    def __init__(self, text: str, count: int) -> None:
+        super().__init__(text)
+        self.count = count
+
+
 @contextlib.contextmanager
 def as_raw(image: Path, image_format: disks.Format) -> Iterator[Path]:
     """The image as a raw file, for as long as the context lasts. It must not be in use by a VM."""
@@ -46,13 +54,15 @@ def assert_identical(
     one_format: disks.Format = "raw",
     other_format: disks.Format = "raw",
 ) -> None:
-    """Fail with the first differing places unless a guest would see the same bytes in both images."""
+    """``WrongBytes`` with the first differing places unless a guest would see the same bytes in both images."""
     with as_raw(one, one_format) as first, as_raw(other, other_format) as second:
         sizes = first.stat().st_size, second.stat().st_size
         assert sizes[0] == sizes[1], f"{one} has {sizes[0]} bytes, {other} has {sizes[1]}"
         runs = list(differences(first, second))
     named = ", ".join(f"{length} bytes at {start} (block {start >> 16})" for start, length in runs[:NAMED])
-    assert not runs, f"{one} and {other} differ in {len(runs)} places: {named}"
+    if runs:
+        count = sum(length for _, length in runs)
+        raise WrongBytes(f"{one} and {other} differ in {len(runs)} places: {named}", count)
 
 
 def assert_bytes(image: Path, offset: int, expected: bytes, image_format: disks.Format = "raw") -> None:

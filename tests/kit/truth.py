@@ -6,14 +6,7 @@ from headstart import errors
 from headstart.repository import snapshot, tree
 from headstart.repository.manifest import Disk
 from headstart.repository.repo import Repository
-
-
-class WrongBytes(AssertionError):
-    """A published snapshot does not say what its disks held."""
-
-    def __init__(self, text: str, count: int) -> None:
-        super().__init__(text)
-        self.count = count
+from tests.kit.compare import WrongBytes
 
 
 class Truth:

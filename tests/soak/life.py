@@ -19,8 +19,8 @@ from headstart.backup.complete import Options
 from headstart.backup.report import BackupReport
 from headstart.repository import layout
 from headstart.transfer import pipeline
+from tests.kit.compare import WrongBytes
 from tests.kit.script import Script
-from tests.kit.truth import WrongBytes
 from tests.kit.world import BLOCK, CALM, USUAL, World
 from tests.soak import plants
 from tests.soak.chance import Chance
