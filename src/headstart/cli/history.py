@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from headstart import errors, units
+from headstart import errors, plain, units
 from headstart.cli import arguments, text
 from headstart.cli.session import Session
 from headstart.host import account, picture
@@ -101,17 +101,12 @@ def _row(each: Account) -> tuple[str, ...]:
         *(_size(size) for size in (each.dirty, each.copied, each.remaining)),
         "-" if each.window is None else units.format_seconds(each.window),
         each.by or "-",
-        _one_line(each.result),
+        plain.joined(each.result),
     )
 
 
 def _size(count: float | None) -> str:
     return "-" if count is None else units.format_bytes(round(count))
-
-
-def _one_line(told: str) -> str:
-    """Messages come from anywhere, and may hold what a terminal obeys."""
-    return "".join(each if each.isprintable() else "?" for each in " ".join(told.split()))
 
 
 # -- the picture

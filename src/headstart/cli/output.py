@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 import sys
@@ -10,8 +11,13 @@ import traceback
 from collections.abc import Mapping
 from typing import Any
 
-from headstart import errors
-from headstart.cli import progress, streams
+from headstart import errors, plain
+from headstart.cli import logs, progress, streams
+
+#: ANSI: to the upper left, and clear the screen.
+_CLEAR = "\x1b[H\x1b[J"
+#: Characters of a note, which may list many names.
+_LONGEST_NOTE = 4000
 
 
 class Output:
@@ -20,14 +26,22 @@ class Output:
     def __init__(self, as_json: bool, verbose: bool) -> None:
         self._as_json = as_json
         self._verbose = verbose
-        if verbose:
-            handler = logging.StreamHandler(sys.stderr)
-            handler.setFormatter(_JsonLines() if as_json else logging.Formatter("%(asctime)s %(name)s: %(message)s"))
-            logging.basicConfig(level=logging.INFO, handlers=[handler])
+        # Names of others may have letters that the user's terminal has not.
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")
+        handler = logging.StreamHandler(sys.stderr)
+        form = "%(asctime)s %(name)s: %(message)s" if verbose else "headstart: %(message)s"
+        handler.setFormatter(_JsonLines() if as_json else logs.Entries(form))
+        logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
 
-    def result(self, values: Mapping[str, Any], text: str) -> None:
-        """The one result of a verb. Who closed the pipe does not want it, and that is no error."""
-        self._print(json.dumps(values, default=str) if self._as_json else text)
+    def result(self, values: Mapping[str, Any], text: str, *, anew: bool = False) -> None:
+        """The one result of a verb. Who closed the pipe does not want it, and that is no error.
+
+        ``anew``: in place of all that a terminal shows."""
+        if self._as_json:
+            self._print(json.dumps(values, default=str))
+        else:
+            self._print((_CLEAR if anew and sys.stdout.isatty() else "") + plain.lines(text))
 
     def _print(self, text: str) -> None:
         try:
@@ -44,7 +58,7 @@ class Output:
     def note(self, text: str) -> None:
         """What the user should know beside the result, which holds it already as JSON."""
         if not self._as_json:
-            streams.tell(f"headstart: note: {text}")
+            streams.tell(f"headstart: note: {plain.joined(text, _LONGEST_NOTE)}")
 
     def error(self, error: errors.HeadstartError) -> int:
         """Tell it, and return the exit status."""
@@ -54,13 +68,13 @@ class Output:
             told = {"kind": errors.kind(error), "exit_code": status, "message": message, "facts": error.facts}
             streams.tell(json.dumps({"error": told}, default=str))
         else:
-            streams.tell(f"headstart: {message}")
+            streams.tell(f"headstart: {plain.lines(message)}")
         return status
 
     def unexpected(self, error: Exception) -> int:
         """A bug of ours, or something that nobody thought of."""
         if self._verbose and not self._as_json:
-            streams.tell("".join(traceback.format_exception(error)).rstrip())
+            streams.tell(plain.lines("".join(traceback.format_exception(error)).rstrip()))
         facts = {"traceback": "".join(traceback.format_exception(error))} if self._verbose else {}
         said = f"Headstart failed in a way that it should not: {type(error).__name__}: {error}."
         hint = "" if self._verbose else " Run it again with -v to see where, and report it."

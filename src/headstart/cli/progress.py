@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from headstart import plain
 from headstart.cli import streams
 
 #: ``report(what, done, total)`` in bytes; may be called often, from any thread.
@@ -23,7 +24,12 @@ _INTERVAL = 0.5
 @contextlib.contextmanager
 def bars() -> Iterator[Report]:
     """One bar for each thing, on stderr, gone when the context ends."""
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TimeRemainingColumn(),
+    )
     tasks: dict[str, TaskID] = {}
     lock = threading.Lock()
     shown = Progress(*columns, console=Console(stderr=True), transient=True)
@@ -31,7 +37,7 @@ def bars() -> Iterator[Report]:
     def report(what: str, done: int, total: int) -> None:
         with lock:
             if what not in tasks:
-                tasks[what] = shown.add_task(what)
+                tasks[what] = shown.add_task(plain.line(what))
         shown.update(tasks[what], completed=done, total=total)
 
     shown.start()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -18,8 +17,6 @@ from headstart.state.journal import Journal
 
 #: Seconds between two looks of ``--watch``.
 _WATCH_SECONDS = 1.0
-#: ANSI: to the upper left, and clear the screen.
-_CLEAR = "\x1b[H\x1b[J"
 _HEADINGS = ("VM", "PROTECTED UNTIL", "REMAINING", "COPIED AHEAD", "NEXT BACKUP", "WINDOW", "STATE")
 
 
@@ -36,8 +33,7 @@ def run(session: Session, given: argparse.Namespace) -> None:
             names = [given.name] if given.name else [vm.name for vm in journal.vms()]
             found = [_values(journal, name, live.get(name)) for name in names]
             shown = "\n".join([text.table(_HEADINGS, [_row(each) for each in found]), *_warnings(found)])
-            clear = _CLEAR if given.watch and sys.stdout.isatty() else ""
-            session.output.result({"vms": found}, clear + shown)
+            session.output.result({"vms": found}, shown, anew=given.watch)
             if not given.watch:
                 return
             time.sleep(_WATCH_SECONDS)

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from headstart import errors
+from headstart import errors, plain
 from headstart.agentd import frames, messages, release
 from headstart.agentd.frames import Frame
 from headstart.agentd.messages import Span
@@ -240,7 +240,7 @@ class Channel:
             self.forget(request)
         if frame.kind == messages.REFUSAL:
             told = _json(frame)
-            raise Refused(shown(str(told.get("code", ""))[:40]), shown(str(told.get("text", ""))[:200]))
+            raise Refused(plain.line(str(told.get("code", "")), 40), plain.line(str(told.get("text", "")), 200))
         return frame
 
     def _told(self, request: int, frame: Frame) -> dict[str, Any]:
@@ -419,11 +419,6 @@ class Channel:
 
     def __exit__(self, *details: object) -> None:
         self.close()
-
-
-def shown(text: str) -> str:
-    """A guest's word as it can be shown to people and stored."""
-    return "".join(each if each.isprintable() else "?" for each in text)
 
 
 def _content(frame: Frame) -> int:

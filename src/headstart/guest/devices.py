@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from headstart import plain
 from headstart.agentd import segments
 from headstart.agentd.segments import Segment, Stripe
 from headstart.extents import Extent, merge
-from headstart.guest.channel import Lost, shown
+from headstart.guest.channel import Lost
 
 #: A guest has fewer of anything.
 _MOST = 4096
@@ -119,7 +120,7 @@ def _text(value: object) -> str:
     """It will be shown to people, whose terminals obey some characters, and stored, where some have no place."""
     if not isinstance(value, str) or len(value) > _LONGEST:
         raise ValueError("no text, or too long")
-    return shown(value)
+    return plain.line(value, _LONGEST)
 
 
 def _count(value: object) -> int:

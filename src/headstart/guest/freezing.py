@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from headstart import errors
+from headstart import errors, plain
 from headstart.agentd.filesystems import BUSY
 from headstart.guest.channel import Channel, Refused
 from headstart.hypervisor.guard_process import FREEZE_SECONDS
@@ -36,7 +36,7 @@ class AgentFreezer:
         try:
             request = self._channel.start("freeze", limit=FREEZE_SECONDS)
             told = self._channel.answer(request, seconds)
-            self._frozen = int(told["frozen"])
+            self._frozen = _count(told["frozen"])
             skipped = _busy(told.get("skipped", ()))
         except Refused as refusal:
             notes.append(f"nothing was frozen: {refusal}")
@@ -58,7 +58,7 @@ class AgentFreezer:
     def thaw(self, seconds: float) -> bool | None:
         try:
             told = self._channel.ask("thaw", seconds)
-            return not told["early"] and int(told["thawed"]) == self._frozen
+            return not told["early"] and _count(told["thawed"]) == self._frozen
         except (errors.HeadstartError, KeyError, TypeError, ValueError):
             return None
 
@@ -70,6 +70,13 @@ class AgentFreezer:
             self._channel.ask("disarm", ARM_SECONDS)
 
 
+def _count(told: object) -> int:
+    """Raises ``ValueError``."""
+    if not isinstance(told, int):
+        raise ValueError("no number")
+    return told
+
+
 def _busy(skipped: Sequence[Mapping[str, Any]]) -> list[str]:
-    found = [repr(str(each["point"])[:SHOWN_LENGTH]) for each in skipped if each["why"] == BUSY]
+    found = [repr(plain.line(str(each["point"]), SHOWN_LENGTH)) for each in skipped if each["why"] == BUSY]
     return found[:SHOWN]

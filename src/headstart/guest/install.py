@@ -102,7 +102,7 @@ def _probe(shell: Shell) -> Mapping[str, str]:
             "Installing the agent needs root in the guest: log in as root, or as a user of whom sudo wants no password."
         )
     if "python" not in found:
-        old = f": {found['seen']!r} is too old" if "seen" in found else ""
+        old = f": {found['seen'][:40]!r} is too old" if "seen" in found else ""
         raise errors.Unsupported(
             f"The agent needs Python 3.6 or newer in the guest, which has none{old}. Install python3."
         )

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from headstart import errors
+from headstart import errors, plain
 from headstart.agentd import release
 from headstart.guest import package
 from headstart.guest.channel import HELLO_SECONDS, Channel, Lost, Refused
@@ -95,7 +95,7 @@ def _open(connect: Connect, secret: str, seconds: float) -> Channel:
 
 def _renewed(channel: Channel, connect: Connect, secret: str) -> Channel:
     """A channel to whoever is there afterwards."""
-    old = channel.welcome.get("release")
+    old = plain.line(str(channel.welcome.get("release")), 40)
     try:
         renew(channel, package.build())
         _log.info("renewed the agent in the guest: release %s instead of %s", release.RELEASE, old)

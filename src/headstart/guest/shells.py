@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol
 
-from headstart import errors
+from headstart import errors, plain
 
 RUN_SECONDS = 120.0
 _ANSWER_SECONDS = 10.0
@@ -38,7 +38,7 @@ class Ran:
     def shown(self) -> str:
         """The last thing it said, for a person: the guest is not trusted with a terminal."""
         lines = (self.complaint.strip() or self.output.strip() or f"status {self.status}").splitlines()
-        return "".join(letter if letter.isprintable() else "?" for letter in lines[-1][:_SHOWN])
+        return plain.line(lines[-1], _SHOWN)
 
 
 class Shell(Protocol):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import re
 
-from headstart import units
+from headstart import plain, units
 
 _log = logging.getLogger("headstart.host")
+#: Characters of a value.
+_LONGEST = 2000
 _PLAIN = re.compile(r"[\w.,:/+%@-]+")
 
 
@@ -26,7 +28,7 @@ def line(**values: object) -> str:
 
 def _shown(value: object) -> str:
     text = f"{value:.2f}" if isinstance(value, float) else str(value)
-    text = "".join(each if each.isprintable() else "?" for each in text)
+    text = plain.line(text, _LONGEST)
     if _PLAIN.fullmatch(text):
         return text
     quoted = text.replace("\\", "\\\\").replace('"', '\\"')

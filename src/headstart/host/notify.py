@@ -8,6 +8,8 @@ import socket
 import time
 from collections.abc import Mapping
 
+from headstart import plain
+
 
 class Notifier:
     def __init__(self, environment: Mapping[str, str]) -> None:
@@ -20,7 +22,7 @@ class Notifier:
         """``tell(READY=1, STATUS="...")``. Best effort."""
         if not self._address:
             return
-        message = "\n".join(f"{name}={value}" for name, value in values.items())
+        message = "\n".join(f"{name}={plain.line(str(value))}" for name, value in values.items())
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
             sender.sendto(message.encode(), self._address)
 

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import html
-import re
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
+
+from headstart import plain
 
 Point: TypeAlias = tuple[float, float]
 
 #: Tooltips hold messages from anywhere.
 LONGEST_TEXT = 300
-#: What XML 1.0 cannot hold, not even escaped (section 2.2).
-_FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def escape(told: str) -> str:
-    shown = told if len(told) <= LONGEST_TEXT else told[: LONGEST_TEXT - 1] + "…"
-    return html.escape(_FORBIDDEN.sub("\ufffd", shown))
+    """Some characters XML 1.0 cannot hold, not even escaped (section 2.2); none of those is printable."""
+    return html.escape(plain.joined(told, LONGEST_TEXT))
 
 
 def _at(place: float) -> str:

@@ -19,7 +19,8 @@ from typing import Any, TypeVar
 import libvirt
 import libvirt_qemu
 
-from headstart import errors
+from headstart import errors, plain
+from headstart.wire import qga
 
 #: A daemon that is restarted is back within this; longer is an outage.
 RECONNECT_SECONDS = 30.0
@@ -218,7 +219,7 @@ class DomainQga:
             )
         except Failed as error:
             raise errors.Unreachable(f"The guest agent (qga) does not do {command}: {error}") from error
-        return json.loads(said).get("return")
+        return qga.decoded(said).get("return")
 
     def close(self) -> None:
         self._domain.close()
@@ -249,7 +250,7 @@ def in_our_words(error: libvirt.libvirtError) -> errors.HeadstartError:
 
 
 def _said(error: libvirt.libvirtError) -> str:
-    return str(error).strip().rstrip(".")
+    return plain.joined(str(error)).rstrip(".")
 
 
 def domains(uri: str) -> Iterator[Any]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from headstart import errors
+from headstart import errors, plain
 
 #: The agent puts this byte in front of the answer to guest-sync-delimited (QEMU's qga/main.c).
 SENTINEL = b"\xff"
@@ -51,7 +51,7 @@ class Qga:
         while True:
             line = self._read_line(deadline)
             _, found, answer = line.rpartition(SENTINEL)
-            if found and _decoded(answer).get("return") == number:
+            if found and decoded(answer).get("return") == number:
                 return
 
     def execute(self, command: str, seconds: float, arguments: Mapping[str, Any] | None = None) -> Any:
@@ -59,13 +59,13 @@ class Qga:
         try:
             self._socket.settimeout(seconds)
             self._socket.sendall(_line({"execute": command, **({"arguments": arguments} if arguments else {})}))
-            answer = _decoded(self._read_line(deadline))
+            answer = decoded(self._read_line(deadline))
         except OSError as error:
             raise errors.Unreachable(f"The guest agent did not answer '{command}': {error}") from error
         if "error" in answer:
             told = answer["error"]
             reason = told.get("desc", "") if isinstance(told, dict) else told
-            raise errors.Unreachable(f"The guest agent refused '{command}': {str(reason)[:REASON_LIMIT]!r}")
+            raise errors.Unreachable(f"The guest agent refused '{command}': {plain.line(str(reason), REASON_LIMIT)!r}")
         return answer.get("return")
 
     def _read_line(self, deadline: float) -> bytes:
@@ -104,7 +104,8 @@ def _line(message: dict[str, Any]) -> bytes:
     return json.dumps(message).encode() + b"\n"
 
 
-def _decoded(line: bytes) -> dict[str, Any]:
+def decoded(line: str | bytes) -> dict[str, Any]:
+    """An answer; empty for what is none."""
     try:
         message = json.loads(line)
     except (ValueError, RecursionError):

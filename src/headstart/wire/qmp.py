@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from qemu.qmp import ExecuteError, QMPClient, QMPError
 
-from headstart import errors
+from headstart import errors, plain
 
 T = TypeVar("T")
 Event = Mapping[str, Any]
@@ -77,7 +77,7 @@ class Qmp:
                 " Give QEMU a monitor of our own: add another -qmp unix:PATH,server=on,wait=off."
             ) from error
         except (QMPError, OSError) as error:
-            raise errors.Unreachable(f"{self.path} does not speak QMP: {error}") from error
+            raise errors.Unreachable(f"{self.path} does not speak QMP: {plain.joined(str(error))}") from error
         self._watcher = asyncio.get_running_loop().create_task(self._watch())
 
     async def _watch(self) -> None:
@@ -132,11 +132,11 @@ class Qmp:
         try:
             return await self._client.execute(command, dict(arguments) or None)
         except ExecuteError as error:
-            return CommandFailed(command, error.error_class, str(error))
+            return CommandFailed(command, error.error_class, plain.joined(str(error)))
         except (QMPError, OSError) as error:
             return errors.Unreachable(
                 f"The connection to QEMU at {self.path} ended during '{command}'"
-                f" ({error or type(error).__name__}). If the VM was stopped, start it and try again."
+                f" ({plain.joined(str(error)) or type(error).__name__}). If the VM was stopped, start it and try again."
             )
 
     @property
