@@ -2,13 +2,16 @@
 # make test      lint and every test (real VMs); make test-fast: the tests without a VM
 # make soak      faults without end: make soak [SEED=1] [CYCLES=10000] [PLANT=a bug to be caught]
 # make bench     the numbers in docs/benchmarks.md
+# make fuzz      every decoder of what others write, SECONDS=60 each, with a coverage-guided fuzzer
 # Each target installs what is missing first: see scripts/setup.
 
 PYTHON := .venv/bin/python
 
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 
-.PHONY: setup demo test test-fast soak bench bench-plan lint clean
+.PHONY: setup demo test test-fast soak bench bench-plan fuzz lint clean
+
+SECONDS := 60
 
 setup:
 	@scripts/setup
@@ -33,6 +36,10 @@ bench: setup
 # No VM: made-up traces in virtual time, about 15 minutes.
 bench-plan: setup
 	$(PYTHON) -m bench.sweep
+
+fuzz: setup
+	@UV_SYSTEM_CERTS=true build/bootstrap/bin/uv sync --quiet --frozen --group fuzz --python $(PYTHON)
+	$(PYTHON) -m tests.fuzz all $(SECONDS)
 
 lint: setup
 	.venv/bin/ruff check

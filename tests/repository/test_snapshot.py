@@ -23,14 +23,13 @@ from tests.repository import samples
 
 IDS = st.binary(min_size=32, max_size=32)
 TEXT = st.text(max_size=10)
+COUNTS = st.integers(0, 2**63 - 1)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | TEXT, lambda inner: st.lists(inner) | st.dictionaries(TEXT, inner)
 )
 FACTS = st.dictionaries(TEXT, JSON, max_size=3)
-DISKS = st.builds(
-    Disk, TEXT, st.integers(0), TEXT, st.none() | IDS, st.integers(0), st.none() | TEXT, st.none() | TEXT, FACTS
-)
-ATTACHMENTS = st.builds(Attachment, TEXT, TEXT, st.integers(0), st.lists(IDS, max_size=3).map(tuple))
+DISKS = st.builds(Disk, TEXT, COUNTS, TEXT, st.none() | IDS, COUNTS, st.none() | TEXT, st.none() | TEXT, FACTS)
+ATTACHMENTS = st.builds(Attachment, TEXT, TEXT, COUNTS, st.lists(IDS, max_size=3).map(tuple))
 MANIFESTS = st.builds(
     Manifest,
     id=st.just("ab" * 16),

@@ -33,7 +33,7 @@ class Target(NamedTuple):
 
 
 def table(major: int, minor: int) -> List[Target]:
-    """Raises ``OSError``."""
+    """Raises ``OSError``, and ``ValueError`` for an answer that makes no sense."""
     # The kernel's encoding of large device numbers (huge_encode_dev).
     device = (minor & 0xFF) | (major << 8) | ((minor & ~0xFF) << 12)
     descriptor = os.open(nodes.character(_CONTROL, _NUMBERS), os.O_RDWR | os.O_CLOEXEC)
@@ -44,16 +44,21 @@ def table(major: int, minor: int) -> List[Target]:
             fcntl.ioctl(descriptor, _TABLE_STATUS, memory)
             fields = _HEAD.unpack_from(memory)
             if not fields[7] & _BUFFER_FULL:
-                return _targets(bytes(memory), fields[4], fields[5])
+                return targets(bytes(memory), fields[4], fields[5])
     finally:
         os.close(descriptor)
     raise OSError("the table of device %d:%d is too long" % (major, minor))
 
 
-def _targets(memory: bytes, begin: int, count: int) -> List[Target]:
+def targets(memory: bytes, begin: int, count: int) -> List[Target]:
+    """``count`` lines of a table, the first at ``begin``, each of which tells where the next one is, from there.
+
+    Raises ``ValueError`` where that is outside of ``memory``."""
     found = []
     position = begin
     for _ in range(count):
+        if position + _TARGET.size > len(memory):
+            raise ValueError("a table that goes on beyond its end")
         start, length, _, following, kind = _TARGET.unpack_from(memory, position)
         text = memory[position + _TARGET.size :].split(b"\0", 1)[0]
         arguments = text.decode("ascii", "replace").split()

@@ -2,7 +2,7 @@
 
 import os
 import re
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Iterable, List, Optional
 
 from headstart.agentd import devicemapper, messages, mounts, nodes, segments
 from headstart.agentd.devicemapper import SECTOR
@@ -107,34 +107,40 @@ class Layout:
         try:
             # Empty if it has gone in the meantime.
             major, minor = _text("%s/%s/dev" % (_BLOCK, name)).split(":")
-            table = devicemapper.table(int(major), int(minor))
+            return mapped(devicemapper.table(int(major), int(minor)), self._by_number)
         except (OSError, ValueError):
             return None
-        found = [self._target(target) for target in table]
-        return None if None in found else [segment for segment in found if segment is not None]
-
-    def _target(self, target: devicemapper.Target) -> Optional[Segment]:
-        """``linear DEVICE START``; ``striped COUNT CHUNK (DEVICE START)...``, in sectors (Linux,
-        Documentation/admin-guide/device-mapper/)."""
-        if target.kind == "linear":
-            pairs, chunk = target.arguments, 0
-        elif target.kind == "striped":
-            pairs, chunk = target.arguments[2:], int(target.arguments[1]) * SECTOR
-        else:
-            return None
-        stripes = [
-            Stripe(self._by_number.get(device, ""), int(start) * SECTOR)
-            for device, start in zip(pairs[::2], pairs[1::2])
-        ]
-        if not all(stripe.disk for stripe in stripes):
-            return None
-        if len(stripes) == 1:
-            chunk = 0
-        return Segment(target.start, target.length, tuple(stripes), chunk)
 
     def path(self, name: str) -> str:
         """Raises ``OSError``."""
         return nodes.block(name)
+
+
+def mapped(table: Iterable[devicemapper.Target], names: Dict[str, str]) -> Optional[List[Segment]]:
+    """A device-mapper table; ``names`` of devices by number. None where it cannot be told in segments.
+
+    Raises ``ValueError`` for what is no table."""
+    found = [_target(target, names) for target in table]
+    return None if None in found else [segment for segment in found if segment is not None]
+
+
+def _target(target: devicemapper.Target, names: Dict[str, str]) -> Optional[Segment]:
+    """``linear DEVICE START``; ``striped COUNT CHUNK (DEVICE START)...``, in sectors (Linux,
+    Documentation/admin-guide/device-mapper/)."""
+    if target.kind == "linear":
+        pairs, chunk = target.arguments[:2], 0
+    elif target.kind == "striped" and len(target.arguments) > 2:
+        pairs, chunk = target.arguments[2:], int(target.arguments[1]) * SECTOR
+    else:
+        return None
+    stripes = [Stripe(names.get(device, ""), int(start) * SECTOR) for device, start in zip(pairs[::2], pairs[1::2])]
+    if not stripes or not all(stripe.disk for stripe in stripes):
+        return None
+    if len(stripes) == 1:
+        chunk = 0
+    elif chunk <= 0:
+        raise ValueError("stripes of nothing")
+    return Segment(target.start, target.length, tuple(stripes), chunk)
 
 
 def _text(path: str) -> str:

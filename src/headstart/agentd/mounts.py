@@ -3,7 +3,7 @@
 import os
 import re
 import stat
-from typing import Dict, Iterator, List, NamedTuple
+from typing import Dict, Iterator, List, NamedTuple, Optional
 
 _TABLE = "/proc/self/mountinfo"
 #: Mounts that the host is told: of one device in any case, and in all. They have to go into one frame.
@@ -23,15 +23,23 @@ class Mount(NamedTuple):
 
 def mounted() -> List[Mount]:
     """In the order in which they were mounted; only those that stand on a block device."""
-    with open(_TABLE, encoding="utf-8", errors="surrogateescape") as file:
-        lines = file.read().splitlines()
-    found = (_parse(line.split(" ")) for line in lines)
-    return [mount for mount in found if mount.number]
+    with open(_TABLE, "rb") as file:
+        return parse(file.read().decode("utf-8", "surrogateescape"))
 
 
-def _parse(fields: List[str]) -> Mount:
-    dash = fields.index("-", 6)
-    kind, source, options = fields[dash + 1 : dash + 4]
+def parse(table: str) -> List[Mount]:
+    """A line that is none is left out: what is told of the others counts. Names may hold all that other programs take
+    for the end of a line: the kernel escapes blanks, tabs, newlines and backslashes, and nothing else."""
+    found = (_parse(line.split(" ")) for line in table.split("\n"))
+    return [mount for mount in found if mount is not None and mount.number]
+
+
+def _parse(fields: List[str]) -> Optional[Mount]:
+    try:
+        dash = fields.index("-", 6)
+        kind, source, options = fields[dash + 1 : dash + 4]
+    except ValueError:
+        return None
     number = fields[2]
     if number.startswith("0:"):
         # btrfs and others have no device of their own; their source has.

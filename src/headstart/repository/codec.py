@@ -6,8 +6,12 @@ import threading
 
 import zstandard
 
+from headstart import units
 from headstart.repository import layout
 from headstart.store.contract import Data
+
+#: What one byte of a frame can hold at most: a block of 128 KiB that repeats one byte takes four (RFC 8878, 3.1.1.2).
+_DENSEST = 32 * units.KIB
 
 
 class _Contexts(threading.local):
@@ -36,15 +40,20 @@ def shrink(data: Data) -> tuple[int, Data]:
 
 def decompress(frame: bytes, length: int) -> bytes:
     """``length`` bytes; ``ValueError`` when the frame holds anything else."""
+    return _decompressed(frame, length, length)
+
+
+def decompress_frame(frame: bytes, longest: int) -> bytes:
+    """The content of a frame of ``compress``, which tells its length; ``ValueError`` when it is none, or more."""
+    return _decompressed(frame, 0, longest)
+
+
+def _decompressed(frame: bytes, shortest: int, longest: int) -> bytes:
+    """zstd makes room for as much as a frame says that it holds: that is looked at first."""
     try:
-        data = _contexts.decompressor.decompress(frame, max_output_size=length)
-    except zstandard.ZstdError as error:
+        length = zstandard.frame_content_size(frame)
+        if not shortest <= length <= min(longest, len(frame) * _DENSEST):
+            raise ValueError("another length")
+        return _contexts.decompressor.decompress(frame)
+    except (zstandard.ZstdError, MemoryError) as error:
         raise ValueError(str(error)) from error
-    if len(data) != length:
-        raise ValueError("another length")
-    return data
-
-
-def decompress_frame(frame: bytes) -> bytes:
-    """The content of an authenticated frame of ``compress``, which tells its length."""
-    return _contexts.decompressor.decompress(frame)

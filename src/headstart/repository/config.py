@@ -63,7 +63,7 @@ def read(store: Store) -> StoredConfig:
     text = data[_BODY:]
     try:
         config = _decode(text)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise _damaged("it cannot be decoded") from None
     return StoredConfig(config, text, data[layout.HEADER_LENGTH : _BODY])
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from headstart import errors
-from headstart.repository import layout, snapshot
+from headstart.repository import layout, snapshot, values
 from headstart.repository.repo import Repository
 from headstart.store.contract import Exists
 
@@ -179,7 +179,7 @@ def _read(repo: Repository, name: str) -> Record:
     _, draft_id, number = name.split("/")
     try:
         return decode(draft_id, int(number), repo.get_object(layout.Kind.DRAFT, name))
-    except (ValueError, KeyError, TypeError, struct.error):
+    except ValueError:
         raise errors.Damaged(f"{name} is damaged: it cannot be decoded.", object=name) from None
 
 
@@ -198,15 +198,25 @@ def encode(written: Record) -> bytes:
 
 
 def decode(draft_id: str, number: int, payload: bytes) -> Record:
-    [length] = _JSON_LENGTH.unpack_from(payload)
-    start = _JSON_LENGTH.size + length
-    head = json.loads(payload[_JSON_LENGTH.size : start])
+    """``ValueError`` when ``payload`` is no record. Unknown names are passed over."""
+    start = _JSON_LENGTH.size + int.from_bytes(payload[: _JSON_LENGTH.size], "little")
+    if start > len(payload):
+        raise ValueError("too short")
+    head = values.parse(payload[_JSON_LENGTH.size : start])
+    try:
+        vm, host, time = values.text(head["vm"]), values.text(head["host"]), values.moment(head["time"])
+        packs = tuple(map(values.text, values.items(head["packs"])))
+        disks = [values.items(each) for each in values.items(head["disks"])]
+    except KeyError as error:
+        raise ValueError(f"without {error}") from None
     entries: dict[str, Entries] = {}
-    for disk, count in head["disks"]:
-        end = start + count * _ENTRY_LENGTH
-        entries[disk] = _entries(payload[start:end], count)
+    for disk, count in disks:
+        end = start + values.count(count) * _ENTRY_LENGTH
+        entries[values.text(disk)] = _entries(payload[start:end], count)
         start = end
-    return Record(draft_id, number, head["time"], head["vm"], head["host"], tuple(head["packs"]), entries)
+    if start != len(payload) or len(entries) != len(disks):
+        raise ValueError("more than it tells of")
+    return Record(draft_id, number, time, vm, host, packs, entries)
 
 
 _ENTRY_LENGTH = 4 + layout.CHUNK_ID_LENGTH

@@ -115,10 +115,14 @@ class KeyObject:
         if layout.KEYS + _key_id(data) != name:
             raise errors.Damaged(f"{name} is damaged: its content was changed.", object=name)
         layout.check_header(data, layout.Kind.KEY, name)
+        if len(data) < _BODY:
+            raise _no_key_object(name)
         kdf, *numbers, salt = _KEY_HEAD.unpack(data[layout.HEADER_LENGTH : _BODY])
-        if kdf not in (_KDF_NONE, _KDF_ARGON2ID) or any(map(int.__gt__, numbers, _ARGON2_LIMITS)):
+        if kdf not in (_KDF_NONE, _KDF_ARGON2ID) or (kdf and not _may_be_derived(*numbers)):
             raise errors.Unsupported(f"{name} asks for a key derivation that this version does not do.", object=name)
         argon2 = Argon2(*numbers) if kdf == _KDF_ARGON2ID else None
+        if len(data) - _BODY != 3 * layout.SECRET_LENGTH + (layout.TAG_LENGTH if argon2 else 0):
+            raise _no_key_object(name)
         return cls(name, data[:_BODY], data[_BODY:], argon2, salt)
 
     def unwrap(self, password: bytes) -> Secrets | None:
@@ -130,6 +134,17 @@ class KeyObject:
             return Secrets.of(wrapping.decrypt(bytes(layout.NONCE_LENGTH), self.body, self.start))
         except InvalidTag:
             return None
+
+
+def _may_be_derived(memory_kib: int, passes: int, lanes: int) -> bool:
+    """RFC 9106, section 3.1: each lane needs 8 KiB."""
+    within = all(1 <= number <= most for number, most in zip((memory_kib, passes, lanes), _ARGON2_LIMITS, strict=True))
+    return within and memory_kib >= 8 * lanes
+
+
+def _no_key_object(name: str) -> errors.Damaged:
+    """Anybody who can write to the store can give it a name that fits."""
+    return errors.Damaged(f"{name} is damaged: it is no key.", object=name)
 
 
 def unlock(store: Store, repository_id: bytes, password: Callable[[], bytes]) -> tuple[Secrets, bool]:

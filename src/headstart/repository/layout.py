@@ -52,6 +52,8 @@ INDEX_HEAD = struct.Struct(f"<{OBJECT_ID_LENGTH}sB3xI")
 COMPRESSED = 1
 #: Of block data, before compression. Bounds what a damaged length can make us allocate.
 MAX_CHUNK_LENGTH = 16 * units.MIB
+#: Of an index, a manifest or a record, before compression: bounds the same for them. An index of 2^17 chunks has 5 MiB.
+MAX_OBJECT_LENGTH = units.GIB
 
 #: Blocks that a leaf of an image tree covers, and children of an inner node.
 TREE_LEAF = 1024

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from headstart.repository import values
+
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
@@ -58,23 +60,45 @@ def encode(manifest: Manifest) -> bytes:
 
 
 def decode(payload: bytes) -> Manifest:
-    """``ValueError``, ``KeyError`` or ``TypeError`` when it is no manifest. Unknown names are passed over."""
-    values = json.loads(payload)
-    manifest: Manifest = _build(
-        Manifest,
-        values,
-        disks=tuple(_build(Disk, disk, root=_id(disk["root"])) for disk in values["disks"]),
-        attachments=tuple(
-            _build(Attachment, attached, chunks=tuple(map(bytes.fromhex, attached["chunks"])))
-            for attached in values["attachments"]
-        ),
+    """``ValueError`` when it is no manifest. Unknown names are passed over."""
+    try:
+        return _manifest(values.parse(payload))
+    except KeyError as error:
+        raise ValueError(f"without {error}") from None
+
+
+def _manifest(told: Mapping[str, Any]) -> Manifest:
+    return Manifest(
+        id=values.text(told["id"]),
+        vm=values.text(told["vm"]),
+        created=values.moment(told["created"]),
+        base=values.text_or_none(told["base"]),
+        consistency=values.text(told["consistency"]),
+        host=values.text(told["host"]),
+        installation=values.text(told["installation"]),
+        disks=tuple(_disk(values.table(each)) for each in values.items(told["disks"])),
+        attachments=tuple(_attachment(values.table(each)) for each in values.items(told["attachments"])),
+        facts=values.anything(told["facts"]),
     )
-    return manifest
 
 
-def _id(text: str | None) -> bytes | None:
-    return None if text is None else bytes.fromhex(text)
+def _disk(told: Mapping[str, Any]) -> Disk:
+    return Disk(
+        name=values.text(told["name"]),
+        size=values.count(told["size"]),
+        format=values.text(told["format"]),
+        root=None if told["root"] is None else values.chunk_id(told["root"]),
+        block_size=values.count(told["block_size"]),
+        serial=values.text_or_none(told["serial"]),
+        interface=values.text_or_none(told["interface"]),
+        facts=values.anything(told["facts"]),
+    )
 
 
-def _build(kind: type[Any], values: dict[str, Any], **decoded: object) -> Any:
-    return kind(**({item.name: values[item.name] for item in dataclasses.fields(kind)} | decoded))
+def _attachment(told: Mapping[str, Any]) -> Attachment:
+    return Attachment(
+        name=values.text(told["name"]),
+        kind=values.text(told["kind"]),
+        size=values.count(told["size"]),
+        chunks=tuple(map(values.chunk_id, values.items(told["chunks"]))),
+    )

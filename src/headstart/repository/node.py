@@ -30,7 +30,7 @@ def decode(data: bytes, level: int, count: int) -> Slots:
     start = 1 + bitmap_length(count)
     bitmap = int.from_bytes(data[1:start], "little")
     step = layout.CHUNK_ID_LENGTH
-    if len(data) != start + step * bitmap.bit_count() or data[0] != level or bitmap >> count:
+    if len(data) != start + step * bitmap.bit_count() or data[0] != level or not bitmap or bitmap >> count:
         raise ValueError("not a node of this level")
     ids = iter([data[offset : offset + step] for offset in range(start, len(data), step)])
     return [next(ids) if bit == "1" else None for bit in reversed(f"{bitmap:0{count}b}")]

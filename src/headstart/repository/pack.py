@@ -51,7 +51,10 @@ class PackEntries:
     def decode(cls, pack_id: bytes, chunk_class: int, count: int, data: bytes) -> PackEntries:
         """``data`` was authenticated; ``ValueError`` when it is no such table all the same."""
         ids, sealed, raw, flags = _columns(data, (layout.CHUNK_ID_LENGTH, 4, 4, 1), count)
-        return cls(pack_id, layout.ChunkClass(chunk_class), ids, _numbers(sealed), _numbers(raw), flags)
+        sealed_lengths, raw_lengths = _numbers(sealed), _numbers(raw)
+        if layout.PACK_START + sum(sealed_lengths) >= 1 << 32 or max(raw_lengths, default=0) > layout.MAX_CHUNK_LENGTH:
+            raise ValueError("longer than a pack or a chunk can be")
+        return cls(pack_id, layout.ChunkClass(chunk_class), ids, sealed_lengths, raw_lengths, flags)
 
 
 #: Bytes that ``PackEntries.encode`` needs for one chunk.
@@ -210,6 +213,8 @@ def read_entries(secrets: Secrets, store: Store, pack_id: bytes, size: int) -> P
 
 
 def _checked_head(head: bytes, pack_id: bytes) -> int:
+    if len(head) != layout.PACK_START:
+        raise ValueError("too short")
     _, chunk_class = layout.PACK_HEAD.unpack(head[layout.HEADER_LENGTH :])
     if head != _head(pack_id, chunk_class):
         raise ValueError("not the head of this pack")
@@ -217,6 +222,8 @@ def _checked_head(head: bytes, pack_id: bytes) -> int:
 
 
 def _checked_foot(foot: bytes, size: int) -> tuple[int, int, int]:
+    if len(foot) != layout.PACK_FOOT.size:
+        raise ValueError("too short")
     offset, length, count, _ = layout.PACK_FOOT.unpack(foot)
     if foot != _foot(offset, length, count) or offset + length + layout.PACK_FOOT.size != size:
         raise ValueError("not a foot")

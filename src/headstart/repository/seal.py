@@ -81,10 +81,9 @@ def open_object(secrets: Secrets, kind: layout.Kind, key: str, data: bytes) -> b
     layout.check_header(data, kind, key)
     start, salt, sealed = data[: layout.HEADER_LENGTH], data[layout.HEADER_LENGTH : _BODY], data[_BODY:]
     try:
-        return codec.decompress_frame(
-            _object_cipher(secrets, kind, salt).decrypt(_ONLY_NONCE, sealed, _object_context(secrets, start, key))
-        )
-    except InvalidTag:
+        frame = _object_cipher(secrets, kind, salt).decrypt(_ONLY_NONCE, sealed, _object_context(secrets, start, key))
+        return codec.decompress_frame(frame, layout.MAX_OBJECT_LENGTH)
+    except (InvalidTag, ValueError):
         raise errors.Damaged(f"{key} is damaged: its content was changed.", object=key) from None
 
 

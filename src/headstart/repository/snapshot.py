@@ -6,7 +6,6 @@ create-if-absent decides between a backup that publishes and whoever takes its d
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -152,7 +151,7 @@ def _load(repo: Repository, name: str) -> Manifest | None:
         found = manifest.decode(payload)
         if layout.SNAPSHOTS + found.id != name:
             raise ValueError("another id")
-    except (ValueError, KeyError, TypeError, json.JSONDecodeError):
+    except ValueError:
         raise errors.Damaged(f"{name} is damaged: it cannot be decoded.", object=name) from None
     return found
 

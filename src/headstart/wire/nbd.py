@@ -19,7 +19,7 @@ from typing import Any
 
 import nbd
 
-from headstart import errors, extents
+from headstart import errors, extents, plain
 from headstart.extents import Extent
 from headstart.reading import PIECE_SIZE, Piece
 from headstart.units import GIB
@@ -79,7 +79,9 @@ class Client:
             missing = [context for context in contexts if not self._handle.can_meta_context(context)]
         except nbd.Error as error:
             self.close()
-            raise errors.Unreachable(f"The NBD export {export.uri} cannot be opened: {error}") from error
+            raise errors.Unreachable(
+                f"The NBD export {export.uri} cannot be opened: {plain.joined(str(error))}"
+            ) from error
         if missing:
             self.close()
             raise errors.Unreachable(f"The NBD export {export.uri} does not offer {', '.join(missing)}.")
@@ -105,19 +107,21 @@ class Client:
                     position = extent.end
 
     def _ask_status(self, context: str, start: int, length: int) -> list[tuple[Extent, int]]:
-        found: list[tuple[Extent, int]] = []
+        told: list[int] = []
 
         def receive(name: str, offset: int, entries: list[int], error: Any) -> int:
-            position = offset
             if name == context:
-                for run, state in zip(entries[::2], entries[1::2], strict=True):
-                    # The last entry may reach beyond what was asked for.
-                    if position < start + length:
-                        found.append((Extent(position, min(run, start + length - position)), state))
-                    position += run
+                told.extend(entries)
             return 0
 
         self._guarded(lambda: self._handle.block_status(length, start, receive), "block status")
+        found: list[tuple[Extent, int]] = []
+        position = start
+        for run, state in zip(told[::2], told[1::2], strict=True):
+            # The last entry may reach beyond what was asked for.
+            if run and position < start + length:
+                found.append((Extent(position, min(run, start + length - position)), state))
+            position += run
         if not found:
             raise errors.Unreachable(f"The NBD export {self._export.uri} gave no block status.")
         return found
@@ -245,7 +249,9 @@ class Client:
         try:
             return call()
         except nbd.Error as error:
-            raise self._failure(f"NBD {what} failed on {self._export.uri}: {error.string}") from error
+            raise self._failure(
+                f"NBD {what} failed on {self._export.uri}: {plain.joined(str(error.string))}"
+            ) from error
 
     def close(self) -> None:
         """Ends the connection; libnbd frees the handle with the object."""

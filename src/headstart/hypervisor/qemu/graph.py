@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import graphlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,48 +99,68 @@ class Graph:
 
 
 def look(qmp: Qmp) -> Graph:
-    nodes = {node.name: node for node in map(_node, qmp.execute("query-named-block-nodes", flat=True))}
-    drives: list[Drive] = []
-    empty: list[Drive] = []
-    for entry in qmp.execute("query-block"):
-        drive = _drive(entry)
-        (drives if drive.root else empty).append(drive)
-    # The unnamed root of a device is not among the named nodes of QEMU before it got a generated name.
-    known = tuple(drive for drive in drives if drive.root in nodes)
-    return Graph(known, tuple(empty), nodes, _children(qmp))
+    """Raises ``Unreachable`` for answers that no QEMU gives."""
+    try:
+        nodes = {node.name: node for node in map(_node, qmp.execute("query-named-block-nodes", flat=True))}
+        drives: list[Drive] = []
+        empty: list[Drive] = []
+        for entry in qmp.execute("query-block"):
+            drive = _drive(entry)
+            (drives if drive.root else empty).append(drive)
+        # The unnamed root of a device is not among the named nodes of QEMU before it got a generated name.
+        known = tuple(drive for drive in drives if drive.root in nodes)
+        return Graph(known, tuple(empty), nodes, _children(qmp, nodes))
+    except (AttributeError, KeyError, TypeError, graphlib.CycleError) as error:
+        raise errors.Unreachable(
+            f"QEMU describes its disks in a way that makes no sense ({type(error).__name__}): is this a QMP monitor?"
+        ) from error
 
 
 def _drive(entry: Mapping[str, Any]) -> Drive:
     return Drive(
-        entry.get("device", ""),
-        entry.get("qdev", ""),
-        entry.get("inserted", {}).get("node-name", ""),
+        _text(entry.get("device", "")),
+        _text(entry.get("qdev", "")),
+        _text(entry.get("inserted", {}).get("node-name", "")),
         bool(entry.get("removable")),
     )
 
 
 def _node(entry: Mapping[str, Any]) -> Node:
+    image, size = entry["image"], entry["image"]["virtual-size"]
+    if not isinstance(size, int) or not isinstance(image.get("format-specific", {}).get("data", {}), dict):
+        raise TypeError("no image")
     return Node(
-        entry["node-name"],
-        entry["drv"],
-        entry["file"],
-        entry["ro"],
-        entry["image"]["virtual-size"],
+        _text(entry["node-name"]),
+        _text(entry["drv"]),
+        _text(entry["file"]),
+        bool(entry["ro"]),
+        size,
         tuple(entry.get("dirty-bitmaps", ())),
-        entry["image"],
+        image,
     )
 
 
-def _children(qmp: Qmp) -> dict[str, dict[str, str]]:
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("no text")
+    return value
+
+
+def _children(qmp: Qmp, nodes: Container[str]) -> dict[str, dict[str, str]]:
+    """Of ``nodes``: others have come or gone since those were asked for. A chain of them ends."""
     graph = qmp.execute("x-debug-query-block-graph")
-    names = {node["id"]: node["name"] for node in graph["nodes"] if node["type"] == "block-driver"}
+    names = {node["id"]: _text(node["name"]) for node in graph["nodes"] if node["type"] == "block-driver"}
     children: dict[str, dict[str, str]] = {}
     for edge in graph["edges"]:
-        if edge["parent"] in names and edge["child"] in names:
-            children.setdefault(names[edge["parent"]], {})[edge["name"]] = names[edge["child"]]
+        parent, child = names.get(edge["parent"], ""), names.get(edge["child"], "")
+        if parent in nodes and child in nodes:
+            children.setdefault(parent, {})[_text(edge["name"])] = child
+    graphlib.TopologicalSorter({parent: set(roles.values()) for parent, roles in children.items()}).prepare()
     return children
 
 
+#: Buses and controllers between a disk and its PCI function.
+_DEEPEST = 16
 #: The first PCI bus of the machine types pc, q35 and virt.
 _ROOT_BUS = re.compile(r"/pcie?\.0$")
 
@@ -195,7 +216,9 @@ class Devices:
     def _pci(self, path: str) -> str:
         """The address of the PCI function that the device, or its controller, is. Only the guest's firmware and
         kernel know the numbers of buses behind bridges: there it is not told."""
-        while path and path != "/machine":
+        for _ in range(_DEEPEST):
+            if not path or path == "/machine":
+                break
             function = self._get(path, "addr")
             bus = self._property(path, "parent_bus")
             if isinstance(function, int):

@@ -1,0 +1,202 @@
+"""What lies in a store: objects as anybody may have put them there, and payloads by who has the keys."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+from collections.abc import Callable
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from headstart import errors
+from headstart.repository import codec, config, draft, index, keys, layout, manifest, node, pack, seal, snapshot, tree
+from headstart.repository.config import Config
+from headstart.repository.index import Table
+from headstart.repository.keys import Argon2, Secrets
+from headstart.repository.repo import Repository
+from headstart.store.memory import MemoryStore
+
+SECRETS = Secrets.of(bytes(range(96)))
+PACK_ID = bytes(range(16))
+OBJECT_ID = "11" * 16
+#: What a target may say of bytes that are none of ours.
+REFUSED = (errors.Damaged, errors.Unsupported)
+SLOTS = 12
+
+
+def store_of(name: str, data: bytes) -> MemoryStore:
+    store = MemoryStore()
+    store.create(name, data)
+    return store
+
+
+def configuration(data: bytes) -> None:
+    """Also with a sound code in front, which only who has the secrets can make."""
+    for coded in (data, layout.header(layout.Kind.CONFIG) + config._code(SECRETS, data) + data):
+        try:
+            found = config.read(store_of(layout.CONFIG_KEY, coded)).check(SECRETS)
+        except (*REFUSED, errors.NoRepository):
+            continue
+        assert config.read(store_of(layout.CONFIG_KEY, found.encode(SECRETS))).check(SECRETS) == found
+        # What is done with it at once.
+        with Repository(MemoryStore(), SECRETS, found, encrypted=True) as repo:
+            tree.span_of(repo, 3)
+
+
+class _Cheap(Argon2):
+    """A guess that costs nothing."""
+
+    def derive(self, password: bytes, salt: bytes) -> bytes:
+        return bytes(layout.SECRET_LENGTH)
+
+
+def key(data: bytes) -> None:
+    """A key object has a sound name: anybody can give it that."""
+    for start in (b"", layout.header(layout.Kind.KEY)):
+        name = layout.KEYS + keys._key_id(start + data)
+        try:
+            found = keys.KeyObject.decode(name, start + data)
+            if found.argon2 is None or found.argon2.memory_kib <= 64:
+                found.unwrap(b"password")
+        except REFUSED:
+            continue
+
+
+def pack_object(data: bytes) -> None:
+    """A pack by anybody; then one with a sound seal around the index."""
+    _entries(data)
+    if len(data) < layout.PACK_START + layout.PACK_FOOT.size:
+        return
+    count = data[0]
+    context = pack._index_context(1, count, layout.PACK_START)
+    sealed = seal.seal_pack_index(SECRETS, PACK_ID, context, data[1:])
+    head = pack._head(PACK_ID, 1)
+    _entries(head + sealed + pack._foot(layout.PACK_START, len(sealed), count))
+
+
+def _entries(data: bytes) -> None:
+    with contextlib.suppress(errors.Damaged):
+        pack.read_entries(SECRETS, store_of(pack.pack_key(PACK_ID), data), PACK_ID, len(data))
+
+
+def pack_table(data: bytes) -> None:
+    count = len(data) // pack.ENTRY_LENGTH
+    try:
+        found = pack.PackEntries.decode(PACK_ID, 1, count, data)
+    except ValueError:
+        return
+    assert found.encode() == data
+    _entered(found)
+
+
+def _entered(found: pack.PackEntries) -> None:
+    """In the index of a repository in memory, and found there."""
+    known = Table()
+    known.add(found)
+    for number in range(len(found)):
+        chunk_id = known.chunk_id(number)
+        place = known.location(known.position(chunk_id))
+        assert place.offset + place.sealed_length < 1 << 32
+        assert place.raw_length <= layout.MAX_CHUNK_LENGTH
+
+
+def listed(data: bytes) -> None:
+    try:
+        found = index.decode("indexes/x", data)
+    except errors.Damaged:
+        return
+    again = index.encode(found)
+    # Three bytes of each head say nothing.
+    assert len(again) == len(data) and index.decode("indexes/x", again) == found
+    for each in found:
+        _entered(each)
+
+
+def tree_node(data: bytes) -> None:
+    for level in (0, 1):
+        try:
+            found = node.decode(data, level, SLOTS)
+        except ValueError:
+            continue
+        assert node.encode(level, found) == data
+
+
+@functools.cache
+def _repository() -> Repository:
+    return Repository(MemoryStore(), SECRETS, Config(SECRETS.repository_id, 4096, 4, 2), encrypted=True)
+
+
+def published(data: bytes) -> None:
+    try:
+        found = manifest.decode(data)
+    except ValueError:
+        return
+    again = manifest.encode(found)
+    assert manifest.decode(again) == found and manifest.encode(manifest.decode(again)) == again
+    repo = _repository()
+    for disk in found.disks:
+        # Nothing of it is there, however large it says it is.
+        with contextlib.suppress(errors.Damaged):
+            list(tree.walk(repo, disk.root, disk.size))
+
+
+def record(data: bytes) -> None:
+    try:
+        found = draft.decode(OBJECT_ID, 1, data)
+    except ValueError:
+        return
+    assert draft.decode(OBJECT_ID, 1, draft.encode(found)) == found
+    for entries in found.entries.values():
+        assert len(list(entries)) == len(entries)
+
+
+def sealed(data: bytes) -> None:
+    """An object by anybody; then with a sound seal around any frame, and around the frame of any payload."""
+    key_of = snapshot.key_of(OBJECT_ID)
+    with contextlib.suppress(errors.Damaged):
+        seal.open_object(SECRETS, layout.Kind.SNAPSHOT, key_of, data)
+    start, salt = layout.header(layout.Kind.SNAPSHOT), bytes(layout.SALT_LENGTH)
+    cipher: AESGCM = seal._object_cipher(SECRETS, layout.Kind.SNAPSHOT, salt)
+    framed = cipher.encrypt(bytes(layout.NONCE_LENGTH), data, seal._object_context(SECRETS, start, key_of))
+    with contextlib.suppress(errors.Damaged):
+        seal.open_object(SECRETS, layout.Kind.SNAPSHOT, key_of, start + salt + framed)
+    whole = seal.seal_object(SECRETS, layout.Kind.SNAPSHOT, key_of, data)
+    assert seal.open_object(SECRETS, layout.Kind.SNAPSHOT, key_of, whole) == data
+
+
+def frame(data: bytes) -> None:
+    """A chunk that was sealed, and is no frame, or one of something else: the first two bytes tell its length."""
+    length = int.from_bytes(data[:2], "little")
+    try:
+        found = codec.decompress(data[2:], length)
+    except ValueError:
+        return
+    assert len(found) == length
+
+
+def snapshots(data: bytes) -> None:
+    """All that a list of snapshots reads, with any payload in it."""
+    repo = _repository()
+    name = snapshot.key_of(OBJECT_ID)
+    repo.store.delete(name)
+    repo.put_object(layout.Kind.SNAPSHOT, name, data)
+    found = snapshot.all_manifests(repo)
+    assert len(found.manifests) + len(found.damaged) <= 1
+    for each in found.manifests:
+        json.dumps([each.vm, each.created, each.host, each.consistency])
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "config": configuration,
+    "key": key,
+    "pack": pack_object,
+    "pack-table": pack_table,
+    "index": listed,
+    "node": tree_node,
+    "manifest": published,
+    "draft": record,
+    "sealed": sealed,
+    "frame": frame,
+    "snapshots": snapshots,
+}
