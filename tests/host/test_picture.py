@@ -108,7 +108,7 @@ def test_texts_from_anywhere_are_escaped() -> None:
     runs = [ran("backup", 60, 90, error=wicked), ran("precopy", 10, 20, halted=wicked, identified_bytes=MIB)]
     root = drawn(replace(history([minute(1, state=wicked)], runs), vm=wicked, note=wicked))
     assert not list(root.iter(SVG + "script"))
-    assert any("<script>alert('1')</script> & \ufffd\ufffd[2J" in title for title in told(root, "title"))
+    assert any("<script>alert('1')</script> & ??[2J" in title for title in told(root, "title"))
 
 
 def test_a_long_text_is_cut() -> None:

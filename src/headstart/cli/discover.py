@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from headstart import units
+from headstart import plain, units
 from headstart.cli import arguments, text
 from headstart.cli.session import Session
 from headstart.state.values import Vm
@@ -60,6 +60,9 @@ def _table(found: list[dict[str, Any]]) -> str:
         for each in found
     ]
     notes = [
-        f"{each['name']}, {disk['name']}: {disk['note']}" for each in found for disk in each["disks"] if disk["note"]
+        plain.joined(f"{each['name']}, {disk['name']}: {disk['note']}")
+        for each in found
+        for disk in each["disks"]
+        if disk["note"]
     ]
     return "\n".join([text.table(("DOMAIN", "STATE", "DISKS", "QGA", "AGENT", "ADDED AS"), rows), *notes])

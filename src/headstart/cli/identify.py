@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from headstart import units
+from headstart import plain, units
 from headstart.backup import inspection
 from headstart.cli import arguments, text
 from headstart.cli.session import Session
@@ -32,7 +32,7 @@ def run(session: Session, given: argparse.Namespace) -> None:
     size = units.format_bytes(found.bytes)
     session.output.result(
         found.json(),
-        f"{found.volume} is {found.kind} {found.device}, {size}:\n"
+        f"{plain.line(found.volume)} is {found.kind} {found.device}, {size}:\n"
         + text.table(("DISK", "IN THE GUEST", "START", "BYTES"), rows),
     )
     for note in found.notes:

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from headstart import units
+from headstart import plain, units
 from headstart.cli import arguments
 from headstart.cli.session import Session
 from headstart.repository import snapshot
@@ -41,7 +41,7 @@ def run(session: Session, given: argparse.Namespace) -> None:
         for disk in done.disks
     ]
     lines += map(str, done.files)
-    lines.append(f"Restored snapshot {done.snapshot} of {done.vm} in {units.format_seconds(done.seconds)}.")
+    lines.append(f"Restored snapshot {done.snapshot} of {plain.line(done.vm)} in {units.format_seconds(done.seconds)}.")
     session.output.result(dataclasses.asdict(done), "\n".join(lines))
     for note in done.notes:
         session.output.note(note)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from headstart import units
+from headstart import plain, units
 from headstart.backup import cycle
 from headstart.cli import arguments, text
 from headstart.cli.session import Session
@@ -101,4 +101,4 @@ def _warnings(found: list[dict[str, Any]]) -> list[str]:
             lines += [f"{each['vm']}: {warning}" for warning in (live["forecast"] or {}).get("warnings", ())]
             if live["missing_sensors"]:
                 lines.append(f"{each['vm']}: no sensor for {', '.join(live['missing_sensors'])}")
-    return lines
+    return [plain.joined(line) for line in lines]

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from headstart import errors, units
+from headstart import errors, plain, units
 from headstart.cli import arguments, text
 from headstart.cli.session import Session
 from headstart.repository import snapshot, verify
@@ -52,8 +52,8 @@ def _place(touched: Touched) -> dict[str, Any]:
 
 def _lines(done: Report) -> Iterator[str]:
     for found in done.findings:
-        yield found.message
-        yield from (f"  {_described(each)}" for each in found.touched)
+        yield plain.joined(found.message)
+        yield from (f"  {plain.line(_described(each))}" for each in found.touched)
         if not found.touched:
             yield "  no snapshot that was verified needs it"
     yield f"Read {units.format_bytes(done.bytes)} of {done.snapshots} snapshots back: {_verdict(done)}."

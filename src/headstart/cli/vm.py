@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from headstart import errors, units
+from headstart import errors, plain, units
 from headstart.backup import cycle, inspection
 from headstart.backup.inspection import Inspection
 from headstart.cli import arguments, discover, prepare, text
@@ -192,10 +192,11 @@ def _lines(seen: Inspection) -> list[str]:
     inside = [row for each in seen.disks if each["device"] for row in _inside(each)]
     if inside:
         lines.append(text.table(("DISK", "IN THE GUEST", "KIND", "SIZE", "MOUNTED AT"), inside))
-    lines += [f"{each['name']}: {each['note']}" for each in seen.disks if each["note"]]
-    lines += [f"left out: {each['name']} ({each['reason']})" for each in seen.left_out]
-    lines += [f"of another installation, left alone: {name}" for name in seen.foreign]
-    return [*lines, *(f"note: {note}" for note in seen.notes)]
+    said = [f"{each['name']}: {each['note']}" for each in seen.disks if each["note"]]
+    said += [f"left out: {each['name']} ({each['reason']})" for each in seen.left_out]
+    said += [f"of another installation, left alone: {name}" for name in seen.foreign]
+    said += [f"note: {note}" for note in seen.notes]
+    return [*lines, *map(plain.joined, said)]
 
 
 def _inside(disk: dict[str, Any]) -> list[tuple[str, ...]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from headstart import errors
+from headstart import errors, plain
 from headstart.repository import layout
 from headstart.repository.manifest import Attachment
 from headstart.repository.repo import Repository
@@ -26,5 +26,5 @@ def store_attachment(repo: Repository, writer: Writer[_Token], name: str, kind: 
 def read_attachment(repo: Repository, attachment: Attachment) -> bytes:
     content = b"".join(repo.read_chunk(chunk_id) for chunk_id in attachment.chunks)
     if len(content) != attachment.size:
-        raise errors.Damaged(f"The attachment {attachment.name} has another length than its snapshot says.")
+        raise errors.Damaged(f"The attachment {plain.line(attachment.name)} has another length than its snapshot says.")
     return content

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from headstart import blocks, errors, units
+from headstart import blocks, errors, plain, units
 from headstart.blocks import Blocks
 from headstart.extents import Extent
 from headstart.repository import Repository, tree
@@ -95,7 +95,7 @@ def _read(repo: Repository, disk: Disk, places: dict[bytes, list[int]]) -> Itera
 
 def _damaged(disk: Disk, extent: Extent, error: errors.Damaged) -> errors.Damaged:
     facts = error.facts | {"disk": disk.name, "start": extent.start, "length": extent.length}
-    return errors.Damaged(f"Disk {disk.name}, bytes {extent.start} to {extent.end - 1}: {error}", **facts)
+    return errors.Damaged(f"Disk {plain.line(disk.name)}, bytes {extent.start} to {extent.end - 1}: {error}", **facts)
 
 
 class _Pipe:

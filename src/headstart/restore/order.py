@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from headstart import errors
+from headstart import errors, plain
 from headstart.repository.manifest import Attachment, Disk, Manifest
 
 Format = Literal["qcow2", "raw"]
@@ -58,7 +58,8 @@ def placed(manifest: Manifest, order: Order) -> tuple[Placed, ...]:
     for number, wish in enumerate(wishes):
         if wish.disk not in disks:
             raise errors.NotFound(
-                f"Snapshot {manifest.id} has no disk {wish.disk!r}. It has: {', '.join(disks)}.", disk=wish.disk
+                f"Snapshot {manifest.id} has no disk {wish.disk!r}. It has: {', '.join(map(plain.line, disks))}.",
+                disk=wish.disk,
             )
         if any(wish.disk == earlier.disk for earlier in wishes[:number]):
             raise errors.Usage(f"Disk {wish.disk} is named twice: name each disk once.")
