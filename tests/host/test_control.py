@@ -56,7 +56,10 @@ def test_an_error_keeps_kind_message_and_facts(state: Path) -> None:
     assert caught.value.facts == {"vm": "x"}
 
 
-@pytest.mark.parametrize("garbage", [b"\n", b"{", b"[1]\n", b"\xff\xfe\n", b"GET / HTTP/1.1\r\n\r\n"])
+GARBAGE = [b"\n", b"{", b"[1]\n", b"\xff\xfe\n", b"GET / HTTP/1.1\r\n\r\n", b"[" * 9000 + b"\n"]
+
+
+@pytest.mark.parametrize("garbage", GARBAGE, ids=lambda garbage: repr(garbage[:4]))
 def test_garbage_is_refused_and_others_are_served(state: Path, garbage: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket(socket.AF_UNIX) as link:
         monkeypatch.chdir(state)

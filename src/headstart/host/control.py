@@ -94,7 +94,7 @@ def _serve(incoming: BufferedIOBase, outgoing: BufferedIOBase, handle: Handler) 
             request = json.loads(line)
             if not isinstance(request, dict):
                 raise ValueError("not an object")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             tell(_told(errors.Usage(f"This is no request: {error}.")))
             return
         try:

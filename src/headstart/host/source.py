@@ -88,6 +88,10 @@ def _add(found: Found, file: Path) -> None:
         found.mistakes.append(Mistake(file, line, "", "is not text in UTF-8"))
     except tomllib.TOMLDecodeError as error:
         found.mistakes.append(_syntax(file, text, str(error)))
+    except (RecursionError, ValueError) as error:
+        # Lists a thousand deep, numbers of thousands of digits: no TOMLDecodeError comes of those.
+        deep = isinstance(error, RecursionError)
+        found.mistakes.append(Mistake(file, 0, "", f"cannot be read: {'it is nested too deeply' if deep else error}"))
 
 
 def _syntax(file: Path, text: str, message: str) -> Mistake:
