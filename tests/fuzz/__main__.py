@@ -1,6 +1,6 @@
 """``python -m tests.fuzz TARGET|all [SECONDS]``: each target for so long, one after the other; a line for each.
 
-``python -m tests.fuzz seeds`` begins the corpora anew, ``python -m tests.fuzz distil`` takes up what was found.
+``python -m tests.fuzz distil`` takes into the corpora what was found to reach more.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _FIGURES = {"runs": r"stat::number_of_executed_units: (\d+)", "reached": r"cov: 
 
 def fuzz(name: str, seconds: int) -> bool:
     """Whether nothing was found. What was is in ``build/fuzz``, with the input as a file."""
-    WORK.mkdir(parents=True, exist_ok=True)
+    corpus.add(WORK / name, seeds()[name])
     log = WORK / f"{name}.log"
     with log.open("wb") as file:
         status = subprocess.run(
@@ -52,17 +52,14 @@ def distil() -> None:
 
 
 def main(given: list[str]) -> int:
-    if given == ["seeds"]:
-        for name, inputs in seeds().items():
-            corpus.keep(name, inputs)
-    elif given == ["distil"]:
+    if given == ["distil"]:
         distil()
     elif given and (given[0] == "all" or given[0] in TARGETS):
         names = list(TARGETS) if given[0] == "all" else given[:1]
         seconds = int(given[1]) if given[1:] else SECONDS
         return 0 if sum(not fuzz(name, seconds) for name in names) == 0 else 1
     else:
-        print(f"Usage: python -m tests.fuzz TARGET|all|seeds|distil [SECONDS]\nTargets: {', '.join(TARGETS)}")
+        print(f"Usage: python -m tests.fuzz TARGET|all|distil [SECONDS]\nTargets: {', '.join(TARGETS)}")
         return 2
     return 0
 

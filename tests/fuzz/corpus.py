@@ -20,7 +20,8 @@ Step = tuple[str, int, int]
 
 
 def kept(name: str) -> list[Path]:
-    return sorted((FOLDER / name).iterdir())
+    folder = FOLDER / name
+    return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
 def steps(target: Target, data: bytes) -> frozenset[Step]:
@@ -64,10 +65,15 @@ def distilled(target: Target, inputs: Iterable[bytes]) -> list[bytes]:
 
 def keep(name: str, inputs: Iterable[bytes]) -> None:
     """In place of what was kept, save what was found."""
-    folder = FOLDER / name
-    folder.mkdir(parents=True, exist_ok=True)
     for path in kept(name):
         if not path.name.startswith(FOUND):
             path.unlink()
+    found = {path.read_bytes() for path in kept(name)}
+    add(FOLDER / name, [data for data in inputs if data not in found])
+
+
+def add(folder: Path, inputs: Iterable[bytes]) -> None:
+    """Files named by what is in them."""
+    folder.mkdir(parents=True, exist_ok=True)
     for data in inputs:
         (folder / hashlib.sha256(data).hexdigest()[:16]).write_bytes(data)

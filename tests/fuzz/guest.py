@@ -32,7 +32,7 @@ PATIENCE = 16
 
 def stream(data: bytes) -> None:
     """The first byte says how the rest is cut. Frames are what was sent, however it is cut, in bounded memory."""
-    step, told = data[:1], data[1:]
+    step, told = data[:1], data[1 : 3 * LONGEST]
     whole = list(Decoder(LONGEST, PATIENCE).feed(told))
     decoder = Decoder(LONGEST, PATIENCE)
     found: list[Frame] = []

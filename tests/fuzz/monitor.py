@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import socket
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,7 +51,11 @@ def guest_agent(data: bytes) -> None:
     with mock.patch.object(qga, "socket", fake), mock.patch.object(secrets, "randbelow", return_value=NUMBER):
         with contextlib.suppress(errors.Unreachable), Qga(Path("qga"), sync_seconds=1.0) as agent:
             bool(agent.execute("guest-fsfreeze-freeze", 1.0))
-        with contextlib.suppress(errors.Unreachable, errors.Unsupported), Qga(Path("qga"), sync_seconds=1.0) as agent:
+        with (
+            contextlib.suppress(errors.Unreachable, errors.Unsupported),
+            mock.patch.object(time, "sleep"),
+            Qga(Path("qga"), sync_seconds=1.0) as agent,
+        ):
             assert shells.QgaShell(agent).run("true").shown.isprintable()
 
 
