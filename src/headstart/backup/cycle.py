@@ -202,7 +202,7 @@ def _report(published: Published, contact: Contact, failures: list[str], seconds
 def _run(context: Context, name: str, verb: str) -> Iterator[dict[str, Any]]:
     """One run at a time on a VM, noted in the journal."""
     context.journal.vm(name)
-    with context.journal.lock(name):
+    with context.journal.lock(name, verb):
         number = context.journal.begin_run(name, verb)
         report: dict[str, Any] = {}
         try:

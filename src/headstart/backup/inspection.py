@@ -108,7 +108,7 @@ def locate(context: Context, name: str, what: str) -> Located:
     """Asked from inside the guest. Raises ``NotFound``, ``Unreachable``, and ``Unsupported`` where it is on a disk
     that is not proved, or in a place that cannot be told."""
     vm = context.journal.vm(name)
-    with context.journal.lock(name), meet(context, vm) as contact:
+    with context.journal.lock(name, "identify"), meet(context, vm) as contact:
         agent = contact.inside.agent()
         proved = transport.devices(contact)
         place = volumes.find(agent.map(), what)

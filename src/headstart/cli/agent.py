@@ -53,7 +53,7 @@ def run_build(session: Session, given: argparse.Namespace) -> None:
 def run_install(session: Session, given: argparse.Namespace) -> None:
     with session.local() as context:
         vm = context.journal.vm(given.name)
-        with context.journal.lock(vm.name):
+        with context.journal.lock(vm.name, "agent install"):
             with _shell(vm, given.ssh) as shell:
                 done = install.install(shell)
             answers = _await(vm)

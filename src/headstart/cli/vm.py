@@ -148,7 +148,7 @@ def run_list(session: Session, given: argparse.Namespace) -> None:
 def run_show(session: Session, given: argparse.Namespace) -> None:
     with session.local() as context:
         vm = context.journal.vm(given.name)
-        with context.journal.lock(vm.name):
+        with context.journal.lock(vm.name, "vm show"):
             seen = inspection.inspect(context, vm)
     session.output.result(_values(vm) | seen.json(), "\n".join([f"{vm.name} at {vm.where}", *_lines(seen)]))
 

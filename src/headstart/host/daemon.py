@@ -7,14 +7,11 @@ next contact. So whatever hangs and cannot be ended is left behind by starting a
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
 
 from headstart import __version__, errors
 from headstart.host import control, log
@@ -23,9 +20,13 @@ from headstart.host.notify import Notifier
 from headstart.host.policy import Config, Host, Policy, policy_of
 from headstart.host.requests import Requests
 from headstart.host.ward import Ward
+from headstart.state import holder
+from headstart.state.holder import Holder
 
 _log = logging.getLogger("headstart.host")
 
+#: Held in the state's directory by the daemon that serves it; no VM can be called so.
+LOCK = ".daemon.lock"
 #: VMs that were added or removed are noticed within this time.
 NOTICE_SECONDS = 5.0
 #: A run that is not heard of for so long hangs: longer than any step of a backup may take (a hook has 15 minutes).
@@ -263,15 +264,9 @@ def _join(wards: Sequence[Ward], seconds: float) -> list[Ward]:
 
 
 @contextlib.contextmanager
-def _alone(state: Path) -> Iterator[IO[str]]:
-    with (state / "daemon.lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            holder = file.read(64).strip() or "unknown"
-            raise errors.Locked(f"Another 'headstart run' (process {holder}) serves {state}.") from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield file
+def _alone(state: Path) -> Iterator[None]:
+    def refusal(found: Holder) -> errors.Locked:
+        return errors.Locked(f"Another 'headstart run' ({found.process}) serves {state}{found.told}")
+
+    with holder.held(state / LOCK, "run", 0.0, refusal):
+        yield

@@ -232,7 +232,7 @@ class Ward:
 
     def _look(self, vm: Vm) -> None:
         try:
-            with self._house.journal.lock(self.name):
+            with self._house.journal.lock(self.name, "look"):
                 counters = self._house.look(vm)
         except errors.Locked:
             return

@@ -25,6 +25,12 @@ def is_any_node(name: str) -> bool:
     return re.match(r"hs-[0-9a-f]{8}-", name) is not None
 
 
+def owner(name: str) -> str:
+    """Whose a node, an export or a job is, for people; empty if no Headstart made it."""
+    found = re.match(r"hs-([0-9a-f]{8})-", name)
+    return f"of another Headstart, installation {found[1]}" if found else ""
+
+
 @dataclass(frozen=True, slots=True)
 class Track:
     """A bitmap of ours. ``kind`` is ``base`` (``id`` begins with that of the snapshot whose point

@@ -8,19 +8,20 @@ what it does not know is read once more.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from headstart import errors
 from headstart.blocks import Blocks
+from headstart.state import holder
 from headstart.state.database import Database
 from headstart.state.encoding import blocks_from_bytes, blocks_to_bytes, facts_from_text, facts_to_text
+from headstart.state.holder import Holder
 from headstart.state.values import Completion, Domain, Draft, Point, Run, Tracked, Vm
 from headstart.transfer.pipeline import Stored
 
@@ -66,18 +67,21 @@ class Journal(Database):
             database.execute("DELETE FROM vms WHERE name = ?", (name,))
 
     @contextlib.contextmanager
-    def lock(self, vm: str) -> Iterator[None]:
+    def lock(self, vm: str, verb: str = "") -> Iterator[None]:
         """One run at a time works on a VM, of this process or another. Waits for a short look of somebody's; raises
-        ``Locked`` with the holder's process id."""
+        ``Locked`` that says who holds it, for what (``verb``), since when."""
         if self._directory is None:
             yield
             return
-        path = self._directory / f"{vm}.lock"
-        with path.open("a+") as file:
-            _lock(file, vm)
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+
+        def refusal(found: Holder) -> errors.Locked:
+            return errors.Locked(
+                f"Another headstart ({found.process}) works on VM '{vm}'{found.told} Wait until it is done.",
+                vm=vm,
+                holder=asdict(found),
+            )
+
+        with holder.held(self._directory / f"{vm}.lock", verb, LOCK_SECONDS, refusal):
             yield
 
     # disks and drafts
@@ -314,23 +318,6 @@ class Journal(Database):
         )
         rows = self.rows(query, vm, until, since, vm)
         return [Run(row[0], row[1], row[2], row[3], row[4], json.loads(row[5])) for row in rows]
-
-
-def _lock(file: IO[str], vm: str) -> None:
-    deadline = time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except OSError as error:
-            if time.monotonic() < deadline:
-                time.sleep(0.05)
-                continue
-            file.seek(0)
-            holder = file.read(64).strip() or "unknown"
-            raise errors.Locked(
-                f"Another headstart (process {holder}) works on VM '{vm}'. Wait until it is done.", vm=vm
-            ) from error
 
 
 def _vm(row: Sequence[Any]) -> Vm:

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 from qemu.qmp import ExecuteError, QMPClient, QMPError
 
 from headstart import errors, plain
+from headstart.wire import peers
 
 T = TypeVar("T")
 Event = Mapping[str, Any]
@@ -71,9 +72,10 @@ class Qmp:
         try:
             await asyncio.wait_for(self._client.connect(self._socket), seconds)
         except TimeoutError as error:
+            there = ", ".join(peers.clients(self.path))
             raise errors.Unreachable(
                 f"QEMU's monitor at {self.path} does not greet. A QMP socket serves one client at a"
-                " time: somebody else is connected (libvirt, another tool, another headstart)."
+                f" time: somebody else is connected ({there or 'libvirt, another tool, another headstart'})."
                 " Give QEMU a monitor of our own: add another -qmp unix:PATH,server=on,wait=off."
             ) from error
         except (QMPError, OSError) as error:

@@ -58,13 +58,19 @@ class Exports:
         except CommandFailed as error:
             if "already running" in error.text:
                 raise errors.Busy(
-                    "Another tool runs the NBD server of this QEMU (there is only one). Wait until it is done,"
-                    " or end it with nbd-server-stop."
+                    f"Another tool runs the NBD server of this QEMU{self._whose()} (there is only one)."
+                    " Wait until it is done, or end it with nbd-server-stop."
                 ) from error
             raise errors.Unreachable(
                 f"QEMU cannot open a socket at {self._socket}: {error.text}. The directory must be writable"
                 " for the user that QEMU runs as; choose another --scratch."
             ) from error
+
+    def _whose(self) -> str:
+        """As far as what it exports tells."""
+        found = [export["id"] for export in self._qmp.execute("query-block-exports")]
+        whose = sorted({names.owner(each) or f"it exports {each}" for each in found})
+        return f" ({'; '.join(whose)})" if whose else ""
 
     def _stop(self) -> None:
         # The socket stays as long as the server may: by it the next contact knows the server for ours.

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from headstart import errors
+from headstart.hypervisor import names
 from headstart.hypervisor.qemu.graph import LASTING_FILTERS
 from headstart.hypervisor.qemu.inventory import Look
 from headstart.wire.qmp import Qmp
@@ -37,8 +38,10 @@ def find(seen: Look, qmp: Qmp) -> str:
     for attachment in seen.attachments:
         for node in seen.graph.filters(attachment.root):
             if node.driver not in LASTING_FILTERS:
-                return f"a filter '{node.driver}' ({node.name}) stands on disk {attachment.disk.name}"
+                whose = ", ".join(filter(None, (node.name, names.owner(node.name))))
+                return f"a filter '{node.driver}' ({whose}) stands on disk {attachment.disk.name}"
     for job in qmp.execute("query-jobs"):
         if job["type"] in _MOVERS and job["status"] not in _OVER:
-            return f"a {job['type']} job '{job['id']}' is {job['status']}"
+            whose = names.owner(job["id"])
+            return f"a {job['type']} job '{job['id']}'{f' ({whose})' if whose else ''} is {job['status']}"
     return ""
