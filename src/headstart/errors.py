@@ -18,6 +18,7 @@
     |- TargetRefused              24   the target exists, is too small, or is in use
     |- StoreFailed                25   the store did not do what was asked: try again
     |- HookFailed                 26   a hook failed or ran out of time
+    |- NotReady                   27   the doctor found a problem: do what it advises
     |- Interrupted               130   ended by the user
 
 ``EXIT_CODES`` and ``HTTP_STATUS`` are the only places where a status is chosen.
@@ -97,6 +98,10 @@ class HookFailed(HeadstartError):
     """A user's hook failed."""
 
 
+class NotReady(HeadstartError):
+    """Something keeps backups from working, or from coming."""
+
+
 class Interrupted(HeadstartError):
     """The user ended the command."""
 
@@ -119,6 +124,7 @@ EXIT_CODES: dict[type[HeadstartError], int] = {
     TargetRefused: 24,
     StoreFailed: 25,
     HookFailed: 26,
+    NotReady: 27,
     Interrupted: 130,
 }
 

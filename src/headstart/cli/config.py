@@ -39,8 +39,15 @@ def load(given: argparse.Namespace, environment: Mapping[str, str], now: datetim
     # Not at the top: pydantic and its models take as long to load as everything else.
     from headstart.host import config
 
-    named = given.config or environment.get(VARIABLE)
-    return config.load(Path(named).absolute() if named else config.DEFAULT, now)
+    return config.load(named(given, environment), now)
+
+
+def named(given: argparse.Namespace, environment: Mapping[str, str]) -> Path:
+    """The file of the configuration."""
+    from headstart.host import config
+
+    found = given.config or environment.get(VARIABLE)
+    return Path(found).absolute() if found else config.DEFAULT
 
 
 def beneath(environment: Mapping[str, str], host: Host) -> dict[str, str]:

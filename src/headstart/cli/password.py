@@ -23,6 +23,11 @@ def ask(environment: Mapping[str, str]) -> bytes:
     return _given(environment) or _checked(_prompt("Password of the repository: ").encode(), "The password")
 
 
+def named(environment: Mapping[str, str]) -> bytes | None:
+    """Without asking at a terminal; None where nothing is said."""
+    return _given(environment)
+
+
 def ask_for_new(environment: Mapping[str, str]) -> bytes:
     """The password of a repository that is to be made; typed in, it is asked for twice."""
     given = _given(environment)

@@ -12,6 +12,7 @@ from headstart.cli import (
     arguments,
     backup,
     config,
+    doctor,
     flags,
     history,
     identify,
@@ -35,7 +36,7 @@ _log = logging.getLogger("headstart")
 
 VERBS = (
     *(init, vm, agent, identify, precopy, backup, snapshots, verify, restore),
-    *(config, running, status, pause, history, simulate),
+    *(config, running, status, doctor, pause, history, simulate),
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from headstart import errors, units
@@ -74,10 +74,19 @@ def file_system_type(directory: Path) -> str:
     """The type of the file system that holds ``directory`` (proc(5), mountinfo); empty if unknown."""
     device = directory.stat().st_dev
     wanted = f"{os.major(device)}:{os.minor(device)}"
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        before, _, after = line.partition(" - ")
+    mounts = [line.partition(" - ") for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    for before, _, after in mounts:
         if before.split()[2] == wanted and after:
             return after.split()[0]
+    return _type_by_path(directory.resolve(), {before.split()[4]: after for before, _, after in mounts if after})
+
+
+def _type_by_path(directory: Path, mounts: Mapping[str, str]) -> str:
+    """Subvolumes of Btrfs have device numbers of their own. Mount points have their blanks as ``\\040``."""
+    for folder in (directory, *directory.parents):
+        found = mounts.get(str(folder).replace(" ", "\\040"))
+        if found is not None:
+            return found.split()[0]
     return ""
 
 

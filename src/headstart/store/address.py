@@ -28,6 +28,12 @@ def open_store(url: str) -> contract.Store:
     return local.LocalStore(_directory(unquote(parts.path), url))
 
 
+def local_directory(url: str) -> Path | None:
+    """The directory of this machine that ``url`` names; None where the store is elsewhere. Raises ``Usage``."""
+    found = open_store(url)
+    return found.root if isinstance(found, local.LocalStore) else None
+
+
 def _directory(path: str, url: str) -> Path:
     if not path or "\0" in path:
         raise errors.Usage(f"{url!r} does not name a directory.", url=url)

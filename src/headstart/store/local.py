@@ -56,6 +56,10 @@ class LocalStore:
     def __repr__(self) -> str:
         return str(self._root)
 
+    @property
+    def root(self) -> Path:
+        return self._root
+
     def create(self, key: str, data: contract.Data) -> None:
         target = self._path(key)
         with _translated(f"write {key} in {self._root}"):

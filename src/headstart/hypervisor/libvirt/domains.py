@@ -155,3 +155,10 @@ def _has_channel(domain: Domain, flags: int) -> bool:
 
 def _attach(domain: Domain, where: int) -> None:
     domain.order(lambda each: each.attachDeviceFlags(channel_xml(), where))
+
+
+def guest_time(uri: str, name: str) -> float:
+    """The guest's clock, by qga: seconds since 1970. Raises as ``Domain``."""
+    with Domain(uri, name) as domain:
+        told = domain.ask(lambda each: each.getTime())
+    return float(told["seconds"]) + float(told["nseconds"]) * 1e-9

@@ -1,0 +1,165 @@
+"""One VM from inside: Headstart's agent and QEMU's (qga). Neither is made to do anything."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from headstart import errors, units
+from headstart.agentd import release
+from headstart.guest import links, renewal
+from headstart.guest.channel import Channel, Lost
+from headstart.host.doctor import machine
+from headstart.host.doctor.finding import Finding, Level, of_error
+from headstart.host.policy import Consistency, Policy
+from headstart.hypervisor.checkup import Channels
+from headstart.state.values import Vm
+from headstart.wire import peers
+from headstart.wire.qga import Qga
+
+#: Whoever waits for the VM's lock waits longer than we ask for.
+ASK_SECONDS = 1.5
+#: A guest's clock may be off by so much without anybody noticing in its logs.
+DRIFT_SECONDS = 10.0
+_NANO = 1e-9
+_FREEZING = ("guest-fsfreeze-freeze", "guest-fsfreeze-thaw", "guest-fsfreeze-status")
+
+
+def address(vm: Vm, channels: Channels | None) -> str:
+    """Where the agent answers; empty if it has no place. ``channels`` are libvirt's."""
+    return vm.agent or (channels.agent_address if channels is not None else "")
+
+
+def agent(vm: Vm, channels: Channels | None) -> Iterator[Finding]:
+    check, where = "agent", address(vm, channels)
+    if not where:
+        advice = f"Without it the host reads ahead. 'headstart vm prepare {vm.name}' tells what it needs."
+        yield Finding(check, Level.NOTE, "the VM has no agent of ours", advice)
+        return
+    if channels is not None and not vm.agent and not channels.agent:
+        said = "the guest has not opened the agent's channel: it is not installed, or does not run"
+        yield Finding(check, Level.WARNING, said, f"headstart agent install {vm.name}")
+        return
+    if where.startswith("/"):
+        wrong = list(machine.socket(check, Path(where), "Correct it with 'vm remove' and 'vm add --agent'."))
+        if wrong:
+            yield from wrong
+            return
+    yield from _asked(check, vm, where)
+
+
+def _asked(check: str, vm: Vm, where: str) -> Iterator[Finding]:
+    place = links.parse(where)
+    try:
+        # Not by ``agent.connect``, which replaces an older one.
+        with Channel(place.connect(), secret=place.secret, seconds=ASK_SECONDS, any_protocol=True) as channel:
+            yield from _welcome(check, vm, channel)
+    except errors.Unreachable as error:
+        # Backups work without it.
+        busy = ", ".join(peers.clients(Path(where))) if where.startswith("/") else ""
+        found = of_error(check, error, Level.WARNING)
+        said = f"{where}: {found.what}{f' (connected: {busy})' if busy else ''}"
+        yield Finding(check, Level.WARNING, said, f"{found.advice} 'headstart agent install {vm.name}' puts it there.")
+
+
+def _welcome(check: str, vm: Vm, channel: Channel) -> Iterator[Finding]:
+    told = channel.welcome
+    running = f"release {told.get('release')}, Python {told.get('python')}, kernel {told.get('kernel')}"
+    try:
+        channel.require_protocol()
+    except Lost as error:
+        yield of_error(check, error, Level.WARNING)
+        return
+    if renewal.due(told):
+        said = f"it is not the one of this host ({running}; here is {release.RELEASE})"
+        yield Finding(check, Level.NOTE, said, "Nothing has to be done: the next round replaces it.")
+    try:
+        devices = channel.ask("map", ASK_SECONDS)["disks"]
+    except (errors.HeadstartError, KeyError) as error:
+        said = f"it answers, and cannot tell the guest's disks: {error}"
+        yield Finding(check, Level.WARNING, said, "See what it says in the guest ('journalctl -u headstart-agentd').")
+        return
+    yield Finding(check, Level.OK, f"it answers ({running}), and sees {len(devices)} disks")
+
+
+def qga(vm: Vm, channels: Channels | None) -> Iterator[Finding]:
+    check = "qga"
+    if vm.domain is not None:
+        yield from _qga_of_libvirt(check, vm, channels)
+        return
+    if vm.qga is None:
+        advice = "QEMU's guest agent freezes file systems: 'vm add --qga SOCKET'. Our agent can do it, too."
+        yield Finding(check, Level.NOTE, "the VM was added without qga", advice)
+        return
+    wrong = list(machine.socket(check, vm.qga, "Correct it with 'vm remove' and 'vm add --qga'."))
+    if wrong:
+        yield from wrong
+        return
+    try:
+        with Qga(vm.qga, sync_seconds=ASK_SECONDS) as talk:
+            yield from _spoken(check, talk)
+    except errors.Unreachable as error:
+        busy = ", ".join(peers.clients(vm.qga))
+        found = of_error(check, error, Level.WARNING)
+        yield Finding(check, found.level, f"{found.what} (connected: {busy})" if busy else found.what, found.advice)
+
+
+def _spoken(check: str, talk: Qga) -> Iterator[Finding]:
+    info = talk.execute("guest-info", ASK_SECONDS)
+    version = str(info.get("version", "?"))[:40]
+    allowed = {each["name"] for each in info.get("supported_commands", ()) if each.get("enabled")}
+    lacking = [name for name in _FREEZING if name not in allowed]
+    if lacking:
+        said = f"qga {version} answers, and does not do {', '.join(lacking)}"
+        advice = (
+            "Allow them in the guest (block-rpcs or allow-rpcs of /etc/qemu/qemu-ga.conf or /etc/sysconfig/qemu-ga)."
+        )
+        yield Finding(check, Level.WARNING, said, advice)
+    elif talk.execute("guest-fsfreeze-status", ASK_SECONDS) == "frozen":
+        said = "the guest's file systems are frozen, and no run of ours is at work"
+        yield Finding(check, Level.PROBLEM, said, "Who froze them? 'guest-fsfreeze-thaw' thaws them.")
+    else:
+        yield Finding(check, Level.OK, f"qga {version} answers, and can freeze")
+    if "guest-get-time" in allowed:
+        yield from drift(int(talk.execute("guest-get-time", ASK_SECONDS)) * _NANO, time.time())
+
+
+def drift(guest: float, host: float) -> Iterator[Finding]:
+    if abs(guest - host) > DRIFT_SECONDS:
+        which = "ahead of" if guest > host else "behind"
+        said = f"the guest's clock is {units.format_seconds(abs(guest - host))} {which} the host's"
+        yield Finding("guest's clock", Level.NOTE, said, "Schedules go by the host's. Let the guest's be kept in step.")
+
+
+def _qga_of_libvirt(check: str, vm: Vm, channels: Channels | None) -> Iterator[Finding]:
+    from headstart.hypervisor.libvirt import domains
+
+    assert vm.domain is not None
+    if channels is None:
+        return
+    if channels.qga is None:
+        advice = "'virsh edit': a channel of type unix with target org.qemu.guest_agent.0. Our agent can freeze, too."
+        yield Finding(check, Level.NOTE, "the domain has no channel for qga", advice)
+    elif not channels.qga:
+        said = "the guest has not opened qga's channel: it is not installed, or does not run"
+        yield Finding(check, Level.WARNING, said, "Install and start qemu-guest-agent in the guest.")
+    else:
+        # By a call of libvirt's own: a command handed through would mark the domain as tainted.
+        moment = domains.guest_time(vm.domain.uri, vm.domain.name)
+        yield Finding(check, Level.OK, "it answers through libvirt")
+        yield from drift(moment, time.time())
+
+
+def freeze(findings: list[Finding], policy: Policy | None) -> Iterator[Finding]:
+    """What follows for the consistency of backups, from what was found of both agents."""
+    able = sorted({each.check for each in findings if each.check in ("qga", "agent") and each.level is Level.OK})
+    check = "freeze"
+    if able:
+        yield Finding(check, Level.OK, f"backups are consistent for file systems, by {' or '.join(able)}")
+    elif policy is not None and policy.consistency is Consistency.FILESYSTEM:
+        said = f"nobody can freeze the guest, and policy {policy.name} fails backups that are not frozen"
+        yield Finding(check, Level.PROBLEM, said, 'Install qga or our agent, or set consistency = "best".')
+    elif policy is None or policy.consistency is Consistency.BEST:
+        said = "nobody can freeze the guest: backups are as after a power cut"
+        yield Finding(check, Level.WARNING, said, "Install qga or our agent in the guest.")
