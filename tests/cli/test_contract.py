@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -125,6 +127,48 @@ def test_a_newer_repository(shelf: Shelf) -> None:
     config.chmod(0o600)
     config.write_bytes(data)
     assert "newer version" in shelf.cli.run("snapshots", expect=14).error["error"]["message"]
+
+
+def _content(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_newer_repository_is_left_as_it_is(shelf: Shelf, tmp_path: Path) -> None:
+    shelf.add()
+    shelf.add_vm("web", tmp_path / "nowhere")
+    config = shelf.cli.repository / "config"
+    config.chmod(0o600)
+    config.write_bytes(config.read_bytes()[:7] + b"\x09" + config.read_bytes()[8:])
+    before = _content(shelf.cli.repository)
+    for words in (
+        *(("snapshots",), ("verify",), ("restore", "web@latest", str(tmp_path / "out"))),
+        *(("backup", "web"), ("precopy", "web")),
+    ):
+        outcome = console.inside(shelf.cli, "--json", *words)
+        assert (outcome.status, outcome.error["error"]["kind"]) == (14, "Unsupported"), words
+        assert "newer version of headstart. Update" in outcome.error["error"]["message"]
+    assert console.inside(shelf.cli, "init").status == 24
+    assert _content(shelf.cli.repository) == before
+
+
+@pytest.mark.parametrize("mode", ["DELETE", "WAL"])
+def test_a_newer_state_is_left_as_it_is(shelf: Shelf, tmp_path: Path, mode: str) -> None:
+    shelf.add_vm("web", tmp_path / "nowhere")
+    path = shelf.cli.state / "state.sqlite3"
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute(f"PRAGMA journal_mode = {mode}")
+        database.execute("PRAGMA user_version = 99")
+        database.commit()
+    before = path.read_bytes()
+    (tmp_path / "headstart.toml").write_text('[policy.default.schedule]\ncalendar = "daily"\n')
+    for words in (
+        *(("vm", "list"), ("vm", "add", "app", "--qmp", "/nowhere"), ("vm", "remove", "web")),
+        *(("status",), ("backup", "web"), ("run", "--config", str(tmp_path / "headstart.toml"))),
+    ):
+        outcome = console.inside(shelf.cli, "--json", *words)
+        assert (outcome.status, outcome.error["error"]["kind"]) == (14, "Unsupported"), words
+        assert "newer Headstart (version 99" in outcome.error["error"]["message"]
+    assert path.read_bytes() == before
 
 
 def test_not_found(shelf: Shelf, tmp_path: Path) -> None:

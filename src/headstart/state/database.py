@@ -35,6 +35,8 @@ class Database:
             path = directory / "state.sqlite3"
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             database = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+            # Before anything is written.
+            _refuse_newer(database, directory)
             database.execute("PRAGMA journal_mode = WAL")
             return cls(database, directory)
         except (OSError, sqlite3.Error) as error:
@@ -53,11 +55,6 @@ class Database:
         # A commit that a power cut takes back is an old journal, which is safe.
         database.execute("PRAGMA synchronous = NORMAL")
         version = database.execute("PRAGMA user_version").fetchone()[0]
-        if version > schema.VERSION:
-            raise errors.Unsupported(
-                f"The state was written by a newer Headstart (version {version}, this one knows"
-                f" {schema.VERSION}). Use that one, or name another --state."
-            )
         if version == 0:
             self._create()
         else:
@@ -128,3 +125,13 @@ class Database:
 
     def __exit__(self, *details: object) -> None:
         self.close()
+
+
+def _refuse_newer(database: sqlite3.Connection, directory: Path) -> None:
+    version = database.execute("PRAGMA user_version").fetchone()[0]
+    if version > schema.VERSION:
+        database.close()
+        raise errors.Unsupported(
+            f"The state in {directory} was written by a newer Headstart (version {version}, this one knows"
+            f" {schema.VERSION}). Use that one, or name another --state."
+        )

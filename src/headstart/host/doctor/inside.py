@@ -23,6 +23,7 @@ ASK_SECONDS = 1.5
 #: A guest's clock may be off by so much without anybody noticing in its logs.
 DRIFT_SECONDS = 10.0
 _NANO = 1e-9
+_CORRECT = "Is the VM running? If the path is wrong, 'vm remove' and 'vm add' it again: its snapshots stay."
 _FREEZING = ("guest-fsfreeze-freeze", "guest-fsfreeze-thaw", "guest-fsfreeze-status")
 
 
@@ -42,7 +43,7 @@ def agent(vm: Vm, channels: Channels | None) -> Iterator[Finding]:
         yield Finding(check, Level.WARNING, said, f"headstart agent install {vm.name}")
         return
     if where.startswith("/"):
-        wrong = list(machine.socket(check, Path(where), "Correct it with 'vm remove' and 'vm add --agent'."))
+        wrong = list(machine.socket(check, Path(where), _CORRECT, Level.WARNING))
         if wrong:
             yield from wrong
             return
@@ -92,7 +93,7 @@ def qga(vm: Vm, channels: Channels | None) -> Iterator[Finding]:
         advice = "QEMU's guest agent freezes file systems: 'vm add --qga SOCKET'. Our agent can do it, too."
         yield Finding(check, Level.NOTE, "the VM was added without qga", advice)
         return
-    wrong = list(machine.socket(check, vm.qga, "Correct it with 'vm remove' and 'vm add --qga'."))
+    wrong = list(machine.socket(check, vm.qga, _CORRECT, Level.WARNING))
     if wrong:
         yield from wrong
         return

@@ -35,21 +35,21 @@ def look(vm: Vm, installation: str) -> Checkup:
     return qemu.look(vm.monitor, installation, vm.excluded, BLOCK_SIZE)
 
 
-def socket(check: str, path: Path, remedy: str) -> Iterator[Finding]:
+def socket(check: str, path: Path, remedy: str, level: Level = Level.PROBLEM) -> Iterator[Finding]:
     """Why nobody can talk through this socket, as far as its file tells."""
     try:
         mode = path.stat().st_mode
     except PermissionError:
-        yield Finding(check, Level.PROBLEM, f"{path} is in a folder that is closed to us", "Run as root, or open it.")
+        yield Finding(check, level, f"{path} is in a folder that is closed to us", "Run as root, or open it.")
         return
     except OSError as error:
-        yield Finding(check, Level.PROBLEM, f"{path} cannot be found: {error.strerror}", remedy)
+        yield Finding(check, level, f"{path} cannot be found: {error.strerror}", remedy)
         return
     if not stat.S_ISSOCK(mode):
-        yield Finding(check, Level.PROBLEM, f"{path} is no socket", remedy)
+        yield Finding(check, level, f"{path} is no socket", remedy)
     elif not os.access(path, os.W_OK):
         said = f"the socket {path} does not let us in: it takes the right to write"
-        yield Finding(check, Level.PROBLEM, said, "Run as the user that QEMU runs as, or as root.")
+        yield Finding(check, level, said, "Run as the user that QEMU runs as, or as root.")
 
 
 def monitor(vm: Vm, seen: Checkup) -> Iterator[Finding]:
@@ -125,19 +125,21 @@ def bitmaps(journal: Journal, vm: Vm, seen: Checkup) -> Iterator[Finding]:
         elif track.kind == "base":
             sound.setdefault(each.disk, set()).add(track.id)
     tracked = journal.tracked(vm.name)
+    if not tracked:
+        yield Finding(check, Level.NOTE, "there are none yet", "The first backup starts them.")
+    recording = []
     for disk in seen.inventory.disks:
         known = tracked.get(disk.name)
-        if known is None or disk.untracked or seen.status == "off":
+        if known is None or disk.untracked:
             continue
-        broken = any(each.disk == disk.name and each.fault for each in seen.traces)
-        if known.base not in sound.get(disk.name, ()) and not broken:
+        if known.base in sound.get(disk.name, ()):
+            recording.append(disk.name)
+        elif not any(each.disk == disk.name and each.fault for each in seen.traces) and seen.status != "off":
             said = f"{disk.name}: the bitmap of the last backup is not there"
             advice = f"Nothing has to be done: {_READ_WHOLE}. If it was not a restart of QEMU, see who removed it."
             yield Finding(check, Level.WARNING, said, advice)
-    if not tracked:
-        yield Finding(check, Level.NOTE, "there are none yet", "The first backup starts them.")
-    elif all(known.base in sound.get(name, ()) for name, known in tracked.items()):
-        yield Finding(check, Level.OK, f"those of the last backup record on {', '.join(sorted(tracked))}")
+    if recording:
+        yield Finding(check, Level.OK, f"those of the last backup record on {', '.join(recording)}")
 
 
 def others(installation: str, seen: Checkup) -> Iterator[Finding]:

@@ -75,9 +75,10 @@ class _Patient:
             self._check("bitmaps", lambda: machine.bitmaps(journal, self._vm, seen))
             self._check("other tools", lambda: machine.others(journal.installation, seen))
             self._check("scratch", lambda: machine.access(self._subject, self._vm, seen))
-        self._check("agent", lambda: self._asked(inside.agent))
-        self._check("qga", lambda: self._asked(inside.qga))
-        self._check("freeze", lambda: inside.freeze(self._found, self._policy()))
+        if self._seen is None or self._seen.status != "off":
+            self._check("agent", lambda: self._asked(inside.agent))
+            self._check("qga", lambda: self._asked(inside.qga))
+            self._check("freeze", lambda: inside.freeze(self._found, self._policy()))
         self._check("policy", self._protection)
         self._check("last run", self._history)
         return self._found

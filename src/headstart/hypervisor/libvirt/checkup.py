@@ -54,7 +54,7 @@ def _size(domain: Domain, target: str) -> int:
 
 
 def _works(domain: Domain, seen: Look) -> Iterator[str]:
-    found = obstacles.find(domain, seen.targets)
+    found = obstacles.find(domain, seen.targets) if domain.ask(lambda each: each.isActive()) else ""
     if found:
         yield found
     if domain.ask(lambda each: each.hasManagedSaveImage()):

@@ -1,0 +1,117 @@
+"""The doctor's checks as functions of values, and what runs them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from headstart import errors
+from headstart.host.doctor import clocks, daemons, examination, inside, places
+from headstart.host.doctor.finding import Check, Finding, Level
+from headstart.host.doctor.schedules import Jam, jams
+
+# -- running them
+
+
+def test_a_check_that_hangs_is_left_behind() -> None:
+    released = threading.Event()
+
+    def hang() -> list[Finding]:
+        released.wait(20)
+        return []
+
+    [found] = examination.run(Check("store", hang, 0.1, "web"))
+    released.set()
+    assert (found.check, found.level, found.vm) == ("store", Level.PROBLEM, "web")
+    assert "no answer within 100 ms" in found.what
+
+
+@pytest.mark.parametrize(
+    ("error", "level", "what", "advice"),
+    [
+        (errors.Unreachable("Nobody is there. Start it. Look."), Level.PROBLEM, "Nobody is there", "Start it. Look."),
+        (PermissionError(13, "Permission denied"), Level.PROBLEM, "could not be looked at", ""),
+        (ZeroDivisionError("by zero"), Level.WARNING, "ZeroDivisionError: by zero", "Report it."),
+    ],
+)
+def test_what_was_found_before_an_error_is_kept(error: Exception, level: Level, what: str, advice: str) -> None:
+    def look() -> Iterator[Finding]:
+        yield Finding("state", Level.OK, "so far")
+        raise error
+
+    first, second = examination.run(Check("state", look))
+    assert first.what == "so far"
+    assert (second.level, second.advice) == (level, advice)
+    assert what in second.what
+
+
+# -- schedules
+
+
+def test_nobody_waits() -> None:
+    assert jams({"a": [0.0, 100.0], "b": [50.0]}, {"a": 50.0, "b": 50.0}, 1) == []
+    assert jams({"a": [0.0], "b": [0.0]}, {"a": 50.0, "b": 50.0}, 2) == []
+
+
+def test_more_at_once_than_there_are_slots() -> None:
+    due = {name: [1000.0, 90000.0] for name in "abc"}
+    lengths = {"a": 60.0, "b": 30.0, "c": 10.0}
+    assert jams(due, lengths, 1) == [Jam(1000.0, ("b", "c"), 90.0), Jam(90000.0, ("b", "c"), 90.0)]
+    assert jams(due, lengths, 2) == [Jam(1000.0, ("c",), 30.0), Jam(90000.0, ("c",), 30.0)]
+
+
+# -- places
+
+
+@pytest.mark.parametrize(
+    ("kind", "level", "what"),
+    [
+        ("nfs4", Level.PROBLEM, "network file system"),
+        ("tmpfs", Level.WARNING, "the host's memory"),
+        ("overlay", Level.WARNING, "of a container"),
+        ("btrfs", Level.WARNING, "copy-on-write"),
+        ("zfs", Level.WARNING, "copy-on-write"),
+        ("fuse.unionfs", Level.WARNING, "a program serves it"),
+        ("", Level.NOTE, "cannot be told"),
+    ],
+)
+def test_kinds_of_file_systems(kind: str, level: Level, what: str) -> None:
+    [found] = places.kind_of_place("scratch", Path("/scratch"), kind)
+    assert found.level is level and what in found.what and found.advice
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs"])
+def test_file_systems_that_are_right(kind: str) -> None:
+    assert list(places.kind_of_place("scratch", Path("/scratch"), kind)) == []
+
+
+# -- the rest
+
+
+@pytest.mark.parametrize(
+    ("words", "is_one"),
+    [
+        ("/usr/bin/python3 /usr/bin/headstart run", True),
+        ("/usr/bin/headstart --state /x run --config y", True),
+        ("python -m headstart.cli.main run", True),
+        ("/usr/bin/headstart backup web", False),
+        ("vi /home/headstart/run", False),
+        ("docker run headstart", False),
+        ("", False),
+    ],
+)
+def test_a_daemon_is_known_by_its_command_line(words: str, is_one: bool) -> None:
+    assert daemons.is_daemon(words.split(" ")) is is_one
+
+
+def test_clocks_of_guests() -> None:
+    assert list(inside.drift(1000.0, 1005.0)) == []
+    [found] = inside.drift(1000.0, 4600.0)
+    assert "1 h 0 min behind" in found.what
+
+
+def test_the_kernel_is_asked_about_its_clock() -> None:
+    assert clocks.kept_in_step() in (True, False)
