@@ -24,6 +24,7 @@ from headstart.units import MIB
 from tests.cli import console
 from tests.cli.shelf import Shelf
 from tests.e2e import bare
+from tests.e2e.test_agent import wait_for_agentd
 from tests.kit.cli import Cli
 from tests.kit.vm import Vm as Machine
 
@@ -278,3 +279,22 @@ def test_a_vm_with_several_broken_things(shelf: Shelf, vm: Machine) -> None:
         other.connect(str(vm.qmp_socket))
         busy = Told(cli, "web")
         assert busy.one("monitor", "does not greet", "problem", "web")["advice"].count(f"process {os.getpid()} (") == 1
+
+
+@pytest.mark.vm
+def test_a_guest_that_answers(shelf: Shelf, tmp_path: Path) -> None:
+    cli = shelf.cli
+    with Machine(bare.pair(tmp_path), memory_mib=192) as machine:
+        with Journal.open(cli.state) as journal:
+            journal.add_vm(Vm("web", machine.qmp_socket, str(machine.agent_socket), machine.qga_socket))
+        wait_for_agentd(machine)
+        told = Told(cli, "web", status=0)
+        told.one("agent", "it answers (release ", "ok", "web")
+        told.one("qga", "answers, and can freeze", "ok", "web")
+        told.one("freeze", "by agent or qga", "ok", "web")
+        before = sorted(each.name for each in cli.state.iterdir())
+        machine.guest.run("touch /run/no-agentd; kill -9 $(ps | awk '/python3.*[a]gentd/ {print $1}')", timeout=20)
+        told = Told(cli, "web", status=0)
+        told.one("agent", "does not answer", "warning", "web")
+        told.one("freeze", "by qga", "ok", "web")
+        assert sorted(each.name for each in cli.state.iterdir()) == before

@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from headstart import __version__, errors
@@ -266,7 +267,8 @@ def _join(wards: Sequence[Ward], seconds: float) -> list[Ward]:
 @contextlib.contextmanager
 def _alone(state: Path) -> Iterator[None]:
     def refusal(found: Holder) -> errors.Locked:
-        return errors.Locked(f"Another 'headstart run' ({found.process}) serves {state}{found.told}")
+        said = f"Another 'headstart run' ({found.process}) serves {state}{found.told}"
+        return errors.Locked(said, holder=asdict(found))
 
     with holder.held(state / LOCK, "run", 0.0, refusal):
         yield

@@ -33,6 +33,7 @@ def address(vm: Vm, channels: Channels | None) -> str:
 
 
 def agent(vm: Vm, channels: Channels | None) -> Iterator[Finding]:
+    """Raises ``Unreachable`` where nobody answers."""
     check, where = "agent", address(vm, channels)
     if not where:
         advice = f"Without it the host reads ahead. 'headstart vm prepare {vm.name}' tells what it needs."
@@ -52,16 +53,19 @@ def agent(vm: Vm, channels: Channels | None) -> Iterator[Finding]:
 
 def _asked(check: str, vm: Vm, where: str) -> Iterator[Finding]:
     place = links.parse(where)
-    try:
-        # Not by ``agent.connect``, which replaces an older one.
-        with Channel(place.connect(), secret=place.secret, seconds=ASK_SECONDS, any_protocol=True) as channel:
-            yield from _welcome(check, vm, channel)
-    except errors.Unreachable as error:
-        # Backups work without it.
-        busy = ", ".join(peers.clients(Path(where))) if where.startswith("/") else ""
-        found = of_error(check, error, Level.WARNING)
-        said = f"{where}: {found.what}{f' (connected: {busy})' if busy else ''}"
-        yield Finding(check, Level.WARNING, said, f"{found.advice} 'headstart agent install {vm.name}' puts it there.")
+    # Not by ``agent.connect``, which replaces an older one.
+    with Channel(place.connect(), secret=place.secret, seconds=ASK_SECONDS, any_protocol=True) as channel:
+        yield from _welcome(check, vm, channel)
+
+
+def silent(check: str, vm: Vm, error: errors.Unreachable) -> Finding:
+    """Nobody answered, also when asked again. Backups work without."""
+    where = str(vm.qga or "") if check == "qga" else vm.agent
+    busy = ", ".join(peers.clients(Path(where))) if where.startswith("/") else ""
+    found = of_error(check, error, Level.WARNING)
+    said = f"{where}: {found.what}" if where and where not in found.what else found.what
+    more = f" 'headstart agent install {vm.name}' puts it there." if check == "agent" else ""
+    return Finding(check, Level.WARNING, f"{said} (connected: {busy})" if busy else said, found.advice + more)
 
 
 def _welcome(check: str, vm: Vm, channel: Channel) -> Iterator[Finding]:
@@ -85,6 +89,7 @@ def _welcome(check: str, vm: Vm, channel: Channel) -> Iterator[Finding]:
 
 
 def qga(vm: Vm, channels: Channels | None) -> Iterator[Finding]:
+    """Raises ``Unreachable`` where nobody answers."""
     check = "qga"
     if vm.domain is not None:
         yield from _qga_of_libvirt(check, vm, channels)
@@ -97,13 +102,8 @@ def qga(vm: Vm, channels: Channels | None) -> Iterator[Finding]:
     if wrong:
         yield from wrong
         return
-    try:
-        with Qga(vm.qga, sync_seconds=ASK_SECONDS) as talk:
-            yield from _spoken(check, talk)
-    except errors.Unreachable as error:
-        busy = ", ".join(peers.clients(vm.qga))
-        found = of_error(check, error, Level.WARNING)
-        yield Finding(check, found.level, f"{found.what} (connected: {busy})" if busy else found.what, found.advice)
+    with Qga(vm.qga, sync_seconds=ASK_SECONDS) as talk:
+        yield from _spoken(check, talk)
 
 
 def _spoken(check: str, talk: Qga) -> Iterator[Finding]:

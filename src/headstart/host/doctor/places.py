@@ -84,14 +84,14 @@ def state(subject: Subject) -> Iterator[Finding]:
         return
     # Raises what is wrong with it: damaged, of a newer version.
     with subject.journal() as journal:
-        count = len(journal.vms())
+        who = f"installation {journal.installation}, {len(journal.vms())} VMs"
     yield from _rights(check, path / DATABASE)
     free = space.free(path)
     if free < STATE_BYTES:
         yield Finding(
             check, Level.WARNING, f"{path} has {units.format_bytes(free)} free", "Make room: it grows with each backup."
         )
-    yield Finding(check, Level.OK, f"{path}, {count} VMs, {units.format_bytes(free)} free")
+    yield Finding(check, Level.OK, f"{path}, {who}, {units.format_bytes(free)} free")
 
 
 def _rights(check: str, database: Path) -> Iterator[Finding]:

@@ -17,12 +17,20 @@ from headstart.state.values import Vm
 
 #: A password command may ask somebody, and a key derivation takes its time.
 PASSWORD_SECONDS = 150.0
+#: A busy guest is slow to answer, and nobody may be kept waiting for the VM meanwhile: it is asked again instead.
+ATTEMPTS = 3
 
 
 def examine(subject: Subject, name: str | None) -> list[Finding]:
     """Of the host and all of its VMs, or of one VM. Raises ``NotFound`` where there is none of this name."""
     if name is not None:
-        if not subject.there:
+        try:
+            there = subject.there
+        except OSError as error:
+            raise errors.Usage(
+                f"The state in {subject.state} cannot be seen: {error.strerror}. Run as root."
+            ) from error
+        if not there:
             raise errors.NotFound(f"There is no VM '{name}' here: {subject.state} has no state.", vm=name)
         with subject.journal() as journal:
             return of_vm(subject, journal.vm(name))
@@ -105,13 +113,21 @@ class _Patient:
 
     def _asked(self, ask: Callable[[Vm, Channels | None], Iterable[Finding]]) -> Iterator[Finding]:
         channels = self._seen.channels if self._seen is not None else None
-        name = ask.__name__
-        try:
-            # The guest's channels serve one at a time: a run that is under way has them.
-            with self._journal.lock(self._vm.name, "doctor"):
-                yield from list(ask(self._vm, channels))
-        except errors.Locked as error:
-            yield self._locked(name, error)
+        name, failure = ask.__name__, errors.Unreachable("nobody answers")
+        for _ in range(ATTEMPTS):
+            try:
+                # The guest's channels serve one at a time: a run that is under way has them.
+                with self._journal.lock(self._vm.name, "doctor"):
+                    found = list(ask(self._vm, channels))
+            except errors.Locked as error:
+                yield self._locked(name, error)
+                return
+            except errors.Unreachable as error:
+                failure = error
+            else:
+                yield from found
+                return
+        yield inside.silent(name, self._vm, failure)
 
     @staticmethod
     def _locked(check: str, error: errors.Locked) -> Finding:
