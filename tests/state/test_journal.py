@@ -17,7 +17,7 @@ from headstart.blocks import Blocks
 from headstart.hypervisor.contract import ImageFile
 from headstart.state import schema
 from headstart.state.journal import Journal
-from headstart.state.values import Completion, Domain, Draft, Facts, Point, Tracked, Vm
+from headstart.state.values import Completion, Distrust, Domain, Draft, Facts, Point, Tracked, Vm
 from headstart.transfer.pipeline import Stored
 
 WEB = Vm(
@@ -217,6 +217,7 @@ def test_the_state_is_for_its_owner_only(journal: Journal, tmp_path: Path) -> No
 UNDO = {
     2: ("DROP TABLE keepsakes", "ALTER TABLE vms DROP COLUMN uri", "ALTER TABLE vms DROP COLUMN domain"),
     3: ("DROP TABLE figures", "DROP TABLE heats", "DROP TABLE pauses", "DROP TABLE points", "DROP INDEX runs_by_vm"),
+    4: ("ALTER TABLE copied DROP COLUMN delivered", "DROP TABLE distrusts"),
 }
 
 
@@ -416,6 +417,31 @@ class Gone(Exception):
 def failing(*first: Stored) -> Iterator[Stored]:
     yield from first
     raise Gone
+
+
+def test_who_read_a_block_of_the_draft_is_known(drafted: Journal) -> None:
+    assert not drafted.delivered_blocks("web", "system")
+    stored = [Stored(disk, block, b"x") for disk in ("system", "data") for block in (5, 6)]
+    drafted.copied("web", "round1", stored, delivered={"system"})
+    assert drafted.delivered_blocks("web", "system") == Blocks([5, 6])
+    assert not drafted.delivered_blocks("web", "data")
+    drafted.copied("web", "round1", [Stored("system", 6, b"x")])
+    assert drafted.delivered_blocks("web", "system") == Blocks([5]), "whoever read it last"
+
+
+def test_an_agent_is_distrusted_until_it_is_trusted(journal: Journal, tmp_path: Path) -> None:
+    assert journal.distrusted("web") is None and journal.trust("web") is None
+    for found in (Distrust(5.5, "it lied"), Distrust(7.5, "it lied again")):
+        journal.distrust("web", found)
+        with reopened(tmp_path) as again:
+            assert again.distrusted("web") == found
+    journal.forget_tracking("web")
+    assert journal.trust("web") == Distrust(7.5, "it lied again")
+    assert journal.distrusted("web") is None
+    journal.distrust("web", Distrust(9.0, "it lied"))
+    journal.remove_vm("web")
+    journal.add_vm(WEB)
+    assert journal.distrusted("web") is None, "another VM of the name"
 
 
 def failing_disks(first: Tracked) -> Iterator[Tracked]:

@@ -23,12 +23,12 @@ from headstart.backup import audit, hooks, plan
 from headstart.backup.contact import Contact
 from headstart.backup.hooks import Hook
 from headstart.backup.identify import Identified
-from headstart.backup.plan import Residue, Sample
+from headstart.backup.plan import Population, Residue, Sample
 from headstart.backup.spooling import spool_of
 from headstart.blocks import Blocks
 from headstart.extents import Extent
 from headstart.hypervisor.contract import PointInTime, PointRequest, Protects
-from headstart.state.values import Completion, Tracked
+from headstart.state.values import Completion, Distrust, Tracked
 from headstart.tracking.contract import Kind, Mark
 from headstart.transfer.spool import Spool
 
@@ -41,7 +41,8 @@ LEAST_RESERVE = 64 * units.MIB
 @dataclass(frozen=True, slots=True)
 class Options:
     """``audit`` None: every block. ``plain``: nothing that was copied ahead is used. ``settle``: what changed in the
-    meantime is copied by rounds right before the point in time. ``frozen``: without frozen file systems it fails."""
+    meantime is copied by rounds right before the point in time. ``frozen``: without frozen file systems it fails.
+    ``distrust``: an agent that delivered false blocks reads nothing in later runs either, until it is trusted again."""
 
     plain: bool = False
     audit: int | None = plan.AUDIT_BLOCKS
@@ -49,6 +50,7 @@ class Options:
     hooks: tuple[Hook, ...] = ()
     settle: bool = True
     frozen: bool = False
+    distrust: bool = True
 
 
 class Doubt(errors.HeadstartError):
@@ -73,6 +75,10 @@ class Completing:
         # know nothing of what was written between the two.
         self._base = self._id + secrets.token_hex(4)
         self._drafts = {name: self._context.journal.copied_blocks(contact.name, name) for name in identified.disks}
+        #: What of the drafts is the word of the agent in the guest.
+        self._delivered = {
+            name: self._context.journal.delivered_blocks(contact.name, name) for name in identified.disks
+        }
         #: Why the point in time, which has no more than was asked for, does not do.
         self._doubts: list[str] = []
         self.failures: list[str] = []
@@ -118,7 +124,11 @@ class Completing:
             "freeze_seconds": point.freeze_seconds,
             "pause_seconds": point.pause_seconds,
             "window_seconds": window,
-            "audit": {"sampled_bytes": sampled, "mismatched_bytes": mismatched},
+            "audit": {
+                "sampled_bytes": sampled,
+                "mismatched_bytes": mismatched,
+                "agent_mismatched_bytes": self._contact.false_bytes,
+            },
             "disks": {name: self._disk_facts(name, found) for name, found in residues.items()},
             "definition": self._contact.vm.definition or self._contact.inventory.definition,
             "files": [kind for kind, _ in self._contact.inventory.files],
@@ -141,7 +151,8 @@ class Completing:
         populations = {}
         for name, tracked in self._recorded.items():
             everything = blocks.everything(tracked.facts.size, self._block_size)
-            populations[name] = (self._drafts[name], everything - tracked.owed)
+            delivered = self._delivered[name]
+            populations[name] = Population(delivered, self._drafts[name] - delivered, everything - tracked.owed)
         samples = plan.sample(populations, self._options.audit, random.SystemRandom())
         nothing = dict.fromkeys(self._identified.disks, Sample(Blocks(), Blocks()))
         return nothing | {name: self._with_ends(name, sample) for name, sample in samples.items()}
@@ -232,31 +243,84 @@ class Completing:
     ) -> tuple[int, int]:
         """Bytes compared and bytes false. What is false is read again, with all that is like it."""
         sampled = mismatched = 0
-        distrusted = False
-        for name, sample in samples.items():
-            tracked, found = self._identified.disks[name], residues[name]
-            standing = Sample(sample.draft & found.precopied, sample.unchanged - found.changed)
-            lookup = None if expected is None else expected[name]
-            mismatch = audit.compare(self._contact, tracked, point.reader(name), standing, lookup)
+        false = {name: Blocks() for name in samples}
+        doubted = False
+        standing = self._standing(point, samples, residues)
+        for name, sample in standing.items():
+            tracked = self._identified.disks[name]
+            lookup = None if expected is None else {**expected[name], **self._added(name, sample, expected[name])}
+            mismatch = audit.compare(self._contact, tracked, point.reader(name), sample, lookup)
             wrong = mismatch.draft | mismatch.unchanged
             sampled += blocks.total_bytes(mismatch.sampled, self._block_size, tracked.facts.size)
             mismatched += blocks.total_bytes(wrong, self._block_size, tracked.facts.size)
-            distrusted = distrusted or bool(mismatch.draft)
             if mismatch.unchanged:
                 reason = f"{len(mismatch.unchanged)} blocks changed that its bitmap does not report"
                 residues[name] = self._disbelieve(point, name, reason)
-        if distrusted:
-            self._discard_draft(point, residues)
+            else:
+                # Where the bitmap lies, a block may have been right when the agent read it.
+                false[name] = mismatch.draft & self._delivered[name]
+            doubted = doubted or bool(mismatch.draft - false[name])
+        if any(false.values()):
+            compared = sum(len(each.draft & self._delivered[name]) for name, each in standing.items())
+            self._distrust(point, residues, false, compared)
+        if doubted:
+            self._contact.notes.append("the audit found false blocks in the draft: all of it is read again")
+            self._discard(point, residues, self._drafts)
         self._raise_doubts()
         return sampled, mismatched
 
-    def _discard_draft(self, point: PointInTime, residues: dict[str, Residue]) -> None:
-        self._contact.notes.append("the audit found false blocks in the draft: all of it is read again")
-        for name, found in residues.items():
-            self._drafts[name] = Blocks()
-            residues[name] = Residue(found.changed, Blocks(), found.changed)
+    def _standing(
+        self, point: PointInTime, samples: Mapping[str, Sample], residues: Mapping[str, Residue]
+    ) -> dict[str, Sample]:
+        """What of the sample still counts. Of what the agent delivered others take the place of those that were
+        written again, where they can be read: the guest chooses what it writes."""
+        found = {
+            name: Sample(sample.draft & residues[name].precopied, sample.unchanged - residues[name].changed)
+            for name, sample in samples.items()
+        }
+        if self._options.audit is None or point.protects is Protects.WANTED:
+            return found
+        used = {name: self._delivered[name] & residues[name].precopied for name in self._recorded}
+        rest = {name: each - found[name].draft for name, each in used.items()}
+        drawn = sum(len(used[name] & found[name].draft) for name in used)
+        lacking = max(0, min(self._options.audit, sum(map(len, used.values()))) - drawn)
+        more = plan.draw(rest, lacking, random.SystemRandom())
+        return found | {name: replace(found[name], draft=found[name].draft | each) for name, each in more.items()}
+
+    def _added(self, name: str, sample: Sample, expected: audit.Expected) -> audit.Expected:
+        """The chunks of blocks of the draft that were drawn only now: the journal knows them."""
+        added = (block for block in sample.draft if block not in expected)
+        return dict(self._context.journal.chunks_of(self._contact.name, name, added))
+
+    def _distrust(
+        self, point: PointInTime, residues: dict[str, Residue], false: Mapping[str, Blocks], compared: int
+    ) -> None:
+        """Nothing that the agent delivered is used, and it reads nothing any longer."""
+        contact, count = self._contact, sum(map(len, false.values()))
+        used = {name: self._delivered[name] & found.precopied for name, found in residues.items()}
+        contact.false_bytes += self._bytes(false)
+        reason = f"{count} of {compared} blocks of it that were compared were not what the disks held"
+        contact.distrust = Distrust(self._context.clock(), reason)
+        said = f"the agent in the guest delivered false blocks: {reason}"
+        said += f"; all that is from it ({units.format_bytes(self._bytes(used))}) is read from outside"
+        if self._options.distrust:
+            self._context.journal.distrust(contact.name, contact.distrust)
+            said += f", and it is not used again until 'headstart agent trust {contact.name}'"
+        contact.notes.append(said)
+        self._discard(point, residues, self._delivered)
+
+    def _bytes(self, found: Mapping[str, Blocks]) -> int:
+        disks = self._identified.disks
+        return sum(blocks.total_bytes(each, self._block_size, disks[name].facts.size) for name, each in found.items())
+
+    def _discard(self, point: PointInTime, residues: dict[str, Residue], gone: Mapping[str, Blocks]) -> None:
+        """These blocks of the draft are not used: they are read from the point in time, or from the next one."""
+        for name, each in list(gone.items()):
+            found = residues[name]
+            self._drafts[name] = self._drafts[name] - each
+            residues[name] = Residue(found.changed, found.precopied - each, found.residue | (found.precopied & each))
             if point.protects is Protects.WANTED:
-                self._context.journal.forget_copied(self._contact.name, name)
+                self._context.journal.forget_copied(self._contact.name, name, each)
         if point.protects is Protects.WANTED:
             self._doubts.append("The audit found false blocks in the draft.")
 

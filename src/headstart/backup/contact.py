@@ -15,14 +15,15 @@ from headstart.reading import Reader
 from headstart.repository import snapshot
 from headstart.repository.manifest import Disk as StoredDisk
 from headstart.repository.manifest import Manifest
-from headstart.state.values import Tracked, Vm
+from headstart.state.values import Distrust, Tracked, Vm
 from headstart.tracking.bitmap import BitmapTracker
 from headstart.tracking.contract import Mark, Standing
 
 
 @dataclass(slots=True)
 class Contact:
-    """A VM that answers, during one run. ``notes`` is what the user should be told."""
+    """A VM that answers, during one run. ``notes`` is what the user should be told. ``distrust``: why its agent reads
+    nothing; ``false_bytes``: what it had delivered and the audit found false in this run."""
 
     context: Context
     vm: Vm
@@ -32,6 +33,8 @@ class Contact:
     nonces: dict[str, str]
     inside: Inside
     notes: list[str] = field(default_factory=list)
+    distrust: Distrust | None = None
+    false_bytes: int = 0
     #: Last snapshots by id, as far as they were needed.
     manifests: dict[str, Manifest] = field(default_factory=dict)
 
@@ -148,7 +151,8 @@ def meet(context: Context, vm: Vm, *, look: bool = False) -> Iterator[Contact]:
         gone = [name for name in known if name not in nonces]
         notes += [f"disk {name}, which the last backup had, is not in the VM any longer" for name in gone]
         tracker = BitmapTracker(machine, context.journal.installation, nonces)
-        yield Contact(context, vm, machine, inventory, tracker, nonces, inside, notes)
+        distrust = context.journal.distrusted(vm.name)
+        yield Contact(context, vm, machine, inventory, tracker, nonces, inside, notes, distrust)
     finally:
         inside.close()
         machine.close()

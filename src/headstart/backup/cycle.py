@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import secrets
 import time
 from collections.abc import Iterator, Sequence
@@ -263,7 +264,7 @@ def _let_go(context: Context, name: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What the journal knows; the VM is not asked."""
+    """What the journal knows; the VM is not asked. ``agent_distrusted``: since when and why its agent reads nothing."""
 
     vm: str
     snapshot: str | None
@@ -274,6 +275,7 @@ class Status:
     copied_bytes: int
     remaining_bytes: int
     spooled: bool
+    agent_distrusted: dict[str, Any] | None
     last_run: dict[str, Any] | None
 
     def json(self) -> dict[str, Any]:
@@ -283,6 +285,7 @@ class Status:
 def status(journal: Journal, name: str, block_size: int) -> Status:
     journal.vm(name)
     tracked, draft, point = journal.tracked(name), journal.draft(name), journal.point(name)
+    distrust = journal.distrusted(name)
     copied = {disk: journal.copied_blocks(name, disk) for disk in tracked}
     left = sum(len(each.owed - copied[disk]) for disk, each in tracked.items())
     runs = journal.runs(name, 1)
@@ -296,6 +299,7 @@ def status(journal: Journal, name: str, block_size: int) -> Status:
         copied_bytes=sum(map(len, copied.values())) * block_size,
         remaining_bytes=left * block_size,
         spooled=journal.completion(name) is not None,
+        agent_distrusted=dataclasses.asdict(distrust) if distrust else None,
         last_run=None
         if last is None
         else {"verb": last.verb, "begun": last.begun, "ended": last.ended, "error": last.report.get("error")},

@@ -39,6 +39,8 @@ class Filling:
         self._believe = believe
         self._done = 0
         self._packs_noted = 0
+        #: Disks that the agent in the guest reads: what comes of them is its word.
+        self._delivered: set[str] = set()
         self._waiting: list[Stored] = []
         self._lock = threading.Lock()
         self.writer: Writer[Stored] = context.repository.writer(self._wait)
@@ -53,8 +55,11 @@ class Filling:
         """Bytes read so far, also of disks that failed on the way."""
         return self._done
 
-    def disk(self, tracked: Tracked, reader: Reader, wanted: Blocks) -> None:
-        """Copy blocks of a disk. If the reader fails, what it had read before counts all the same."""
+    def disk(self, tracked: Tracked, reader: Reader, wanted: Blocks, *, delivered: bool = False) -> None:
+        """Copy blocks of a disk, all by the same reader. If it fails, what it had read before counts all the same.
+        ``delivered``: the agent in the guest reads."""
+        if delivered:
+            self._delivered.add(tracked.name)
         size = self._context.repository.block_size
         extents = blocks.to_extents(wanted, size, tracked.facts.size)
         self.pipeline.copy(tracked.name, reader, extents, self._progress)
@@ -77,7 +82,7 @@ class Filling:
         packs = self.writer.packs[self._packs_noted :]
         if stored:
             self._believe()
-            self._context.journal.copied(self._vm, self._round, stored, packs)
+            self._context.journal.copied(self._vm, self._round, stored, packs, delivered=self._delivered)
             self._packs_noted += len(packs)
 
     def settle(self) -> None:

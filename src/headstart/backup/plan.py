@@ -16,8 +16,11 @@ from headstart.tracking.contract import Kind, Mark, Standing
 SETTLED_BYTES = 64 * units.MIB
 #: Rounds before a completion: a guest that writes faster than we copy is not caught up with.
 MOST_ROUNDS = 4
-#: 3,000 random blocks find a share of 0.1 % false ones with a probability of 95 %.
+#: 3,000 random blocks find a share of 0.1 % false ones with a probability of 95 %. So many are drawn of what the agent
+#: in the guest delivered, or where it delivered nothing, of everything else.
 AUDIT_BLOCKS = 3000
+#: So many times that at least of everything else, however many are drawn of what the agent delivered.
+AUDIT_REST_SHARE = 1 / 3
 #: Of these, how many are drawn from the draft; the others from what was reported as unchanged.
 AUDIT_DRAFT_SHARE = 2 / 3
 
@@ -149,23 +152,42 @@ class Sample:
         return self.draft | self.unchanged
 
 
-def sample(disks: Mapping[str, tuple[Blocks, Blocks]], wanted: int | None, source: random.Random) -> dict[str, Sample]:
-    """Draw ``wanted`` blocks (None: take all) from ``{disk: (draft, unchanged)}``, evenly over the VM."""
+@dataclass(frozen=True, slots=True)
+class Population:
+    """Blocks of one disk that the audit draws from: of the draft what the agent in the guest delivered, and what was
+    read from outside; and what was reported as unchanged."""
+
+    delivered: Blocks
+    copied: Blocks
+    unchanged: Blocks
+
+
+def sample(disks: Mapping[str, Population], wanted: int | None, source: random.Random) -> dict[str, Sample]:
+    """Draw blocks (``wanted`` None: take all), each kind evenly over the VM. What the guest says is drawn from as if
+    there were nothing else, so that the probability of finding it false depends on nothing else."""
     if wanted is None:
-        return {disk: Sample(draft, unchanged) for disk, (draft, unchanged) in disks.items()}
-    drafts = sum(len(draft) for draft, _ in disks.values())
-    others = sum(len(unchanged) for _, unchanged in disks.values())
-    from_draft = min(drafts, round(wanted * AUDIT_DRAFT_SHARE))
-    from_others = min(others, wanted - from_draft)
-    from_draft = min(drafts, wanted - from_others)
+        return {disk: Sample(each.delivered | each.copied, each.unchanged) for disk, each in disks.items()}
+    delivered = {disk: each.delivered for disk, each in disks.items()}
+    copied = {disk: each.copied for disk, each in disks.items()}
+    unchanged = {disk: each.unchanged for disk, each in disks.items()}
+    from_delivered = min(_total(delivered), wanted)
+    rest = max(wanted - from_delivered, round(wanted * AUDIT_REST_SHARE))
+    from_copied = min(_total(copied), round(rest * AUDIT_DRAFT_SHARE))
+    from_unchanged = min(_total(unchanged), rest - from_copied)
+    from_copied = min(_total(copied), rest - from_unchanged)
+    drawn = draw(delivered, from_delivered, source)
+    others, same = draw(copied, from_copied, source), draw(unchanged, from_unchanged, source)
+    return {disk: Sample(drawn[disk] | others[disk], same[disk]) for disk in disks}
+
+
+def draw(disks: Mapping[str, Blocks], wanted: int, source: random.Random) -> dict[str, Blocks]:
+    """So many blocks at random, of each disk by its share, rounded up."""
+    total = _total(disks)
     return {
-        disk: Sample(
-            blocks.sample(draft, _share(from_draft, len(draft), drafts), source),
-            blocks.sample(unchanged, _share(from_others, len(unchanged), others), source),
-        )
-        for disk, (draft, unchanged) in disks.items()
+        disk: blocks.sample(found, -(-wanted * len(found) // total) if total else 0, source)
+        for disk, found in disks.items()
     }
 
 
-def _share(wanted: int, part: int, whole: int) -> int:
-    return -(-wanted * part // whole) if whole else 0
+def _total(disks: Mapping[str, Blocks]) -> int:
+    return sum(map(len, disks.values()))

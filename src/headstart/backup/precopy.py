@@ -58,7 +58,7 @@ def run(
                         before[name] = remaining(contact, {name: disks[name]})[name]
                         fill.expect(_bytes(contact, disks, {name: before[name]}))
                     by.add(source.by)
-                    _copy(contact, fill, disks[name], reader, before[name])
+                    _copy(contact, fill, disks[name], Source(reader, source.by), before[name])
             except Halted as error:
                 halted = str(error)
         read = fill.done
@@ -101,10 +101,10 @@ def _everything(contact: Contact, tracked: Tracked) -> Blocks:
     return blocks.everything(tracked.facts.size, contact.context.repository.block_size)
 
 
-def _copy(contact: Contact, fill: Filling, tracked: Tracked, reader: Reader, wanted: Blocks) -> None:
+def _copy(contact: Contact, fill: Filling, tracked: Tracked, source: Source, wanted: Blocks) -> None:
     """An agent that fails costs the rest of the round: what it had delivered counts."""
     try:
-        fill.disk(tracked, reader, wanted)
+        fill.disk(tracked, source.reader, wanted, delivered=source.by is Transport.AGENT)
     except (Lost, Refused) as error:
         if isinstance(error, Lost):
             contact.inside.lost(error)

@@ -45,8 +45,11 @@ class DiskReport:
 
 @dataclass(frozen=True, slots=True)
 class AuditReport:
+    """``agent_mismatched_bytes``: what the agent in the guest had delivered, also in attempts that were begun again."""
+
     sampled_bytes: int = 0
     mismatched_bytes: int = 0
+    agent_mismatched_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

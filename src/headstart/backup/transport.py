@@ -5,7 +5,8 @@
     agent   answers, and the disk is proved to be this device of its   ->   read in the guest
     host    everything else that can be read from outside
 
-An agent that vanishes in the middle of a round costs the rest of that round: it remains to be copied.
+An agent that vanishes in the middle of a round costs the rest of that round: it remains to be copied. One that
+delivered false blocks reads nothing until somebody trusts it again.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import contextlib
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
 
 from headstart import blocks, errors
@@ -29,6 +31,10 @@ from headstart.units import BLOCK_SIZE
 
 #: Blocks of a disk that only a point in time shows.
 GLIMPSES = 64
+
+
+class Distrusted(errors.HeadstartError):
+    """The agent delivered false blocks, and nobody has said since that it may be used."""
 
 
 class Transport(Enum):
@@ -49,8 +55,9 @@ class Source:
 
 @contextlib.contextmanager
 def sources(contact: Contact, disks: Mapping[str, Blocks], wanted: Transport) -> Iterator[Mapping[str, Source]]:
-    """Readers of the running disks. Raises ``Unreachable`` if ``AGENT`` is wanted and does not answer. A disk that
-    cannot be read from outside is read by the agent also with ``HOST``; one that nobody can read is left out."""
+    """Readers of the running disks. If ``AGENT`` is wanted, raises ``Unreachable`` where it does not answer, and
+    ``Distrusted``. A disk that cannot be read from outside is read by the agent also with ``HOST``; one that nobody can
+    read is left out."""
     inside = {name: found for name, found in disks.items() if _is_for_agent(contact.disk(name), wanted)}
     agent = _agent(contact, wanted) if inside else None
     proved = _prove(contact, agent, inside) if agent else frozenset()
@@ -88,6 +95,7 @@ def _prove(contact: Contact, agent: Agent, disks: Mapping[str, Blocks]) -> froze
 
 def _agent(contact: Contact, wanted: Transport) -> Agent | None:
     try:
+        _require_trusted(contact)
         return contact.inside.agent()
     except errors.HeadstartError as error:
         if wanted is Transport.AGENT:
@@ -95,6 +103,17 @@ def _agent(contact: Contact, wanted: Transport) -> Agent | None:
         if contact.inside.expected:
             contact.note(f"the agent in the guest is not used: {error}")
         return None
+
+
+def _require_trusted(contact: Contact) -> None:
+    found = contact.distrust
+    if found is not None:
+        since = datetime.fromtimestamp(found.since).astimezone()
+        raise Distrusted(
+            f"It is not trusted since {since:%Y-%m-%d %H:%M}, because {found.reason}."
+            f" 'headstart agent trust {contact.name}' uses it again.",
+            vm=contact.name,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +136,9 @@ def _proved(contact: Contact, agent: Agent, name: str, proof: Proof | None, want
         return True
     except Unproved as error:
         contact.note(f"disk {name} is not read by the agent: which device of the guest it is cannot be proved: {error}")
-    except Lost as error:
-        contact.inside.lost(error)
+    except (Lost, Refused) as error:
+        if isinstance(error, Lost):
+            contact.inside.lost(error)
         contact.note(f"disk {name} is not read by the agent: {error}")
     except Refused as error:
         contact.note(f"disk {name} is not read by the agent: {error}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 
 from headstart import errors, units
@@ -25,6 +26,10 @@ def add(verbs: arguments.Verbs) -> None:
     installing = arguments.add_verb(group, "install", run_install, "Put the agent into a running guest, and start it.")
     installing.add_argument("name", metavar="NAME", help="the VM")
     installing.add_argument("--ssh", metavar="[USER@]HOST", help="through SSH; else through QEMU's guest agent")
+    trusting = arguments.add_verb(
+        group, "trust", run_trust, "Use an agent again that had delivered false blocks, and was not used since."
+    )
+    trusting.add_argument("name", metavar="NAME", help="the VM")
     making = arguments.add_verb(group, "keys", run_keys, "Make keys for an agent that is reached over TCP.")
     making.add_argument("folder", metavar="DIR", type=Path, help="keep it: the address of the agent names it")
 
@@ -38,6 +43,15 @@ def run_keys(session: Session, given: argparse.Namespace) -> None:
         " Its agent is started by: python3 FILE --tcp ADDRESS:PORT --keys FOLDER. "
         f"Here it is then known as: tcp:HOST:PORT,keys={given.folder.absolute()}",
     )
+
+
+def run_trust(session: Session, given: argparse.Namespace) -> None:
+    with session.journal() as journal:
+        journal.vm(given.name)
+        found = journal.trust(given.name)
+    values = {"name": given.name, "distrusted": asdict(found) if found else None}
+    said = f"The agent in {given.name} is used again." if found else f"The agent in {given.name} was trusted already."
+    session.output.result(values, said)
 
 
 def run_build(session: Session, given: argparse.Namespace) -> None:

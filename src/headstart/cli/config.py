@@ -138,7 +138,11 @@ def _policy(config: Config, each: Policy, vms: list[dict[str, Any]], now: dateti
             "missed": each.schedule.missed,
         },
         "next": [moment.timestamp() for moment in _moments(each, now)],
-        "head_start": asdict(each.head_start) | {"transports": [one.value for one in each.head_start.transports]},
+        "head_start": asdict(each.head_start)
+        | {
+            "transports": [one.value for one in each.head_start.transports],
+            "after_false_audit": each.head_start.after_false_audit.value,
+        },
         "load": asdict(each.load),
         "limits": [_window(window) for window in each.limits.windows],
         "limit_otherwise": each.limits.otherwise,

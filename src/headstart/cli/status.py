@@ -96,7 +96,13 @@ def _last_run(status: Mapping[str, Any]) -> str:
 def _warnings(found: list[dict[str, Any]]) -> list[str]:
     lines = []
     for each in found:
-        live = each["live"]
+        live, distrust = each["live"], each["agent_distrusted"]
+        if distrust:
+            since = text.moment(distrust["since"])
+            lines.append(
+                f"{each['vm']}: its agent is not trusted since {since}, because {distrust['reason']}:"
+                f" 'headstart agent trust {each['vm']}' uses it again"
+            )
         if live:
             lines += [f"{each['vm']}: {warning}" for warning in (live["forecast"] or {}).get("warnings", ())]
             if live["missing_sensors"]:

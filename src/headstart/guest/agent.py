@@ -24,6 +24,7 @@ class Agent:
         self._channel = channel
         self._map: GuestMap | None = None
         self._proved: dict[str, str] = {}
+        self._patience = mapping.Patience()
         self._watched: int | None = None
 
     def map(self) -> GuestMap:
@@ -39,7 +40,7 @@ class Agent:
             guest = self._map or self.map()
             found = mapping.candidates(disk, guest)
             taken = [each for each in found if each.name not in self._proved.values()]
-            self._proved[disk.name] = mapping.prove(self._channel, disk, taken, reader, within)
+            self._proved[disk.name] = mapping.prove(self._channel, disk, taken, reader, within, self._patience)
         return self._proved[disk.name]
 
     def reader(self, disk: Disk) -> AgentReader:

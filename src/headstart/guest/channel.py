@@ -15,7 +15,7 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from headstart import errors, plain
@@ -47,6 +47,10 @@ DAMAGE_LIMIT = 16
 #: Memory, beside that for content, for frames that nobody has asked for yet. A request has a few thousand at most.
 UNREAD_LIMIT = 4 << 20
 _FRAME_COST = 256
+#: What comes and belongs to nothing that was asked for, in bytes: so much at once, as after a session that ended in the
+#: middle of something, and so much more a second. Looking at it takes time, and other VMs wait for that.
+USELESS_LIMIT = 16 << 20
+USELESS_RATE = 256 << 10
 _RECEIVE = 256 * 1024
 _LATER = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -95,6 +99,11 @@ class Channel:
         self._outstanding = self._held = 0
         # What the frames in the inbox cost beside that.
         self._unread = 0
+        # What came for nothing, less what may have come since it was counted last.
+        self._useless = 0.0
+        self._counted = time.monotonic()
+        #: Seconds that somebody waited for a request although it was the agent's turn.
+        self._waited: dict[int, float] = {}
         self._counting = threading.Lock()
         # A TLS socket serves one thread: whoever consumes wakes that one.
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -218,7 +227,8 @@ class Channel:
         probe, attend = time.monotonic() + PROBE_SECONDS, time.monotonic() + ATTEND_SECONDS
         while True:
             try:
-                frame = self._next(request, min(deadline, probe, attend))
+                with self._timed(request):
+                    frame = self._next(request, min(deadline, probe, attend))
             except TimeoutError:
                 if time.monotonic() > attend:
                     self.attend()
@@ -234,6 +244,19 @@ class Channel:
                     probe = now + PROBE_SECONDS
                 continue
             return self._checked(request, frame)
+
+    @contextlib.contextmanager
+    def _timed(self, request: int) -> Iterator[None]:
+        starved, began = self._starved(), time.monotonic()
+        try:
+            yield
+        finally:
+            if not starved:
+                self._waited[request] = self.waited(request) + time.monotonic() - began
+
+    def waited(self, request: int) -> float:
+        """Seconds spent in ``frame`` for a request that was read, without those in which our consumers were slow."""
+        return self._waited.get(request, 0.0)
 
     def _checked(self, request: int, frame: Frame) -> Frame:
         if frame.kind in (messages.ANSWER, messages.REFUSAL):
@@ -270,6 +293,7 @@ class Channel:
             self._drop(frame)
         self._reads.discard(request)
         self._followed.discard(request)
+        self._waited.pop(request, None)
 
     def file(self, position: int, data: bytes) -> None:
         self._send(messages.FILE, 0, messages.pack_position(position) + data)
@@ -375,14 +399,20 @@ class Channel:
         if not data:
             raise Lost("The channel to the agent in the guest was closed.")
         self._heard = time.monotonic()
+        self._useless += len(data)
         for frame in self._decoder.feed(data):
-            self._sort(frame)
+            self._useless += -_length(frame) if self._sort(frame) else _FRAME_COST
         if self._decoder.hopeless:
             raise Lost("What comes from the guest is damaged again and again.")
+        self._useless = max(0.0, self._useless - USELESS_RATE * (self._heard - self._counted))
+        self._counted = self._heard
+        if self._useless > USELESS_LIMIT:
+            raise Lost("The agent in the guest sends what nobody has asked for, without end.")
 
-    def _sort(self, frame: Frame) -> None:
+    def _sort(self, frame: Frame) -> bool:
+        """Whether somebody waits for it."""
         if frame.session != self._session:
-            return
+            return False
         if frame.kind == messages.REFUSAL and _json(frame).get("code") == messages.STRANGE:
             raise Lost("The agent in the guest was restarted.")
         wanted = frame.request in self._inbox
@@ -397,11 +427,14 @@ class Channel:
             raise Lost("The agent in the guest sends more than it may.")
         if wanted:
             self._inbox[frame.request].append(frame)
+        return wanted
 
     def _forget_notes(self, waiting: deque[Frame]) -> None:
         """Older ones of a followed request: there is a newer one."""
         while waiting and waiting[-1].kind == messages.NOTE:
-            self._unread -= _cost(waiting.pop())
+            forgotten = waiting.pop()
+            self._unread -= _cost(forgotten)
+            self._useless += _length(forgotten) + _FRAME_COST
 
     def fileno(self) -> int:
         return self._link.fileno()
@@ -424,6 +457,11 @@ class Channel:
 def _content(frame: Frame) -> int:
     """Bytes of a disk in a DATA frame."""
     return max(0, len(frame.payload) - len(messages.pack_position(0)))
+
+
+def _length(frame: Frame) -> int:
+    """On the link."""
+    return frames.HEADER_SIZE + len(frame.payload)
 
 
 def _cost(frame: Frame) -> int:

@@ -6,13 +6,15 @@ content read on both sides is the same, in blocks that no other candidate has.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import random
 import secrets
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 
 from headstart.extents import Extent
-from headstart.guest.channel import Channel, Refused
+from headstart.guest.channel import ASK_SECONDS, Channel, Refused
 from headstart.guest.devices import GuestDisk, GuestMap
 from headstart.hypervisor.contract import Disk
 from headstart.reading import Reader
@@ -27,6 +29,8 @@ ROUNDS = 4
 BLOCK = 64 * KIB
 #: Each may take the agent some time to read from.
 CANDIDATES = 32
+#: What the agent may take to prove all disks of a VM: meanwhile a backup that is due would wait.
+PROVE_SECONDS = 120.0
 
 
 class Unproved(Exception):
@@ -54,10 +58,36 @@ def _same_pci(disk: Disk, device: GuestDisk) -> bool:
     return bool(disk.pci) and disk.pci == device.pci
 
 
-def prove(channel: Channel, disk: Disk, devices: Sequence[GuestDisk], reader: Reader, allocated: list[Extent]) -> str:
+class Patience:
+    """How long an agent is still waited for."""
+
+    def __init__(self) -> None:
+        self._left = PROVE_SECONDS
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[float]:
+        """Seconds that one question may take. Raises ``Unproved``."""
+        if self._left <= 0:
+            raise Unproved(f"the agent has taken {PROVE_SECONDS:.0f} s to prove disks")
+        began = time.monotonic()
+        try:
+            yield min(ASK_SECONDS, self._left)
+        finally:
+            self._left -= time.monotonic() - began
+
+
+def prove(
+    channel: Channel,
+    disk: Disk,
+    devices: Sequence[GuestDisk],
+    reader: Reader,
+    allocated: list[Extent],
+    patience: Patience | None = None,
+) -> str:
     """The name of the one device whose content is the disk's, which ``reader`` reads from outside.
 
     Raises ``Unproved``, ``Lost``."""
+    patience = patience or Patience()
     if not devices:
         raise Unproved("the guest has no disk of that size")
     if len(devices) > CANDIDATES:
@@ -69,7 +99,7 @@ def prove(channel: Channel, disk: Disk, devices: Sequence[GuestDisk], reader: Re
         if not samples:
             raise Unproved("it is blank: nothing tells it from another one")
         spans = list(samples)
-        told = {name: _ask(channel, name, spans, key) for name in left}
+        told = {name: _ask(channel, name, spans, key, patience) for name in left}
         still = [span for span in spans if _digest(reader, span, key) == samples[span]]
         left = [name for name in left if still and all(told[name].get(span) == samples[span] for span in still)]
         if not left:
@@ -79,11 +109,13 @@ def prove(channel: Channel, disk: Disk, devices: Sequence[GuestDisk], reader: Re
     raise Unproved(f"{' and '.join(left)} have the same content")
 
 
-def _ask(channel: Channel, device: str, spans: list[Extent], key: bytes) -> dict[Extent, str]:
+def _ask(channel: Channel, device: str, spans: list[Extent], key: bytes, patience: Patience) -> dict[Extent, str]:
     """What the guest says; nothing where it cannot read its device."""
     try:
         wanted = [[span.start, span.length] for span in spans]
-        digests = channel.ask("hash", device=device, spans=wanted, key=key.hex()).get("digests")
+        with patience.waiting() as seconds:
+            told = channel.ask("hash", seconds, device=device, spans=wanted, key=key.hex())
+            digests = told.get("digests")
     except Refused:
         return {}
     return dict(zip(spans, digests, strict=False)) if isinstance(digests, list) else {}

@@ -6,22 +6,27 @@ import functools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from headstart import extents
+from headstart import extents, units
 from headstart.agentd import messages
 from headstart.agentd.frames import Frame
 from headstart.extents import Extent
+from headstart.guest import channel as channels
 from headstart.guest.channel import Channel, Lost, Refused
 from headstart.reading import PIECE_SIZE, Piece
 
 #: Bytes that one request asks for, so that a lost agent loses little and cancelling is quick.
 REQUEST_BYTES = 128 << 20
+#: An agent that is slower than this is of no use, and might only want to keep us.
+LEAST_RATE = 512 << 10
+#: Pieces are larger than this on average, where the extents are: each costs us time.
+CRUMB = 4096
 
 
 class AgentReader:
     """Reads ``target`` (see docs/agent-protocol.md) of a guest, whose disk has ``size`` bytes.
 
     Raises ``Lost`` and ``Refused``. What the guest answers must be exactly what was asked for, in that
-    order; the content is the guest's word."""
+    order, not too slowly and not in crumbs; the content is the guest's word."""
 
     def __init__(self, channel: Channel, target: Mapping[str, Any], size: int) -> None:
         self._channel = channel
@@ -39,12 +44,15 @@ class AgentReader:
     def _read(self, spans: list[messages.Span]) -> Iterator[Piece]:
         request = self._channel.read(self._target, spans)
         expected = _Expected(spans)
+        patience = channels.SILENCE_SECONDS + sum(length for _, length in spans) / LEAST_RATE
         finished = False
         try:
             while True:
                 frame = self._channel.frame(request)
                 if frame.kind == messages.ANSWER:
                     break
+                if self._channel.waited(request) > patience:
+                    raise Lost(f"The agent in the guest reads less than {units.format_bytes(LEAST_RATE)} a second.")
                 yield from self._pieces(frame, expected)
             finished = True
         except (Lost, Refused):
@@ -88,6 +96,8 @@ class _Expected:
     def __init__(self, spans: list[messages.Span]) -> None:
         self._spans = iter(spans)
         self._position = self._end = 0
+        #: So many more pieces may come.
+        self._pieces = len(spans) + sum(length for _, length in spans) // CRUMB
         self._advance()
 
     def _advance(self) -> None:
@@ -107,6 +117,9 @@ class _Expected:
         one_piece = found.start // PIECE_SIZE == (found.end - 1) // PIECE_SIZE
         if found.start != self._position or found.end > self._end or not one_piece:
             raise Lost("The agent in the guest sent something else than what was asked for.")
+        self._pieces -= 1
+        if self._pieces < 0:
+            raise Lost("The agent in the guest sends what was asked for in crumbs.")
         self._position = found.end
         self._advance()
 

@@ -69,7 +69,7 @@ def _transports(table: PolicyTable) -> Contradictions:
     """Without transports nothing is copied ahead, and nothing can be said about it."""
     ahead = table.head_start
     if not ahead.transports:
-        for key in sorted(ahead.model_fields_set - {"transports"}):
+        for key in sorted(ahead.model_fields_set & {"begin_before", "interval"}):
             yield ("head_start", key), "says when to copy ahead, but transports = [] says that nothing is"
     elif _never(table.limits):
         yield (

@@ -301,6 +301,10 @@ class Course:
 
     def completed(self, done: BackupReport) -> None:
         self._over({disk.name: (disk.residue_bytes, disk.precopied_bytes) for disk in done.disks})
+        if done.audit.agent_mismatched_bytes:
+            trusted = "no" if self._house.journal.distrusted(self._name) else "yes"
+            false = log.size(done.audit.agent_mismatched_bytes)
+            log.warning(self._name, event="agent-false", snapshot=done.snapshot[:12], mismatched=false, trusted=trusted)
         log.decision(
             self._name,
             event="backup",

@@ -21,6 +21,14 @@ DAY_MINUTES = 24 * 60
 WEEK_MINUTES = 7 * DAY_MINUTES
 
 
+class FalseAudit(Enum):
+    """What follows when the audit finds false what the agent delivered, beside the report. ``DISTRUST``: it is not used
+    until its owner trusts it again."""
+
+    DISTRUST = "distrust"
+    REPORT = "report"
+
+
 class Consistency(Enum):
     """``FILESYSTEM``: frozen, or the backup fails. ``CRASH``: never frozen. ``BEST``: frozen where that is possible."""
 
@@ -47,6 +55,7 @@ class HeadStart:
     transports: tuple[Transport, ...] = (Transport.AGENT, Transport.HOST)
     begin_before: float | None = None
     interval: float = 900.0
+    after_false_audit: FalseAudit = FalseAudit.DISTRUST
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from headstart.backup.transport import Transport
 from headstart.host import calendar, notation
 from headstart.host.policy import (
     Consistency,
+    FalseAudit,
     HeadStart,
     Host,
     Limits,
@@ -161,9 +162,12 @@ class HeadStartTable(Table):
     transports: Annotated[tuple[Transport, ...], BeforeValidator(_transports)] = HeadStart().transports
     begin_before: PositiveDuration | None = None
     interval: PositiveDuration = HeadStart().interval
+    after_false_audit: Annotated[FalseAudit, BeforeValidator(_one_of({each.value: each for each in FalseAudit}))] = (
+        HeadStart().after_false_audit
+    )
 
     def value(self) -> HeadStart:
-        return HeadStart(self.transports, self.begin_before, self.interval)
+        return HeadStart(self.transports, self.begin_before, self.interval, self.after_false_audit)
 
 
 class LoadTable(Table):

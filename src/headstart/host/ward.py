@@ -30,7 +30,7 @@ from headstart.host.activity import Activity
 from headstart.host.calendar import Due
 from headstart.host.course import Course
 from headstart.host.house import House
-from headstart.host.policy import Consistency, LeftOut, Policy
+from headstart.host.policy import Consistency, FalseAudit, LeftOut, Policy
 from headstart.host.steering import Steering
 from headstart.hypervisor.contract import Machine
 from headstart.load.governor import State
@@ -302,7 +302,8 @@ class Ward:
 
     def _ordered(self, order: Order) -> None:
         try:
-            order.done.set_result(self._back_up(order.options, "it was ordered"))
+            options = replace(order.options, distrust=_distrusts(self._policy))
+            order.done.set_result(self._back_up(options, "it was ordered"))
         except BaseException as error:
             order.done.set_exception(error)
             if not isinstance(error, errors.HeadstartError):
@@ -402,4 +403,9 @@ def _options(policy: Policy) -> Options:
         hooks=policy.hooks,
         settle=False,
         frozen=policy.consistency is Consistency.FILESYSTEM,
+        distrust=_distrusts(policy),
     )
+
+
+def _distrusts(policy: Policy) -> bool:
+    return policy.head_start.after_false_audit is FalseAudit.DISTRUST

@@ -11,7 +11,7 @@ import contextlib
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from headstart.state import holder
 from headstart.state.database import Database
 from headstart.state.encoding import blocks_from_bytes, blocks_to_bytes, facts_from_text, facts_to_text
 from headstart.state.holder import Holder
-from headstart.state.values import Completion, Domain, Draft, Point, Run, Tracked, Vm
+from headstart.state.values import Completion, Distrust, Domain, Draft, Point, Run, Tracked, Vm
 from headstart.transfer.pipeline import Stored
 
 #: How long a look at a VM's load may take that somebody else is having.
@@ -148,8 +148,17 @@ class Journal(Database):
         database.execute("INSERT OR REPLACE INTO disks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
         return disk.name
 
-    def copied(self, vm: str, round_id: str, done: Iterable[Stored], packs: Iterable[str] = ()) -> None:
-        """Blocks that were read after ``round_id`` began and are durable now.
+    def copied(
+        self,
+        vm: str,
+        round_id: str,
+        done: Iterable[Stored],
+        packs: Iterable[str] = (),
+        *,
+        delivered: Container[str] = (),
+    ) -> None:
+        """Blocks that were read after ``round_id`` began and are durable now. Of the disks ``delivered`` they are the
+        guest's word.
 
         Answers to an older round are stale and raise ``Locked``: somebody else went on meanwhile."""
         with self.change() as database:
@@ -158,12 +167,17 @@ class Journal(Database):
             ).fetchone()
             if row is None:
                 raise errors.Locked(f"The round {round_id[:8]} of VM '{vm}' is over: its blocks do not count.")
-            values = ((vm, each.disk, each.block, each.chunk, row[0]) for each in done)
-            database.executemany("INSERT OR REPLACE INTO copied VALUES (?, ?, ?, ?, ?)", values)
+            values = ((vm, each.disk, each.block, each.chunk, row[0], int(each.disk in delivered)) for each in done)
+            database.executemany("INSERT OR REPLACE INTO copied VALUES (?, ?, ?, ?, ?, ?)", values)
             database.executemany("INSERT OR IGNORE INTO packs VALUES (?, ?)", ((vm, pack) for pack in packs))
 
     def copied_blocks(self, vm: str, disk: str) -> Blocks:
         rows = self.rows("SELECT block FROM copied WHERE vm = ? AND disk = ?", vm, disk)
+        return Blocks(block for (block,) in rows)
+
+    def delivered_blocks(self, vm: str, disk: str) -> Blocks:
+        """Those of the draft that the agent in the guest read."""
+        rows = self.rows("SELECT block FROM copied WHERE vm = ? AND disk = ? AND delivered", vm, disk)
         return Blocks(block for (block,) in rows)
 
     def copied_count(self, vm: str, disk: str) -> int:
@@ -239,6 +253,25 @@ class Journal(Database):
         with self.change() as database:
             self._forget_draft(database, vm)
             database.execute("DELETE FROM disks WHERE vm = ?", (vm,))
+
+    # agents that are not trusted
+
+    def distrust(self, vm: str, found: Distrust) -> None:
+        """Until ``trust``."""
+        with self.change() as database:
+            database.execute("INSERT OR REPLACE INTO distrusts VALUES (?, ?, ?)", (vm, found.since, found.reason))
+
+    def distrusted(self, vm: str) -> Distrust | None:
+        """None: nothing false was found of its agent, or it is trusted again."""
+        rows = self.rows("SELECT since, reason FROM distrusts WHERE vm = ?", vm)
+        return Distrust(*rows[0]) if rows else None
+
+    def trust(self, vm: str) -> Distrust | None:
+        """Use its agent again. Returns what was held against it."""
+        found = self.distrusted(vm)
+        with self.change() as database:
+            database.execute("DELETE FROM distrusts WHERE vm = ?", (vm,))
+        return found
 
     # what finds bitmaps again
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-VERSION = 3
+VERSION = 4
 
 #: What finds our bitmaps again that a hypervisor forgot.
 KEEPSAKES = """
@@ -57,12 +57,23 @@ CREATE TABLE points (
 ) WITHOUT ROWID
 """
 
+#: VMs whose agent delivered false blocks, and which nobody trusts since.
+DISTRUSTS = """
+CREATE TABLE distrusts (
+    vm TEXT PRIMARY KEY REFERENCES vms(name) ON DELETE CASCADE,
+    since REAL NOT NULL,
+    reason TEXT NOT NULL
+) WITHOUT ROWID
+"""
+
 RUNS_BY_VM = "CREATE INDEX runs_by_vm ON runs (vm, number)"
 
 #: What makes a state of one version one of the next.
 UPGRADES = {
     1: ("ALTER TABLE vms ADD COLUMN uri TEXT", "ALTER TABLE vms ADD COLUMN domain TEXT", KEEPSAKES),
     2: (FIGURES, HEATS, PAUSES, POINTS, RUNS_BY_VM),
+    # Who read what an older version had copied is not known: it is nobody's fault.
+    3: ("ALTER TABLE copied ADD COLUMN delivered INTEGER NOT NULL DEFAULT 0", DISTRUSTS),
 }
 
 TABLES = (
@@ -113,6 +124,7 @@ CREATE TABLE copied (
     block INTEGER NOT NULL,
     chunk BLOB,                    -- NULL: zeroes
     record INTEGER NOT NULL,       -- the object of the draft that will list it
+    delivered INTEGER NOT NULL DEFAULT 0, -- 1: by the agent in the guest, 0: read from outside
     PRIMARY KEY (vm, disk, block)
 ) WITHOUT ROWID;
 
@@ -138,5 +150,5 @@ CREATE TABLE runs (
     report TEXT NOT NULL
 );
 """
-    + f"{KEEPSAKES};{FIGURES};{HEATS};{PAUSES};{POINTS};{RUNS_BY_VM};"
+    + f"{KEEPSAKES};{FIGURES};{HEATS};{PAUSES};{POINTS};{DISTRUSTS};{RUNS_BY_VM};"
 )

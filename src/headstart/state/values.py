@@ -103,6 +103,14 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
+class Distrust:
+    """An agent in a guest that delivered false blocks: when that was found, in seconds since 1970, and what."""
+
+    since: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     number: int
     vm: str
