@@ -7,7 +7,7 @@ from pathlib import Path
 from headstart.agentd import release
 from headstart.guest import package
 from headstart.state.journal import Journal
-from headstart.state.values import Vm
+from headstart.state.values import Distrust, Vm
 from tests.cli import console
 from tests.kit.cli import Cli
 
@@ -49,3 +49,18 @@ def test_keys(cli: Cli, tmp_path: Path) -> None:
     assert (tmp_path / "keys" / "agent.pem").exists()
     assert "keys=" in console.run(cli, "agent", "keys", tmp_path / "others").stdout
     assert cli.run("agent", "keys", tmp_path / "keys", expect=24).error["error"]["kind"] == "TargetRefused"
+
+
+def test_trust(cli: Cli, tmp_path: Path) -> None:
+    with Journal.open(cli.state) as journal:
+        journal.add_vm(Vm("web", tmp_path / "qmp"))
+        journal.distrust("web", Distrust(1772409600.0, "3 of 3000 blocks were false"))
+    found = {"since": 1772409600.0, "reason": "3 of 3000 blocks were false"}
+    [told] = console.inside(cli, "--json", "status", "web").json["vms"]
+    assert told["agent_distrusted"] == found
+    assert "'headstart agent trust web'" in console.inside(cli, "status").stdout
+    assert cli.run("agent", "trust", "web").json == {"name": "web", "distrusted": found}
+    [told] = console.inside(cli, "--json", "status", "web").json["vms"]
+    assert told["agent_distrusted"] is None
+    assert "trusted already" in console.inside(cli, "agent", "trust", "web").stdout
+    assert cli.run("agent", "trust", "nobody", expect=15).error["error"]["kind"] == "NotFound"

@@ -66,7 +66,12 @@ def test_without_a_state(cli: Cli, file: Path) -> None:
     }
     first, second, third = nightly["next"]
     assert second - first in (82800, 86400, 90000) and third > second > first > datetime.now(UTC).timestamp()
-    assert nightly["head_start"] == {"transports": ["agent", "host"], "begin_before": 28800.0, "interval": 900.0}
+    assert nightly["head_start"] == {
+        "transports": ["agent", "host"],
+        "begin_before": 28800.0,
+        "interval": 900.0,
+        "after_false_audit": "distrust",
+    }
     assert nightly["limits"] == [{"rate": 0.0, "from": 480, "until": 720, "days": [0, 1, 2, 3, 4]}]
     assert nightly["hooks"] == [{"event": "after-publish", "command": "true"}]
     assert rare["next"] == [datetime(2099, 1, 1, tzinfo=UTC).timestamp()]
