@@ -122,13 +122,13 @@ def test_what_it_delivered_is_read_from_outside_and_it_is_used_no_longer(rig: Ri
     [image] = rig.restore(made.snapshot).values()
     content = image.read_bytes()[8 * MIB : 12 * MIB]
     assert content == vm.guest.read(vm.device("data"), 8 * MIB, 4 * MIB)
+    vm.guest.write(vm.device("data"), 8 * MIB, MIB, seed="once more")
     # The real agent answers again, and is not asked until its owner trusts it.
     cli = Cli(rig.folder)
     assert cli.run("status", "guest").json["vms"][0]["agent_distrusted"]["reason"].startswith("16 of 64 blocks")
     assert (
         "not trusted since" in cli.run("precopy", "guest", "--transport", "agent", expect=1).error["error"]["message"]
     )
-    vm.guest.write(vm.device("data"), 8 * MIB, MIB, seed="once more")
     done = rig.precopy()
     assert done.transport == "host" and (done.remaining_bytes == MIB) == in_iothread, done
     cli.run("agent", "trust", "guest")

@@ -9,8 +9,10 @@ from dataclasses import replace
 
 import pytest
 
+from headstart.backup.complete import Options
 from headstart.backup.transport import Transport
 from headstart.cli import status
+from headstart.host import requests
 from headstart.host.policy import FalseAudit, HeadStart
 from tests.guest import enemy as enemies
 from tests.guest.enemy import Enemy, Held
@@ -42,12 +44,13 @@ def enemy(home: Home) -> Enemy:
 
 
 def day(home: Home, number: int) -> None:
-    """A round in the night, and the backup at two."""
+    """Rounds in the night until one has copied what was written, and the backup at two."""
     home.now = MIDNIGHT + number * DAY + HOUR
     for block in range(0, 8, 2):
         home.vms["web"].write("a", block)
-    rounds = home.verbs().count("precopy")
-    wait_until(lambda: home.verbs().count("precopy") > rounds)
+    before = len(transports(home))
+    wait_until(lambda: home.pass_time(60) and len(transports(home)) > before)
+    assert home.now < TWO + number * DAY
     home.now = TWO + number * DAY
     wait_until(lambda: len(home.snapshots()) > number)
     assert home.content(home.snapshots()[-1]) == home.vms["web"].data("a")
@@ -90,7 +93,6 @@ def test_a_backup_that_is_ordered_follows_the_policy(home: Home) -> None:
     with_policy(home, FalseAudit.REPORT)
     with enemy(home), home.serving():
         wait_until(lambda: transports(home) == ["agent"])
-        request = {"plain": False, "audit": None, "freeze": True, "hooks": []}
-        told = home.ask("backup", vm="web", options=request)
+        told = home.ask("backup", vm="web", options=requests.options_json(Options(audit=None)))
         assert told["audit"]["agent_mismatched_bytes"] > 0
     assert home.journal.distrusted("web") is None
