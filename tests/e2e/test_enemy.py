@@ -22,7 +22,7 @@ from tests.kit.vm import Vm
 pytestmark = pytest.mark.vm
 
 MIB = disks.MIB
-SIZE = 48 * MIB
+SIZE = 24 * MIB
 #: Content of a DATA frame; what comes instead.
 Lie = Callable[[int, bytes], tuple[int, bytes]]
 
