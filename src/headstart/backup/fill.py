@@ -82,7 +82,7 @@ class Filling:
         packs = self.writer.packs[self._packs_noted :]
         if stored:
             self._believe()
-            self._context.journal.copied(self._vm, self._round, stored, packs, delivered=self._delivered)
+            self._context.journal.copied(self._vm, self._round, stored, packs, self._delivered)
             self._packs_noted += len(packs)
 
     def settle(self) -> None:

@@ -97,7 +97,7 @@ class _Expected:
         self._spans = iter(spans)
         self._position = self._end = 0
         #: So many more pieces may come.
-        self._pieces = len(spans) + sum(length for _, length in spans) // CRUMB
+        self._pieces = sum(_pieces(*span) for span in spans)
         self._advance()
 
     def _advance(self) -> None:
@@ -122,6 +122,11 @@ class _Expected:
             raise Lost("The agent in the guest sends what was asked for in crumbs.")
         self._position = found.end
         self._advance()
+
+
+def _pieces(start: int, length: int) -> int:
+    """In how many an extent may come: an agent cuts at multiples of ``messages.PIECE``, and where volumes have ends."""
+    return (start + length - 1) // messages.PIECE - start // messages.PIECE + 1 + length // CRUMB
 
 
 def _portions(wanted: Iterable[Extent]) -> Iterator[list[messages.Span]]:

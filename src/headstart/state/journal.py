@@ -154,7 +154,6 @@ class Journal(Database):
         round_id: str,
         done: Iterable[Stored],
         packs: Iterable[str] = (),
-        *,
         delivered: Container[str] = (),
     ) -> None:
         """Blocks that were read after ``round_id`` began and are durable now. Of the disks ``delivered`` they are the
