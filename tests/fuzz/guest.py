@@ -150,7 +150,7 @@ ASKED: tuple[Callable[[Channel], object], ...] = (
     lambda channel: channel.newest(channel.follow("figures")),
     lambda channel: AgentFreezer(channel).freeze(0.1, []),
     lambda channel: AgentFreezer(channel).thaw(0.1),
-    lambda channel: mapping._ask(channel, "vda", [Extent(0, 9)], b"k"),
+    lambda channel: mapping._ask(channel, "vda", [Extent(0, 9)], b"k", mapping.Patience()),
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from headstart import errors
@@ -40,19 +40,30 @@ class Watcher(Protocol):
         """``take`` is about to return."""
 
 
+#: What ``Journal.copied`` is called with.
+_Copied = tuple[str, str, list[Stored], list[str], Container[str]]
+
+
 class WatchedJournal(Journal):
     """A journal in memory that can be copied and put back."""
 
     watcher: Watcher | None = None
     #: What was reported as copied last: by this run, by the one before.
-    _told: tuple[str, str, list[Stored], list[str]] | None = None
-    _told_before: tuple[str, str, list[Stored], list[str]] | None = None
+    _told: _Copied | None = None
+    _told_before: _Copied | None = None
 
     def new_run(self) -> None:
         self._told_before, self._told = self._told, None
 
-    def copied(self, vm: str, round_id: str, done: Iterable[Stored], packs: Iterable[str] = ()) -> None:
-        self._told = (vm, round_id, list(done), list(packs))
+    def copied(
+        self,
+        vm: str,
+        round_id: str,
+        done: Iterable[Stored],
+        packs: Iterable[str] = (),
+        delivered: Container[str] = frozenset(),
+    ) -> None:
+        self._told = (vm, round_id, list(done), list(packs), delivered)
         super().copied(*self._told)
 
     def repeat(self) -> bool:

@@ -63,7 +63,7 @@ class World:
         self.faults: Counter[str] = Counter()
         #: Since this was last set to False, something happened that marks do not survive.
         self.marks_lost = False
-        self._now = 1000.0
+        self._now = 1_700_000_000.0
         self._script = CALM
         self._reached: Counter[tuple[Place, bool]] = Counter()
         self._reads = 0

@@ -21,7 +21,7 @@ from headstart.repository import layout
 from headstart.transfer import pipeline
 from tests.kit.compare import WrongBytes
 from tests.kit.script import Script
-from tests.kit.world import BLOCK, CALM, USUAL, World
+from tests.kit.world import BLOCK, CALM, NAME, USUAL, World
 from tests.soak import plants
 from tests.soak.chance import Chance
 
@@ -89,6 +89,9 @@ def _cycle(world: World, chance: Chance, *, healed: bool) -> None:
         _misfortune(world, chance)
     for _ in range(chance.below(3)):
         world.precopy(chance.script())
+    if chance.one_in(3):
+        # The administrator believes an agent that was found false.
+        world.journal.trust(NAME)
     if chance.one_in(8):
         # It takes every draft for dead.
         world.collect()

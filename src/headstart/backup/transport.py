@@ -140,8 +140,6 @@ def _proved(contact: Contact, agent: Agent, name: str, proof: Proof | None, want
         if isinstance(error, Lost):
             contact.inside.lost(error)
         contact.note(f"disk {name} is not read by the agent: {error}")
-    except Refused as error:
-        contact.note(f"disk {name} is not read by the agent: {error}")
     return False
 
 
