@@ -257,6 +257,9 @@ def _unpublished(context: Context, name: str, verb: str, discard: bool) -> list[
 
 def _let_go(context: Context, name: str) -> list[str]:
     with meet(context, context.journal.vm(name)) as contact:
+        # What keeps marks from being removed is told before anything is forgotten.
+        standing = contact.tracker.standing()
+        contact.tracker.drop([(disk, mark) for disk in standing for mark in standing[disk]])
         context.journal.forget_tracking(name)
         identify.sweep(contact)
         return contact.notes

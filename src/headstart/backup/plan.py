@@ -88,7 +88,10 @@ def _lost(standing: Standing | None) -> str:
             return "the bitmap that records its changes was disabled by somebody"
         case Standing.BROKEN:
             return "the bitmap that records its changes is inconsistent, or below another layer"
-    return "the bitmap that recorded its changes is gone (the VM was restarted, or an old image was put back)"
+    return (
+        "the bitmap that recorded its changes is gone (the VM was restarted, or migrated without its bitmaps, or an old"
+        " image was put back)"
+    )
 
 
 def _rounds(newest: str, next_rounds: Sequence[str], standing: Mapping[Mark, Standing]) -> tuple[Mark, ...]:

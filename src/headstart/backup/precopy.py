@@ -16,6 +16,7 @@ from headstart.backup.report import PrecopyReport
 from headstart.backup.transport import Source, Transport
 from headstart.blocks import Blocks
 from headstart.guest.channel import Lost, Refused
+from headstart.hypervisor.contract import Migrating
 from headstart.load.throttle import Halted, Permit, ThrottledReader
 from headstart.reading import Reader
 from headstart.repository import draft as leases
@@ -59,7 +60,7 @@ def run(
                         fill.expect(_bytes(contact, disks, {name: before[name]}))
                     by.add(source.by)
                     _copy(contact, fill, disks[name], Source(reader, source.by), before[name])
-            except Halted as error:
+            except (Halted, Migrating) as error:
                 halted = str(error)
         read = fill.done
         stored = fill.writer.stored_bytes

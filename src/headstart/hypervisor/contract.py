@@ -212,8 +212,14 @@ class NotTaken(errors.PointLost):
     """The point in time did not come about, for a reason that passes: try again at once."""
 
 
+class Migrating(errors.Busy):
+    """The VM is on its way to another hypervisor process, or there already; nothing of ours stands in it."""
+
+
 class PointInTime(Protocol):
-    """A point in time of all disks, while it stands. A context manager: leaving it releases it."""
+    """A point in time of all disks, while it stands. A context manager: leaving it releases it.
+
+    When a migration of the VM begins it is taken away at once: everything but ``release`` raises ``Migrating``."""
 
     protects: Protects
     #: ``filesystem`` if the guest's file systems were frozen, else ``crash``.
@@ -322,7 +328,7 @@ class Machine(Bitmaps, Protocol):
 
     def live(self, disks: Sequence[str]) -> AbstractContextManager[Mapping[str, LiveReader]]:
         """Readers of the running disks, without those that are ``unreadable``. Not while a point in time
-        stands."""
+        stands. When a migration begins they are taken away: reading raises ``Migrating``."""
         ...
 
     def counters(self) -> Counters:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from headstart import errors
 from headstart.blocks import Blocks
 from headstart.hypervisor import names
-from headstart.hypervisor.contract import Bitmap, Bitmaps, Remove, Start, Stop
+from headstart.hypervisor.contract import Bitmap, Bitmaps, Migrating, Remove, Start, Stop
 from headstart.tracking.contract import Kind, Mark, Marks, Standing
 
 
@@ -86,7 +86,7 @@ class BitmapTracker:
         """A bitmap stored in an image below another one is read-only: it stays, and keeps no other."""
         try:
             self._bitmaps.transact(removes)
-        except errors.Unreachable:
+        except (errors.Unreachable, Migrating):
             raise
         except errors.HeadstartError:
             for each in removes if len(removes) > 1 else ():

@@ -15,13 +15,11 @@ from headstart import blocks, errors
 from headstart.blocks import Blocks
 from headstart.hypervisor import names
 from headstart.hypervisor.contract import Action, Bitmap, Remove, Start, Stop
+from headstart.hypervisor.qemu import migration
 from headstart.hypervisor.qemu.exports import Exports
 from headstart.hypervisor.qemu.inventory import Attachment, Look
 from headstart.wire import nbd
 from headstart.wire.qmp import CommandFailed, Qmp
-
-#: States of ``query-migrate`` in which nothing moves (QEMU's qapi/migration.json, MigrationStatus).
-STILL = frozenset({"none", "cancelled", "completed", "failed", "colo", ""})
 
 
 class QemuBitmaps:
@@ -80,7 +78,7 @@ class QemuBitmaps:
         return {disk: Blocks().union(*each.values()) for disk, each in self.recorded(seen, tracks).items()}
 
     def recorded(self, seen: Look, tracks: Mapping[str, Sequence[str]]) -> dict[str, dict[str, Blocks]]:
-        self.refuse_migration()
+        migration.require_still(self._qmp)
         wanted = {disk: bitmaps for disk, bitmaps in tracks.items() if bitmaps}
         found: dict[str, dict[str, Blocks]] = {disk: {} for disk in tracks}
         with self._exports.served():
@@ -114,9 +112,3 @@ class QemuBitmaps:
         finally:
             with contextlib.suppress(CommandFailed, errors.Unreachable):
                 self._qmp.execute("blockdev-del", node_name=node)
-
-    def refuse_migration(self) -> None:
-        """A view or an export in the way of a migration costs all bitmaps, or the other side's life."""
-        status = self._qmp.execute("query-migrate").get("status", "")
-        if status not in STILL:
-            raise errors.Busy(f"The VM is being migrated ({status}): wait until it has arrived.")

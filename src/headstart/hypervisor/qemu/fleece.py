@@ -24,10 +24,10 @@ from typing import Any
 from headstart import blocks, errors
 from headstart.blocks import Blocks
 from headstart.hypervisor.contract import PointRequest
-from headstart.hypervisor.freeze import frozen
 from headstart.hypervisor.guard import Guard
 from headstart.hypervisor.qemu import scratch, standstill
 from headstart.hypervisor.qemu.inventory import Attachment, Look
+from headstart.hypervisor.qemu.migration import Watch
 from headstart.hypervisor.qemu.pull import CBW_SECONDS, PullPoint
 from headstart.hypervisor.qemu.site import Site
 from headstart.wire import nbd
@@ -43,9 +43,9 @@ class Fleece(PullPoint):
     Until the point in time ``request.ends`` go on recording; there they are frozen and added to what is wanted.
     """
 
-    def __init__(self, site: Site, seen: Look, request: PointRequest) -> None:
+    def __init__(self, site: Site, seen: Look, request: PointRequest, watch: Watch) -> None:
         self._wishes: list[str] = []
-        super().__init__(site, seen, request)
+        super().__init__(site, seen, request, watch)
 
     def access(self, number: int) -> str:
         """The node of a disk's point in time. Its bitmap ``WANTED`` tells what can be read of it."""
@@ -58,7 +58,7 @@ class Fleece(PullPoint):
                 wish = self._wish(number, each, request.wanted.get(each.disk.name, Blocks()))
                 self._wishes.append(wishes.enter_context(wish))
             self._flush()
-            with frozen(guard, qga, self.notes) as outcome:
+            with self._freezing(guard, qga) as outcome:
                 self._flush()
                 self._site.bitmaps.transact(self._seen, request.starts)
                 self._insert(request, guard)

@@ -7,6 +7,7 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
+from headstart import errors
 from headstart.blocks import Blocks
 from headstart.hypervisor import names as tracks
 from headstart.hypervisor.contract import (
@@ -19,7 +20,7 @@ from headstart.hypervisor.contract import (
     PointRequest,
     Remove,
 )
-from headstart.hypervisor.qemu import counters, inventory, obstacles, recovery
+from headstart.hypervisor.qemu import counters, inventory, migration, obstacles, recovery
 from headstart.hypervisor.qemu.bitmaps import QemuBitmaps
 from headstart.hypervisor.qemu.exports import Exports
 from headstart.hypervisor.qemu.graph import Devices
@@ -82,6 +83,8 @@ class QemuMachine:
         return self._site.bitmaps.list(self._look())
 
     def transact(self, actions: Sequence[Action]) -> None:
+        if actions:
+            migration.require_still(self._qmp)
         self._site.bitmaps.transact(self._look(), actions)
         if actions and all(isinstance(action, Remove) for action in actions) and not self._marked():
             # With the last of our marks goes whatever else is ours.
@@ -106,26 +109,36 @@ class QemuMachine:
 
     @contextlib.contextmanager
     def live(self, disks: Sequence[str]) -> Iterator[Mapping[str, LiveReader]]:
-        self._site.bitmaps.refuse_migration()
+        migration.require_still(self._site.qmp)
         seen = self._look()
         chosen = [each for each in seen.attachments if each.disk.name in disks and not each.disk.unreadable]
         readers: dict[str, LiveReader] = {}
         with contextlib.ExitStack() as stack:
-            if chosen:
-                stack.enter_context(self._site.exports.served())
-            for number, each in enumerate(chosen):
-                export = stack.enter_context(self._site.exports.offered(each.root, f"live{number}"))
-                readers[each.disk.name] = stack.enter_context(nbd.Client(export))
+            watch = stack.enter_context(self._watch(migration.EASY_POLL_SECONDS))
+            with watch.explaining():
+                if chosen:
+                    stack.enter_context(self._site.exports.served())
+                for number, each in enumerate(chosen):
+                    export = stack.enter_context(self._site.exports.offered(each.root, f"live{number}"))
+                    client = nbd.Client(export, failure=watch.failure(errors.Unreachable))
+                    readers[each.disk.name] = stack.enter_context(client)
             yield readers
 
     def take(self, request: PointRequest) -> PointInTime:
-        self._site.bitmaps.refuse_migration()
+        migration.require_still(self._site.qmp)
         seen = obstacles.wait_until_clear(self._look, self._qmp)
         # One disk in an iothread decides for all: both variants cannot share one point in time.
         pushed = any(each.iothread for each in seen.attachments)
-        return PushPoint(self._site, seen, request) if pushed else PullPoint(self._site, seen, request)
+        point = PushPoint if pushed else PullPoint
+        watch = self._watch(migration.POLL_SECONDS)
+        with watch.explaining():
+            return point(self._site, seen, request, watch)
+
+    def _watch(self, seconds: float) -> migration.Watch:
+        return migration.Watch(self._qmp, lambda: recovery.let_go(self._site), seconds)
 
     def recover(self) -> tuple[str, ...]:
+        migration.require_here(self._qmp)
         return recovery.recover(self._site)
 
     def close(self) -> None:

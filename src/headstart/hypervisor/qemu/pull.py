@@ -18,15 +18,16 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from headstart import blocks, errors, extents
 from headstart.blocks import Blocks
-from headstart.hypervisor import space
+from headstart.hypervisor import names, space
 from headstart.hypervisor.contract import PointRequest, Protects
-from headstart.hypervisor.freeze import frozen
+from headstart.hypervisor.freeze import Freeze, frozen
 from headstart.hypervisor.guard import Guard
-from headstart.hypervisor.qemu import freeze, inventory, scratch, standstill
+from headstart.hypervisor.qemu import freeze, inventory, migration, scratch, standstill
 from headstart.hypervisor.qemu.inventory import Attachment, Look
 from headstart.hypervisor.qemu.site import Site
 from headstart.wire import nbd
@@ -41,8 +42,10 @@ class PullPoint:
 
     protects = Protects.ALL
 
-    def __init__(self, site: Site, seen: Look, request: PointRequest) -> None:
+    def __init__(self, site: Site, seen: Look, request: PointRequest, watch: migration.Watch) -> None:
+        """``watch`` begins here, and lasts as long as anything of the point stands."""
         self._site = site
+        self._watch = watch
         self._seen = seen
         self._stack = contextlib.ExitStack()
         self._offers = contextlib.ExitStack()
@@ -55,6 +58,7 @@ class PullPoint:
         space.require_local(site.scratch)
         space.require(site.scratch, sum(request.reserve.values()), "The point in time")
         try:
+            self._stack.enter_context(watch)
             with (
                 freeze.agent(site, request, self.notes) as freezer,
                 Guard(site.qmp.fileno(), freezer.order if freezer else None, site.stopped) as guard,
@@ -68,7 +72,7 @@ class PullPoint:
     def _stand(self, request: PointRequest, guard: Guard, qga: Any) -> None:
         filters = [self._prepare(number, each) for number, each in enumerate(self._seen.attachments)]
         self._flush()
-        with frozen(guard, qga, self.notes) as outcome:
+        with self._freezing(guard, qga) as outcome:
             self._flush()
             self._site.bitmaps.transact(self._seen, request.starts)
             if len(filters) == 1:
@@ -80,6 +84,15 @@ class PullPoint:
         self.consistency = outcome.consistency
         self.freeze_seconds = outcome.seconds
         self._began = outcome.began
+
+    @contextlib.contextmanager
+    def _freezing(self, guard: Guard, freezer: Any) -> Iterator[Freeze]:
+        """As ``frozen``; a migration that has begun meanwhile is not gone into."""
+        # The agent in the guest thaws by itself, wherever the guest is.
+        order = freezer.order if isinstance(freezer, freeze.ThroughQga) else None
+        with self._watch.thawing(order), frozen(guard, freezer, self.notes) as outcome:
+            migration.require_still(self._site.qmp)
+            yield outcome
 
     def _flush(self) -> None:
         space.flush([inventory.active_image(each) for each in self._seen.attachments])
@@ -122,7 +135,7 @@ class PullPoint:
             offer = self._site.exports.offered(name, f"point{number}", writable=True)
             export = self._offers.enter_context(offer)
             self._exports[each.disk.name] = export
-            client = nbd.Client(export, failure=errors.PointLost)
+            client = nbd.Client(export, failure=self._watch.failure(errors.PointLost))
             self._clients[each.disk.name] = self._offers.enter_context(client)
 
     def recorded(self) -> dict[str, dict[str, Blocks]]:
@@ -144,10 +157,8 @@ class PullPoint:
 
     def check(self) -> None:
         """Reads fail once a point is broken; what is left to see is whether the filters still stand."""
-        roots = {
-            entry.get("qdev"): entry.get("inserted", {}).get("node-name")
-            for entry in self._site.qmp.execute("query-block")
-        }
+        self._watch.require_still()
+        roots = _roots(self._site.qmp)
         for number, each in enumerate(self._seen.attachments):
             if roots.get(each.device) != self._site.node(f"cbw{number}"):
                 raise errors.PointLost(
@@ -166,7 +177,7 @@ class PullPoint:
     def _remove_filters(self) -> None:
         while self._inserted:
             name, attachment = next(iter(self._inserted.items()))
-            put_back(self._site.qmp, attachment.device, attachment.root)
+            put_back(self._site, attachment.device, attachment.root)
             del self._inserted[name]
 
     def _withdraw(self) -> None:
@@ -186,13 +197,25 @@ class PullPoint:
         self._withdraw()
 
 
-def put_back(qmp: Qmp, device: str, root: str) -> None:
-    """Let a device stand on its own node again. A device that was unplugged meanwhile needs nothing."""
-    try:
-        qmp.execute("qom-set", path=device, property="drive", value=root)
-    except CommandFailed as error:
-        if error.kind != "DeviceNotFound":
-            raise errors.Busy(f"The filter on {device} cannot be taken out: {error.text}") from error
+def put_back(site: Site, device: str, root: str) -> None:
+    """Let a device stand on its own node again. One that was unplugged meanwhile, or on which no filter of ours stands
+    (any longer), needs nothing: told to stand on what it stands on, this QEMU aborts (``bdrv_replace_child_noperm:
+    old_bs != new_bs``)."""
+    with site.putting_back:
+        roots = _roots(site.qmp)
+        if not names.is_node_of(site.installation, roots.get(device, "")):
+            return
+        try:
+            site.qmp.execute("qom-set", path=device, property="drive", value=root)
+        except CommandFailed as error:
+            if error.kind != "DeviceNotFound":
+                raise errors.Busy(f"The filter on {device} cannot be taken out: {error.text}") from error
+
+
+def _roots(qmp: Qmp) -> dict[str, str]:
+    """The node that each device stands on."""
+    found = qmp.execute("query-block")
+    return {each.get("qdev", ""): each.get("inserted", {}).get("node-name", "") for each in found}
 
 
 def _root(attachment: Attachment, node: str) -> Command:

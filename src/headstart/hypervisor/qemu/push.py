@@ -26,6 +26,7 @@ from headstart.hypervisor.contract import PointRequest, Protects
 from headstart.hypervisor.qemu import jobs, scratch
 from headstart.hypervisor.qemu.fleece import WANTED, Fleece
 from headstart.hypervisor.qemu.inventory import Attachment, Look
+from headstart.hypervisor.qemu.migration import Watch
 from headstart.hypervisor.qemu.site import Site
 from headstart.reading import Piece
 from headstart.wire.files import FileReader
@@ -46,7 +47,7 @@ class PushPoint:
 
     protects = Protects.WANTED
 
-    def __init__(self, site: Site, seen: Look, request: PointRequest) -> None:
+    def __init__(self, site: Site, seen: Look, request: PointRequest, watch: Watch) -> None:
         self._site = site
         self._seen = seen
         self._files = contextlib.ExitStack()
@@ -59,7 +60,7 @@ class PushPoint:
             with contextlib.ExitStack() as targets:
                 for number, each in enumerate(seen.attachments):
                     self._target(number, each, targets)
-                with Fleece(site, seen, replace(request, reserve={})) as fleece:
+                with Fleece(site, seen, replace(request, reserve={}), watch) as fleece:
                     self._copy(fleece, request)
                     fleece.check()
                     self._window = fleece.release()

@@ -20,8 +20,10 @@ from headstart.wire.qmp import CommandFailed
 
 def recover(site: Site) -> tuple[str, ...]:
     """Returns a sentence for each thing done or found."""
-    # Filters come out when nothing reads through them any longer.
-    done = [*_stopped(site), *_jobs(site), *_exports(site), *_nodes(site), *_filters(site), *_nodes(site)]
+    known = bool(_our_exports(site))
+    done = [*_stopped(site), *let_go(site)]
+    if site.exports.leftover_server(known=known):
+        done.append("the NBD server of a dead run was stopped")
     files = scratch_files(site.scratch, site.label)
     if done or files:
         done += _frozen(site)
@@ -31,12 +33,18 @@ def recover(site: Site) -> tuple[str, ...]:
     return (*done, *_foreign(site))
 
 
+def let_go(site: Site) -> list[str]:
+    """Take out what stands on the disks and beside them, whoever of ours works with it."""
+    # Filters come out when nothing reads through them any longer.
+    return [*_jobs(site), *_exports(site), *_nodes(site), *_filters(site), *_nodes(site)]
+
+
 def _filters(site: Site) -> Iterator[str]:
     seen = graph.look(site.qmp)
     for drive in seen.drives:
         if not names.is_node_of(site.installation, drive.root):
             continue
-        pull.put_back(site.qmp, drive.qdev, seen.filtered(drive.root))
+        pull.put_back(site, drive.qdev, seen.filtered(drive.root))
         yield f"a filter of a dead run was taken out of {drive.qdev}"
 
 
@@ -55,14 +63,15 @@ def _stopped(site: Site) -> Iterator[str]:
     site.stopped.unlink(missing_ok=True)
 
 
-def _exports(site: Site) -> Iterator[str]:
+def _our_exports(site: Site) -> list[str]:
     found = [export["id"] for export in site.qmp.execute("query-block-exports")]
-    ours = [name for name in found if names.is_node_of(site.installation, name)]
-    for name in ours:
+    return [name for name in found if names.is_node_of(site.installation, name)]
+
+
+def _exports(site: Site) -> Iterator[str]:
+    for name in _our_exports(site):
         exports.remove(site.qmp, name)
         yield f"the export {name} of a dead run was removed"
-    if site.exports.leftover_server(known=bool(ours)):
-        yield "the NBD server of a dead run was stopped"
 
 
 def _nodes(site: Site) -> Iterator[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from headstart.hypervisor import names
@@ -21,6 +22,8 @@ class Site:
     exports: Exports
     bitmaps: QemuBitmaps
     block_size: int
+    #: Held while a device gets its own node back.
+    putting_back: threading.Lock = field(default_factory=threading.Lock)
 
     def node(self, role: str) -> str:
         return names.node(self.installation, role)

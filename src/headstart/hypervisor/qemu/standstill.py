@@ -8,6 +8,7 @@ from typing import Any
 from headstart import errors
 from headstart.hypervisor.contract import NotTaken
 from headstart.hypervisor.guard import Guard
+from headstart.hypervisor.qemu import migration
 from headstart.wire.qmp import Command, CommandFailed, Qmp
 
 
@@ -15,7 +16,9 @@ def carry_out(qmp: Qmp, guard: Guard, orders: Sequence[Command]) -> float:
     """All orders while the VM stands still; returns for how many seconds it did, which is 0 where its owner had
     stopped it before. They go out in one batch, so that nothing of ours stands between stop and cont.
 
-    Raises ``PointLost`` if one failed, ``NotTaken`` if the VM ran again before the last one was carried out."""
+    Raises ``Migrating``; ``PointLost`` if one failed; ``NotTaken`` if the VM ran again before the last one was carried
+    out."""
+    migration.require_still(qmp)
     asked = [*orders, ("query-status", {})]
     pause = 0.0
     if qmp.execute("query-status")["running"]:
