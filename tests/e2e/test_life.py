@@ -1,11 +1,10 @@
-"""What else goes on in a VM: resets, other people's jobs, exports and migrations. They come first, and never suffer."""
+"""What else goes on in a VM: resets, other people's jobs and exports. They come first, and never suffer."""
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -108,59 +107,3 @@ def start_job(vm: Vm, kind: str, disk: str, folder: Path, speed: int) -> None:
     target = disks.make_empty(folder / "target.raw", length)
     vm.qmp("blockdev-add", driver="raw", node_name="their-target", file={"driver": "file", "filename": str(target)})
     vm.qmp(f"blockdev-{kind}", job_id="theirs", device=disk, target="their-target", sync="full", speed=speed)
-
-
-@contextlib.contextmanager
-def arriving(vm: Vm, folder: Path, memory_mib: int = 256) -> Iterator[tuple[Vm, str]]:
-    """A second QEMU that waits for the VM, and the address to send it to."""
-    with contextlib.closing(Vm(vm.disks, extra=("-incoming", "defer"), memory_mib=memory_mib)) as other:
-        other.start()
-        address = f"unix:{folder / 'migration'}"
-        other.qmp("migrate-incoming", uri=address)
-        yield other, address
-
-
-def test_a_migration_that_begins_while_the_point_stands(tmp_path: Path, machine: Vm, rig: Rig) -> None:
-    """It fails, as QEMU cannot give disks away that somebody reads; the guest goes on where it was."""
-    book = written(machine)
-
-    def migrate(_: Mapping[str, str]) -> None:
-        with arriving(machine, tmp_path) as (_target, address):
-            machine.qmp("migrate-set-parameters", max_bandwidth=1 << 30)
-            machine.qmp("migrate-set-capabilities", capabilities=[{"capability": "events", "state": True}])
-            machine.qmp("migrate", uri=address)
-            machine.wait_event("MIGRATION", status="failed")
-
-    rig.exact_backup(after_thaw=migrate)
-    assert machine.qmp("query-status")["running"]
-    book.wait_acknowledged(book.acknowledged() + 10)
-    book.stop()
-    rig.exact_backup()
-
-
-def test_a_migration_is_waited_for(tmp_path: Path) -> None:
-    """While it runs nothing of ours is in the VM; where it arrives backups go on."""
-    with contextlib.ExitStack() as stack:
-        source = stack.enter_context(Vm(disks.two_disks(tmp_path, SIZE, FREE), memory_mib=192))
-        rig = Rig(tmp_path / "rig", source)
-        book = written(source)
-        rig.backup()
-        book.wait_acknowledged(20)
-        rig.precopy()
-        target, address = stack.enter_context(arriving(source, tmp_path, 192))
-        source.qmp("migrate-set-parameters", max_bandwidth=64 * 1024)
-        source.qmp("migrate", uri=address)
-        for verb in (rig.precopy, rig.backup):
-            with pytest.raises(errors.Busy, match="migrated"):
-                verb()
-            assert not rig.leftovers()
-        acknowledged = book.acknowledged()
-        source.qmp("migrate-set-parameters", max_bandwidth=1 << 30)
-        target.wait_event("RESUME")
-        assert source.qmp("query-migrate")["status"] == "completed"
-        source.quit()
-        rig.follow(target)
-        target.guest.run("true")
-        exact = rig.exact_backup()
-        images = [exact.restored[f"dev-{name}"] for name in DISKS]
-        assert ledger.check(book.layout, images, acknowledged=acknowledged).last > acknowledged

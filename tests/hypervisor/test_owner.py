@@ -18,6 +18,7 @@ from headstart.hypervisor.memory import MemoryMachine, MemoryVm
 from headstart.hypervisor.memory.image import Image
 from tests.hypervisor.qemu import bare
 from tests.hypervisor.subjects import INSTALLATION
+from tests.kit import travel
 
 BLOCKS = 32
 
@@ -34,6 +35,10 @@ class Owned(Protocol):
     def kill(self) -> None: ...
 
     def start(self, *, temporary: bool = False) -> None: ...
+
+    def migrate(self, *, carried: bool) -> bool:
+        """To another process, with or without the capability ``dirty-bitmaps``. Whether it arrived."""
+        ...
 
     def overlay(self) -> None:
         """An external snapshot of ``kept``, while it runs."""
@@ -72,6 +77,9 @@ class MemoryOwned:
     def start(self, *, temporary: bool = False) -> None:
         self.vm.start(temporary=temporary)
 
+    def migrate(self, *, carried: bool) -> bool:
+        return self.vm.migrate(carried=carried)
+
     def overlay(self) -> None:
         self.vm.overlay("kept")
 
@@ -93,15 +101,26 @@ class QemuOwned:
         self._folder = folder
         size = str(BLOCKS * units.BLOCK_SIZE)
         self._kept = bare.image(folder / "kept.qcow2", size)
+        self._top = self._kept
         self._lost = bare.image(folder / "lost.raw", size, "raw")
         self.start()
 
     def start(self, *, temporary: bool = False) -> None:
+        self.vm = self._process(*(["-snapshot"] if temporary else []))
+
+    def _process(self, *options: str) -> bare.Bare:
         drives = [
-            *("-drive", f"if=none,id=a,file={self._kept}", "-device", "virtio-blk-pci,drive=a,id=kept"),
+            *("-drive", f"if=none,id=a,file={self._top}", "-device", "virtio-blk-pci,drive=a,id=kept"),
             *("-drive", f"if=none,id=b,file={self._lost},format=raw", "-device", "virtio-blk-pci,drive=b,id=lost"),
         ]
-        self.vm = bare.Bare(Path(tempfile.mkdtemp(dir=self._folder)), [*(["-snapshot"] if temporary else []), *drives])
+        return bare.Bare(Path(tempfile.mkdtemp(dir=self._folder)), [*options, *drives])
+
+    def migrate(self, *, carried: bool) -> bool:
+        other = self._process("-incoming", "defer")
+        arrived = travel.send(self.vm, other, other.folder / "migration", bitmaps=carried) == "completed"
+        gone, self.vm = (self.vm, other) if arrived else (other, self.vm)
+        gone.close()
+        return arrived
 
     def connect(self) -> Machine:
         return self.vm.machine()
@@ -118,14 +137,15 @@ class QemuOwned:
         self.vm.process.wait()
 
     def overlay(self) -> None:
-        overlay = str(self._folder / "overlay.qcow2")
-        self.vm.qmp("blockdev-snapshot-sync", device="a", snapshot_file=overlay, format="qcow2")
+        self._top = self._folder / "overlay.qcow2"
+        self.vm.qmp("blockdev-snapshot-sync", device="a", snapshot_file=str(self._top), format="qcow2")
 
     def commit(self) -> None:
         self.vm.qmp("block-commit", device="a", job_id="commit")
         self.vm.wait_event("BLOCK_JOB_READY")
         self.vm.qmp("job-complete", id="commit")
         self.vm.wait_event("BLOCK_JOB_COMPLETED")
+        self._top = self._kept
 
     def resize(self, count: int) -> None:
         self.vm.qmp("block_resize", device="a", size=count * units.BLOCK_SIZE)
@@ -223,6 +243,42 @@ def test_a_broken_bitmap_stays_broken_through_a_clean_end(owned: Owned) -> None:
     owned.start()
     (bitmap,) = found(owned)
     assert not bitmap.believed
+
+
+@pytest.mark.parametrize("carried", [True, False])
+def test_a_migration_takes_along_what_it_is_told_to(owned: Owned, carried: bool) -> None:
+    """Without the capability bitmaps go the way of the image, as in a restart."""
+    begin(owned, "a", "b")
+    owned.write("kept", 3)
+    owned.write("lost", 3)
+    with connected(owned) as machine:
+        machine.transact([Stop("kept", "b")])
+    assert owned.migrate(carried=carried)
+    owned.write("kept", 5)
+    owned.write("lost", 5)
+    assert found(owned) == [Bitmap("a", True, True, True), Bitmap("b", False, True, True)]
+    assert (changed(owned, "a"), changed(owned, "b")) == ({3, 5}, {3})
+    assert [bitmap.name for bitmap in found(owned, "lost")] == (["a", "b"] if carried else [])
+    if carried:
+        assert changed(owned, "a", "lost") == {3, 5}
+
+
+@pytest.mark.parametrize("carried", [True, False])
+@pytest.mark.parametrize("broken", [True, False], ids=["broken", "sunk"])
+def test_bitmaps_that_cannot_be_sent(owned: Owned, carried: bool, broken: bool) -> None:
+    """QEMU sends all or none; where it is not to send any it does not mind."""
+    begin(owned, "a")
+    if broken:
+        owned.stop()
+        owned.start()
+        owned.kill()
+        owned.start()
+    else:
+        owned.overlay()
+    assert owned.migrate(carried=carried) is not carried
+    assert [bitmap.believed for bitmap in found(owned)] == [False]
+    with connected(owned) as machine:
+        machine.transact([Start("kept", "b")])
 
 
 def test_an_image_put_back_brings_its_bitmaps(owned: Owned) -> None:

@@ -81,6 +81,8 @@ Deed = Literal[
     "plug",
     "obstacle",
     "migrate",
+    "arrive",
+    "arrive without bitmaps",
     "scratch full",
     "foreign server",
     "take filters out",
@@ -137,6 +139,12 @@ class OwnerDoes:
 
     def _migrate(self, world: World) -> None:
         world.vm.migrating = True
+
+    def _arrive(self, world: World) -> None:
+        world.vm.migrate(carried=True)
+
+    def _arrive_without_bitmaps(self, world: World) -> None:
+        world.vm.migrate(carried=False)
 
     def _scratch_full(self, world: World) -> None:
         world.vm.scratch_bytes = world.vm.scratch_used()

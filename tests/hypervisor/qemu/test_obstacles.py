@@ -122,14 +122,15 @@ def test_a_throttle_is_no_obstacle(tmp_path: Path) -> None:
 
 
 def test_nothing_is_exported_during_a_migration(vm: bare.Bare) -> None:
-    vm.qmp("migrate-set-parameters", max_bandwidth=4096)
-    vm.qmp("migrate", uri="exec:cat > /dev/null")
     with vm.machine() as machine:
         machine.transact([Start("dev-one", "a")])
+        vm.qmp("migrate-set-parameters", max_bandwidth=4096)
+        vm.qmp("migrate", uri="exec:cat > /dev/null")
         deadline = time.monotonic() + 5
         while vm.qmp("query-migrate")["status"] == "setup" and time.monotonic() < deadline:
             time.sleep(0.01)
         for attempt in (
+            lambda: machine.transact([Start("dev-one", "b")]),
             lambda: machine.changed({"dev-one": ["a"]}),
             lambda: machine.live(["dev-two"]).__enter__(),
             lambda: machine.take(points.request()),

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from headstart import errors
 from headstart.blocks import Blocks
-from headstart.hypervisor.contract import Action, Remove, Start, Stop
+from headstart.hypervisor.contract import Action, Migrating, Remove, Start, Stop
 from headstart.hypervisor.memory.image import Drive, Image, Record
 from headstart.hypervisor.memory.vm import MemoryVm
 
@@ -125,7 +125,7 @@ class Connection:
 
     def refuse_migration(self) -> None:
         if self._vm.migrating:
-            raise errors.Busy("The VM is being migrated (active): wait until it has arrived.")
+            raise Migrating("The VM is being migrated (active): wait until it has arrived.")
 
     def refuse_second_job(self) -> None:
         if self._vm.checkpoints and any(point.installation == self.installation for point in self.process.points):

@@ -81,6 +81,8 @@ class MemoryMachine(Connection):
 
     def transact(self, actions: Sequence[Action]) -> None:
         self.step("transact")
+        if actions:
+            self.refuse_migration()
         self.apply(actions)
         self.step("transacted")
 
@@ -173,7 +175,11 @@ class _Live(MemoryReader):
     """``headstart.hypervisor.contract.LiveReader``."""
 
     def __init__(self, machine: MemoryMachine, drive: Drive, block_size: int) -> None:
-        super().__init__(drive.top.size, block_size, drive.content, machine.step)
+        def fetch(block: int) -> int:
+            machine.refuse_migration()
+            return drive.content(block)
+
+        super().__init__(drive.top.size, block_size, fetch, machine.step)
         self._drive = drive
 
     def allocated(self) -> list[Extent]:

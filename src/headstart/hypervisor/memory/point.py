@@ -95,6 +95,7 @@ class MemoryPoint:
         self.consistency = "filesystem"
 
     def _stand(self, request: PointRequest) -> None:
+        self._connection.refuse_migration()
         if self._pushed:
             # As QEMU's driver: all in one transaction, and only here the old bitmaps freeze.
             self._connection.apply((*request.starts, *request.ends))
@@ -165,11 +166,17 @@ class MemoryPoint:
 
     def _fetch(self, disk: str, block: int) -> int:
         copies = self._filters.disks[disk]
+        self._let_go_of_a_migrating_vm()
         if not self._pushed and not self._stands:
             raise errors.PointLost("The VM is gone, or somebody took the point in time away.")
         if copies.broken or block not in copies.protected:
             raise errors.PointLost(f"Block {block} of disk {disk} is not protected (any longer).")
         return copies.saved.get(block, self._vm.drives[disk].content(block))
+
+    def _let_go_of_a_migrating_vm(self) -> None:
+        if self._vm.migrating and not self._pushed:
+            self._withdraw()
+            self._connection.refuse_migration()
 
     @property
     def _stands(self) -> bool:
@@ -197,6 +204,7 @@ class MemoryPoint:
         self._vm.step("check")
         if self._pushed:
             return
+        self._let_go_of_a_migrating_vm()
         unplugged = [drive.name for drive in self._drives if not drive.plugged]
         if unplugged or not self._stands:
             raise errors.PointLost(f"The disks were changed by somebody else: {unplugged or 'the point is gone'}.")

@@ -199,6 +199,33 @@ class MemoryVm:
         self.stop()
         self.start()
 
+    def migrate(self, *, carried: bool) -> bool:
+        """To another process on the same images, with QEMU's capability ``dirty-bitmaps`` on both sides, or without it.
+        False: it failed, and the VM goes on here."""
+        if self.process is None:
+            raise RuntimeError("a VM that does not run goes nowhere")
+        if not self._can_leave(self.process, carried):
+            return False
+        self.drain()
+        # Whoever lives lets go of the VM, and thaws it.
+        self.process = Process()
+        self.migrating = False
+        for drive in self.drives.values():
+            for image in drive.chain:
+                sent = {name: record for name, record in image.bitmaps.items() if carried and not record.persistent}
+                image.store()
+                image.open(read_only=image.read_only)
+                image.bitmaps |= sent
+        return True
+
+    def _can_leave(self, process: Process, carried: bool) -> bool:
+        """Filters of a dead run keep the disks; and bitmaps that cannot be sent are no reason to send the others."""
+        holders = {process.stopped_by, process.frozen_by, *(point.installation for point in process.points)} - {""}
+        records = [(image, record) for drive in self.drives.values() for image, _, record in drive.records()]
+        unsent = any(record.inconsistent or (image.read_only and record.persistent) for image, record in records)
+        temporary = any(drive.top.path.startswith("/images/temporary") for drive in self.drives.values())
+        return holders <= process.clients.keys() and not temporary and not (carried and unsent)
+
     def _off(self) -> None:
         if self.process is not None:
             raise RuntimeError("not while the VM runs")

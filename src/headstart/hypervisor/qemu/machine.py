@@ -80,6 +80,7 @@ class QemuMachine:
         return inventory.inventory(self._qmp, self._look())
 
     def bitmaps(self) -> Mapping[str, tuple[Bitmap, ...]]:
+        migration.require_here(self._qmp)
         return self._site.bitmaps.list(self._look())
 
     def transact(self, actions: Sequence[Action]) -> None:

@@ -53,14 +53,9 @@ def require_here(qmp: Qmp) -> None:
 def require_still(qmp: Qmp) -> None:
     """Raises ``Migrating`` also while the VM is on its way."""
     require_here(qmp)
-    status = state(qmp)
+    status = qmp.execute("query-migrate").get("status", "")
     if status not in STILL:
         raise Migrating(_MOVING.format(status))
-
-
-def state(qmp: Qmp) -> str:
-    status: str = qmp.execute("query-migrate").get("status", "")
-    return status
 
 
 class Watch:
@@ -82,10 +77,18 @@ class Watch:
     def _run(self) -> None:
         while not self._over.wait(self._poll_seconds):
             with contextlib.suppress(errors.HeadstartError):
-                self.begun = self.begun or state(self._qmp) not in STILL
+                self.begun = self.begun or self._moves()
                 if self.begun:
                     self._order_thaw()
                     self._let_go()
+
+    def _moves(self) -> bool:
+        """A short one may be over at the next look."""
+        try:
+            require_still(self._qmp)
+        except Migrating:
+            return True
+        return False
 
     def _order_thaw(self) -> None:
         """Once the guest is on the other side, nobody reaches it through the channels of this one."""
@@ -121,7 +124,9 @@ class Watch:
             yield
         except errors.HeadstartError as error:
             if self.begun and not isinstance(error, Migrating):
-                raise self._lost() from error
+                lost = self._lost()
+                lost.facts.update(error.facts)
+                raise lost from error
             raise
 
     @staticmethod
