@@ -27,6 +27,7 @@ from headstart.backup.plan import Population, Residue, Sample
 from headstart.backup.spooling import spool_of
 from headstart.blocks import Blocks
 from headstart.extents import Extent
+from headstart.hypervisor import freeze
 from headstart.hypervisor.contract import PointInTime, PointRequest, Protects
 from headstart.state.values import Completion, Distrust, Tracked
 from headstart.tracking.contract import Kind, Mark
@@ -99,7 +100,7 @@ class Completing:
         expected = self._expected(samples)
         hooks.run(self._options.hooks, hooks.BEFORE_FREEZE, self._facts())
         created = self._context.clock()
-        with self._contact.machine.take(self._request(samples)) as point:
+        with self._contact.machine.take(self._request(samples)) as point, freeze.telling(point):
             self._hook(hooks.AFTER_THAW, self._facts())
             self._contact.notes += point.notes
             self._require_frozen(point)

@@ -83,7 +83,8 @@ def _complete(contact: Contact, options: Options) -> list[str]:
         try:
             completing.run()
         except (Doubt, NotTaken) as error:
-            contact.notes.append(f"the backup was begun again: {error}")
+            froze = error.facts.get("freeze_seconds", 0.0)
+            contact.notes.append(f"the backup was begun again (the guest had been frozen for {froze:.1f} s): {error}")
             if attempt == ATTEMPTS:
                 raise
         else:
@@ -211,9 +212,19 @@ def _run(context: Context, name: str, verb: str) -> Iterator[dict[str, Any]]:
         except BaseException as error:
             # That a run failed is worth less than why.
             with contextlib.suppress(errors.HeadstartError):
-                context.journal.end_run(number, {"error": str(error) or type(error).__name__})
+                context.journal.end_run(number, _failed(verb, error))
             raise
         context.journal.end_run(number, report)
+
+
+def _failed(verb: str, error: BaseException) -> dict[str, Any]:
+    """The report of a run that failed. A backup's tells the freeze, too: the guest had that all the same."""
+    report: dict[str, Any] = {"error": str(error) or type(error).__name__}
+    if verb == "backup":
+        report["freeze_seconds"] = (
+            error.facts.get("freeze_seconds", 0.0) if isinstance(error, errors.HeadstartError) else 0.0
+        )
+    return report
 
 
 def release(context: Context, name: str, *, discard: bool = False) -> tuple[str, ...]:

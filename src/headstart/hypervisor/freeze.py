@@ -17,17 +17,17 @@ from headstart.hypervisor import guard_process
 from headstart.hypervisor.contract import GuestFreezer
 from headstart.hypervisor.guard import Order
 
-#: How long whoever freezes may take: sync of a busy guest. The guard thaws after 10 s in any case.
+#: How long whoever freezes may take: sync of a busy guest. The guard thaws after 9 s in any case.
 FREEZE_SECONDS = 8.0
 THAW_SECONDS = 5.0
 
 
 @dataclass
 class Freeze:
-    """What the freeze came to. ``seconds`` is from the order to freeze until the guest is thawed."""
+    """What the freeze came to. ``freeze_seconds`` is from the order to freeze until the guest is thawed."""
 
     consistency: str = "crash"
-    seconds: float = 0.0
+    freeze_seconds: float = 0.0
     began: float = field(default_factory=time.monotonic)
 
 
@@ -37,6 +37,13 @@ class Guarding(Protocol):
     def freezing(self) -> contextlib.AbstractContextManager[None]:
         """Inside, the guest may be frozen by us. Left by an error, it thaws."""
         ...
+
+
+class _Froze(Protocol):
+    """A freeze, or a point in time that was made in one."""
+
+    @property
+    def freeze_seconds(self) -> float: ...
 
 
 class Freezer(Protocol):
@@ -100,14 +107,14 @@ def frozen(guard: Guarding, freezer: Freezer | None, notes: list[str]) -> Iterat
         return
     freezer.stand_by(notes)
     froze = thawed = None
-    with contextlib.suppress(_Unsure), guard.freezing():
+    with telling(outcome), contextlib.suppress(_Unsure), guard.freezing():
         outcome.began = time.monotonic()
         froze = freezer.freeze(notes)
         try:
             yield outcome
         finally:
             thawed = freezer.thaw()
-            outcome.seconds = time.monotonic() - outcome.began
+            outcome.freeze_seconds = time.monotonic() - outcome.began
             if thawed is not None:
                 freezer.stand_down()
         if froze is None or thawed is None:
@@ -117,6 +124,16 @@ def frozen(guard: Guarding, freezer: Freezer | None, notes: list[str]) -> Iterat
     elif froze:
         # The guard's or the guest's own deadline was faster than we.
         notes.append("the guest was thawed before the point in time stood")
+
+
+@contextlib.contextmanager
+def telling(froze: _Froze) -> Iterator[None]:
+    """What fails inside tells for how long the guest was frozen for it (``facts``: ``freeze_seconds``)."""
+    try:
+        yield
+    except errors.HeadstartError as error:
+        error.facts.setdefault("freeze_seconds", froze.freeze_seconds)
+        raise
 
 
 class _Unsure(Exception):

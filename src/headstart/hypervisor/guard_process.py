@@ -25,7 +25,8 @@ import time
 
 #: DESIGN: a pause that we make is at most 50 ms, even if we hang.
 PAUSE_SECONDS = 0.045
-FREEZE_SECONDS = 10.0
+#: No guest is frozen for longer than 10 s; to thaw it takes time, too.
+FREEZE_SECONDS = 9.0
 #: How long to go on reading, so that QEMU does not drop an order that nobody waits for.
 ANSWER_SECONDS = 5.0
 

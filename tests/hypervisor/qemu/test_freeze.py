@@ -76,6 +76,24 @@ def test_a_frozen_guest_is_thawed_when_we_are_killed(mounted: Vm, tmp_path: Path
             point.release()
 
 
+@pytest.mark.parametrize("place", victim.HANGING)
+def test_a_frozen_guest_is_thawed_in_time_whatever_hangs(mounted: Vm, tmp_path: Path, place: str) -> None:
+    """We are stopped, or wait for a monitor that does not answer: the guard tells qga, 10 s after our order at most."""
+    command = [sys.executable, "-m", victim.__name__, place, mounted.qmp_socket, tmp_path, mounted.qga_socket]
+    with subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            began = float(process.stdout.readline())
+            assert mounted.guest.run("touch /mnt/file && sync /mnt/file", timeout=20).status == 0
+            took = time.time() - began
+        finally:
+            process.kill()
+    print(f"thawed {took:.2f} s after the order to freeze")
+    assert 5 < took <= 10
+    with machine(mounted, tmp_path) as connection:
+        assert connection.recover()
+
+
 def test_a_guest_with_nothing_to_freeze(mounted: Vm, tmp_path: Path) -> None:
     mounted.guest.unmount("/mnt")
     try:

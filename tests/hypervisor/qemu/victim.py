@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 from headstart.hypervisor.contract import PointRequest, Start
 from headstart.hypervisor.guard import Guard
+from headstart.hypervisor.qemu.bitmaps import QemuBitmaps
+from headstart.hypervisor.qemu.freeze import ThroughQga
 from headstart.hypervisor.qemu.machine import QemuMachine
 from headstart.wire.qmp import Qmp
 from tests.hypervisor.qemu import points
@@ -32,6 +35,8 @@ PLACES = {
     "copying": ("before", "headstart.hypervisor.qemu.push:PushPoint._learn"),
     "copied": ("before", "headstart.hypervisor.qemu.jobs:end"),
 }
+#: It hangs where the guest is frozen: stopped itself, or waiting for a monitor that is silent.
+HANGING = {"frozen, stopped": signal.SIGSTOP, "frozen, silent": None}
 #: Its guard dies with it.
 UNGUARDED = "unguarded"
 
@@ -40,6 +45,22 @@ def stop_and_die(qmp: Qmp, commands: Any) -> Any:
     """Instead of the batch that stops, inserts and continues."""
     qmp.execute("stop")
     crash.die()
+
+
+def hang(stop: signal.Signals | None) -> None:
+    """Right after the freeze; tells the moment of its order."""
+    freeze = ThroughQga.freeze
+
+    def freeze_and_tell(self: ThroughQga, notes: list[str]) -> bool | None:
+        began = time.time()
+        frozen = freeze(self, notes)
+        print(began, flush=True)
+        if stop is not None:
+            os.kill(os.getpid(), stop)
+        return frozen
+
+    ThroughQga.freeze = freeze_and_tell  # type: ignore[method-assign]
+    QemuBitmaps.transact = lambda *_: time.sleep(600)  # type: ignore[method-assign]
 
 
 def kill_guard(guard: Guard, order: bytes) -> None:
@@ -55,12 +76,16 @@ def main(place: str, monitor: str, scratch: str, qga: str = "") -> None:
         Qmp.batch = stop_and_die  # type: ignore[assignment, method-assign]
     if place == UNGUARDED:
         Guard._tell = kill_guard  # type: ignore[assignment, method-assign]
+    if place in HANGING:
+        QemuMachine.transact = lambda *_: None  # type: ignore[method-assign]
+        hang(HANGING[place])
     machine = QemuMachine(
         Path(monitor), installation=INSTALLATION, scratch=Path(scratch), label="vm", qga=Path(qga) if qga else None
     )
     starts = (Start("dev-one", "old"), Start("dev-two", "old"))
     machine.transact(starts)
-    machine.changed({"dev-one": ["old"]})
+    if place not in HANGING:
+        machine.changed({"dev-one": ["old"]})
     with machine.live(["dev-two"]) as readers:
         points.content(readers["dev-two"], 0, 1 << 20)
         if place == "live":

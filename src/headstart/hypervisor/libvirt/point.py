@@ -59,7 +59,7 @@ class LibvirtPoint:
             self._told = checkpoints.recorded(seen, earlier)
             with frozen(guarding, freezer, self.notes) as outcome:
                 self._job = self._begin(request)
-            self.consistency, self.freeze_seconds = outcome.consistency, outcome.seconds
+            self.consistency, self.freeze_seconds = outcome.consistency, outcome.freeze_seconds
             self._began = outcome.began
             self._offer()
             self._learn(request.reads)

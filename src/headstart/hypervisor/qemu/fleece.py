@@ -65,7 +65,7 @@ class Fleece(PullPoint):
             for number in range(len(self._wishes)):
                 self._tell(number)
         self.consistency = outcome.consistency
-        self.freeze_seconds = outcome.seconds
+        self.freeze_seconds = outcome.freeze_seconds
         self._began = outcome.began
 
     def _scratch(self, number: int, attachment: Attachment) -> None:

@@ -82,7 +82,7 @@ class PullPoint:
                 self._inserted = {attachment.disk.name: attachment for attachment, _ in filters}
                 self.pause_seconds = standstill.carry_out(self._site.qmp, guard, [_root(*each) for each in filters])
         self.consistency = outcome.consistency
-        self.freeze_seconds = outcome.seconds
+        self.freeze_seconds = outcome.freeze_seconds
         self._began = outcome.began
 
     @contextlib.contextmanager
