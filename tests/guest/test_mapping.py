@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from headstart import blocks
 from headstart.agentd import messages, segments
 from headstart.extents import Extent
 from headstart.guest import devices, mapping
@@ -100,7 +101,8 @@ def prove(folder: Path, answers: Answers, names: Sequence[str], written: Sequenc
         Channel(link) as channel,
         FileReader(folder / "image") as reader,
     ):
-        return mapping.prove(channel, disk, [told_disk(name) for name in names], reader, list(written))
+        allocated = blocks.of_extents(written, mapping.BLOCK)
+        return mapping.prove(channel, disk, [told_disk(name) for name in names], reader, allocated)
 
 
 def test_the_one_with_its_content(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def test_holes_are_neither_read_nor_forgotten(tmp_path: Path) -> None:
     written = [Extent(3 * MIB + 4 * KIB, 64 * KIB), Extent(20 * MIB, 2 * MIB), Extent(33 * MIB - 512, 512)]
     content = sparse(image, 33 * MIB, written)
     with qemu_nbd(image) as (export, _), nbd.Client(export) as client:
-        allocated = client.allocated()
+        allocated = list(client.allocated())
         for start in range(0, len(content), 4 * KIB):
             inside = any(extent.start <= start < extent.end for extent in allocated)
             assert inside or not any(content[start : start + 4 * KIB])
@@ -159,7 +159,7 @@ def test_a_disk_of_many_terabytes_is_looked_at_in_time() -> None:
         assert client.size == 6 * TIB
         client.write(5 * TIB, b"here")
         began = time.monotonic()
-        allocated = client.allocated()
+        allocated = list(client.allocated())
         assert time.monotonic() - began < 20
         assert len(allocated) == 1
         assert allocated[0].start <= 5 * TIB < allocated[0].end
@@ -239,7 +239,7 @@ def test_a_server_that_dies_is_noticed(tmp_path: Path) -> None:
             with pytest.raises(errors.PointLost):
                 collect(client.read([Extent(0, MIB)]))
         with pytest.raises(errors.PointLost):
-            client.allocated()
+            list(client.allocated())
         assert time.monotonic() - began < 10
 
 

@@ -24,6 +24,8 @@ from headstart.state.values import Draft, Tracked
 from headstart.tracking.contract import Kind, Mark
 
 AT_ONCE = AtOnce()
+#: Blocks that one object of the draft lists, at most.
+RECORD_BLOCKS = 32_768
 
 
 def run(
@@ -140,21 +142,25 @@ def record(contact: Contact, draft: Draft) -> Draft:
     """List what was copied in the repository, so that a collector of garbage can mark it."""
     context = contact.context
     lease = leases.Draft(draft.id, contact.name, context.host, draft.begun, draft.begun, draft.records)
-    entries = context.journal.unrecorded(contact.name, draft.records)
-    number = _record(contact, lease, entries)
-    written = replace(context.journal.draft(contact.name) or draft, records=number + 1)
+    number = draft.records
+    for entries in context.journal.unrecorded(contact.name, draft.records, RECORD_BLOCKS):
+        number = _record(contact, lease, number, entries)
+    if number == draft.records:  # a sign of life
+        number = _record(contact, lease, number, {})
+    written = replace(context.journal.draft(contact.name) or draft, records=number)
     context.journal.recorded(contact.name, written)
     return written
 
 
-def _record(contact: Contact, lease: leases.Draft, entries: Mapping[str, list[tuple[int, bytes]]]) -> int:
-    """Add the next object of the draft. Numbers may be taken by a run that died before its journal knew,
-    or that an old copy of the state forgot: what those list is marked as well, which harms nothing."""
-    context, number = contact.context, lease.records
+def _record(contact: Contact, lease: leases.Draft, number: int, entries: Mapping[str, list[tuple[int, bytes]]]) -> int:
+    """Add an object of the draft; returns the number of the next one. Numbers may be taken by a run that died before
+    its journal knew, or that an old copy of the state forgot: what those list is marked as well, which harms nothing.
+    """
+    context = contact.context
     while True:
         try:
             leases.record(context.repository, lease, number, context.clock(), (), entries)
         except leases.Taken:
             number += 1
         else:
-            return number
+            return number + 1

@@ -21,7 +21,6 @@ from enum import Enum
 from headstart import blocks, errors
 from headstart.backup.contact import Contact
 from headstart.blocks import Blocks
-from headstart.extents import Extent
 from headstart.guest.agent import Agent
 from headstart.guest.channel import Lost, Refused
 from headstart.guest.mapping import Unproved
@@ -85,7 +84,8 @@ def _prove(contact: Contact, agent: Agent, disks: Mapping[str, Blocks]) -> froze
     found = set()
     with contact.machine.live(list(disks)) as live:
         for name in live:
-            if _proved(contact, agent, name, Proof(live[name], live[name].allocated()), disks[name]):
+            allocated = blocks.of_extents(live[name].allocated(), BLOCK_SIZE)
+            if _proved(contact, agent, name, Proof(live[name], allocated), disks[name]):
                 found.add(name)
         rest = [name for name in disks if name not in live]
     # A point in time and running disks are not read at once.
@@ -118,10 +118,10 @@ def _require_trusted(contact: Contact) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """A view of a disk from outside, and where there may be something to see."""
+    """A view of a disk from outside, and blocks of ``BLOCK_SIZE`` where there may be something to see."""
 
     reader: Reader
-    within: list[Extent]
+    within: Blocks
 
 
 def _proved(contact: Contact, agent: Agent, name: str, proof: Proof | None, wanted: Blocks) -> bool:
@@ -147,12 +147,11 @@ def _proved(contact: Contact, agent: Agent, name: str, proof: Proof | None, want
 def _glimpse(contact: Contact, disk: Disk, wanted: Blocks) -> Iterator[Proof]:
     """A few blocks of a disk that cannot be read while it runs: by a point in time of just those. The first block has
     the partition table, with an id of its own."""
-    size = BLOCK_SIZE
     number = min(GLIMPSES, len(wanted))
     seen = Blocks([0]) | Blocks(wanted[place] for place in random.SystemRandom().sample(range(len(wanted)), number))
     request = PointRequest((), (), {disk.name: seen}, freeze=False)
     try:
         with contact.machine.take(request) as point:
-            yield Proof(point.reader(disk.name), list(blocks.to_extents(seen, size, disk.size)))
+            yield Proof(point.reader(disk.name), seen)
     except (errors.Busy, errors.PointLost, errors.NoSpace) as error:
         raise Unproved(str(error)) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from headstart.extents import Extent
+from headstart.blocks import Blocks
 from headstart.guest import devices, links, mapping, renewal
 from headstart.guest.channel import Channel, Refused
 from headstart.guest.devices import GuestMap
@@ -32,8 +32,9 @@ class Agent:
         self._map = devices.parse(self._channel.ask("map"))
         return self._map
 
-    def prove(self, disk: Disk, reader: Reader, within: list[Extent]) -> str:
-        """Which device of the guest the disk is, by blocks ``within`` what ``reader`` reads from outside.
+    def prove(self, disk: Disk, reader: Reader, within: Blocks) -> str:
+        """Which device of the guest the disk is, by blocks of ``mapping.BLOCK`` bytes ``within`` what ``reader`` reads
+        from outside.
 
         Raises ``Unproved``, ``Lost``."""
         if disk.name not in self._proved:

@@ -13,6 +13,7 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 
+from headstart.blocks import Blocks
 from headstart.extents import Extent
 from headstart.guest.channel import ASK_SECONDS, Channel, Refused
 from headstart.guest.devices import GuestDisk, GuestMap
@@ -81,12 +82,12 @@ def prove(
     disk: Disk,
     devices: Sequence[GuestDisk],
     reader: Reader,
-    allocated: list[Extent],
+    allocated: Blocks,
     patience: Patience | None = None,
 ) -> str:
     """The name of the one device whose content is the disk's, which ``reader`` reads from outside.
 
-    Raises ``Unproved``, ``Lost``."""
+    ``allocated`` are blocks of ``BLOCK`` bytes that may hold something. Raises ``Unproved``, ``Lost``."""
     patience = patience or Patience()
     if not devices:
         raise Unproved("the guest has no disk of that size")
@@ -121,13 +122,12 @@ def _ask(channel: Channel, device: str, spans: list[Extent], key: bytes, patienc
     return dict(zip(spans, digests, strict=False)) if isinstance(digests, list) else {}
 
 
-def _samples(reader: Reader, allocated: list[Extent], key: bytes) -> dict[Extent, str]:
+def _samples(reader: Reader, allocated: Blocks, key: bytes) -> dict[Extent, str]:
     """Digests of random blocks that are not zero, no two the same."""
     found: dict[Extent, str] = {}
-    total = sum(extent.length for extent in allocated)
     source = random.SystemRandom()
-    for _ in range(TRIES if total else 0):
-        start = _nth(allocated, source.randrange(total)) // BLOCK * BLOCK
+    for _ in range(TRIES if allocated else 0):
+        start = allocated[source.randrange(len(allocated))] * BLOCK
         span = Extent(start, min(BLOCK, reader.size - start))
         digest = _digest(reader, span, key)
         if digest and digest not in found.values():
@@ -135,15 +135,6 @@ def _samples(reader: Reader, allocated: list[Extent], key: bytes) -> dict[Extent
         if len(found) == PROOFS:
             break
     return found
-
-
-def _nth(allocated: list[Extent], number: int) -> int:
-    """The address of the n-th allocated byte."""
-    for extent in allocated:
-        if number < extent.length:
-            return extent.start + number
-        number -= extent.length
-    raise IndexError(number)
 
 
 def _digest(reader: Reader, span: Extent, key: bytes) -> str:

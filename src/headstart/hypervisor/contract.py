@@ -12,7 +12,7 @@ time). A driver implements both; ``memory`` has QEMU's semantics without QEMU.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -146,8 +146,8 @@ class LiveReader(Reader, Protocol):
     """A running disk. What is read may be torn or old a moment later: only blocks that no bitmap
     reports afterwards count."""
 
-    def allocated(self) -> list[Extent]:
-        """What may hold something else than zeroes."""
+    def allocated(self) -> Iterator[Extent]:
+        """What may hold something else than zeroes, ascending; found out while it is being asked for."""
         ...
 
 

@@ -39,8 +39,10 @@ TAG_LENGTH = 16
 NONCE_LENGTH = 12
 DIGEST_LENGTH = 32
 
-#: A pack is closed when the next chunk would make it longer than this.
+#: A pack is closed when the next chunk would make it longer than this, or when it has so many: of chunks that compress
+#: to nothing it would hold more than there should be in memory.
 PACK_SIZE = 32 * units.MIB
+PACK_CHUNKS = 1 << 14
 #: Pack id, class of its chunks, seven zero bytes, after the header.
 PACK_HEAD = struct.Struct(f"<{OBJECT_ID_LENGTH}sB7x")
 PACK_START = HEADER_LENGTH + PACK_HEAD.size

@@ -65,6 +65,11 @@ def pack_key(pack_id: bytes) -> str:
     return layout.PACKS + pack_id.hex()
 
 
+def size_of(end: int, count: int) -> int:
+    """Bytes of a pack whose ``count`` chunks end at ``end``."""
+    return end + count * _OWN_ENTRY_LENGTH + layout.TAG_LENGTH + layout.PACK_FOOT.size
+
+
 def id_of(key: str) -> bytes | None:
     """The pack whose key this is; None for a foreign object."""
     name = key.removeprefix(layout.PACKS)
@@ -142,8 +147,10 @@ class OpenPack:
 
     def fits(self, length: int) -> bool:
         """Whether a chunk of ``length`` bytes, not yet sealed, finds room, with its entry and the foot."""
-        used = self._end + (len(self._ids) + 1) * _OWN_ENTRY_LENGTH + layout.TAG_LENGTH + layout.PACK_FOOT.size
-        return used + length + layout.TAG_LENGTH <= len(self.buffer)
+        if len(self._ids) >= layout.PACK_CHUNKS:
+            return False
+        end = self._end + length + layout.TAG_LENGTH
+        return size_of(end, len(self._ids) + 1) <= len(self.buffer)
 
     def reserve(self, chunk_id: bytes, length: int, raw_length: int, flags: int) -> Slot:
         slot = Slot(self, len(self._ids), chunk_id, self._end, length + layout.TAG_LENGTH)

@@ -101,6 +101,12 @@ class Database:
             return self._database.execute(query, values).fetchall()
 
     @contextlib.contextmanager
+    def reading(self, query: str, *values: Any) -> Iterator[Iterator[Any]]:
+        """The rows one by one, as of one moment; nobody else comes in meanwhile."""
+        with self._lock, self._telling():
+            yield self._database.execute(query, values)
+
+    @contextlib.contextmanager
     def _telling(self) -> Iterator[None]:
         """What SQLite reports is told to the user in our words."""
         try:

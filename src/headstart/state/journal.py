@@ -11,6 +11,7 @@ import contextlib
 import json
 import sqlite3
 import time
+from array import array
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -27,6 +28,8 @@ from headstart.transfer.pipeline import Stored
 
 #: How long a look at a VM's load may take that somebody else is having.
 LOCK_SECONDS = 2.0
+#: Blocks of a draft that are in memory at a time, with their chunks: a few MB.
+PORTION = 10_000
 RUNS_KEPT_SECONDS = 90 * 24 * 3600.0
 
 
@@ -119,8 +122,7 @@ class Journal(Database):
             self._put_draft(database, vm, draft)
             for disk in disks:
                 self._put_disk(database, vm, disk)
-                stale = ((vm, disk.name, block) for block in dirty.get(disk.name, ()))
-                database.executemany("DELETE FROM copied WHERE vm = ? AND disk = ? AND block = ?", stale)
+                self._forget_blocks(database, vm, disk.name, dirty.get(disk.name, ()))
 
     def put_disk(self, vm: str, disk: Tracked) -> None:
         with self.change() as database:
@@ -171,13 +173,16 @@ class Journal(Database):
             database.executemany("INSERT OR IGNORE INTO packs VALUES (?, ?)", ((vm, pack) for pack in packs))
 
     def copied_blocks(self, vm: str, disk: str) -> Blocks:
-        rows = self.rows("SELECT block FROM copied WHERE vm = ? AND disk = ?", vm, disk)
-        return Blocks(block for (block,) in rows)
+        return self._blocks("SELECT block FROM copied WHERE vm = ? AND disk = ?", vm, disk)
+
+    def _blocks(self, query: str, *values: Any) -> Blocks:
+        """What a query for block numbers finds. A row at a time: a million of them together take 100 MB."""
+        with self.reading(query, *values) as rows:
+            return Blocks(array("I", (block for (block,) in rows)))
 
     def delivered_blocks(self, vm: str, disk: str) -> Blocks:
         """Those of the draft that the agent in the guest read."""
-        rows = self.rows("SELECT block FROM copied WHERE vm = ? AND disk = ? AND delivered", vm, disk)
-        return Blocks(block for (block,) in rows)
+        return self._blocks("SELECT block FROM copied WHERE vm = ? AND disk = ? AND delivered", vm, disk)
 
     def copied_count(self, vm: str, disk: str) -> int:
         rows = self.rows("SELECT count(*) FROM copied WHERE vm = ? AND disk = ?", vm, disk)
@@ -192,10 +197,11 @@ class Journal(Database):
         after = -1
         while True:
             rows = self.rows(
-                "SELECT block, chunk FROM copied WHERE vm = ? AND disk = ? AND block > ? ORDER BY block LIMIT 10000",
+                "SELECT block, chunk FROM copied WHERE vm = ? AND disk = ? AND block > ? ORDER BY block LIMIT ?",
                 vm,
                 disk,
                 after,
+                PORTION,
             )
             yield from rows
             if not rows:
@@ -205,7 +211,7 @@ class Journal(Database):
     def last_copied(self, vm: str, disk: str, count: int) -> Blocks:
         """The last blocks of the draft of a disk that are not zeroes."""
         query = "SELECT block FROM copied WHERE vm = ? AND disk = ? AND chunk IS NOT NULL ORDER BY block DESC LIMIT ?"
-        return Blocks(block for (block,) in self.rows(query, vm, disk, count))
+        return self._blocks(query, vm, disk, count)
 
     def chunks_of(self, vm: str, disk: str, wanted: Iterable[int]) -> Iterator[tuple[int, bytes | None]]:
         """The draft's chunks of some blocks; blocks that are not in it are passed over."""
@@ -220,16 +226,27 @@ class Journal(Database):
             if stale is None:
                 database.execute("DELETE FROM copied WHERE vm = ? AND disk = ?", (vm, disk))
             else:
-                rows = ((vm, disk, block) for block in stale)
-                database.executemany("DELETE FROM copied WHERE vm = ? AND disk = ? AND block = ?", rows)
+                self._forget_blocks(database, vm, disk, stale)
 
-    def unrecorded(self, vm: str, record: int) -> dict[str, list[tuple[int, bytes]]]:
-        """By disk, the chunks of the draft that none of its objects in the repository lists yet."""
-        found: dict[str, list[tuple[int, bytes]]] = {}
-        query = "SELECT disk, block, chunk FROM copied WHERE vm = ? AND record >= ? AND chunk IS NOT NULL"
-        for disk, block, chunk in self.rows(query + " ORDER BY disk, block", vm, record):
-            found.setdefault(disk, []).append((block, chunk))
-        return found
+    @staticmethod
+    def _forget_blocks(database: sqlite3.Connection, vm: str, disk: str, stale: Iterable[int]) -> None:
+        rows = ((vm, disk, block) for block in stale)
+        database.executemany("DELETE FROM copied WHERE vm = ? AND disk = ? AND block = ?", rows)
+
+    def unrecorded(self, vm: str, record: int, portion: int = PORTION) -> Iterator[dict[str, list[tuple[int, bytes]]]]:
+        """By disk, the chunks of the draft that none of its objects in the repository lists yet; ascending, in portions
+        of so many blocks at most."""
+        query = (
+            "SELECT disk, block, chunk FROM copied WHERE vm = ? AND (disk, block) > (?, ?)"
+            " AND record >= ? AND chunk IS NOT NULL ORDER BY disk, block LIMIT ?"
+        )
+        last = ("", -1)
+        while rows := self.rows(query, vm, *last, record, portion):
+            found: dict[str, list[tuple[int, bytes]]] = {}
+            for disk, block, chunk in rows:
+                found.setdefault(disk, []).append((block, chunk))
+            last = rows[-1][:2]
+            yield found
 
     def recorded(self, vm: str, draft: Draft) -> None:
         """The repository lists the draft's blocks up to now."""
@@ -291,8 +308,7 @@ class Journal(Database):
         with self.change() as database:
             for disk in disks:
                 self._put_disk(database, vm, disk)
-                stale = ((vm, disk.name, block) for block in dirty.get(disk.name, ()))
-                database.executemany("DELETE FROM copied WHERE vm = ? AND disk = ? AND block = ?", stale)
+                self._forget_blocks(database, vm, disk.name, dirty.get(disk.name, ()))
             database.execute(
                 "INSERT OR REPLACE INTO completions VALUES (?, ?, ?)",
                 (vm, completion.id, json.dumps(completion.facts)),
@@ -302,10 +318,13 @@ class Journal(Database):
         rows = self.rows("SELECT id, facts FROM completions WHERE vm = ?", vm)
         return Completion(rows[0][0], json.loads(rows[0][1])) if rows else None
 
-    def abandon_completion(self, vm: str) -> None:
-        """The spool is lost: what the draft has stays valid, the rest remains to be copied."""
+    def abandon_completion(self, vm: str, gone: Mapping[str, Blocks] | None = None) -> None:
+        """The spool is lost: what the draft has stays valid, except for ``gone`` by disk; the rest remains to be
+        copied."""
         with self.change() as database:
             database.execute("DELETE FROM completions WHERE vm = ?", (vm,))
+            for disk, lost in (gone or {}).items():
+                self._forget_blocks(database, vm, disk, lost)
 
     def published(self, vm: str, disks: Iterable[Tracked], point: Point) -> None:
         """The snapshot exists: its base marks count from now on, and the draft is used up."""

@@ -126,13 +126,13 @@ class Client:
             raise errors.Unreachable(f"The NBD export {self._export.uri} gave no block status.")
         return found
 
-    def dirty(self, context: str) -> list[Extent]:
+    def dirty(self, context: str) -> Iterator[Extent]:
         """The extents whose lowest bit is set in a ``qemu:dirty-bitmap`` context."""
-        return [extent for extent, state in self._whole(context) if state & STATE_DIRTY]
+        return (extent for extent, state in self._whole(context) if state & STATE_DIRTY)
 
-    def allocated(self) -> list[Extent]:
+    def allocated(self) -> Iterator[Extent]:
         """The extents that may hold something else than zeroes."""
-        return [extent for extent, state in self._whole(ALLOCATION) if not state & STATE_ZERO]
+        return (extent for extent, state in self._whole(ALLOCATION) if not state & STATE_ZERO)
 
     def _whole(self, context: str) -> Iterator[tuple[Extent, int]]:
         return self.status(context, [Extent(0, self._size)] if self._size else [])

@@ -67,11 +67,11 @@ class Job:
     def client(self, disk: str) -> nbd.Client:
         return nbd.Client(self.export(disk), failure=self._lost)
 
-    def recorded(self, disk: str) -> list[Extent]:
+    def recorded(self, disk: str) -> Iterator[Extent]:
         """The extents that the part's bitmap holds."""
         context = f"qemu:dirty-bitmap:backup-{disk}"
         with nbd.Client(self.export(disk), [context], failure=self._lost) as client:
-            return client.dirty(context)
+            yield from client.dirty(context)
 
     def _lost(self, message: str) -> errors.PointLost:
         """Why a read failed, as far as we know better."""

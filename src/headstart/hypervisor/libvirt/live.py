@@ -82,7 +82,7 @@ class SlicedReader:
         """Asked for when it is needed: it takes a job."""
         return self._slices.client(self._disk).size
 
-    def allocated(self) -> list[Extent]:
+    def allocated(self) -> Iterator[Extent]:
         return self._slices.client(self._disk).allocated()
 
     def read(self, wanted: Iterable[Extent]) -> Iterator[Piece]:
@@ -127,20 +127,18 @@ def _rest(portion: list[Extent], got: list[Extent], size: int) -> list[Extent]:
 class RawReader(FileReader):
     """A raw image: ``headstart.hypervisor.contract.LiveReader``. A context manager."""
 
-    def allocated(self) -> list[Extent]:
+    def allocated(self) -> Iterator[Extent]:
         """By the file system's own map, where there is one (lseek(2), SEEK_DATA)."""
-        found = []
         position = 0
         try:
             while position < self.size:
                 start = os.lseek(self._file, position, os.SEEK_DATA)
                 position = os.lseek(self._file, start, os.SEEK_HOLE)
-                found.append(Extent(start, min(position, self.size) - start))
+                yield Extent(start, min(position, self.size) - start)
         except OSError as error:
             # No data up to the end; a block device knows no holes at all.
             if error.errno != errno.ENXIO:
-                return [Extent(0, self.size)]
-        return found
+                yield Extent(0, self.size)
 
 
 @contextlib.contextmanager

@@ -182,6 +182,6 @@ class _Live(MemoryReader):
         super().__init__(drive.top.size, block_size, fetch, machine.step)
         self._drive = drive
 
-    def allocated(self) -> list[Extent]:
+    def allocated(self) -> Iterator[Extent]:
         self._step("allocated")
-        return list(blocks.to_extents(self._drive.allocated(), self._block_size, self._size))
+        return blocks.to_extents(self._drive.allocated(), self._block_size, self._size)

@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from headstart import blocks, errors, extents
+from headstart import blocks, errors
 from headstart.blocks import Blocks
 from headstart.hypervisor import names, space
 from headstart.hypervisor.contract import PointRequest, Protects
@@ -52,6 +52,8 @@ class PullPoint:
         self._clients: dict[str, nbd.Client] = {}
         self._exports: dict[str, nbd.Export] = {}
         self._inserted: dict[str, Attachment] = {}
+        #: What is still protected, of disks of which something was let go.
+        self._kept: dict[str, Blocks] = {}
         self._reads = request.reads
         self.pause_seconds = 0.0
         self.notes: list[str] = []
@@ -148,9 +150,11 @@ class PullPoint:
         return None
 
     def keep(self, disk: str, wanted: Blocks) -> None:
-        size = self._seen.attachment(disk).disk.size
-        kept = blocks.to_extents(wanted, self._site.block_size, size)
-        self._clients[disk].trim(extents.gaps(kept, size))
+        size, block_size = self._seen.attachment(disk).disk.size, self._site.block_size
+        kept = self._kept.get(disk)
+        gone = (blocks.everything(size, block_size) if kept is None else kept) - wanted
+        self._clients[disk].trim(blocks.to_extents(gone, block_size, size))
+        self._kept[disk] = wanted.copy()
 
     def uri(self, disk: str) -> str:
         return self._exports[disk].uri
