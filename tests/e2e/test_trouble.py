@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from headstart import errors
+from headstart.backup import losses
 from headstart.backup.complete import Options
+from headstart.repository import verify
 from headstart.units import KIB, MIB
 from tests.e2e import bare
 from tests.e2e.rig import NAME, Rig, copy_point
@@ -304,6 +306,41 @@ def test_the_spool_of_an_unfinished_backup_is_lost(vm: Vm, rig: Rig) -> None:
     exact = rig.exact_backup()
     assert any("given up" in note for note in exact.report.notes)
     assert not exact.disk("one").compared
+
+
+def test_a_round_whose_pack_is_lost(vm: Vm, rig: Rig) -> None:
+    """Found by the next round, and copied again: also the one before the point in time."""
+    faulty = stores.FaultyStore(rig.store)
+    rig.store = faulty
+    faulty.plan("create", stores.forget, "packs/")
+    assert rig.precopy().copied_bytes >= 2 * 512 * KIB
+    exact = rig.exact_backup()
+    assert exact.disk("one").precopied_bytes == 512 * KIB
+    assert any("lost 1 packs" in note for note in exact.report.notes)
+
+
+@pytest.mark.parametrize("lost", ["draft", "residue", "tree"])
+def test_nothing_is_published_of_which_the_store_has_lost_a_part(vm: Vm, rig: Rig, lost: str) -> None:
+    """Neither by this run nor by the next one, which may be another process: it copies again what is missing."""
+    faulty = stores.FaultyStore(rig.store)
+    rig.store = faulty
+    faulty.plan("create", stores.forget, "packs/", number=2 if lost == "tree" else 1)
+    before = rig.snapshots()
+    with pytest.raises(losses.Lost, match="nothing was published"):
+        if lost == "draft":
+            rig.precopy()
+        rig.backup(Options(plain=lost != "draft", settle=False))
+    assert faulty.count("create", "packs/") >= (2 if lost == "tree" else 1)
+    assert rig.snapshots() == before
+    write(vm, 3)
+    exact = rig.exact_backup()
+    assert not exact.disk("one").compared
+    assert verified(rig).findings == ()
+
+
+def verified(rig: Rig) -> verify.Report:
+    with rig.repo() as repo:
+        return verify.verify_all(repo, lambda done, total: None)
 
 
 def test_the_repository_vanishes(vm: Vm, rig: Rig, cli: Cli) -> None:

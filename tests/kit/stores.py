@@ -39,6 +39,10 @@ def lose(error: Exception) -> Fault:
     return fault
 
 
+def forget(_: Callable[[], object]) -> None:
+    """The store says that it has done it, and has not: lost after it was acknowledged."""
+
+
 def hang(until: threading.Event) -> Fault:
     """The store does it once ``until`` is set."""
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from headstart import errors
-from headstart.backup import hooks, identify, plan, precopy, publish
+from headstart.backup import hooks, identify, losses, plan, precopy, publish
 from headstart.backup.complete import Completing, Doubt, Options
 from headstart.backup.contact import Contact, meet
 from headstart.backup.context import Context
@@ -104,22 +104,18 @@ def _settle(contact: Contact) -> None:
 
 def _forget_missing(contact: Contact) -> None:
     """A chunk of the draft must be in the repository: a killed run may have left its pack in no index
-    object, a collector of garbage may have swept it."""
+    object, a collector of garbage may have swept it, the store may have lost it."""
     context = contact.context
+    lost = context.repository.drop_lost()
+    if lost:
+        contact.note(f"the store has lost {len(lost)} packs ('headstart verify' tells what they held)")
     for name in context.journal.tracked(contact.name):
-        lost = _missing(contact, name)
-        if lost:
+        if losses.missing(context, contact.name, name):
             for pack in context.journal.packs(contact.name):
                 with contextlib.suppress(errors.Damaged):
                     context.repository.adopt(pack)
-            context.journal.forget_copied(contact.name, name, _missing(contact, name))
-
-
-def _missing(contact: Contact, disk: str) -> list[int]:
-    repo, journal = contact.context.repository, contact.context.journal
-    return [
-        block for block, chunk in journal.copied_chunks(contact.name, disk) if chunk is not None and chunk not in repo
-    ]
+            gone = losses.missing(context, contact.name, name)
+            context.journal.forget_copied(contact.name, name, gone)
 
 
 def _finish_spooled(context: Context, name: str) -> list[str]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from headstart import blocks, errors
+from headstart.backup import losses
 from headstart.backup.contact import find_manifest
 from headstart.backup.context import Context
 from headstart.backup.fill import Filling, filling
@@ -59,7 +60,7 @@ def run(context: Context, vm: str) -> Published:
 
 
 #: What trying again does not mend. Nothing was published; give the completion up and back up again.
-HOPELESS = (errors.Damaged, leases.Taken, snapshot.Revoked, Superseded)
+HOPELESS = (errors.Damaged, leases.Taken, snapshot.Revoked, losses.Lost, Superseded)
 
 
 def _follows(tracked: Tracked, snapshot_id: str, base: str) -> Tracked:
@@ -82,6 +83,7 @@ def _store(
     context: Context, vm: str, completion: Completion, disks: Mapping[str, Tracked], stored: dict[str, int]
 ) -> Manifest:
     spool = spool_of(context, vm, completion.facts["base_mark"])
+    losses.require_none(context, vm, disks)
     rest = {name: each.owed - context.journal.copied_blocks(vm, name) for name, each in disks.items()}
     size = context.repository.block_size
     total = sum(blocks.total_bytes(found, size, disks[name].facts.size) for name, found in rest.items())
@@ -96,6 +98,7 @@ def _store(
             stored[name] = fill.writer.stored_bytes - before
         attachments = _attachments(context, fill, completion, spool)
         built = [_disk(context, vm, fill, each, completion.facts["disks"][each.name]) for each in disks.values()]
+    losses.require_none(context, vm, disks, {*fill.writer.packs, *context.journal.packs(vm)})
     return Manifest(
         id=completion.id,
         vm=vm,

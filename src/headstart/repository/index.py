@@ -16,7 +16,7 @@ import struct
 import sys
 import threading
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from headstart import errors
@@ -74,14 +74,17 @@ class Table:
 
     def position(self, chunk_id: bytes) -> int:
         """-1 when it is not there."""
+        return next(self.positions(chunk_id), -1)
+
+    def positions(self, chunk_id: bytes) -> Iterator[int]:
+        """Of the chunk in every pack that has it; the one of ``position`` comes first."""
         mask = len(self._slots) - 1
         slot = int.from_bytes(chunk_id[:8], sys.byteorder) & mask
         while entry := self._slots[slot]:
             start = (entry - 1) * layout.CHUNK_ID_LENGTH
             if self._ids[start : start + layout.CHUNK_ID_LENGTH] == chunk_id:
-                return entry - 1
+                yield entry - 1
             slot = (slot + 1) & mask
-        return -1
 
     def chunk_id(self, position: int) -> bytes:
         start = position * layout.CHUNK_ID_LENGTH
@@ -100,8 +103,27 @@ class Table:
             bool(length & _COMPRESSED_BIT),
         )
 
+    def sizes(self) -> Iterator[tuple[bytes, int]]:
+        """Packs and their bytes."""
+        for number, (pack_id, _) in enumerate(self._packs):
+            first, end = self._span(number)
+            chunks = self._offsets[end - 1] + self._sealed_lengths[end - 1] if end > first else layout.PACK_START
+            yield pack_id, pack.size_of(chunks, end - first)
+
+    def drop(self, pack_ids: Container[bytes]) -> None:
+        """The chunks of these packs are not found any longer: they get ids that no content has."""
+        for number, (pack_id, _) in enumerate(self._packs):
+            if pack_id in pack_ids:
+                first, end = (each * layout.CHUNK_ID_LENGTH for each in self._span(number))
+                self._ids[first:end] = os.urandom(end - first)
+
+    def _span(self, number: int) -> tuple[int, int]:
+        """Positions of a pack's chunks."""
+        following = self._firsts[number + 1 : number + 2]
+        return self._firsts[number], following[0] if following else len(self)
+
     def _grow(self) -> None:
-        self._slots = array("I", bytes(4 * 2 * (1 << len(self).bit_length())))
+        self._slots = array("I", [0]) * (2 << len(self).bit_length())
         self._enter(0)
 
     def _enter(self, first: int) -> None:
@@ -162,6 +184,12 @@ class Index:
             self._load_once()
             position = self._table.position(chunk_id)
             return None if position < 0 else self._table.location(position)
+
+    def others(self, chunk_id: bytes, location: Location) -> list[Location]:
+        """Where else a chunk lies: two writers that knew nothing of each other put it, or one pack was lost."""
+        with self._lock:
+            found = self._table.positions(chunk_id)
+            return [self._table.location(each) for each in found if each != location.position]
 
     def chunk_ids(self, positions: Iterable[int]) -> list[bytes]:
         """The chunks at these positions, which stay what they are as long as this index lives."""
@@ -235,6 +263,33 @@ class Index:
         """Chunks of packs that no index object lists yet."""
         with self._lock:
             return sum(map(len, self._unwritten))
+
+    def drop_lost(self) -> set[bytes]:
+        """Forget packs that the store does not have any longer, or not whole: their chunks are missing from now on.
+
+        Returns their ids. Costs one listing.
+        """
+        with self._lock:
+            self._load_once()
+            known = {pack_id: size for pack_id, size in self._table.sizes() if pack_id in self._packs}
+        for name, size in self._store.list(layout.PACKS):
+            pack_id = pack.id_of(name)
+            if pack_id is not None and known.get(pack_id) == size:
+                del known[pack_id]
+        if known:
+            self._require_store()
+        with self._lock:
+            self._table.drop(known)
+            self._packs -= known.keys()
+            self._unwritten = [entries for entries in self._unwritten if entries.pack_id not in known]
+        return set(known)
+
+    def _require_store(self) -> None:
+        """A place that is not mounted has lost nothing."""
+        try:
+            self._store.read(layout.CONFIG_KEY)
+        except Missing:
+            raise errors.StoreFailed(f"{self._store!r} holds no repository now: check that it is mounted.") from None
 
     def write(self) -> int:
         """Write an index object for the packs that none lists yet. Returns its bytes; 0 when there is nothing."""

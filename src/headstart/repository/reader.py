@@ -43,7 +43,7 @@ class Reader:
 
     def read_one(self, chunk_id: bytes) -> bytes:
         located, missing = self._locate([chunk_id])
-        [(_, found)] = missing or self._read(located)
+        [(_, found)] = missing or self._fetch(located)
         return _or_raise(found)
 
     def read_many(self, chunk_ids: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
@@ -55,7 +55,7 @@ class Reader:
         located, missing = self._locate(chunk_ids)
         yield from missing
         if len(located) == 1:
-            yield from self._read(located)  # a thread more would only cost
+            yield from self._fetch(located)  # a thread more would only cost
         else:
             yield from self._pipelined(_requests(located))
 
@@ -63,7 +63,7 @@ class Reader:
         running: collections.deque[Future[list[Checked]]] = collections.deque()
         try:
             for request in requests:
-                running.append(self._threads.submit(self._read, request))
+                running.append(self._threads.submit(self._fetch, request))
                 if len(running) >= 2 * THREADS:
                     yield from running.popleft().result()
             while running:
@@ -83,6 +83,21 @@ class Reader:
                 wanted.append((chunk_id, location))
         wanted.sort(key=lambda item: item[1].position)
         return wanted, missing
+
+    def _fetch(self, wanted: Sequence[Wanted]) -> list[Checked]:
+        """Chunks of one pack, and what is damaged there from another one that has it as well."""
+        found = self._read(wanted)
+        return [
+            (chunk_id, self._elsewhere(chunk_id, location, checked) if isinstance(checked, errors.Damaged) else checked)
+            for (chunk_id, checked), (_, location) in zip(found, wanted, strict=True)
+        ]
+
+    def _elsewhere(self, chunk_id: bytes, location: Location, damaged: errors.Damaged) -> bytes | errors.Damaged:
+        for other in self._index.others(chunk_id, location):
+            [(_, found)] = self._read([(chunk_id, other)])
+            if not isinstance(found, errors.Damaged):
+                return found
+        return damaged
 
     def _read(self, wanted: Sequence[Wanted]) -> list[Checked]:
         """Chunks of one pack, ascending and near each other, in one request."""

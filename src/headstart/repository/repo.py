@@ -68,6 +68,14 @@ class Repository:
         """Take up a durable pack (hex) that a run left without an index object. ``Damaged`` if it is not whole."""
         self.index.adopt(bytes.fromhex(pack_id))
 
+    def drop_lost(self) -> set[str]:
+        """Look whether every pack that is known is in the store, and whole.
+
+        What was in the others counts as missing from now on, and is stored again. Returns their ids (hex). Costs one
+        listing of the packs. Raises ``StoreFailed`` when the whole repository is gone.
+        """
+        return {pack_id.hex() for pack_id in self.index.drop_lost()}
+
     def writer(self, on_durable: Callable[[list[Token]], None]) -> Writer[Token]:
         """For use in a ``with`` block. Knows what other writers made durable before now."""
         self.index.refresh()
