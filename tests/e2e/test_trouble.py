@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import socket
-import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from headstart.repository import verify
 from headstart.units import KIB, MIB
 from tests.e2e import bare
 from tests.e2e.rig import NAME, Rig, copy_point
-from tests.kit import compare, stores
+from tests.kit import compare, places, stores
 from tests.kit.cli import Cli, Outcome
 from tests.kit.vm import Vm
 
@@ -180,39 +179,12 @@ def test_a_disk_is_unplugged_while_the_point_stands(vm: Vm, rig: Rig) -> None:
 @pytest.fixture
 def small_scratch(rig: Rig) -> Iterator[Path]:
     """The scratch directory on a file system of its own that a test can fill."""
-    with small(rig.scratch, 320 * MIB):
+    with places.small(rig.scratch, 320 * MIB):
         yield rig.scratch
 
 
-@contextlib.contextmanager
-def small(folder: Path, size: int) -> Iterator[None]:
-    """The folder, with what is in it, on a file system of its own."""
-    aside = folder.with_name(f"{folder.name}-aside")
-    folder.mkdir(exist_ok=True)
-    shutil.copytree(folder, aside)
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True)
-    if done.returncode != 0:
-        pytest.skip(f"cannot mount here: {done.stderr.decode().strip()}")
-    try:
-        shutil.copytree(aside, folder, dirs_exist_ok=True)
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
-
-
-def fill(folder: Path) -> Path:
-    """Take all the room that is left."""
-    filler = folder / "filler"
-    with filler.open("wb", buffering=0) as file:
-        for piece in (MIB, 4 * KIB):
-            with contextlib.suppress(OSError):
-                while file.write(bytes(piece)):
-                    pass
-    return filler
-
-
 def test_no_room_in_the_scratch_directory(vm: Vm, rig: Rig, cli: Cli, small_scratch: Path) -> None:
-    filler = fill(small_scratch)
+    filler = places.fill(small_scratch)
     outcome = cli.run("backup", NAME, expect=23)
     failed(outcome, "Make room", str(small_scratch))
     filler.unlink()
@@ -225,7 +197,7 @@ def test_the_scratch_space_fills_up_under_the_guests_writes(vm: Vm, rig: Rig, sm
     before = rig.snapshots()
 
     def overwrite(_: Mapping[str, str]) -> None:
-        fill(small_scratch)
+        places.fill(small_scratch)
         write(vm, 9)
 
     with pytest.raises(errors.PointLost):
@@ -238,7 +210,7 @@ def test_the_scratch_space_fills_up_under_the_guests_writes(vm: Vm, rig: Rig, sm
 
 def test_the_spool_fills_up(vm: Vm, rig: Rig, small_scratch: Path) -> None:
     def take_the_rest(_: Mapping[str, str]) -> None:
-        fill(small_scratch)
+        places.fill(small_scratch)
 
     with pytest.raises(errors.NoSpace, match="Make room"):
         rig.backup(Options(plain=True), before_release=take_the_rest)
@@ -250,7 +222,7 @@ def test_the_spool_fills_up(vm: Vm, rig: Rig, small_scratch: Path) -> None:
 def test_the_state_cannot_be_written(rig: Rig, cli: Cli) -> None:
     """From the moment that the point in time stands."""
     before = rig.snapshots()
-    with small(rig.state, 2 * MIB):
+    with places.small(rig.state, 2 * MIB):
         rig.precopy()
         hook = f"after-thaw=cat /dev/zero > {rig.state}/filler; true"
         outcome = cli.run("backup", NAME, "--plain", "--hook", hook, expect=23)
