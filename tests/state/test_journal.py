@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from headstart.state import schema
 from headstart.state.journal import Journal
 from headstart.state.values import Completion, Distrust, Domain, Draft, Facts, Point, Tracked, Vm
 from headstart.transfer.pipeline import Stored
+from headstart.units import MIB
 
 WEB = Vm(
     "web",
@@ -493,3 +495,36 @@ def test_a_journal_in_memory_is_as_good() -> None:
         assert journal.tracked("web") == {"system": SYSTEM}
         with journal.lock("web"):
             assert journal.draft("web") == DRAFT
+
+
+# memory
+
+
+def test_a_long_draft_is_never_in_memory_as_a_whole(drafted: Journal) -> None:
+    count = 100_000
+    drafted.copied("web", "round1", [Stored("system", 16 * block, block.to_bytes(32, "big")) for block in range(count)])
+    assert _peak(lambda: len(drafted.copied_blocks("web", "system"))) < 4 * MIB
+    assert _peak(lambda: sum(1 for _ in drafted.copied_chunks("web", "system"))) < 8 * MIB
+    portions = _peak(lambda: sum(len(each["system"]) for each in drafted.unrecorded("web", 1) if "system" in each))
+    assert portions < 8 * MIB
+
+
+def test_portions_of_what_is_not_listed_yet(drafted: Journal) -> None:
+    drafted.copied(
+        "web", "round1", [Stored(disk, block, b"x") for disk in ("data", "system") for block in range(10, 15)]
+    )
+    found = list(drafted.unrecorded("web", 1, 4))
+    assert all(sum(map(len, each.values())) <= 4 for each in found)
+    whole = next(drafted.unrecorded("web", 1))
+    for disk in ("data", "system"):
+        assert [pair for each in found for pair in each.get(disk, ())] == whole[disk]
+
+
+def _peak(call: Callable[[], object]) -> int:
+    """Bytes that Python has taken while it was at it."""
+    tracemalloc.start()
+    try:
+        assert call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
