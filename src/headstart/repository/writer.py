@@ -27,8 +27,9 @@ from headstart.store.contract import Data, Store
 
 Token = TypeVar("Token")
 
-#: Packs that exist at a time, open or on their way into the store. Bounds memory: 96 MiB.
-MAX_PACKS = 3
+#: Packs that exist at a time, open or on their way into the store: one is filled while another one is written. Bounds
+#: memory: 64 MiB.
+MAX_PACKS = 2
 #: Tokens of chunks that were stored already are reported in batches of this many.
 _KNOWN_BATCH = 256
 #: After so many new chunks an index object is written without waiting for ``flush``.
@@ -86,6 +87,7 @@ class Writer(Generic[Token]):
             self._fail(errors.HeadstartError("The writer is closed."))
             self._jobs.put(None)
             self._thread.join()
+            self._buffers.clear()
 
     def put(self, chunk_class: layout.ChunkClass, chunk_id: bytes, data: Data, token: Token | None = None) -> int:
         """Add a chunk; ``data`` is the caller's again when this returns. ``token`` None: report nothing.
