@@ -307,12 +307,10 @@ def test_nothing_is_published_of_which_the_store_has_lost_a_part(vm: Vm, rig: Ri
     write(vm, 3)
     exact = rig.exact_backup()
     assert not exact.disk("one").compared
-    assert verified(rig).findings == ()
-
-
-def verified(rig: Rig) -> verify.Report:
     with rig.repo() as repo:
-        return verify.verify_all(repo, lambda done, total: None)
+        findings = verify.verify_all(repo, lambda done, total: None).findings
+    # An index object may still list the lost pack: it is missing, and nothing needs it.
+    assert not [finding for finding in findings if finding.touched]
 
 
 def test_the_repository_vanishes(vm: Vm, rig: Rig, cli: Cli) -> None:
