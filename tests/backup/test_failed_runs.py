@@ -6,7 +6,8 @@ from pathlib import Path
 
 from headstart.hypervisor.memory import MemoryVm
 from tests.kit.events import OwnerDoes
-from tests.kit.world import BLOCK, NAME, Script, World
+from tests.kit.script import Script
+from tests.kit.world import BLOCK, NAME, World
 
 
 def test_the_freeze_stands_in_the_report(tmp_path: Path) -> None:

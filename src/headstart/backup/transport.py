@@ -153,5 +153,5 @@ def _glimpse(contact: Contact, disk: Disk, wanted: Blocks) -> Iterator[Proof]:
     try:
         with contact.machine.take(request) as point:
             yield Proof(point.reader(disk.name), seen)
-    except (errors.Busy, errors.PointLost, errors.NoSpace) as error:
+    except (errors.Busy, errors.PointLost, errors.NoSpace, errors.NotFound) as error:
         raise Unproved(str(error)) from error

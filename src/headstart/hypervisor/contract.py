@@ -17,12 +17,14 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from headstart import errors
 from headstart.blocks import Blocks
 from headstart.extents import Extent
 from headstart.reading import Reader
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +210,14 @@ class PointRequest:
     freezer: GuestFreezer | None = None
 
 
+def of_disk(found: Mapping[str, T], disk: str) -> T:
+    """What a point in time has of a disk. Raises ``NotFound``: it was unplugged before the point stood."""
+    try:
+        return found[disk]
+    except KeyError:
+        raise errors.NotFound(f"The VM has no disk '{disk}' any longer: it was unplugged.", disk=disk) from None
+
+
 class NotTaken(errors.PointLost):
     """The point in time did not come about, for a reason that passes: try again at once."""
 
@@ -234,7 +244,8 @@ class PointInTime(Protocol):
         ...
 
     def reader(self, disk: str) -> Reader:
-        """Reads as of the point. Fails for what is not (any longer) protected."""
+        """Reads as of the point. Fails for what is not (any longer) protected. Raises ``NotFound`` for a disk that the
+        VM did not have then."""
         ...
 
     def protected(self, disk: str) -> Blocks | None:

@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 
 from headstart import blocks, errors
 from headstart.blocks import Blocks
-from headstart.hypervisor.contract import PointRequest, Protects
+from headstart.hypervisor.contract import PointRequest, Protects, of_disk
 from headstart.hypervisor.freeze import Freezer, Guarding, frozen
 from headstart.hypervisor.libvirt.checkpoints import Checkpoints
 from headstart.hypervisor.libvirt.inventory import Look
@@ -90,7 +90,7 @@ class LibvirtPoint:
         return self._told
 
     def reader(self, disk: str) -> nbd.Client:
-        return self._clients[disk]
+        return of_disk(self._clients, disk)
 
     def protected(self, disk: str) -> Blocks | None:
         return None

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from headstart import blocks, errors
 from headstart.blocks import Blocks
-from headstart.hypervisor.contract import PointRequest, Protects
+from headstart.hypervisor.contract import PointRequest, Protects, of_disk
 from headstart.hypervisor.memory.connection import Connection
 from headstart.hypervisor.memory.process import Copies, Filters
 from headstart.hypervisor.memory.reader import MemoryReader
@@ -158,7 +158,7 @@ class MemoryPoint:
 
     def reader(self, disk: str) -> MemoryReader:
         return MemoryReader(
-            self._sizes[disk],
+            of_disk(self._sizes, disk),
             self._vm.block_size,
             lambda block: self._fetch(disk, block),
             self._vm.step,

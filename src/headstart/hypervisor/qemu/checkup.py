@@ -10,9 +10,9 @@ from typing import Any
 from headstart.hypervisor import names
 from headstart.hypervisor.checkup import Checkup, Trace
 from headstart.hypervisor.qemu import inventory, obstacles
-from headstart.hypervisor.qemu.bitmaps import STILL
 from headstart.hypervisor.qemu.graph import Devices
 from headstart.hypervisor.qemu.inventory import Attachment, Look
+from headstart.hypervisor.qemu.migration import STILL
 from headstart.wire.qmp import Qmp
 
 #: Whoever has the monitor for longer is told instead of waited for.

@@ -24,7 +24,7 @@ from typing import Any
 from headstart import blocks, errors
 from headstart.blocks import Blocks
 from headstart.hypervisor import names, space
-from headstart.hypervisor.contract import PointRequest, Protects
+from headstart.hypervisor.contract import PointRequest, Protects, of_disk
 from headstart.hypervisor.freeze import Freeze, frozen
 from headstart.hypervisor.guard import Guard
 from headstart.hypervisor.qemu import freeze, inventory, migration, scratch, standstill
@@ -144,7 +144,7 @@ class PullPoint:
         return self._site.bitmaps.recorded(self._seen, self._reads)
 
     def reader(self, disk: str) -> nbd.Client:
-        return self._clients[disk]
+        return of_disk(self._clients, disk)
 
     def protected(self, disk: str) -> Blocks | None:
         return None

@@ -22,7 +22,7 @@ from headstart import blocks, errors, units
 from headstart.blocks import Blocks
 from headstart.extents import Extent
 from headstart.hypervisor import space
-from headstart.hypervisor.contract import PointRequest, Protects
+from headstart.hypervisor.contract import PointRequest, Protects, of_disk
 from headstart.hypervisor.qemu import jobs, scratch
 from headstart.hypervisor.qemu.fleece import WANTED, Fleece
 from headstart.hypervisor.qemu.inventory import Attachment, Look
@@ -138,7 +138,7 @@ class PushPoint:
         return self._site.bitmaps.recorded(self._seen, self._reads)
 
     def reader(self, disk: str) -> PushReader:
-        return self._readers[disk]
+        return of_disk(self._readers, disk)
 
     def protected(self, disk: str) -> Blocks | None:
         return self._protected[disk].copy()
