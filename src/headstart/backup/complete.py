@@ -75,6 +75,7 @@ class Completing:
         # Of each attempt its own: marks of one that failed may come back with a copy of the image, and
         # know nothing of what was written between the two.
         self._base = self._id + secrets.token_hex(4)
+        self._off = contact.machine.off
         self._drafts = {name: self._context.journal.copied_blocks(contact.name, name) for name in identified.disks}
         #: What of the drafts is the word of the agent in the guest.
         self._delivered = {
@@ -98,10 +99,12 @@ class Completing:
     def _run(self, spool: Spool) -> None:
         samples = self._samples()
         expected = self._expected(samples)
-        hooks.run(self._options.hooks, hooks.BEFORE_FREEZE, self._facts())
+        if not self._off:
+            hooks.run(self._options.hooks, hooks.BEFORE_FREEZE, self._facts())
         created = self._context.clock()
         with self._contact.machine.take(self._request(samples)) as point, freeze.telling(point):
-            self._hook(hooks.AFTER_THAW, self._facts())
+            if not self._off:
+                self._hook(hooks.AFTER_THAW, self._facts())
             self._contact.notes += point.notes
             self._require_frozen(point)
             for name in self._identified.disks:
@@ -122,6 +125,7 @@ class Completing:
             "created": created,
             "base_mark": self._base,
             "consistency": point.consistency,
+            "off": self._off,
             "freeze_seconds": point.freeze_seconds,
             "pause_seconds": point.pause_seconds,
             "window_seconds": window,
@@ -137,7 +141,8 @@ class Completing:
         self._note(residues, stale, facts)
 
     def _require_frozen(self, point: PointInTime) -> None:
-        if self._options.frozen and point.consistency != "filesystem":
+        # Of a VM that is off nothing is under way.
+        if self._options.frozen and point.consistency != "filesystem" and not self._off:
             reasons = " ".join(point.notes) or "Nobody in the guest freezes them (qga, or Headstart's agent)."
             raise errors.PointLost(f"The guest's file systems were not frozen, which the policy asks for: {reasons}")
 
@@ -175,18 +180,21 @@ class Completing:
         start = [(name, Mark(Kind.BASE, self._base)) for name in recorded]
         start += [(name, Mark(Kind.ROUND, self._round)) for name in recorded]
         end = [(name, Mark(Kind.ROUND, tracked.round)) for name, tracked in recorded.items()]
-        starts, ends = self._contact.tracker.actions(start, end)
+        starts, ends = self._contact.tracker.actions(*(([], []) if self._off else (start, end)))
         reads = {name: tuple(self._marks(tracked)) for name, tracked in recorded.items()}
         wanted = {name: (tracked.owed - self._drafts[name]) | samples[name].blocks for name, tracked in disks.items()}
         sizes = {name: blocks.total_bytes(found, self._block_size, disks[name].facts.size)
                  for name, found in wanted.items()}  # fmt: skip
         reserve = {name: max(LEAST_RESERVE, 2 * size) for name, size in sizes.items()}
-        freezer = self._contact.freezer() if self._options.freeze else None
+        freezer = self._contact.freezer() if self._options.freeze and not self._off else None
         return PointRequest(starts, ends, wanted, self._options.freeze, reserve, reads, freezer)
 
     def _marks(self, tracked: Tracked) -> dict[str, Mark]:
-        """What tells the changes of a disk, by the bitmaps' names."""
-        marks = (Mark(Kind.BASE, tracked.base), Mark(Kind.ROUND, tracked.round))
+        """What tells the changes of a disk, by the bitmaps' names. Of a VM that is off the draft has lost already what
+        its rounds recorded."""
+        marks = [Mark(Kind.BASE, tracked.base)]
+        if not self._off:
+            marks.append(Mark(Kind.ROUND, tracked.round))
         return self._contact.tracker.names(tracked.name, marks)
 
     # while the point stands
@@ -200,7 +208,8 @@ class Completing:
                 residues[name] = self._compare(point, tracked)
                 stale[name] = residues[name].residue
                 continue
-            recorded, stale[name] = (found[name][bitmap] for bitmap in self._marks(tracked))
+            recorded, *again = (found[name][bitmap] for bitmap in self._marks(tracked))
+            stale[name] = Blocks().union(*again)
             protected = point.protected(name)
             residue = plan.residue(recorded, tracked.entire, self._drafts[name], stale[name], protected)
             if not (self._drafts[name] | tracked.owed) <= (recorded | tracked.entire):
@@ -213,7 +222,8 @@ class Completing:
         """What is to be read of a disk that nothing records: all of it is compared now. What the draft has counts
         as changed, also where that is what the last snapshot has."""
         name, draft = tracked.name, self._drafts[tracked.name]
-        self._contact.note(f"disk {name} was compared as a whole in the window: {self._contact.disk(name).untracked}")
+        where = "" if self._off else " in the window"
+        self._contact.note(f"disk {name} was compared as a whole{where}: {self._contact.disk(name).untracked}")
         differing = audit.differing(self._contact, tracked, point.reader(name), draft)
         return plan.residue(draft | differing, Blocks(), draft, differing, None)
 
@@ -222,7 +232,9 @@ class Completing:
         tracked = self._identified.disks[name]
         everything = blocks.everything(tracked.facts.size, self._block_size)
         self._contact.notes.append(f"disk {name} is read whole: {reason}")
-        doubted = replace(tracked, reason=reason, entire=everything, owed=everything)
+        # Where no new base begins, none is left to be believed.
+        base = "" if self._off else tracked.base
+        doubted = replace(tracked, base=base, reason=reason, entire=everything, owed=everything)
         self._identified = replace(self._identified, disks={**self._identified.disks, name: doubted})
         self._drafts[name] = Blocks()
         if point.protects is Protects.WANTED:

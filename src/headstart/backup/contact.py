@@ -6,11 +6,12 @@ import contextlib
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 
 from headstart import errors
 from headstart.backup.context import Context
 from headstart.backup.inside import Inside
-from headstart.hypervisor.contract import Disk, GuestFreezer, Inventory, Machine
+from headstart.hypervisor.contract import Disk, Disturbed, GuestFreezer, Inventory, Machine
 from headstart.reading import Reader
 from headstart.repository import snapshot
 from headstart.repository.manifest import Disk as StoredDisk
@@ -129,17 +130,32 @@ def find_manifest(context: Context, snapshot_id: str) -> Manifest | None:
         return None
 
 
+class Asleep(Enum):
+    """What to do with a VM that is off."""
+
+    #: It is ``Unreachable``.
+    REFUSE = "refuse"
+    #: It is only looked at, and may be off where the hypervisor tells all the same.
+    LOOK = "look"
+    #: Its images are read.
+    READ = "read"
+    #: It is made ready without its guest running.
+    AWAKEN = "awaken"
+
+
 @contextlib.contextmanager
-def meet(context: Context, vm: Vm, *, look: bool = False) -> Iterator[Contact]:
-    """Raises ``Unreachable`` if the VM does not answer. ``look``: it may be off, and stays so."""
-    machine = context.machine(vm)
+def meet(context: Context, vm: Vm, asleep: Asleep = Asleep.REFUSE) -> Iterator[Contact]:
+    """Raises ``Unreachable`` if the VM does not answer, ``Disturbed`` if it ends just now."""
+    machine = _machine(context, vm, asleep)
     inside = Inside("", context.agent)
     try:
         notes = list(machine.recover())
-        if not look:
+        if asleep is Asleep.AWAKEN:
             notes += machine.awaken()
+        if asleep is not Asleep.LOOK:
             notes += machine.reclaim(context.journal.kept(vm.name))
-        inside = Inside(vm.agent or machine.agent, context.agent)
+        if not machine.off:
+            inside = Inside(vm.agent or machine.agent, context.agent)
         inventory = machine.inventory()
         if not inventory.disks:
             raise errors.Usage(f"VM '{vm.name}' has no disk that could be backed up.")
@@ -156,3 +172,19 @@ def meet(context: Context, vm: Vm, *, look: bool = False) -> Iterator[Contact]:
     finally:
         inside.close()
         machine.close()
+
+
+def _machine(context: Context, vm: Vm, asleep: Asleep) -> Machine:
+    images = context.at_rest(vm) if asleep is Asleep.READ else None
+    if images is not None:
+        return images
+    machine = context.machine(vm)
+    try:
+        if asleep is Asleep.READ and machine.off:
+            raise Disturbed("the VM was shut down just now")
+        if asleep is Asleep.REFUSE and machine.off:
+            raise errors.Unreachable("The VM is off: nothing changes. 'headstart backup' reads its images.")
+    except BaseException:
+        machine.close()
+        raise
+    return machine

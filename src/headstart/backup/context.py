@@ -12,11 +12,12 @@ from headstart import errors
 from headstart.guest import agent as agents
 from headstart.guest.agent import Agent
 from headstart.hypervisor.contract import Counters, Machine
-from headstart.hypervisor.qemu import counters
+from headstart.hypervisor.qemu import counters, offline
 from headstart.hypervisor.qemu.machine import QemuMachine
 from headstart.repository.repo import Repository
 from headstart.state.journal import Journal
 from headstart.state.values import Vm
+from headstart.units import BLOCK_SIZE
 
 #: ``progress(what, done, total)`` in bytes; called often, from any thread.
 Progress = Callable[[str, int, int], None]
@@ -34,8 +35,8 @@ def unwatched() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """``scratch`` is on a local disk: for scratch files and the spool. ``connect`` opens a VM, ``agent`` an
-    agent in a guest at an address."""
+    """``scratch`` is on a local disk: for scratch files and the spool. ``connect`` opens a VM, ``images`` the files of
+    one that is off, ``agent`` an agent in a guest at an address."""
 
     journal: Journal
     repo: Repository | None
@@ -43,6 +44,7 @@ class Context:
     progress: Progress = quiet
     beat: Beat = unwatched
     connect: Callable[[Context, Vm], Machine] | None = None
+    images: Callable[[Context, Vm], Machine | None] | None = None
     agent: Callable[[str], Agent] = agents.connect
     clock: Callable[[], float] = time.time
     host: str = socket.gethostname()
@@ -56,6 +58,10 @@ class Context:
     def machine(self, vm: Vm) -> Machine:
         """Connect to the VM; raises ``Unreachable``."""
         return (self.connect or connect)(self, vm)
+
+    def at_rest(self, vm: Vm) -> Machine | None:
+        """The images of a VM that is off; None if it runs. Raises ``Unreachable`` where they cannot be read."""
+        return (self.images or at_rest)(self, vm)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +86,7 @@ def look(vm: Vm) -> Counters:
 def connect(context: Context, vm: Vm, excluded: Container[str] = ()) -> Machine:
     """``excluded``: names of disks to leave out, beside those that the VM was added without."""
     left_out = _Either(vm.excluded, excluded)
-    try:
-        # Others may pass through to what is theirs, and see nothing: QEMU may be another user.
-        context.scratch.mkdir(parents=True, exist_ok=True, mode=0o711)
-    except OSError as error:
-        raise errors.Usage(f"The scratch directory {context.scratch} cannot be made: {error.strerror}.") from error
+    _make_scratch(context)
     installation = context.journal.installation
     if vm.domain is not None:
         from headstart.hypervisor.libvirt.machine import LibvirtMachine
@@ -106,3 +108,30 @@ def connect(context: Context, vm: Vm, excluded: Container[str] = ()) -> Machine:
         qga=vm.qga,
         excluded=left_out,
     )
+
+
+def at_rest(context: Context, vm: Vm, excluded: Container[str] = ()) -> Machine | None:
+    """The images of a VM that is off, without those of disks to leave out; None if it runs, or nothing is known of
+    it. Raises ``Unreachable`` where they cannot be read."""
+    left_out = _Either(vm.excluded, excluded)
+    _make_scratch(context)
+    if vm.domain is not None:
+        return None
+    if vm.monitor is None:
+        return None
+    return offline.at_rest(
+        vm.monitor,
+        context.journal.kept(vm.name),
+        scratch=context.scratch,
+        label=vm.name,
+        excluded=left_out,
+        block_size=BLOCK_SIZE,
+    )
+
+
+def _make_scratch(context: Context) -> None:
+    try:
+        # Others may pass through to what is theirs, and see nothing: QEMU may be another user.
+        context.scratch.mkdir(parents=True, exist_ok=True, mode=0o711)
+    except OSError as error:
+        raise errors.Usage(f"The scratch directory {context.scratch} cannot be made: {error.strerror}.") from error

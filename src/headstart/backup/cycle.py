@@ -19,19 +19,21 @@ from typing import Any
 from headstart import errors
 from headstart.backup import hooks, identify, losses, plan, precopy, publish
 from headstart.backup.complete import Completing, Doubt, Options
-from headstart.backup.contact import Contact, meet
+from headstart.backup.contact import Asleep, Contact, meet
 from headstart.backup.context import Context
 from headstart.backup.pace import Pace
 from headstart.backup.publish import Published
 from headstart.backup.report import AuditReport, BackupReport, DiskReport, PrecopyReport
 from headstart.backup.spooling import spool_of
 from headstart.backup.transport import Transport
-from headstart.hypervisor.contract import NotTaken
+from headstart.hypervisor.contract import Disturbed, NotTaken
 from headstart.state.journal import Journal
 
 #: A completion that finds something false, or meets a busy host, begins again; more often than this
 #: something is badly wrong.
 ATTEMPTS = 3
+#: A VM that is being started answers within this.
+STARTING_SECONDS = 30.0
 
 
 def precopy_round(
@@ -53,16 +55,54 @@ def backup(context: Context, name: str, options: Options) -> BackupReport:
     began = time.monotonic()
     with _run(context, name, "backup") as report:
         earlier = _finish_spooled(context, name)
-        with _telling(earlier), meet(context, context.journal.vm(name)) as contact:
-            contact.notes += earlier
-            failures = _complete(contact, options)
-            published = publish.run(context, name)
-            failures += _clean_up(contact)
+        with _telling(earlier):
+            published, contact, failures = _back_up(context, name, options, earlier)
         facts = {"HEADSTART_VM": name, "HEADSTART_SNAPSHOT": published.manifest.id}
         failures += _after_publish(options, facts)
         done = _report(published, contact, failures, time.monotonic() - began)
         report.update(done.json())
         return done
+
+
+def _back_up(
+    context: Context, name: str, options: Options, earlier: Sequence[str]
+) -> tuple[Published, Contact, list[str]]:
+    """Of the running VM, or of its images if it is off. One that is started meanwhile is met again, as soon as it
+    answers."""
+    notes, begun = list(earlier), 0
+    deadline = 0.0
+    while True:
+        begun += 1
+        try:
+            with meet(context, context.journal.vm(name), Asleep.READ) as contact:
+                contact.notes += notes
+                failures = _complete_offline(contact, options) if contact.machine.off else _complete(contact, options)
+                published = publish.run(context, name)
+                if not contact.machine.off:
+                    failures += _clean_up(contact)
+                return published, contact, failures
+        except Disturbed as error:
+            if begun >= ATTEMPTS:
+                raise
+            notes = [*notes, f"the backup was begun again: {error}"]
+            deadline = time.monotonic() + STARTING_SECONDS
+        except errors.Unreachable:
+            begun -= 1
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.2)
+
+
+def _complete_offline(contact: Contact, options: Options) -> list[str]:
+    """Nothing is copied ahead, frozen or begun: the images are read."""
+    _forget_missing(contact)
+    if options.plain:
+        for tracked in contact.tracked():
+            contact.context.journal.forget_copied(contact.name, tracked)
+    completing = Completing(contact, identify.at_rest(contact), options, secrets.token_hex(8))
+    completing.run()
+    contact.note("the VM was off: its images were read, and nothing in them was changed")
+    return completing.failures
 
 
 def _round(
@@ -263,7 +303,7 @@ def _unpublished(context: Context, name: str, verb: str, discard: bool) -> list[
 
 
 def _let_go(context: Context, name: str) -> list[str]:
-    with meet(context, context.journal.vm(name)) as contact:
+    with meet(context, context.journal.vm(name), Asleep.AWAKEN) as contact:
         # What keeps marks from being removed is told before anything is forgotten.
         standing = contact.tracker.standing()
         contact.tracker.drop([(disk, mark) for disk in standing for mark in standing[disk]])

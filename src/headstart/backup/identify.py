@@ -52,16 +52,7 @@ def run(contact: Contact) -> Identified:
     standing = contact.tracker.standing()
     known = contact.tracked()
     draft = _draft(contact)
-    verdicts = [
-        plan.judge(
-            known.get(disk.name),
-            disk,
-            standing.get(disk.name, {}),
-            draft.next_rounds,
-            snapshot_there=_snapshot_there(contact, known.get(disk.name)),
-        )
-        for disk in contact.inventory.disks
-    ]
+    verdicts = _verdicts(contact, draft, known, standing)
     round_id = secrets.token_hex(8)
     draft = replace(draft, next_rounds=(*_begun(draft, standing), round_id))
     prepared = {verdict.disk.name: _prepared(contact, verdict, known) for verdict in verdicts}
@@ -85,6 +76,59 @@ def run(contact: Contact) -> Identified:
     sweep(contact)
     reported = {disk: entire.get(disk, Blocks()) | found for disk, found in dirty.items()}
     return Identified(ended, round_id, disks, reported, dirty, wasted, time.monotonic() - began)
+
+
+def at_rest(contact: Contact) -> Identified:
+    """Of a VM that is off: no mark begins or ends. What a mark has not recorded is left to be compared, and so
+    counts as untracked from here on."""
+    began = time.monotonic()
+    journal, name = contact.context.journal, contact.name
+    standing, known = contact.tracker.standing(), contact.tracked()
+    draft = _draft(contact)
+    verdicts = [_comparable(verdict) for verdict in _verdicts(contact, draft, known, standing)]
+    contact.inventory = replace(contact.inventory, disks=tuple(verdict.disk for verdict in verdicts))
+    doubted = [verdict.disk.name for verdict in verdicts if not verdict.rounds and not _is_guide(verdict, known)]
+    prepared = {verdict.disk.name: _prepared(contact, verdict, known) for verdict in verdicts}
+    # What is known stays as it is until the images are read: the VM may be started meanwhile.
+    journal.begin_round(
+        name, draft, [known.get(each.name, replace(each, base="")) for each in prepared.values()], doubted
+    )
+    marks = {verdict.disk.name: _marks_to_read(verdict, prepared[verdict.disk.name]) for verdict in verdicts}
+    dirty = contact.tracker.changed(marks)
+    journal.end_round(name, draft, (), dirty)
+    disks = {
+        verdict.disk.name: _identified(
+            verdict, prepared[verdict.disk.name], dirty, {}, prepared[verdict.disk.name].round
+        )
+        if verdict.base_holds
+        else replace(_compared(contact, prepared[verdict.disk.name], ""), base="")
+        for verdict in verdicts
+    }
+    return Identified(draft, "", disks, dirty, dirty, {}, time.monotonic() - began)
+
+
+def _comparable(verdict: Verdict) -> Verdict:
+    if verdict.base_holds or verdict.disk.untracked:
+        return verdict
+    return replace(verdict, disk=replace(verdict.disk, untracked=verdict.reason))
+
+
+def _verdicts(
+    contact: Contact,
+    draft: Draft,
+    known: Mapping[str, Tracked],
+    standing: Mapping[str, Mapping[Mark, Standing]],
+) -> list[Verdict]:
+    return [
+        plan.judge(
+            known.get(disk.name),
+            disk,
+            standing.get(disk.name, {}),
+            draft.next_rounds,
+            snapshot_there=_snapshot_there(contact, known.get(disk.name)),
+        )
+        for disk in contact.inventory.disks
+    ]
 
 
 def _draft(contact: Contact) -> Draft:

@@ -8,7 +8,7 @@ from typing import Any
 
 from headstart import errors
 from headstart.backup import transport
-from headstart.backup.contact import Contact, meet
+from headstart.backup.contact import Asleep, Contact, meet
 from headstart.backup.context import Context
 from headstart.guest import volumes
 from headstart.guest.devices import GuestMap, Volume
@@ -39,7 +39,7 @@ class Inspection:
 
 def inspect(context: Context, vm: Vm) -> Inspection:
     """Look at a VM that may not be added yet; raises ``Unreachable``."""
-    with meet(context, vm, look=True) as contact:
+    with meet(context, vm, Asleep.LOOK) as contact:
         devices, guest = _inside(contact)
         disks = tuple(_disk(disk, devices.get(disk.name, ""), guest) for disk in contact.inventory.disks)
         left_out = tuple({"name": each.name, "reason": each.reason} for each in contact.inventory.left_out)

@@ -52,7 +52,8 @@ def run(context: Context, vm: str) -> Published:
     if found is None:
         found = _store(context, vm, completion, disks, stored)
         snapshot.publish(context.repository, found)
-    follows = [_follows(tracked, found.id, base) for tracked in disks.values()]
+    off = completion.facts.get("off", False)
+    follows = [_follows_offline(each, found.id) if off else _follows(each, found.id, base) for each in disks.values()]
     context.journal.published(vm, follows, Point(found.id, found.created))
     leases.drop(context.repository, found.id)
     spool_of(context, vm, base).remove()
@@ -66,6 +67,14 @@ HOPELESS = (errors.Damaged, leases.Taken, snapshot.Revoked, losses.Lost, Superse
 def _follows(tracked: Tracked, snapshot_id: str, base: str) -> Tracked:
     """From here on the marks that began with the point in time are the ones to believe."""
     return replace(tracked, base=base, snapshot=snapshot_id, entire=Blocks(), owed=Blocks(), reason="")
+
+
+def _follows_offline(tracked: Tracked, snapshot_id: str) -> Tracked:
+    """No mark began: the base goes on, and has recorded all since the snapshot before. An image that is put back may
+    have it with less than that; so what was told of it counts from here on, whatever it tells later."""
+    if not tracked.base:
+        return replace(tracked, snapshot=snapshot_id, entire=Blocks(), owed=Blocks())
+    return replace(tracked, snapshot=snapshot_id, entire=tracked.owed, reason="")
 
 
 def _published(context: Context, vm: str, completion: Completion) -> Manifest | None:

@@ -56,6 +56,8 @@ class Disk:
     persistent: bool = False
     #: Why the running disk cannot be read from outside; empty if it can.
     unreadable: str = ""
+    #: Why its files alone do not tell what it holds, as with an offset into them; empty if they do.
+    overridden: str = ""
     #: Why nothing can record its changes; empty if bitmaps can. Then only comparing tells what changed.
     untracked: str = ""
 
@@ -226,13 +228,17 @@ class Migrating(errors.Busy):
     """The VM is on its way to another hypervisor process, or there already; nothing of ours stands in it."""
 
 
+class Disturbed(NotTaken):
+    """The VM was off, and somebody started it, or wrote to its images, while they were read: meet it anew."""
+
+
 class PointInTime(Protocol):
     """A point in time of all disks, while it stands. A context manager: leaving it releases it.
 
     When a migration of the VM begins it is taken away at once: everything but ``release`` raises ``Migrating``."""
 
     protects: Protects
-    #: ``filesystem`` if the guest's file systems were frozen, else ``crash``.
+    #: ``filesystem`` if the guest's file systems were frozen, ``offline`` if the VM was off, else ``crash``.
     consistency: str
     freeze_seconds: float
     pause_seconds: float
@@ -321,10 +327,17 @@ class Machine(Bitmaps, Protocol):
         somebody is there."""
         ...
 
+    @property
+    def off(self) -> bool:
+        """The VM does not run. Where its images are read there are ``inventory``, ``bitmaps``, ``recorded``
+        and ``take``, which begins and ends no bitmap; ``PointInTime.check`` raises ``Disturbed`` if the VM was started
+        meanwhile."""
+        ...
+
     def awaken(self) -> tuple[str, ...]:
-        """Before anything but ``inventory``, ``bitmaps`` and ``recover`` is asked of a VM that may be off: it is
-        made ready without its guest running, and put back by ``close``. Says what was done. Raises
-        ``Unreachable`` where that cannot be done."""
+        """A VM that is off is made ready to have its bitmaps removed without its guest running, and put back by
+        ``close``; its owner cannot start it meanwhile. Says what was done. Raises ``Unreachable`` where that cannot be
+        done."""
         ...
 
     def reclaim(self, kept: Mapping[str, str]) -> tuple[str, ...]:

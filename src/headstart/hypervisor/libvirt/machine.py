@@ -49,8 +49,8 @@ class LibvirtMachine:
         self._excluded = excluded
         self._block_size = block_size
         self._watching: Watch | None = None
-        #: The domain was off, and in good order.
-        self._was_off = self._was_shut_down = False
+        #: The domain was off.
+        self._was_off = False
         require_local(uri)
         self._domain = Domain(uri, name)
         try:
@@ -95,10 +95,13 @@ class LibvirtMachine:
 
     # -- a VM that is off
 
+    @property
+    def off(self) -> bool:
+        return self._domain.ask(lambda domain: domain.state())[0] in _OFF
+
     def awaken(self) -> tuple[str, ...]:
-        """Start a domain that is off without its guest, as its images belong to libvirt."""
-        state, reason = self._domain.ask(lambda domain: domain.state())
-        if state not in _OFF:
+        """Start a domain that is off without its guest, as libvirt removes checkpoints only of one that runs."""
+        if not self.off:
             return ()
         if self._domain.ask(lambda domain: domain.hasManagedSaveImage()):
             raise errors.Busy(
@@ -107,7 +110,6 @@ class LibvirtMachine:
             )
         self._domain.order(lambda domain: domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED))
         self._was_off = True
-        self._was_shut_down = reason == libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN
         self._place.started.write_text(recovery.identity(self._domain))
         self._watch().started(self._domain.ask(lambda domain: domain.ID()))
         return ("the VM was off: it was started without its guest, and is shut off afterwards",)
@@ -186,8 +188,6 @@ class LibvirtMachine:
                 guarding = stack.enter_context(Watch(self._domain.uri, self._domain.uuid, freezer.order))
             point = LibvirtPoint(seen, roomy, self._checkpoints, self._jobs, guarding, freezer, self._block_size)
         point.notes[:0] = notes
-        if self._was_shut_down:
-            point.consistency = "filesystem"
         return point
 
     def _reserve(self, seen: Look, request: PointRequest) -> dict[str, int]:

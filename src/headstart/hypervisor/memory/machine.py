@@ -30,6 +30,7 @@ class MemoryMachine(Connection):
     """``headstart.hypervisor.contract.Machine``. A context manager."""
 
     agent = ""
+    off = False
 
     # -- looking
 

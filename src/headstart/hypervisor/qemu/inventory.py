@@ -152,8 +152,16 @@ def _attachment(qmp: Qmp, graph: Graph, drive: Drive, device: Device, name: str)
         layers=tuple(_layers(qmp, graph, tracked)),
         persistent=node.driver == "qcow2" and data.get("compat") != "0.10",
         unreadable=IOTHREAD if device.iothread else "",
+        overridden=_overridden(graph, tracked),
     )
     return Attachment(disk, drive.qdev, drive.root, tracked, device.iothread)
+
+
+def _overridden(graph: Graph, top: str) -> str:
+    """QEMU names a node by its file, unless there is more to it (``bdrv_refresh_filename``)."""
+    if any(node.file.startswith("json:") for node in graph.chain(top)):
+        return "QEMU was given more than its image file (an offset, another backing file, a key)"
+    return ""
 
 
 def _layers(qmp: Qmp, graph: Graph, top: str) -> list[ImageFile]:

@@ -20,7 +20,7 @@ from headstart.hypervisor.contract import (
     PointRequest,
     Remove,
 )
-from headstart.hypervisor.qemu import counters, inventory, migration, obstacles, recovery
+from headstart.hypervisor.qemu import counters, inventory, migration, obstacles, offline, recovery
 from headstart.hypervisor.qemu.bitmaps import QemuBitmaps
 from headstart.hypervisor.qemu.exports import Exports
 from headstart.hypervisor.qemu.graph import Devices
@@ -37,6 +37,8 @@ class QemuMachine:
     """``headstart.hypervisor.contract.Machine`` for plain QEMU. A context manager."""
 
     agent = ""
+    #: Whoever answers on a monitor runs.
+    off = False
 
     def __init__(
         self,
@@ -66,7 +68,7 @@ class QemuMachine:
         return inventory.look(self._qmp, self._devices, self._excluded)
 
     def awaken(self) -> tuple[str, ...]:
-        """Whoever answers on a monitor is awake."""
+        """It runs."""
         return ()
 
     def reclaim(self, kept: Mapping[str, str]) -> tuple[str, ...]:
@@ -74,7 +76,8 @@ class QemuMachine:
         return ()
 
     def keepsakes(self) -> Mapping[str, str]:
-        return {}
+        """Where its images are, for when it is off."""
+        return {offline.KEY: offline.keep(self.inventory())}
 
     def inventory(self) -> Inventory:
         return inventory.inventory(self._qmp, self._look())
