@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -11,17 +12,17 @@ from unittest import mock
 import pytest
 
 from headstart import errors
-from headstart.backup import audit, plan
+from headstart.backup import audit, plan, publish
 from headstart.backup.complete import Options
 from headstart.blocks import Blocks
 from headstart.hypervisor.contract import Remove
-from headstart.hypervisor.memory import MemoryVm
+from headstart.hypervisor.memory import MemoryImages, MemoryVm
 from headstart.hypervisor.memory.point import MemoryPoint
 from headstart.state.journal import Journal
 from headstart.tracking.bitmap import BitmapTracker
 from headstart.tracking.contract import Marks
 from headstart.transfer.pipeline import Stored
-from tests.kit.events import GuestWrite
+from tests.kit.events import GuestWrite, OwnerStarts
 from tests.kit.script import Outage, Script
 from tests.kit.world import BLOCK, NAME, World
 
@@ -68,6 +69,54 @@ def lost_spool(world: World) -> None:
     report = world.backup()
     assert report is not None
     assert not [disk.reason for disk in report.disks if disk.compared]
+
+
+def put_back_after_an_offline_backup(world: World) -> None:
+    """The image comes with the same base bitmap, and with less in it than the backup was made of."""
+    world.backup(options=UNAUDITED)
+    world.copy_images()
+    world.vm.write("a", 3)
+    world.turn_off()
+    assert world.backup(options=UNAUDITED) is not None
+    world.roll_back(0)
+    assert world.backup(options=UNAUDITED) is not None
+
+
+def written_before_the_end(world: World) -> None:
+    """What was copied ahead is written again before the VM is shut down."""
+    world.backup(options=UNAUDITED)
+    world.vm.write("a", 3)
+    world.precopy()
+    world.vm.write("a", 3)
+    world.turn_off()
+    assert world.backup(options=UNAUDITED) is not None
+
+
+def started_at_any_step(world: World) -> None:
+    """While its images are read, and the guest writes at once."""
+    world.backup(options=UNAUDITED)
+    for step in range(1, 20):
+        for block in (3, 5, 7, 9):
+            world.vm.write("a", block)
+        world.turn_off()
+        between = (step, OwnerStarts()), (step + 1, GuestWrite(0, 3)), (step + 1, GuestWrite(0, 9))
+        assert world.backup(Script(between), UNAUDITED) is not None
+        world.heal()
+
+
+def offline_backup_forgotten() -> Any:
+    """What an offline backup was made of does not count afterwards, as after one of a running VM."""
+    right = publish._follows_offline
+    return mock.patch.object(publish, "_follows_offline", lambda *given: replace(right(*given), entire=Blocks()))
+
+
+def rounds_not_read() -> Any:
+    """What the marks of the rounds tell of a VM that is off does not leave the draft."""
+    return mock.patch.object(Journal, "forget_copied", lambda *_: None)
+
+
+def start_not_noticed() -> Any:
+    return mock.patch.object(MemoryImages, "require_undisturbed", lambda _: None)
 
 
 def stale_blocks_kept() -> Any:
@@ -120,6 +169,9 @@ PLANTED: list[tuple[Callable[[], Any], Scenario]] = [
     (gap_between_rounds, written_at_any_step),
     (stale_answers_accepted, late_answer),
     (base_removed_early, lost_spool),
+    (offline_backup_forgotten, put_back_after_an_offline_backup),
+    (rounds_not_read, written_before_the_end),
+    (start_not_noticed, started_at_any_step),
 ]
 
 
@@ -131,7 +183,7 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
         yield new_world(tmp_path, request.param)
 
 
-@pytest.mark.parametrize("scenario", [written_at_any_step, late_answer, lost_spool])
+@pytest.mark.parametrize("scenario", dict.fromkeys(scenario for _, scenario in PLANTED))
 def test_nothing_is_found_without_a_bug(world: World, scenario: Scenario) -> None:
     scenario(world)
 

@@ -58,6 +58,13 @@ SCRIPT = st.one_of(
     st.builds(Script, WRITES, st.none(), OUTAGE),
     st.builds(Script, DISTURBED),
 )
+#: While a VM is off it is started, or its images are changed.
+OFFLINE = st.one_of(
+    st.just(Script()),
+    st.builds(Script, st.none().map(lambda _: ()), DEATH),
+    st.builds(lambda step, writes: Script(((step, events.OwnerStarts()), *writes)), STEP, WRITES),
+    st.builds(lambda step, deed: Script(((step, deed),)), STEP, OWNER),
+)
 OPTIONS = st.builds(
     Options,
     plain=st.sampled_from((False, False, True)),
@@ -135,6 +142,20 @@ class Backups(RuleBasedStateMachine):
         """Whatever has been: without further faults it succeeds, and needs nobody's help."""
         self.world.heal()
         assert self.world.backup(Script(writes), options) is not None
+
+    @rule(script=OFFLINE, options=OPTIONS, killed=st.booleans(), between=OWNER | st.none(), start=st.booleans())
+    def offline_backup(
+        self, script: Script, options: Options, killed: bool, between: Event | None, start: bool
+    ) -> None:
+        """Without faults it succeeds; and so it does when the VM is started meanwhile."""
+        self.world.heal()
+        self.world.vm.kill() if killed else self.world.vm.stop()
+        if between is not None:
+            between.happen(self.world)
+        made = self.world.backup(script, options)
+        assert made is not None or script.disturbs
+        if start and self.world.vm.process is None:
+            self.world.vm.start()
 
     # what happens between runs
 

@@ -25,7 +25,7 @@ from headstart.host.slots import Slots
 from headstart.host.tally import Tally
 from headstart.host.vault import Vault
 from headstart.hypervisor.contract import Counters, Machine
-from headstart.hypervisor.memory import MemoryMachine, MemoryVm
+from headstart.hypervisor.memory import MemoryImages, MemoryMachine, MemoryVm
 from headstart.hypervisor.memory import counters as memory_counters
 from headstart.load.bucket import Bucket
 from headstart.load.machine import Sample
@@ -70,6 +70,7 @@ class Home:
             Tally(),
             clock=lambda: self.now,
             connect=self._connect,
+            images=lambda context, vm, excluded: self.sleeping(self.vms[vm.name]),
             look=lambda vm: self.looking(vm),
             sample=lambda images: self.sample(images),
         )
@@ -77,6 +78,7 @@ class Home:
         self.sample: Callable[[Sequence[Path]], Sample] = quiet_host
         self.looking: Callable[[Vm], Counters] = self._look
         self.connecting: Callable[[str], None] = lambda name: None
+        self.sleeping: Callable[[MemoryVm], Machine | None] = at_rest
         self.excluded: set[str] = set()
         self.anew = threading.Event()
         self.config = Config(folder / "headstart.toml", (), Host(), policies={"nightly": NIGHTLY}, default="nightly")
@@ -164,6 +166,10 @@ class Home:
 
     def close(self) -> None:
         self.journal.close()
+
+
+def at_rest(vm: MemoryVm) -> Machine | None:
+    return MemoryImages(vm) if vm.process is None else None
 
 
 def quiet_host(images: Sequence[Path]) -> Sample:

@@ -133,9 +133,46 @@ def test_or_not_where_the_policy_says_so(home: Home) -> None:
         wait_until(lambda: backups(home) == 1)
 
 
-def test_a_vm_that_is_off_is_backed_up_once_it_is_back(home: Home, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_vm_that_is_off_is_backed_up_at_its_time(home: Home) -> None:
+    vm = home.add("web")
+    with home.serving():
+        home.now = TWO
+        wait_until(lambda: home.snapshots())
+        vm.write("a", 5)
+        vm.stop()
+        wait_until(lambda: home.status()["state"] == "unreachable")
+        for night in (1, 2):
+            home.now = TWO + night * 24 * HOUR
+            wait_until(lambda: len(home.snapshots()) == night + 1)  # noqa: B023
+            made = home.snapshots()[-1]
+            assert made.consistency == "offline" and made.created == home.now
+            assert home.content(made) == vm.data("a")
+        vm.start()
+        vm.write("a", 6)
+        home.now = TWO + 3 * 24 * HOUR
+        wait_until(lambda: len(home.snapshots()) == 4)
+        assert home.content(home.snapshots()[-1]) == vm.data("a")
+    assert home.snapshots()[-1].consistency == "crash"
+
+
+def test_a_vm_that_is_started_while_its_images_are_read(home: Home) -> None:
+    """Its backup is made all the same, of the running VM."""
+    vm = home.add("web")
+    vm.stop()
+    vm.meanwhile = lambda step: vm.start() if step == "offline take" else None
+    with home.serving():
+        home.now = TWO
+        wait_until(lambda: home.snapshots())
+    [made] = home.snapshots()
+    assert made.consistency == "crash" and home.content(made) == vm.data("a")
+
+
+def test_a_vm_whose_images_cannot_be_read_is_backed_up_once_it_is_back(
+    home: Home, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO, "headstart.host")
     vm = home.add("web")
+    home.sleeping = lambda _vm: None
     vm.stop()
     with home.serving():
         wait_until(lambda: home.status()["state"] == "unreachable")
@@ -199,6 +236,7 @@ def test_a_backup_on_order_ends_the_round_and_comes_back_with_its_report(home: H
 
 def test_an_ordered_backup_that_fails_says_why(home: Home) -> None:
     vm = home.add("web")
+    home.sleeping = lambda _vm: None
     vm.stop()
     with home.serving(), pytest.raises(errors.Unreachable):
         control.ask(home.folder / "state", {**PLAIN, "vm": "web"})

@@ -161,6 +161,17 @@ class OwnerDoes:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnerStarts:
+    """A VM that is off. No backup fails because of it."""
+
+    disturbs = False
+
+    def happen(self, world: World) -> None:
+        if world.vm.process is None:
+            world.vm.start()
+
+
+@dataclass(frozen=True, slots=True)
 class Resize:
     """By so many blocks, and to an odd number of sectors or not."""
 

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from headstart import errors
 from headstart.hypervisor.contract import Action, PointInTime, PointRequest
-from headstart.hypervisor.memory import MemoryMachine, MemoryVm
+from headstart.hypervisor.memory import MemoryImages, MemoryMachine, MemoryVm
 from headstart.state.journal import Journal
 from headstart.store.contract import Data
 from headstart.store.memory import MemoryStore
@@ -181,5 +181,18 @@ class WatchedMachine(MemoryMachine):
             point = super().take(request)
         finally:
             self.taking = False
+        self._watcher.point_stands()
+        return point
+
+
+class WatchedImages(MemoryImages):
+    """The images of the VM while it is off, in the hands of the program that is being watched."""
+
+    def __init__(self, vm: MemoryVm, watcher: Watcher) -> None:
+        super().__init__(vm)
+        self._watcher = watcher
+
+    def take(self, request: PointRequest) -> PointInTime:
+        point = super().take(request)
         self._watcher.point_stands()
         return point

@@ -31,13 +31,14 @@ from tests.kit import collector
 from tests.kit.insider import Insider
 from tests.kit.script import Misread, Place, Script, Trouble
 from tests.kit.truth import Truth
-from tests.kit.watched import Killed, WatchedJournal, WatchedMachine, WatchedStore
+from tests.kit.watched import Killed, WatchedImages, WatchedJournal, WatchedMachine, WatchedStore
 
 BLOCK = 4096
 NAME = "web"
 REPOSITORIES = 2
 #: A call that hangs is given up after so long.
 HANG_SECONDS = 30.0
+OFF = "the VM is off"
 
 Report = TypeVar("Report")
 
@@ -80,21 +81,22 @@ class World:
 
     def precopy(self, script: Script = CALM) -> PrecopyReport | None:
         """None if it failed, and had a reason to."""
-        return self._run(script, lambda context: cycle.precopy_round(context, NAME))
+        return self._run(script, lambda context: cycle.precopy_round(context, NAME), self.troubles)
 
     def backup(self, script: Script = CALM, options: Options = USUAL) -> BackupReport | None:
         """None if it failed, and had a reason to."""
         if self._lied_to or (script.agent and script.agent.vice == "lies"):
             options = replace(options, audit=None)
-        report = self._run(script, lambda context: cycle.backup(context, NAME, options))
+        troubles = [each for each in self.troubles if each != OFF]
+        report = self._run(script, lambda context: cycle.backup(context, NAME, options), troubles)
         # What is read from a spool is reported by who publishes it, and by nobody afterwards.
         self.journal.new_run()
         if report is not None:
             self._lied_to = False
         return report
 
-    def _run(self, script: Script, verb: Callable[[Context], Report]) -> Report | None:
-        disturbed = script.disturbs or bool(self.troubles)
+    def _run(self, script: Script, verb: Callable[[Context], Report], troubles: list[str]) -> Report | None:
+        disturbed = script.disturbs or bool(troubles)
         held_before = self._held()
         self._begin(script)
         report = None
@@ -112,7 +114,7 @@ class World:
         self._end()
         self._check_published()
         self._check_vm(died or cut, excused=held_before or (script.death is not None and not script.death.guarded))
-        if report is not None and not disturbed:
+        if report is not None and not disturbed and self.vm.process is not None:
             self._check_marks()
         return report
 
@@ -137,6 +139,7 @@ class World:
             scratch=self.scratch,
             connect=lambda _context, _vm: self._connect(),
             agent=lambda _address: self._meet_insider(),
+            images=lambda _context, _vm: self._images(),
             clock=self._clock,
             host="host",
         )
@@ -152,6 +155,10 @@ class World:
             self.faults[f"the agent {self._script.agent.vice}"] += 1
         self._insider = Insider(self.vm, self._script.agent)
         return cast(Agent, self._insider)
+
+    def _images(self) -> WatchedImages | None:
+        self.reach("step", after=False)
+        return WatchedImages(self.vm, self) if self.vm.process is None else None
 
     def _clock(self) -> float:
         if self._jump:
@@ -291,7 +298,7 @@ class World:
         """Why a run may fail now."""
         vm = self.vm
         found = {
-            "the VM is off": vm.process is None,
+            OFF: vm.process is None,
             "it is paused": vm.paused,
             "it migrates": vm.migrating,
             vm.obstacle: bool(vm.obstacle),

@@ -142,7 +142,7 @@ class Completing:
 
     def _require_frozen(self, point: PointInTime) -> None:
         # Of a VM that is off nothing is under way.
-        if self._options.frozen and point.consistency != "filesystem" and not self._off:
+        if self._options.frozen and point.consistency not in ("filesystem", "offline"):
             reasons = " ".join(point.notes) or "Nobody in the guest freezes them (qga, or Headstart's agent)."
             raise errors.PointLost(f"The guest's file systems were not frozen, which the policy asks for: {reasons}")
 

@@ -146,10 +146,13 @@ class Asleep(Enum):
 @contextlib.contextmanager
 def meet(context: Context, vm: Vm, asleep: Asleep = Asleep.REFUSE) -> Iterator[Contact]:
     """Raises ``Unreachable`` if the VM does not answer, ``Disturbed`` if it ends just now."""
-    machine = _machine(context, vm, asleep)
+    images = context.at_rest(vm) if asleep is Asleep.READ else None
+    machine = images or context.machine(vm)
     inside = Inside("", context.agent)
     try:
         notes = list(machine.recover())
+        if images is None:
+            _refuse_sleeper(machine, asleep)
         if asleep is Asleep.AWAKEN:
             notes += machine.awaken()
         if asleep is not Asleep.LOOK:
@@ -174,17 +177,9 @@ def meet(context: Context, vm: Vm, asleep: Asleep = Asleep.REFUSE) -> Iterator[C
         machine.close()
 
 
-def _machine(context: Context, vm: Vm, asleep: Asleep) -> Machine:
-    images = context.at_rest(vm) if asleep is Asleep.READ else None
-    if images is not None:
-        return images
-    machine = context.machine(vm)
-    try:
-        if asleep is Asleep.READ and machine.off:
-            raise Disturbed("the VM was shut down just now")
-        if asleep is Asleep.REFUSE and machine.off:
-            raise errors.Unreachable("The VM is off: nothing changes. 'headstart backup' reads its images.")
-    except BaseException:
-        machine.close()
-        raise
-    return machine
+def _refuse_sleeper(machine: Machine, asleep: Asleep) -> None:
+    """It is off, and its images were not asked for, or it ended just now."""
+    if machine.off and asleep is Asleep.READ:
+        raise Disturbed("the VM was shut down just now")
+    if machine.off and asleep is Asleep.REFUSE:
+        raise errors.Unreachable("The VM is off: nothing changes. 'headstart backup' reads its images.")

@@ -116,7 +116,16 @@ def at_rest(context: Context, vm: Vm, excluded: Container[str] = ()) -> Machine 
     left_out = _Either(vm.excluded, excluded)
     _make_scratch(context)
     if vm.domain is not None:
-        return None
+        from headstart.hypervisor.libvirt import offline as libvirt_offline
+
+        return libvirt_offline.at_rest(
+            vm.domain.uri,
+            vm.domain.name,
+            scratch=context.scratch,
+            label=vm.name,
+            excluded=left_out,
+            block_size=BLOCK_SIZE,
+        )
     if vm.monitor is None:
         return None
     return offline.at_rest(

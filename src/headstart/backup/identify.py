@@ -95,7 +95,8 @@ def at_rest(contact: Contact) -> Identified:
     )
     marks = {verdict.disk.name: _marks_to_read(verdict, prepared[verdict.disk.name]) for verdict in verdicts}
     dirty = contact.tracker.changed(marks)
-    journal.end_round(name, draft, (), dirty)
+    for disk, stale in dirty.items():
+        journal.forget_copied(name, disk, stale)
     disks = {
         verdict.disk.name: _identified(
             verdict, prepared[verdict.disk.name], dirty, {}, prepared[verdict.disk.name].round

@@ -25,7 +25,8 @@ from headstart.state.values import Vm
 class House:
     """``rounds`` and ``backups`` bound how many VMs do that at the same time; ``store`` is what all together may send.
 
-    ``clock`` is wall time, seconds since 1970; ``connect`` and ``look`` talk to a VM, ``sample`` looks at this host."""
+    ``clock`` is wall time, seconds since 1970; ``connect`` and ``look`` talk to a VM, ``images`` opens those
+    of one that is off, ``sample`` looks at this host."""
 
     journal: Journal
     series: Series
@@ -37,5 +38,6 @@ class House:
     tally: Tally
     clock: Callable[[], float] = time.time
     connect: Callable[[Context, Vm, Container[str]], Machine] = field(default=contexts.connect)
+    images: Callable[[Context, Vm, Container[str]], Machine | None] = field(default=contexts.at_rest)
     look: Callable[[Vm], Counters] = field(default=contexts.look)
     sample: Callable[[Sequence[Path]], Sample] = field(default=machine.sample)

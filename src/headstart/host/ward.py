@@ -360,6 +360,7 @@ class Ward:
                 self.activity.progress,
                 beat,
                 connect=self._connect,
+                images=self._images,
                 clock=house.clock,
             )
         except errors.HeadstartError as error:
@@ -370,6 +371,10 @@ class Ward:
 
     def _connect(self, context: Context, vm: Vm) -> Machine:
         self._machine = self._house.connect(context, vm, LeftOut(self._policy.volumes))
+        return self._machine
+
+    def _images(self, context: Context, vm: Vm) -> Machine | None:
+        self._machine = self._house.images(context, vm, LeftOut(self._policy.volumes))
         return self._machine
 
     def _failed(self, verb: str, error: errors.HeadstartError, retry: Retry, now: float) -> None:

@@ -30,6 +30,7 @@ class ImageInfo:
 
     size: int
     backing: str = ""
+    backing_format: str = ""
     bitmaps: tuple[Stored, ...] = ()
     old: bool = False
     apart: bool = False
@@ -54,6 +55,7 @@ def _parse(told: Mapping[str, Any]) -> ImageInfo:
     return ImageInfo(
         told["virtual-size"],
         told.get("full-backing-filename", told.get("backing-filename", "")),
+        told.get("backing-filename-format", ""),
         tuple(_stored(each) for each in data.get("bitmaps", ())),
         old=data.get("compat") == "0.10",
         apart="data-file" in data,

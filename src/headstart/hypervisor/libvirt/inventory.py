@@ -114,9 +114,17 @@ def _attachment(domain: ElementTree.Element, element: ElementTree.Element, targe
         layers=tuple(_layers(element, form)),
         persistent=tracked,
         unreadable=IOTHREAD if unsafe else "",
+        overridden=_overridden(element),
         untracked="" if tracked else UNTRACKED.format(form if form != "qcow2" else OLD_QCOW2),
     )
     return Attachment(disk, unsafe)
+
+
+def _overridden(element: ElementTree.Element) -> str:
+    """libvirt's formatdomain: a part of a file, or a key beside it."""
+    if next(element.iter("slices"), None) is not None or next(element.iter("encryption"), None) is not None:
+        return "it is a part of its image file, or encrypted"
+    return ""
 
 
 def _version(domain: ElementTree.Element) -> int:

@@ -14,7 +14,7 @@ from headstart import errors
 from headstart.blocks import Blocks
 from headstart.hypervisor import space
 from headstart.hypervisor.contract import Action, Bitmap, Counters, Inventory, LiveReader, PointInTime, PointRequest
-from headstart.hypervisor.libvirt import counters, freeze, inventory, live, obstacles, recovery
+from headstart.hypervisor.libvirt import counters, freeze, inventory, live, obstacles, offline, recovery
 from headstart.hypervisor.libvirt.checkpoints import Checkpoints
 from headstart.hypervisor.libvirt.inventory import AGENT_PORT, Look
 from headstart.hypervisor.libvirt.jobs import LEAST_RESERVE, USUAL_RESERVE, Jobs
@@ -26,7 +26,6 @@ from headstart.wire.libvirt import Domain, Failed
 
 #: Of what is free beside what is asked for, so much is reserved as well.
 SPARE_SHARE = 4
-_OFF = (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED)
 
 
 class LibvirtMachine:
@@ -97,7 +96,7 @@ class LibvirtMachine:
 
     @property
     def off(self) -> bool:
-        return self._domain.ask(lambda domain: domain.state())[0] in _OFF
+        return offline.is_off(self._domain)
 
     def awaken(self) -> tuple[str, ...]:
         """Start a domain that is off without its guest, as libvirt removes checkpoints only of one that runs."""

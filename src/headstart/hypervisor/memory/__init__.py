@@ -4,7 +4,8 @@
 """
 
 from headstart.hypervisor.memory.machine import MemoryMachine
+from headstart.hypervisor.memory.offline import MemoryImages
 from headstart.hypervisor.memory.process import Write
 from headstart.hypervisor.memory.vm import MemoryVm
 
-__all__ = ["MemoryMachine", "MemoryVm", "Write"]
+__all__ = ["MemoryImages", "MemoryMachine", "MemoryVm", "Write"]

@@ -48,6 +48,8 @@ class MemoryVm:
             for name, size in sizes.items()
         }
         self.process: Process | None = None
+        #: How often somebody wrote to the images, or opened them for that: what the times of files tell.
+        self.touched = 0
         #: qga: there is none; it answers; it is silent.
         self.agent: Literal["none", "answers", "silent"] = "none"
         self.migrating = False
@@ -167,6 +169,7 @@ class MemoryVm:
     def start(self, *, temporary: bool = False) -> None:
         """``temporary`` is QEMU's ``-snapshot``: writes go to overlays that are thrown away at the end."""
         self._off()
+        self.touched += 1
         self.process = Process()
         for drive in self.drives.values():
             for image in drive.chain:
@@ -239,6 +242,7 @@ class MemoryVm:
     def rollback(self, disk: str, files: list[Image], *, new_files: bool = False) -> None:
         """Put files back from a copy, with the bitmaps that are in them. The VM has to be off."""
         self._off()
+        self.touched += 1
         chain = [image.copy() for image in files]
         for image in chain if new_files else []:
             image.inode = next(self._numbers)
@@ -248,11 +252,13 @@ class MemoryVm:
         """Running or not. Bitmaps learn nothing of it."""
         if self.process is not None and self.process.points:
             raise RuntimeError("not while a point in time stands")
+        self.touched += 1
         self.drain()
         self.drives[disk].top.resize(size, self.block_size)
 
     def overlay(self, disk: str) -> None:
         """Somebody's external snapshot, running or not: bitmaps sink below the new top."""
+        self.touched += 1
         self.drain()
         drive = self.drives[disk]
         if self.process is not None:
@@ -262,6 +268,7 @@ class MemoryVm:
 
     def commit(self, disk: str) -> None:
         """Undo ``overlay``: its content is written into the layer below, whose bitmaps see that."""
+        self.touched += 1
         self.drain()
         drive = self.drives[disk]
         top = drive.chain.pop(0)
@@ -284,6 +291,7 @@ class MemoryVm:
     def rebase(self, disk: str, content: Mapping[int, int]) -> None:
         """``qemu-img rebase -u`` onto a file with this content; a disk without a backing file gets one."""
         self._off()
+        self.touched += 1
         drive = self.drives[disk]
         backing = self._image(f"{disk}-backing", "qcow2", drive.top.size)
         backing.content = dict(content)
