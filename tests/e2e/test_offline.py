@@ -248,7 +248,7 @@ def test_an_overlay_is_read_with_what_it_stands_on(tmp_path: Path) -> None:
         assert not disk_of(made, "one").compared and disk_of(made, "one").changed_bytes == MIB
         # Its content is another one now, as long as nobody told QEMU otherwise.
         subprocess.run(["qemu-img", "rebase", "-q", "-u", "-F", "raw", "-b", other, overlay], check=True)
-        with pytest.raises(errors.Unreachable, match="stands on .*other.raw and not on .*backing.raw"):
+        with pytest.raises(errors.Unreachable, match=r"stands on .*other\.raw and not on .*backing\.raw"):
             rig.backup()
         vm.start()
         assert rig.exact_backup().disk("one").compared

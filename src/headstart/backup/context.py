@@ -18,6 +18,7 @@ from headstart.repository.repo import Repository
 from headstart.state.journal import Journal
 from headstart.state.values import Vm
 from headstart.units import BLOCK_SIZE
+from headstart.wire import imageserver
 
 #: ``progress(what, done, total)`` in bytes; called often, from any thread.
 Progress = Callable[[str, int, int], None]
@@ -115,14 +116,15 @@ def at_rest(context: Context, vm: Vm, excluded: Container[str] = ()) -> Machine 
     it. Raises ``Unreachable`` where they cannot be read."""
     left_out = _Either(vm.excluded, excluded)
     _make_scratch(context)
+    socket = context.scratch / f"{vm.name}.offline"
+    imageserver.clear(socket)
     if vm.domain is not None:
         from headstart.hypervisor.libvirt import offline as libvirt_offline
 
         return libvirt_offline.at_rest(
             vm.domain.uri,
             vm.domain.name,
-            scratch=context.scratch,
-            label=vm.name,
+            socket=socket,
             excluded=left_out,
             block_size=BLOCK_SIZE,
         )
@@ -131,8 +133,7 @@ def at_rest(context: Context, vm: Vm, excluded: Container[str] = ()) -> Machine 
     return offline.at_rest(
         vm.monitor,
         context.journal.kept(vm.name),
-        scratch=context.scratch,
-        label=vm.name,
+        socket=socket,
         excluded=left_out,
         block_size=BLOCK_SIZE,
     )

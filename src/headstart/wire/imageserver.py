@@ -45,13 +45,12 @@ class ImageServer:
 
     def __init__(self, socket: Path, chains: Sequence[Chain]) -> None:
         """Raises ``Unreachable`` if an image cannot be opened, ``Unsupported`` without qemu-storage-daemon."""
-        socket.unlink(missing_ok=True)
+        clear(socket)
         self._socket = socket
         self.exports: Mapping[str, Export] = {
             chain.name: Export(socket, f"disk{number}") for number, chain in enumerate(chains)
         }
-        self._ready = socket.with_name(f"{socket.name}.ready")
-        self._ready.unlink(missing_ok=True)
+        self._ready = _ready(socket)
         self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115
         try:
             self._process = subprocess.Popen(
@@ -98,14 +97,23 @@ class ImageServer:
             self._process.kill()
             self._process.wait()
         self._said.close()
-        for path in (self._socket, self._ready):
-            path.unlink(missing_ok=True)
+        clear(self._socket)
 
     def __enter__(self) -> ImageServer:
         return self
 
     def __exit__(self, *details: object) -> None:
         self.close()
+
+
+def _ready(socket: Path) -> Path:
+    return socket.with_name(f"{socket.name}.ready")
+
+
+def clear(socket: Path) -> None:
+    """What a run leaves there that was killed."""
+    for path in (socket, _ready(socket)):
+        path.unlink(missing_ok=True)
 
 
 def _nodes(name: str, layers: Sequence[Layer]) -> Iterator[dict[str, Any]]:

@@ -24,9 +24,7 @@ from headstart.wire.libvirt import Domain
 OFF = (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED)
 
 
-def at_rest(
-    uri: str, name: str, *, scratch: Path, label: str, excluded: Container[str], block_size: int
-) -> OfflineMachine | None:
+def at_rest(uri: str, name: str, *, socket: Path, excluded: Container[str], block_size: int) -> OfflineMachine | None:
     """None if it runs. Raises ``NotFound``, ``Usage``, and ``Unreachable`` also where its images cannot be read."""
     require_local(uri)
     with Domain(uri, name) as domain:
@@ -43,7 +41,7 @@ def at_rest(
         return None
     known = Inventory(disks, seen.left_out, text, seen.files)
     consistency = "crash" if saved else CONSISTENCY
-    return OfflineMachine(known, scratch / f"{label}.offline", block_size, lambda: _runs(uri, uuid), consistency)
+    return OfflineMachine(known, socket, block_size, lambda: _runs(uri, uuid), consistency)
 
 
 def is_off(domain: Domain) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import socket
+import socket as sockets
 from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
@@ -40,13 +40,7 @@ def _disk(values: Mapping[str, Any]) -> Disk:
 
 
 def at_rest(
-    monitor: Path,
-    keepsakes: Mapping[str, str],
-    *,
-    scratch: Path,
-    label: str,
-    excluded: Container[str],
-    block_size: int,
+    monitor: Path, keepsakes: Mapping[str, str], *, socket: Path, excluded: Container[str], block_size: int
 ) -> OfflineMachine | None:
     """The VM's images as they were when it ran last; None if it runs, or nothing is known of it. Raises
     ``Unreachable`` if it is off and they cannot be read."""
@@ -58,12 +52,12 @@ def at_rest(
         return None
     left_out = (*known.left_out, *(LeftOut(disk.name, "excluded") for disk in known.disks if disk not in chosen))
     wanted = dataclasses.replace(known, disks=chosen, left_out=left_out)
-    return OfflineMachine(wanted, scratch / f"{label}.offline", block_size, lambda: listens(monitor))
+    return OfflineMachine(wanted, socket, block_size, lambda: listens(monitor))
 
 
 def listens(monitor: Path) -> bool:
     """A QEMU has the socket open; one that was killed leaves a file behind."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+    with sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM) as probe:
         probe.settimeout(PROBE_SECONDS)
         try:
             probe.connect(str(monitor))
