@@ -190,6 +190,11 @@ def test_disks_that_are_resized_offline(vm: Vm, rig: Rig, size: int) -> None:
         resize(disk, size)
     made = offline_backup(vm, rig)
     assert {disk.size for disk in made.disks} == {size}
+    one = disk_of(made, "one")
+    if size > bare.SIZE:
+        assert not one.compared and one.changed_bytes == size - bare.SIZE + PIECE
+    else:
+        assert one.compared and "shrunk" in one.reason
     vm.start()
     write_both(vm, 1)
     rig.exact_backup()

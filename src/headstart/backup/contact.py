@@ -146,6 +146,7 @@ class Asleep(Enum):
 @contextlib.contextmanager
 def meet(context: Context, vm: Vm, asleep: Asleep = Asleep.REFUSE) -> Iterator[Contact]:
     """Raises ``Unreachable`` if the VM does not answer, ``Disturbed`` if it ends just now."""
+    vm = context.met(vm)
     images = context.at_rest(vm) if asleep is Asleep.READ else None
     machine = images or context.machine(vm)
     inside = Inside("", context.agent)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Container
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from headstart import errors
@@ -16,7 +16,7 @@ from headstart.hypervisor.qemu import counters, offline
 from headstart.hypervisor.qemu.machine import QemuMachine
 from headstart.repository.repo import Repository
 from headstart.state.journal import Journal
-from headstart.state.values import Vm
+from headstart.state.values import Domain, Vm
 from headstart.units import BLOCK_SIZE
 from headstart.wire import imageserver
 
@@ -55,6 +55,19 @@ class Context:
         if self.repo is None:
             raise errors.Usage("Name the repository with --repository or HEADSTART_REPOSITORY.")
         return self.repo
+
+    def met(self, vm: Vm) -> Vm:
+        """``vm`` under the name that its hypervisor knows it by now, which is noted."""
+        if vm.domain is None:
+            return vm
+        from headstart.hypervisor.libvirt import domains
+
+        uri, name = vm.domain.uri, vm.domain.name
+        found = domains.current_name(uri, name, self.journal.kept(vm.name).get(domains.UUID, ""))
+        if found == name:
+            return vm
+        self.journal.put_domain(vm.name, Domain(uri, found))
+        return replace(vm, domain=Domain(uri, found))
 
     def machine(self, vm: Vm) -> Machine:
         """Connect to the VM; raises ``Unreachable``."""

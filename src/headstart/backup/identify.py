@@ -17,11 +17,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from headstart import blocks
+from headstart import blocks, units
 from headstart.backup import plan
 from headstart.backup.contact import Contact, find_manifest
 from headstart.backup.plan import Verdict
 from headstart.blocks import Blocks
+from headstart.hypervisor.contract import Disk
 from headstart.repository import draft as leases
 from headstart.repository import snapshot, tree
 from headstart.repository.manifest import Disk as StoredDisk
@@ -181,7 +182,7 @@ def _prepared(contact: Contact, verdict: Verdict, known: Mapping[str, Tracked]) 
     disk = verdict.disk
     tracked = known.get(disk.name)
     if tracked is not None and verdict.base_holds:
-        return tracked
+        return _grown(contact, tracked, disk)
     everything = blocks.everything(disk.size, contact.context.repository.block_size)
     before = tracked.snapshot if tracked and contact.last(tracked) else _latest(contact, disk.name)
     reason = verdict.reason
@@ -198,6 +199,18 @@ def _prepared(contact: Contact, verdict: Verdict, known: Mapping[str, Tracked]) 
         owed=everything,
         reason=reason,
     )
+
+
+def _grown(contact: Contact, tracked: Tracked, disk: Disk) -> Tracked:
+    """Its new part counts as changed."""
+    added = plan.new_part(tracked.facts, disk, contact.context.repository.block_size)
+    if not added:
+        return tracked
+    before, now = units.format_bytes(tracked.facts.size), units.format_bytes(disk.size)
+    contact.note(f"disk {disk.name} grew from {before} to {now}: what is new is read")
+    # What ended short is another block now, also if we die before the round is read.
+    contact.context.journal.forget_copied(contact.name, disk.name, added)
+    return replace(tracked, facts=plan.facts_of(disk), entire=tracked.entire | added, owed=tracked.owed | added)
 
 
 def _latest(contact: Contact, disk: str) -> str | None:

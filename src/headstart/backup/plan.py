@@ -70,14 +70,23 @@ def facts_of(disk: Disk) -> Facts:
 
 
 def _changed_disk(known: Facts, disk: Disk) -> str:
-    if known.size != disk.size:
+    if known.size > disk.size:
         before, now = units.format_bytes(known.size), units.format_bytes(disk.size)
-        return f"its size was changed from {before} to {now} ({known.size} to {disk.size} bytes)"
+        return f"it was shrunk from {before} to {now} ({known.size} to {disk.size} bytes)"
     if known.format != disk.format:
         return f"its format was changed from {known.format} to {disk.format}"
     if known.layers != disk.layers:
         return "its image or backing chain is not the one of the last contact (a snapshot, a move, a restore?)"
     return ""
+
+
+def new_part(known: Facts, disk: Disk, block_size: int) -> Blocks:
+    """What a disk has now and had not at the last contact, and the block that ended short then. Marks do not tell of
+    it; all else they tell as before (of one that was shrunk in between see ``audit.ends``)."""
+    found = Blocks()
+    if disk.size > known.size:
+        found.add_range(known.size // block_size, blocks.count_of(disk.size, block_size))
+    return found
 
 
 def _lost(standing: Standing | None) -> str:

@@ -64,6 +64,11 @@ class Journal(Database):
             raise errors.NotFound(f"There is no VM '{name}' here. 'headstart vm list' shows those that are.", vm=name)
         return _vm(rows[0])
 
+    def put_domain(self, name: str, domain: Domain) -> None:
+        """It was renamed."""
+        with self.change() as database:
+            database.execute("UPDATE vms SET uri = ?, domain = ? WHERE name = ?", (domain.uri, domain.name, name))
+
     def remove_vm(self, name: str) -> None:
         self.vm(name)
         with self.change() as database:

@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 import libvirt
 
+from headstart import errors
 from headstart.hypervisor.contract import Disk, LeftOut
 from headstart.hypervisor.libvirt import inventory
 from headstart.hypervisor.libvirt.inventory import AGENT_PORT, QGA_PORT, Look
@@ -17,6 +18,8 @@ from headstart.hypervisor.libvirt.place import require_local
 from headstart.wire import libvirt as wire
 from headstart.wire.libvirt import Domain, DomainQga, Failed
 
+#: Under this name the UUID is kept.
+UUID = "uuid"
 _STATES = {
     libvirt.VIR_DOMAIN_RUNNING: "running",
     libvirt.VIR_DOMAIN_BLOCKED: "running",
@@ -82,6 +85,18 @@ def uuid_of(uri: str, name: str) -> str:
     """Raises ``NotFound``, ``Unreachable``, ``Usage``."""
     with Domain(uri, name) as domain:
         return domain.uuid
+
+
+def current_name(uri: str, name: str, uuid: str) -> str:
+    """Of the domain of this name; else, as it was renamed, of that with the UUID. Raises as ``uuid_of``."""
+    try:
+        uuid_of(uri, name)
+    except errors.NotFound:
+        if not uuid:
+            raise
+        with Domain(uri, uuid) as domain:
+            return str(domain.ask(lambda each: each.name()))
+    return name
 
 
 def qga(uri: str, name: str) -> DomainQga:

@@ -14,7 +14,7 @@ from headstart import errors
 from headstart.blocks import Blocks
 from headstart.hypervisor import space
 from headstart.hypervisor.contract import Action, Bitmap, Counters, Inventory, LiveReader, PointInTime, PointRequest
-from headstart.hypervisor.libvirt import counters, freeze, inventory, live, obstacles, offline, recovery
+from headstart.hypervisor.libvirt import counters, domains, freeze, inventory, live, obstacles, offline, recovery
 from headstart.hypervisor.libvirt.checkpoints import Checkpoints
 from headstart.hypervisor.libvirt.inventory import AGENT_PORT, Look
 from headstart.hypervisor.libvirt.jobs import LEAST_RESERVE, USUAL_RESERVE, Jobs
@@ -138,7 +138,7 @@ class LibvirtMachine:
         return self._checkpoints.recorded(seen, names)
 
     def keepsakes(self) -> Mapping[str, str]:
-        return self._checkpoints.keepsakes()
+        return {domains.UUID: self._domain.uuid, **self._checkpoints.keepsakes()}
 
     def reclaim(self, kept: Mapping[str, str]) -> tuple[str, ...]:
         again = self._checkpoints.reclaim(kept)
