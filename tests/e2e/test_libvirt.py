@@ -387,6 +387,24 @@ def test_a_domain_that_is_defined_anew_gets_its_checkpoints_back(machine: Domain
     assert digest(exact.image("data")) == machine.guest.hash(machine.device("data"))
 
 
+def test_a_domain_that_is_renamed_is_found(daemon: Libvirtd, tmp_path: Path) -> None:
+    with Domain(daemon, "before", [one_disk(tmp_path)]) as vm:
+        rig = VirtRig(tmp_path / "rig", vm)
+        made = rig.backup()
+        vm.guest.write(vm.device("data"), MIB, MIB, seed="renamed")
+        content = vm.guest.hash(vm.device("data"))
+        vm.power_off()
+        # libvirt itself renames none that has checkpoints.
+        text = vm.virt.XMLDesc(0).replace(f"<name>{vm.name}</name>", f"<name>{vm.name}-after</name>")
+        vm.virt.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA)
+        vm.virt = vm.virt.connect().defineXML(text)
+        again = rig.backup()
+        assert again.base == made.snapshot and not again.disks[0].compared
+        assert digest(rig.restore(again.snapshot)["vda"]) == content
+        with rig.journal() as journal:
+            assert journal.vm(NAME).where.startswith(f"{vm.name}-after of")
+
+
 def test_a_transient_domain(daemon: Libvirtd, tmp_path: Path) -> None:
     """It is gone with its end; started again, libvirt has forgotten its checkpoints."""
     with Domain(daemon, "transient", [one_disk(tmp_path)], transient=True) as vm:
