@@ -395,14 +395,16 @@ def test_a_domain_that_is_renamed_is_found(daemon: Libvirtd, tmp_path: Path) -> 
         content = vm.guest.hash(vm.device("data"))
         vm.power_off()
         # libvirt itself renames none that has checkpoints.
-        text = vm.virt.XMLDesc(0).replace(f"<name>{vm.name}</name>", f"<name>{vm.name}-after</name>")
+        name = f"{vm.name}-after"
+        text = vm.virt.XMLDesc(0).replace(f"<name>{vm.name}</name>", f"<name>{name}</name>")
         vm.virt.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA)
-        vm.virt = vm.virt.connect().defineXML(text)
+        vm.connection.defineXML(text)
+        vm.name = name
         again = rig.backup()
         assert again.base == made.snapshot and not again.disks[0].compared
         assert digest(rig.restore(again.snapshot)["vda"]) == content
         with rig.journal() as journal:
-            assert journal.vm(NAME).where.startswith(f"{vm.name}-after of")
+            assert journal.vm(NAME).where.startswith(f"{name} of")
 
 
 def test_a_transient_domain(daemon: Libvirtd, tmp_path: Path) -> None:
