@@ -107,10 +107,27 @@ def test_the_backing_file_was_merged() -> None:
     assert_compared(judge(disk=dataclasses.replace(DISK, layers=LAYERS[:1])), "backing chain")
 
 
-@pytest.mark.parametrize("size", [8 * MIB - 512, 8 * MIB + 512, 16 * MIB])
-def test_the_disk_was_shrunk_or_grown(size: int) -> None:
-    verdict = judge(disk=dataclasses.replace(DISK, size=size))
-    assert_compared(verdict, f"{8 * MIB} to {size} bytes")
+@pytest.mark.parametrize("size", [8 * MIB - 512, 4 * MIB, 0])
+def test_the_disk_was_shrunk(size: int) -> None:
+    assert_compared(judge(disk=dataclasses.replace(DISK, size=size)), f"({8 * MIB} to {size} bytes)")
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "added"),
+    [
+        (8 * MIB, 8 * MIB, []),
+        (8 * MIB, 8 * MIB + 512, [128]),
+        (8 * MIB - 512, 8 * MIB, [127]),
+        (8 * MIB - 512, 8 * MIB + 64 * 1024, [127, 128]),
+        (0, 512, [0]),
+    ],
+)
+def test_the_disk_grew(before: int, now: int, added: list[int]) -> None:
+    """Marks tell of all but its new part, and of the block that ended short."""
+    disk, known = dataclasses.replace(DISK, size=now), Facts(before, "qcow2", LAYERS)
+    tracked = dataclasses.replace(TRACKED, facts=known)
+    assert judge(tracked=tracked, disk=disk) == plan.Verdict(disk, True, (R1,))
+    assert list(plan.new_part(known, disk, 64 * 1024)) == added
 
 
 def test_the_disk_was_converted() -> None:
