@@ -322,6 +322,26 @@ def test_a_disk_is_unplugged_and_another_one_added(tmp_path: Path, vm: Vm, rig: 
     assert exact.disk("two").compared
 
 
+def test_an_image_is_moved_and_another_one_converted(tmp_path: Path, vm: Vm, rig: Rig) -> None:
+    rig.backup()
+    write_both(vm, 0)
+    rig.precopy()
+    vm.quit()
+    moved = vm.disk("one").path.rename(tmp_path / "moved.qcow2")
+    qemu_img("convert", "-f", "raw", "-O", "qcow2", vm.disk("two").path, tmp_path / "two.qcow2")
+    pair = (
+        disks.Disk(moved, "qcow2", "one", blockdev=True),
+        disks.Disk(tmp_path / "two.qcow2", "qcow2", "two", "virtio-scsi", blockdev=True),
+    )
+    with bare.started(pair) as other:
+        rig.follow(other)
+        write_both(other, 1)
+        exact = rig.exact_backup()
+        assert_compared(exact, "one", "backing chain")
+        assert_compared(exact, "two", "format")
+        assert_trusted(rig.exact_backup(), "two")
+
+
 def test_what_is_left_out_is_named(tmp_path: Path) -> None:
     """A CD-ROM, an empty drive, a read-only disk and one that the user excluded."""
     pair = bare.pair(tmp_path)
