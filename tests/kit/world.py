@@ -23,7 +23,7 @@ from headstart.guest.agent import Agent
 from headstart.hypervisor import names
 from headstart.hypervisor.memory import MemoryVm
 from headstart.hypervisor.memory.image import Image
-from headstart.repository import keys, layout, objects, snapshot
+from headstart.repository import config, keys, layout, objects, snapshot
 from headstart.repository.config import Config
 from headstart.repository.repo import Repository
 from headstart.state.values import Vm
@@ -419,5 +419,5 @@ def _new_store() -> WatchedStore:
     key, wrapped = keys.wrap(secrets, None, keys.DEFAULT_COST)
     objects.put(store, key, wrapped)
     settings = Config(secrets.repository_id, BLOCK, tree_leaf=4, tree_fanout=2)
-    objects.put(store, layout.CONFIG_KEY, settings.encode(secrets))
+    config.put(store, settings, secrets)
     return store

@@ -60,8 +60,7 @@ def add_snapshot(repo: Repository, images: Mapping[str, Image], vm: str = "web",
     manifest = Manifest(
         snapshot.new_id(), vm, created, None, "crash", "host", "installation", tuple(disks), (attached,), {"k": [1]}
     )
-    snapshot.publish(repo, manifest)
-    return manifest
+    return snapshot.publish(repo, manifest)
 
 
 def restored(repo: Repository, disk: Disk) -> Image:

@@ -13,7 +13,11 @@ from blake3 import blake3
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
-from tests.repository import goldens
+from headstart import repository
+from headstart.repository import snapshot
+from headstart.repository.loss import Loss
+from headstart.store.local import LocalStore
+from tests.repository import goldens, samples
 
 
 def derive(secret: bytes, purpose: str, *parts: bytes) -> bytes:
@@ -31,6 +35,8 @@ class Book:
         self.content, self.structure, self.chunk_id = self.secrets(password)
         assert data[8:40] == derive(self.structure, "config", data[40:])
         self.chunks: dict[bytes, bytes] = {}
+        #: By index object and class.
+        self.links: dict[tuple[str, int], list[tuple[bytes, bytes, bytes]]] = {}
         for path in sorted((folder / "packs").iterdir()):
             self.chunks |= self.pack(path.name)
 
@@ -123,7 +129,11 @@ class Book:
         for path in (self.folder / "indexes").iterdir():
             payload = self.sealed(f"indexes/{path.name}", b"I")
             while payload:
-                pack_id, _, count = struct.unpack_from("<16sB3xI", payload)
+                pack_id, kind, count = struct.unpack_from("<16sB3xI", payload)
+                if kind in (0, 255):
+                    self.links[path.name, kind] = list(struct.iter_unpack("<c16s32s", payload[24 : 24 + 49 * count]))
+                    payload = payload[24 + 49 * count :]
+                    continue
                 packs[pack_id.hex()] = {payload[24 + 32 * at : 56 + 32 * at] for at in range(count)}
                 payload = payload[24 + 41 * count :]
         return packs
@@ -162,3 +172,37 @@ def test_reads_drafts(name: str) -> None:
         "disks": [["vda", 1], ["sda", 0]],
     }
     assert payload[4 + length :] == (7).to_bytes(4, "little") + bytes(range(32))
+
+
+def test_reads_what_tells_of_damage(tmp_path: Path) -> None:
+    """Twins, links and losses, which the golden repositories are too old to have."""
+    with repository.create(LocalStore(tmp_path), goldens.PASSWORD, block_size=goldens.BLOCK) as repo:
+        image = samples.Image(goldens.SIZE, goldens.ONE)
+        made = samples.add_snapshot(repo, {"vda": image})
+        noted = Loss("1" * 32, 5.0, {b"p" * 16: None}, ("keys/x",), ("a" * 32,))
+        repo.index.lose(noted)
+        repo.index.write(replaced=["indexes/" + "2" * 32])
+        snapshot.revoke(repo, goldens.REVOKED)
+    book = Book(tmp_path, goldens.PASSWORD)
+    assert (tmp_path / "twins" / "config").read_bytes() == (tmp_path / "config").read_bytes()
+    for each in (made.id, goldens.REVOKED):
+        assert book.sealed(f"twins/{each}", b"T") == book.sealed(f"snapshots/{each}", b"S")
+    assert book.snapshots()[goldens.REVOKED] == {"revoked": True, "twin": True}
+    [first] = made.links
+    assert book.snapshots()[made.id]["links"] == [{"name": first.name, "digest": first.digest.hex()}]
+    assert book.snapshots()[made.id]["keys"] == [f"keys/{path.name}" for path in (tmp_path / "keys").iterdir()]
+    assert set.union(*book.listed().values()) == set(book.chunks)
+    [(last, _)] = [each for each in book.links if each[1] == 255]
+    assert book.links[last, 255] == [(b"I", b"\x22" * 16, bytes(32))]
+    loss = (tmp_path / "losses" / noted.id).read_bytes()
+    assert sorted(book.links[last, 0]) == [
+        (b"I", bytes.fromhex(first.name.removeprefix("indexes/")), first.digest),
+        (b"L", b"\x11" * 16, blake3(loss).digest()),
+    ]
+    assert json.loads(book.sealed(f"losses/{noted.id}", b"L")) == {
+        "time": 5.0,
+        "copies": {(b"p" * 16).hex(): None},
+        "objects": ["keys/x"],
+        "snapshots": ["a" * 32],
+        "hurt": [],
+    }

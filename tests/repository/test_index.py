@@ -14,6 +14,7 @@ from headstart import errors
 from headstart.repository import index, layout, pack
 from headstart.repository.index import Table
 from headstart.repository.layout import ChunkClass
+from headstart.repository.link import Link
 from headstart.repository.pack import PackEntries
 from headstart.repository.repo import Repository
 from headstart.store.memory import MemoryStore
@@ -77,10 +78,17 @@ def test_memory_of_a_chunk() -> None:
 @given(st.lists(st.lists(IDS, max_size=5), max_size=4))
 def test_roundtrip_of_an_index_object(packs: list[list[bytes]]) -> None:
     listed = [entries(number, ids) for number, ids in enumerate(packs)]
-    assert index.decode("x", index.encode(listed)) == listed
+    assert index.decode("x", index.encode(listed)) == index.Listed(listed, [], [])
 
 
-@pytest.mark.parametrize("payload", [b"x", bytes(23), bytes(24), bytes(16) + b"\1\0\0\0" + b"\1\0\0\0" + bytes(40)])
+def test_an_index_object_links_others() -> None:
+    links = [Link("indexes/" + "1" * 32, b"d" * 32), Link("losses/" + "2" * 32, b"e" * 32)]
+    replaced = [Link("indexes/" + "3" * 32, bytes(32))]
+    listed = [entries(1, [b"i" * 32])]
+    assert index.decode("x", index.encode(listed, links, replaced)) == index.Listed(listed, links, replaced)
+
+
+@pytest.mark.parametrize("payload", [b"x", bytes(23), b"\7" * 24, bytes(16) + b"\1\0\0\0" + b"\1\0\0\0" + bytes(40)])
 def test_an_index_object_that_makes_no_sense(payload: bytes) -> None:
     with pytest.raises(errors.Damaged, match="indexes/x is damaged"):
         index.decode("indexes/x", payload)

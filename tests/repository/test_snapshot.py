@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headstart import errors
-from headstart.repository import manifest, snapshot
+from headstart.repository import layout, manifest, snapshot
 from headstart.repository.manifest import Attachment, Disk, Manifest
 from headstart.repository.repo import Repository
 from headstart.store.contract import Exists
@@ -69,18 +69,19 @@ def test_what_was_published_exists(repo: Repository) -> None:
     made = example()
     with pytest.raises(errors.NotFound, match=f"There is no snapshot {made.id}"):
         snapshot.load(repo, made.id)
-    snapshot.publish(repo, made)
+    made = snapshot.publish(repo, made)
     assert snapshot.load(stores.reopened(repo), made.id) == made
     assert snapshot.all_manifests(repo) == snapshot.Listing((made,), ())
 
 
 def test_publishing_again_is_no_error(repo: Repository) -> None:
     made = example()
-    snapshot.publish(repo, made)
-    snapshot.publish(repo, made)
+    published = snapshot.publish(repo, made)
+    assert published == dataclasses.replace(made, keys=repo.key_names(), twin=True)
+    assert snapshot.publish(repo, made) == published
     with pytest.raises(Exists):
         snapshot.publish(repo, dataclasses.replace(made, vm="other"))
-    assert snapshot.load(repo, made.id) == made
+    assert snapshot.load(repo, made.id) == published
 
 
 def test_publishing_after_a_lost_answer() -> None:
@@ -90,8 +91,15 @@ def test_publishing_after_a_lost_answer() -> None:
     store.plan("create", stores.lose(errors.StoreFailed("connection lost")))
     with pytest.raises(errors.StoreFailed):
         snapshot.publish(repo, made)
-    snapshot.publish(repo, made)
-    assert snapshot.load(repo, made.id) == made
+    assert snapshot.load(repo, made.id) == snapshot.publish(repo, made)
+
+
+def test_the_twin_of_a_killed_publication_is_written_later(repo: Repository) -> None:
+    made = snapshot.publish(repo, example())
+    twin = snapshot.twin_of(made.id)
+    repo.store.delete(twin)
+    assert snapshot.publish(repo, made) == made
+    assert repo.get_object(layout.Kind.TWIN, twin) == manifest.encode(made)
 
 
 def test_a_revoked_draft_cannot_be_published(repo: Repository) -> None:
@@ -109,7 +117,7 @@ def test_a_revoked_draft_cannot_be_published(repo: Repository) -> None:
 
 def test_a_published_snapshot_cannot_be_revoked(repo: Repository) -> None:
     made = example()
-    snapshot.publish(repo, made)
+    made = snapshot.publish(repo, made)
     assert not snapshot.revoke(repo, made.id)
     assert not snapshot.is_revoked(repo, made.id)
     assert snapshot.load(repo, made.id) == made
@@ -146,9 +154,7 @@ def test_lists_oldest_first(repo: Repository) -> None:
 
 
 def test_a_damaged_manifest_is_named_and_the_others_listed(repo: Repository) -> None:
-    whole, damaged = example("aa" * 16), example("ab" * 16)
-    for made in (whole, damaged):
-        snapshot.publish(repo, made)
+    whole, damaged = (snapshot.publish(repo, example(16 * each)) for each in ("aa", "ab"))
     key = snapshot.key_of(damaged.id)
     samples.rewrite(repo, key, repo.store.read(key)[:-1])
     listing = snapshot.all_manifests(repo)
@@ -182,8 +188,7 @@ def test_a_manifest_of_another_repository(repo: Repository) -> None:
 def test_resolving(repo: Repository) -> None:
     old, new = example("a1" * 16, created=1.0), example("a2" * 16, created=2.0)
     other = example("b" * 32, vm="we@ird", created=3.0)
-    for made in (new, old, other):
-        snapshot.publish(repo, made)
+    new, old, other = (snapshot.publish(repo, made) for made in (new, old, other))
     assert snapshot.resolve(repo, "a1") == old
     assert snapshot.resolve(repo, "A2" * 16) == new
     assert snapshot.resolve(repo, "b") == other

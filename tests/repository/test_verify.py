@@ -9,12 +9,13 @@ import pytest
 from headstart import errors, repository, units
 from headstart.extents import Extent
 from headstart.repository import snapshot, tree, verify
+from headstart.repository.layout import ChunkClass
 from headstart.repository.repo import Repository
 from headstart.repository.verify import Touched
 from headstart.store.memory import MemoryStore
 from tests.kit import stores
 from tests.kit.stores import FaultyStore
-from tests.repository import samples
+from tests.repository import aged, samples
 from tests.repository.samples import BLOCK, Image, noise
 
 IMAGE = Image(5000 * BLOCK - 512, {0: noise(0), 7: noise(7), 2000: noise(7), 4999: noise(9, BLOCK - 512)})
@@ -111,7 +112,8 @@ def test_a_damaged_manifest_is_a_finding(repo: Repository) -> None:
     key = snapshot.key_of(made.id)
     samples.rewrite(repo, key, b"")
     report = verify.verify_all(repo, silent)
-    assert [(finding.object, finding.touched) for finding in report.findings] == [(key, ())]
+    touched = Touched(made.id, "web", "vda", (Extent(0, IMAGE.size),))
+    assert [(finding.object, finding.touched) for finding in report.findings] == [(key, (touched,))]
 
 
 def test_damage_of_a_packs_own_index_touches_nobody(repo: Repository) -> None:
@@ -121,6 +123,17 @@ def test_damage_of_a_packs_own_index_touches_nobody(repo: Repository) -> None:
     samples.rewrite(repo, name, samples.flipped(data, [len(data) - 40]))
     [finding] = verify.verify(repo, [made], silent).findings
     assert (finding.object, finding.touched) == (name, ())
+
+
+def test_a_pack_whose_own_index_says_more_than_indexes_do(repo: Repository) -> None:
+    """Every chunk that is listed reads well; but it is not the pack that was written."""
+    with repo.writer(samples.ignore) as writer:
+        samples.put(repo, writer, {0: noise(0)})
+    [name] = samples.packs_of(repo)
+    pack_id = bytes.fromhex(name.removeprefix("packs/"))
+    assert aged.pack_of(repo, pack_id, ChunkClass.CONTENT, [noise(0)]) == repo.store.read(name)
+    samples.rewrite(repo, name, aged.pack_of(repo, pack_id, ChunkClass.CONTENT, [noise(0), noise(1)]))
+    assert [each.object for each in verify.verify_all(stores.reopened(repo), silent).findings] == [name]
 
 
 def test_shared_chunks_are_read_once() -> None:

@@ -57,8 +57,7 @@ def store_snapshot(
         disks=tuple(stored),
         attachments=tuple(attached),
     )
-    snapshot.publish(repo, published)
-    return published
+    return snapshot.publish(repo, published)
 
 
 def damage_packs(folder: Path, at: int = 100) -> None:

@@ -11,9 +11,11 @@ from enum import Enum
 from headstart import errors
 from headstart.backup.context import Context
 from headstart.backup.inside import Inside
+from headstart.blocks import Blocks
 from headstart.hypervisor.contract import Disk, Disturbed, GuestFreezer, Inventory, Machine
 from headstart.reading import Reader
-from headstart.repository import snapshot
+from headstart.repository import lost, snapshot
+from headstart.repository.lost import Lost
 from headstart.repository.manifest import Disk as StoredDisk
 from headstart.repository.manifest import Manifest
 from headstart.state.values import Distrust, Tracked, Vm
@@ -38,6 +40,8 @@ class Contact:
     false_bytes: int = 0
     #: Last snapshots by id, as far as they were needed.
     manifests: dict[str, Manifest] = field(default_factory=dict)
+    #: By snapshot and disk, what a repair found lost of it.
+    losses: dict[tuple[str, str], Lost] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -112,12 +116,25 @@ class Contact:
             )
         return found
 
+    def lost(self, tracked: Tracked) -> Blocks:
+        """What cannot be read any longer of the disk in the last snapshot: the next one must not take it over."""
+        if self.last(tracked) is None or tracked.snapshot is None:
+            return Blocks()
+        return self.losses[tracked.snapshot, tracked.name].blocks
+
     def stored_disk(self, snapshot_id: str, disk: str) -> StoredDisk | None:
+        """None also where parts of its tree are lost: nothing can be built on it."""
         manifest = self.manifests.get(snapshot_id) or find_manifest(self.context, snapshot_id)
         if manifest is None:
             return None
         self.manifests[snapshot_id] = manifest
-        return next((each for each in manifest.disks if each.name == disk), None)
+        found = next((each for each in manifest.disks if each.name == disk), None)
+        if found is None:
+            return None
+        place = (snapshot_id, disk)
+        if place not in self.losses:
+            self.losses[place] = lost.of_disk(self.context.repository, found)
+        return None if self.losses[place].nodes else found
 
 
 def find_manifest(context: Context, snapshot_id: str) -> Manifest | None:

@@ -182,7 +182,7 @@ def _prepared(contact: Contact, verdict: Verdict, known: Mapping[str, Tracked]) 
     disk = verdict.disk
     tracked = known.get(disk.name)
     if tracked is not None and verdict.base_holds:
-        return _grown(contact, tracked, disk)
+        return _with_lost(contact, _grown(contact, tracked, disk))
     everything = blocks.everything(disk.size, contact.context.repository.block_size)
     before = tracked.snapshot if tracked and contact.last(tracked) else _latest(contact, disk.name)
     reason = verdict.reason
@@ -201,6 +201,15 @@ def _prepared(contact: Contact, verdict: Verdict, known: Mapping[str, Tracked]) 
     )
 
 
+def _with_lost(contact: Contact, tracked: Tracked) -> Tracked:
+    """What the repository has lost of the last snapshot counts as changed."""
+    lost = contact.lost(tracked)
+    if not lost:
+        return tracked
+    contact.note(f"disk {tracked.name}: {len(lost)} blocks of the last snapshot are lost, and are read again")
+    return replace(tracked, entire=tracked.entire | lost, owed=tracked.owed | lost)
+
+
 def _grown(contact: Contact, tracked: Tracked, disk: Disk) -> Tracked:
     """Its new part counts as changed."""
     added = plan.new_part(tracked.facts, disk, contact.context.repository.block_size)
@@ -215,11 +224,10 @@ def _grown(contact: Contact, tracked: Tracked, disk: Disk) -> Tracked:
 
 def _latest(contact: Contact, disk: str) -> str | None:
     """The newest snapshot of a VM of this name that has the disk: content to recognise, nothing to trust."""
-    found = [
-        manifest
-        for manifest in snapshot.all_manifests(contact.context.repository).manifests
-        if manifest.vm == contact.name and any(each.name == disk for each in manifest.disks)
-    ]
+    everything = snapshot.all_manifests(contact.context.repository).manifests
+    manifests = [each for each in everything if each.vm == contact.name]
+    contact.manifests.update({each.id: each for each in manifests})
+    found = [each for each in manifests if contact.stored_disk(each.id, disk) is not None]
     return max(found, key=lambda manifest: manifest.created).id if found else None
 
 

@@ -59,7 +59,7 @@ def judge(
     reason = "" if tracked.base else tracked.reason
     reason = reason or _changed_disk(tracked.facts, disk) or _lost(standing.get(Mark(Kind.BASE, tracked.base)))
     if not reason and not snapshot_there:
-        reason = "its last snapshot is not in this repository any longer"
+        reason = "its last snapshot is not in this repository any longer, or not whole"
     if reason:
         return Verdict(disk, False, (), reason)
     return Verdict(disk, True, _rounds(tracked.round, next_rounds, standing))

@@ -51,7 +51,9 @@ def run(context: Context, vm: str) -> Published:
     stored: dict[str, int] = {}
     if found is None:
         found = _store(context, vm, completion, disks, stored)
-        snapshot.publish(context.repository, found)
+        found = snapshot.publish(context.repository, found)
+    else:
+        snapshot.add_twin(context.repository, found.id)
     off = completion.facts.get("off", False)
     follows = [_follows_offline(each, found.id) if off else _follows(each, found.id, base) for each in disks.values()]
     context.journal.published(vm, follows, Point(found.id, found.created))

@@ -28,6 +28,13 @@ def named(environment: Mapping[str, str]) -> bytes | None:
     return _given(environment)
 
 
+def of_second(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment as it is for a second repository: what its own variables say, if there are any."""
+    names = {f"HEADSTART_FROM_{name.removeprefix('HEADSTART_')}": name for name in (PASSWORD, FILE, COMMAND)}
+    own = {name: environment[theirs] for theirs, name in names.items() if environment.get(theirs)}
+    return {**environment, **dict.fromkeys(names.values(), ""), **own} if own else dict(environment)
+
+
 def ask_for_new(environment: Mapping[str, str]) -> bytes:
     """The password of a repository that is to be made; typed in, it is asked for twice."""
     given = _given(environment)

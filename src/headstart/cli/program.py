@@ -19,6 +19,7 @@ from headstart.cli import (
     init,
     pause,
     precopy,
+    repair,
     restore,
     signals,
     simulate,
@@ -35,7 +36,7 @@ from headstart.cli.settings import settings
 _log = logging.getLogger("headstart")
 
 VERBS = (
-    *(init, vm, agent, identify, precopy, backup, snapshots, verify, restore),
+    *(init, vm, agent, identify, precopy, backup, snapshots, verify, repair, restore),
     *(config, running, status, doctor, pause, history, simulate),
 )
 

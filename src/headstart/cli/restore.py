@@ -30,10 +30,15 @@ def add(verbs: arguments.Verbs) -> None:
         choices=("qcow2", "raw"),
         help="of the files; if not given, what the name of a TARGET ends in, else qcow2",
     )
+    parser.add_argument(
+        "--lost-as-zeroes",
+        action="store_true",
+        help="restore also disks of which parts are lost, with zeroes in their place",
+    )
 
 
 def run(session: Session, given: argparse.Namespace) -> None:
-    ordered = order.Order(given.directory, tuple(given.disk), given.format)
+    ordered = order.Order(given.directory, tuple(given.disk), given.format, given.lost_as_zeroes)
     with session.repository() as repo, session.output.progress() as progress:
         done = restoration.restore(repo, snapshot.resolve(repo, given.snapshot), ordered, progress)
     lines = [

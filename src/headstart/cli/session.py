@@ -7,12 +7,15 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from headstart import repository, store
+from headstart import errors, repository, store
+from headstart.backup import remember
 from headstart.backup.context import Context
 from headstart.cli import password
 from headstart.cli.output import Output
 from headstart.cli.settings import Settings
-from headstart.repository import Repository
+from headstart.repository import Repository, census
+from headstart.repository.census import Remembered
+from headstart.state.database import DATABASE
 from headstart.state.journal import Journal
 
 
@@ -22,11 +25,29 @@ class Session:
     output: Output
 
     @contextlib.contextmanager
-    def repository(self) -> Iterator[Repository]:
-        """Opens it; asks for the password if one is needed."""
+    def repository(self, *, to_mend: bool = False) -> Iterator[Repository]:
+        """Opens it; asks for the password if one is needed. ``to_mend``: also where its config is damaged."""
         place = store.open_store(self.settings.repository)
-        with repository.open(place, lambda: password.ask(os.environ)) as opened:
+        with repository.open(place, lambda: password.ask(os.environ), to_mend=to_mend) as opened:
             yield opened
+
+    @contextlib.contextmanager
+    def second_repository(self, url: str) -> Iterator[Repository]:
+        """One to heal from. Its password comes from variables of its own, else it is the first one's."""
+        own = password.of_second(os.environ)
+        with repository.open(store.open_store(url), lambda: password.ask(own), to_mend=True) as opened:
+            yield opened
+
+    def remembered(self, repo: Repository) -> Remembered:
+        """What this host would miss in the repository, if it has any state at all."""
+        if not (self.settings.state / DATABASE).exists():
+            return census.NOTHING
+        try:
+            with self.journal() as journal:
+                return remember.of(journal, repo)
+        except errors.HeadstartError as error:
+            self.output.note(f"what this host remembers was not compared: {error}")
+            return census.NOTHING
 
     def journal(self) -> Journal:
         return Journal.open(self.settings.state)

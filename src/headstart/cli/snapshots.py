@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from typing import Any
 
 from headstart import errors, units
 from headstart.cli import arguments, text
 from headstart.cli.session import Session
-from headstart.repository import snapshot
+from headstart.repository import lost, snapshot
+from headstart.repository.loss import Hurt
 from headstart.repository.manifest import Manifest
 
 
@@ -20,11 +22,15 @@ def add(verbs: arguments.Verbs) -> None:
 def run(session: Session, given: argparse.Namespace) -> None:
     with session.repository() as repo:
         listing = snapshot.all_manifests(repo)
+        hurt = lost.still_hurt(repo)
     found = [each for each in listing.manifests if given.name in (None, each.vm)]
     damaged = [{"object": error.facts["object"], "message": str(error)} for error in listing.damaged]
-    values = {"snapshots": [_values(each) for each in found], "damaged": damaged}
-    rows = [_row(each) for each in found]
-    session.output.result(values, text.table(("SNAPSHOT", "VM", "POINT IN TIME", "CONSISTENCY", "DISKS"), rows))
+    values = {
+        "snapshots": [_values(each) | {"lost": _lost(hurt.get(each.id, ()))} for each in found],
+        "damaged": damaged,
+    }
+    rows = [(*_row(each), "parts are lost" if each.id in hurt else "") for each in found]
+    session.output.result(values, text.table(("SNAPSHOT", "VM", "POINT IN TIME", "CONSISTENCY", "DISKS", ""), rows))
     if damaged:
         raise errors.Incomplete(
             f"{' '.join(map(str, listing.damaged))} Left out of the list. 'headstart verify' tells all that is damaged."
@@ -34,6 +40,11 @@ def run(session: Session, given: argparse.Namespace) -> None:
 def _row(manifest: Manifest) -> tuple[str, ...]:
     disks = ", ".join(f"{disk.name} {units.format_bytes(disk.size)}" for disk in manifest.disks)
     return (text.short(manifest.id), manifest.vm, text.moment(manifest.created), manifest.consistency, disks)
+
+
+def _lost(hurt: Iterable[Hurt]) -> list[str]:
+    """The disks and files of which something is."""
+    return sorted({each.name for each in hurt})
 
 
 def _values(manifest: Manifest) -> dict[str, Any]:

@@ -22,7 +22,7 @@ def add(verbs: arguments.Verbs) -> None:
 
 def run(session: Session, given: argparse.Namespace) -> None:
     begun = time.monotonic()
-    with session.repository() as repo, session.output.progress() as progress:
+    with session.repository(to_mend=not given.snapshots) as repo, session.output.progress() as progress:
 
         def report(done: int, total: int) -> None:
             progress("verifying", done, total)
@@ -31,7 +31,7 @@ def run(session: Session, given: argparse.Namespace) -> None:
             chosen = {found.id: found for found in (snapshot.resolve(repo, name) for name in given.snapshots)}
             done = verify.verify(repo, list(chosen.values()), report)
         else:
-            done = verify.verify_all(repo, report)
+            done = verify.verify_all(repo, report, session.remembered(repo))
     values = _values(done) | {"seconds": time.monotonic() - begun}
     session.output.result(values, "\n".join(_lines(done)))
     if done.findings:
@@ -75,7 +75,7 @@ def _damaged(done: Report) -> errors.Damaged:
     hurt = _joined(sorted({each.snapshot for found in done.findings for each in found.touched}))
     rest = f"These snapshots are hurt: {hurt}. Restore others." if hurt else "No snapshot that was verified is hurt."
     return errors.Damaged(
-        f"Damaged: {names}. {rest} Look at the disk under the repository.",
+        f"Damaged: {names}. {rest} Look at the disk under the repository, then use 'headstart repair'.",
         objects=[found.object for found in done.findings],
     )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from blake3 import blake3
 
 from headstart import errors
-from headstart.repository import layout
+from headstart.repository import layout, objects
 from headstart.repository.keys import Secrets
 from headstart.store.contract import Missing, Store
 
@@ -32,29 +32,39 @@ class Config:
             "block_size": self.block_size,
             "tree_leaf": self.tree_leaf,
             "tree_fanout": self.tree_fanout,
+            "twin": True,
         }
         text = json.dumps(values, sort_keys=True, separators=(",", ":")).encode()
         return layout.header(layout.Kind.CONFIG) + _code(secrets, text) + text
 
 
+def put(store: Store, config: Config, secrets: Secrets) -> None:
+    """The config, with which the repository exists, then its twin. Raises ``Exists`` when there is a config."""
+    data = config.encode(secrets)
+    objects.put(store, layout.CONFIG_KEY, data)
+    objects.put(store, layout.CONFIG_TWIN, data)
+
+
 @dataclass(frozen=True, slots=True)
 class StoredConfig:
-    """A config object as it was read: not to be believed before ``check``."""
+    """A config object as it was read: not to be believed before ``check``. ``twin``: it has one."""
 
+    name: str
     config: Config
-    _text: bytes
-    _code: bytes
+    twin: bool
+    data: bytes
 
     def check(self, secrets: Secrets) -> Config:
-        if not hmac.compare_digest(self._code, _code(secrets, self._text)):
-            raise _damaged("its content was changed")
+        code, text = self.data[layout.HEADER_LENGTH : _BODY], self.data[_BODY:]
+        if not hmac.compare_digest(code, _code(secrets, text)):
+            raise _damaged(self.name, "its content was changed")
         return self.config
 
 
-def read(store: Store) -> StoredConfig:
+def read(store: Store, name: str = layout.CONFIG_KEY) -> StoredConfig:
     """Raises ``NoRepository``, ``Unsupported`` when it is newer than this program, or ``Damaged``."""
     try:
-        data = store.read(layout.CONFIG_KEY)
+        data = store.read(name)
     except Missing:
         raise errors.NoRepository(
             f"There is no repository in {store!r}. Check the address, or create one with: headstart init"
@@ -62,10 +72,9 @@ def read(store: Store) -> StoredConfig:
     _check_start(store, data)
     text = data[_BODY:]
     try:
-        config = _decode(text)
+        return StoredConfig(name, _decode(text), bool(json.loads(text).get("twin")), data)
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise _damaged("it cannot be decoded") from None
-    return StoredConfig(config, text, data[layout.HEADER_LENGTH : _BODY])
+        raise _damaged(name, "it cannot be decoded") from None
 
 
 def _check_start(store: Store, data: bytes) -> None:
@@ -90,5 +99,5 @@ def _code(secrets: Secrets, text: bytes) -> bytes:
     return blake3(b"config\0" + text, key=secrets.structure).digest()
 
 
-def _damaged(reason: str) -> errors.Damaged:
-    return errors.Damaged(f"{layout.CONFIG_KEY} is damaged: {reason}.", object=layout.CONFIG_KEY)
+def _damaged(name: str, reason: str) -> errors.Damaged:
+    return errors.Damaged(f"{name} is damaged: {reason}.", object=name)

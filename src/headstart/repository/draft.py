@@ -13,9 +13,11 @@ import sys
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from headstart import errors
-from headstart.repository import layout, snapshot, values
+from headstart.repository import layout, link, snapshot, values
+from headstart.repository.link import Link
 from headstart.repository.repo import Repository
 from headstart.store.contract import Exists
 
@@ -56,7 +58,7 @@ class Record:
     """One object of a draft. ``time`` is when it was written, in seconds since 1970, UTC, by its owner's clock.
 
     ``entries`` are, by disk, the blocks copied since the record before; ``packs`` (hex) those that became durable
-    since then.
+    since then. ``links`` are the newest index objects when it was written.
     """
 
     draft_id: str
@@ -66,6 +68,7 @@ class Record:
     host: str
     packs: tuple[str, ...] = ()
     entries: Mapping[str, Entries] = field(default_factory=dict)
+    links: tuple[Link, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,8 @@ def record(
     given up.
     """
     copied = {disk: Entries.of(pairs) for disk, pairs in (entries or {}).items()}
-    _write(repo, Record(draft.id, number, now, draft.vm, draft.host, tuple(packs), copied))
+    links = repo.index.heads()
+    _write(repo, Record(draft.id, number, now, draft.vm, draft.host, tuple(packs), copied, links))
     if snapshot.is_revoked(repo, draft.id):
         raise snapshot.Revoked(
             f"Draft {draft.id} was given up after it had not been heard of for too long. "
@@ -146,6 +150,23 @@ def records(repo: Repository, draft_id: str) -> Iterator[Record]:
         yield _read(repo, _key(draft_id, number))
 
 
+def names(repo: Repository) -> dict[str, list[str]]:
+    """The objects of each draft."""
+    found: dict[str, list[str]] = {}
+    for name in sorted(_names(repo)):
+        found.setdefault(name.split("/")[1], []).append(name)
+    return found
+
+
+def read(repo: Repository, name: str) -> Record:
+    """One record by the name of its object; ``Damaged``."""
+    return _read(repo, name)
+
+
+def key_of(draft_id: str, number: int) -> str:
+    return _key(draft_id, number)
+
+
 def _draft(first: Record, newest: Record) -> Draft:
     return Draft(first.draft_id, first.vm, first.host, first.time, newest.time, newest.number + 1)
 
@@ -185,13 +206,15 @@ def _read(repo: Repository, name: str) -> Record:
 
 def encode(written: Record) -> bytes:
     """Length of the JSON, the JSON, then for each disk in its order the blocks and the chunk ids."""
-    head = {
+    head: dict[str, object] = {
         "time": written.time,
         "vm": written.vm,
         "host": written.host,
         "packs": written.packs,
         "disks": [[disk, len(listed)] for disk, listed in written.entries.items()],
     }
+    if written.links:
+        head["links"] = [[each.name, each.digest.hex()] for each in written.links]
     text = json.dumps(head, separators=(",", ":"), allow_nan=False).encode()
     tables = [_little(listed.blocks) + listed.chunk_ids for listed in written.entries.values()]
     return _JSON_LENGTH.pack(len(text)) + text + b"".join(tables)
@@ -207,6 +230,7 @@ def decode(draft_id: str, number: int, payload: bytes) -> Record:
         vm, host, time = values.text(head["vm"]), values.text(head["host"]), values.moment(head["time"])
         packs = tuple(map(values.text, values.items(head["packs"])))
         disks = [values.items(each) for each in values.items(head["disks"])]
+        links = tuple(_link(values.items(each)) for each in values.items(head.get("links", [])))
     except KeyError as error:
         raise ValueError(f"without {error}") from None
     entries: dict[str, Entries] = {}
@@ -216,7 +240,13 @@ def decode(draft_id: str, number: int, payload: bytes) -> Record:
         start = end
     if start != len(payload) or len(entries) != len(disks):
         raise ValueError("more than it tells of")
-    return Record(draft_id, number, time, vm, host, packs, entries)
+    return Record(draft_id, number, time, vm, host, packs, entries, links)
+
+
+def _link(told: list[Any]) -> Link:
+    if len(told) != 2:
+        raise ValueError("no link")
+    return link.of_json(*told)
 
 
 _ENTRY_LENGTH = 4 + layout.CHUNK_ID_LENGTH

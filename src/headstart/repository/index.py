@@ -16,12 +16,15 @@ import struct
 import sys
 import threading
 from array import array
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from headstart import errors
-from headstart.repository import layout, objects, pack, seal
+from headstart.repository import layout, link, loss, objects, pack, seal
 from headstart.repository.keys import Secrets
+from headstart.repository.link import Link
+from headstart.repository.loss import Loss
 from headstart.repository.pack import PackEntries
 from headstart.store.contract import Missing, Store
 
@@ -52,12 +55,17 @@ class Table:
         self._slots = array("I", bytes(4 * 1024))
         self._packs: list[tuple[bytes, layout.ChunkClass]] = []
         self._firsts: list[int] = []  # position of each pack's first chunk
+        self._owners: dict[bytes, int] = {}  # by pack, its place in both
+        self._doubted: set[int] = set()
+        self._doubtful: dict[bytes, int] = {}
 
     def __len__(self) -> int:
         return len(self._offsets)
 
-    def add(self, entries: PackEntries) -> None:
+    def add(self, entries: PackEntries, doubted: loss.Copies = loss.NONE) -> None:
+        """``doubted``: those of its copies that are known to be bad."""
         first = len(self)
+        self._owners[entries.pack_id] = len(self._packs)
         self._packs.append((entries.pack_id, entries.chunk_class))
         self._firsts.append(first)
         self._ids += entries.ids
@@ -67,6 +75,7 @@ class Table:
             length | (_COMPRESSED_BIT if flags & layout.COMPRESSED else 0)
             for length, flags in zip(entries.raw_lengths, entries.flags, strict=True)
         )
+        self._doubt(range(first, len(self)), doubted)
         if 2 * len(self) > len(self._slots):
             self._grow()
         else:
@@ -85,6 +94,51 @@ class Table:
             if self._ids[start : start + layout.CHUNK_ID_LENGTH] == chunk_id:
                 yield entry - 1
             slot = (slot + 1) & mask
+
+    def doubt(self, copies: Mapping[bytes, loss.Copies]) -> None:
+        """From now on these copies, by pack, are not found by ``position``. Costs a pass over everything."""
+        known = [pack_id for pack_id in copies if pack_id in self._owners]
+        for pack_id in known:
+            self._doubt(self._positions(pack_id), copies[pack_id])
+        if known:
+            self._slots = array("I", bytes(4 * len(self._slots)))
+            self._enter(0)
+
+    def _doubt(self, positions: range, copies: loss.Copies) -> None:
+        if copies is not None and not copies:
+            return
+        for position in positions:
+            chunk_id = self.chunk_id(position)
+            if copies is None or chunk_id in copies:
+                self._doubted.add(position)
+                self._doubtful[chunk_id] = position
+
+    def _positions(self, pack_id: bytes) -> range:
+        owner = self._owners[pack_id]
+        return range(self._firsts[owner], self._firsts[owner + 1] if owner + 1 < len(self._firsts) else len(self))
+
+    def entries(self, pack_id: bytes) -> PackEntries:
+        positions = self._positions(pack_id)
+        first, end = positions.start, positions.stop
+        lengths = self._raw_lengths[first:end]
+        return PackEntries(
+            *self._packs[self._owners[pack_id]],
+            bytes(self._ids[first * layout.CHUNK_ID_LENGTH : end * layout.CHUNK_ID_LENGTH]),
+            self._sealed_lengths[first:end],
+            array("I", [length & ~_COMPRESSED_BIT for length in lengths]),
+            bytes(layout.COMPRESSED if length & _COMPRESSED_BIT else 0 for length in lengths),
+        )
+
+    def doubtful_position(self, chunk_id: bytes) -> int:
+        """A copy that is known to be bad; -1 when there is none."""
+        return self._doubtful.get(chunk_id, -1)
+
+    @property
+    def has_doubts(self) -> bool:
+        return bool(self._doubted)
+
+    def is_doubted(self, position: int) -> bool:
+        return position in self._doubted
 
     def chunk_id(self, position: int) -> bytes:
         start = position * layout.CHUNK_ID_LENGTH
@@ -127,10 +181,12 @@ class Table:
         self._enter(0)
 
     def _enter(self, first: int) -> None:
-        """Give every position from ``first`` on a slot. Of equal ids the first entered is found."""
-        slots, mask = self._slots, len(self._slots) - 1
+        """Give every position from ``first`` on a slot, unless its copy is bad. Of equal ids the first is found."""
+        slots, mask, doubted = self._slots, len(self._slots) - 1, self._doubted
         for start in range(first, len(self), _PIECE):
             for position, head in enumerate(self._heads(start, min(start + _PIECE, len(self))), start + 1):
+                if doubted and position - 1 in doubted:
+                    continue
                 slot = head & mask
                 while slots[slot]:
                     slot = (slot + 1) & mask
@@ -164,10 +220,15 @@ class Index:
         self._packs: set[bytes] = set()
         self._broken: set[bytes] = set()  # packs whose own index cannot be read
         self._objects: set[str] = set()
+        self._written: dict[str, bytes] = {}  # digests of the index objects and losses that were read or written
+        self._linked: dict[str, bytes] = {}
+        self._replaced: set[str] = set()
         self._unwritten: list[PackEntries] = []
         self._loaded = False
         #: Objects that could not be read. What they listed was taken from the packs themselves.
         self.damaged: list[errors.Damaged] = []
+        #: What repairs found damaged. The copies in them do not count as durable any longer.
+        self.losses: list[Loss] = []
 
     def __contains__(self, chunk_id: bytes) -> bool:
         with self._lock:
@@ -180,9 +241,12 @@ class Index:
             return len(self._table)
 
     def find(self, chunk_id: bytes) -> Location | None:
+        """A copy to read: a bad one where there is no other, which may have come back."""
         with self._lock:
             self._load_once()
             position = self._table.position(chunk_id)
+            if position < 0:
+                position = self._table.doubtful_position(chunk_id)
             return None if position < 0 else self._table.location(position)
 
     def others(self, chunk_id: bytes, location: Location) -> list[Location]:
@@ -190,6 +254,21 @@ class Index:
         with self._lock:
             found = self._table.positions(chunk_id)
             return [self._table.location(each) for each in found if each != location.position]
+
+    def copies(self, positions: Iterable[int]) -> list[tuple[bytes, Location]]:
+        with self._lock:
+            return [(self._table.chunk_id(position), self._table.location(position)) for position in positions]
+
+    def believed(self) -> list[int]:
+        """The positions of all copies that are not known to be bad."""
+        with self._lock:
+            self._load_once()
+            return [position for position in range(len(self._table)) if not self._table.is_doubted(position)]
+
+    def doubt(self, copies: Mapping[bytes, loss.Copies]) -> None:
+        """In this index alone: what a :class:`Loss` says to all."""
+        with self._lock:
+            self._table.doubt(copies)
 
     def chunk_ids(self, positions: Iterable[int]) -> list[bytes]:
         """The chunks at these positions, which stay what they are as long as this index lives."""
@@ -218,13 +297,74 @@ class Index:
         return {chunk_id: location or _nowhere(chunk_id) for chunk_id, location in found.items()}
 
     def refresh(self) -> None:
-        """Load index objects that were added since the last look."""
+        """Load index objects and losses that were added since the last look."""
         with self._lock:
             self._loaded = True
-            for name, _ in sorted(self._store.list(layout.INDEXES)):
-                if name not in self._objects and layout.is_object_id(name.removeprefix(layout.INDEXES)):
-                    self._objects.add(name)
-                    self._load(name)
+            unreadable = [
+                error
+                for error in (*self._load_losses(), *self._load_indexes())
+                if error.facts["object"] not in self._replaced
+            ]
+            for error in unreadable:
+                self._note(error)
+            if unreadable:
+                self.adopt_all()
+
+    def _fresh(self, prefix: str) -> list[str]:
+        fresh = [
+            name
+            for name, _ in sorted(self._store.list(prefix))
+            if name not in self._objects and layout.is_object_id(name.removeprefix(prefix))
+        ]
+        self._objects.update(fresh)
+        return fresh
+
+    def heads(self) -> tuple[Link, ...]:
+        """The index objects and losses that no index object links yet."""
+        with self._lock:
+            self._load_once()
+            return tuple(Link(name, digest) for name, digest in self._written.items() if name not in self._linked)
+
+    def linked(self) -> dict[str, bytes]:
+        """By name, the digest of everything that index objects say was there."""
+        with self._lock:
+            self._load_once()
+            return {name: digest for name, digest in self._linked.items() if name not in self._replaced}
+
+    def digest(self, name: str) -> bytes | None:
+        """Of an index object or loss that was read; None if it was not."""
+        return self._written.get(name)
+
+    def entries(self, pack_id: bytes) -> PackEntries:
+        """What is known of a pack."""
+        with self._lock:
+            self._load_once()
+            return self._table.entries(pack_id)
+
+    @property
+    def has_losses(self) -> bool:
+        with self._lock:
+            self._load_once()
+            return self._table.has_doubts
+
+    def all_losses(self) -> list[Loss]:
+        with self._lock:
+            self._load_once()
+            return list(self.losses)
+
+    def given_up(self, name: str) -> bool:
+        """A repair has seen that this object is damaged or gone, and nobody misses it."""
+        return name in self._replaced or any(name in each.objects for each in self.losses)
+
+    def is_lost(self, pack_id: bytes) -> bool:
+        """All copies in this pack are known to be bad."""
+        return loss.copies_of(self.losses, pack_id) is None
+
+    def packs(self) -> set[bytes]:
+        """Every pack that is listed, or was adopted."""
+        with self._lock:
+            self._load_once()
+            return set(self._packs)
 
     def adopt(self, pack_id: bytes) -> None:
         """Take up a durable pack that no index object lists, from its own index. ``Damaged`` if it is not whole.
@@ -239,9 +379,11 @@ class Index:
 
     def adopt_all(self) -> None:
         """Adopt every pack in the store that no index lists; those that are not whole are named in ``damaged``."""
+        self._load_once()
         for name, size in sorted(self._store.list(layout.PACKS)):
             pack_id = pack.id_of(name)
-            if pack_id is not None and pack_id not in self._packs and pack_id not in self._broken:
+            known = pack_id in self._packs or pack_id in self._broken
+            if pack_id is not None and not known and not self.is_lost(pack_id):
                 try:
                     self._adopt(pack_id, size)
                 except errors.Damaged as error:
@@ -291,14 +433,18 @@ class Index:
         except Missing:
             raise errors.StoreFailed(f"{self._store!r} holds no repository now: check that it is mounted.") from None
 
-    def write(self) -> int:
-        """Write an index object for the packs that none lists yet. Returns its bytes; 0 when there is nothing."""
+    def write(self, replaced: Sequence[str] = ()) -> int:
+        """Write an index object for the packs that none lists yet. Returns its bytes; 0 when there is nothing to say.
+
+        ``replaced`` are index objects that cannot be read: all that they listed was found again."""
         with self._lock:
             packs, self._unwritten = self._unwritten, []
-        if not packs:
+        links = self.heads()
+        if not packs and not replaced and not any(each.name.startswith(layout.LOSSES) for each in links):
             return 0
         name = layout.INDEXES + os.urandom(layout.OBJECT_ID_LENGTH).hex()
-        data = seal.seal_object(self._secrets, layout.Kind.INDEX, name, encode(packs))
+        gone = tuple(Link(each, bytes(layout.DIGEST_LENGTH)) for each in replaced)
+        data = seal.seal_object(self._secrets, layout.Kind.INDEX, name, encode(packs, links, gone))
         try:
             objects.put(self._store, name, data)
         except errors.HeadstartError:
@@ -307,31 +453,67 @@ class Index:
             raise
         with self._lock:
             self._objects.add(name)
+            self._know(Link.to(name, data), Listed(packs, list(links), list(gone)))
         return len(data)
+
+    def lose(self, noted: Loss) -> None:
+        """Make a loss durable. From then on nothing counts as stored because of the copies in it."""
+        name = loss.key_of(noted.id)
+        data = seal.seal_object(self._secrets, layout.Kind.LOSS, name, loss.encode(noted))
+        objects.put(self._store, name, data)
+        with self._lock:
+            self._objects.add(name)
+            self._written[name] = Link.to(name, data).digest
+            self._take(noted)
 
     def _load_once(self) -> None:
         if not self._loaded:
             self.refresh()
 
-    def _load(self, name: str) -> None:
+    def _load_losses(self) -> list[errors.Damaged]:
+        unreadable: list[errors.Damaged] = []
+        for name in self._fresh(layout.LOSSES):
+            try:
+                data = self._store.read(name)
+                found = loss.decode(name, seal.open_object(self._secrets, layout.Kind.LOSS, name, data))
+            except errors.Damaged as error:
+                unreadable.append(error)
+                continue
+            self._written[name] = Link.to(name, data).digest
+            self._take(found)
+        return unreadable
+
+    def _take(self, found: Loss) -> None:
+        self.losses.append(found)
+        self._table.doubt(found.copies)
+
+    def _load_indexes(self) -> list[errors.Damaged]:
         """A damaged index object costs reading the packs' own, nothing else."""
-        try:
-            data = self._store.read(name)
-            listed = decode(name, seal.open_object(self._secrets, layout.Kind.INDEX, name, data))
-        except Missing:
-            return  # collected between listing and reading
-        except errors.Damaged as error:
-            self._note(error)
-            self.adopt_all()
-            return
-        for entries in listed:
-            self._enter(entries)
+        unreadable: list[errors.Damaged] = []
+        for name in self._fresh(layout.INDEXES):
+            try:
+                data = self._store.read(name)
+                listed = decode(name, seal.open_object(self._secrets, layout.Kind.INDEX, name, data))
+            except Missing:
+                continue  # collected between listing and reading
+            except errors.Damaged as error:
+                unreadable.append(error)
+                continue
+            self._know(Link.to(name, data), listed)
+            for entries in listed.packs:
+                self._enter(entries)
+        return unreadable
+
+    def _know(self, written: Link, listed: Listed) -> None:
+        self._written[written.name] = written.digest
+        self._linked.update({each.name: each.digest for each in listed.links})
+        self._replaced.update(each.name for each in listed.replaced)
 
     def _enter(self, entries: PackEntries) -> bool:
         if entries.pack_id in self._packs:
             return False
         self._packs.add(entries.pack_id)
-        self._table.add(entries)
+        self._table.add(entries, loss.copies_of(self.losses, entries.pack_id))
         return True
 
     def _note(self, error: errors.Damaged) -> None:
@@ -345,24 +527,48 @@ def _nowhere(chunk_id: bytes) -> errors.Damaged:
     return errors.Damaged(f"Chunk {name} is missing: no pack of the repository holds it.", object=f"chunk {name}")
 
 
-def encode(packs: Iterable[PackEntries]) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What an index object says. ``links`` were there when it was written; ``replaced`` were damaged."""
+
+    packs: list[PackEntries]
+    links: list[Link]
+    replaced: list[Link]
+
+
+def encode(packs: Iterable[PackEntries], links: Sequence[Link] = (), replaced: Sequence[Link] = ()) -> bytes:
     """The payload of an index object."""
-    return b"".join(
+    nobody = bytes(layout.OBJECT_ID_LENGTH)
+    tables = [
         layout.INDEX_HEAD.pack(entries.pack_id, entries.chunk_class, len(entries)) + entries.encode()
         for entries in packs
-    )
+    ]
+    tables += [
+        layout.INDEX_HEAD.pack(nobody, what, len(named)) + link.encode(named)
+        for what, named in ((layout.LINKED, links), (layout.REPLACED, replaced))
+        if named
+    ]
+    return b"".join(tables)
 
 
-def decode(name: str, payload: bytes) -> list[PackEntries]:
-    packs: list[PackEntries] = []
+def decode(name: str, payload: bytes) -> Listed:
+    found = Listed([], [], [])
     start = 0
     try:
         while start < len(payload):
             pack_id, chunk_class, count = layout.INDEX_HEAD.unpack_from(payload, start)
             start += layout.INDEX_HEAD.size
-            end = start + count * pack.ENTRY_LENGTH
-            packs.append(PackEntries.decode(pack_id, chunk_class, count, payload[start:end]))
-            start = end
-    except (ValueError, struct.error):
+            row = layout.LINK.size if chunk_class in (layout.LINKED, layout.REPLACED) else pack.ENTRY_LENGTH
+            table = payload[start : start + count * row]
+            start += len(table)
+            if len(table) != count * row:
+                raise ValueError("cut")
+            if chunk_class == layout.LINKED:
+                found.links.extend(link.decode(table))
+            elif chunk_class == layout.REPLACED:
+                found.replaced.extend(link.decode(table))
+            else:
+                found.packs.append(PackEntries.decode(pack_id, chunk_class, count, table))
+    except (ValueError, KeyError, struct.error):
         raise errors.Damaged(f"{name} is damaged: it cannot be decoded.", object=name) from None
-    return packs
+    return found

@@ -153,7 +153,7 @@ def unlock(store: Store, repository_id: bytes, password: Callable[[], bytes]) ->
     ``password`` is asked once, and only when it is needed. Raises ``WrongPassword``, or ``Damaged``
     when no key object is of use.
     """
-    usable, unusable = _key_objects(store)
+    usable, damaged = _key_objects(store)
     for key in usable:
         if key.argon2 is None and (secrets := key.unwrap(b"")) and secrets.repository_id == repository_id:
             return secrets, False
@@ -165,20 +165,29 @@ def unlock(store: Store, repository_id: bytes, password: Callable[[], bytes]) ->
             return secrets, True
     if opened:
         raise errors.Damaged("config and keys/ belong to different repositories.", object=layout.CONFIG_KEY)
-    raise _no_key(guarded, unusable)
+    raise _no_key(guarded, damaged)
+
+
+def names(store: Store) -> list[str]:
+    """Of all key objects."""
+    listed = sorted(name for name, _ in store.list(layout.KEYS))
+    return [name for name in listed if layout.is_object_id(name.removeprefix(layout.KEYS))]
+
+
+def unusable(store: Store) -> list[errors.HeadstartError]:
+    """An error for each key object that is damaged."""
+    return _key_objects(store)[1]
 
 
 def _key_objects(store: Store) -> tuple[list[KeyObject], list[errors.HeadstartError]]:
     usable: list[KeyObject] = []
-    unusable: list[errors.HeadstartError] = []
-    for name, _ in sorted(store.list(layout.KEYS)):
-        if not layout.is_object_id(name.removeprefix(layout.KEYS)):
-            continue
+    damaged: list[errors.HeadstartError] = []
+    for name in names(store):
         try:
             usable.append(KeyObject.decode(name, store.read(name)))
         except (errors.Damaged, errors.Unsupported) as error:
-            unusable.append(error)
-    return usable, unusable
+            damaged.append(error)
+    return usable, damaged
 
 
 def _opened(guarded: list[KeyObject], password: bytes) -> Iterator[Secrets]:
@@ -188,10 +197,14 @@ def _opened(guarded: list[KeyObject], password: bytes) -> Iterator[Secrets]:
             yield secrets
 
 
-def _no_key(guarded: list[KeyObject], unusable: list[errors.HeadstartError]) -> errors.HeadstartError:
+def _no_key(guarded: list[KeyObject], damaged: list[errors.HeadstartError]) -> errors.HeadstartError:
+    names = [error.facts["object"] for error in damaged]
+    told = " ".join(map(str, damaged))
     if guarded:
-        also = "".join(f" {error}" for error in unusable)
-        return errors.WrongPassword(f"No key of this repository opens with this password.{also}")
-    if unusable:
-        return unusable[0]
-    return errors.Damaged("The repository has no key under keys/: without one, nothing in it can be read.")
+        return errors.WrongPassword(
+            f"No key of this repository opens with this password. {told}".strip(), objects=names
+        )
+    if all(isinstance(error, errors.Damaged) for error in damaged):
+        missing = "The repository has no key under keys/: without one, nothing in it can be read."
+        return errors.Damaged(told or missing, object=names[0] if names else layout.KEYS, objects=names)
+    return damaged[0]

@@ -8,6 +8,9 @@ All numbers are little endian. Keys of objects::
     indexes/<index id>          the indexes of several packs
     snapshots/<snapshot id>     a manifest, or the tombstone of a revoked draft
     drafts/<draft id>/<number>  the lease of a backup in the making, and what it has copied
+    twins/<snapshot id>         the same again as under snapshots/
+    twins/config                the same again as config
+    losses/<loss id>            what a repair found damaged
 """
 
 from __future__ import annotations
@@ -29,6 +32,9 @@ PACKS = "packs/"
 INDEXES = "indexes/"
 SNAPSHOTS = "snapshots/"
 DRAFTS = "drafts/"
+TWINS = "twins/"
+LOSSES = "losses/"
+CONFIG_TWIN = TWINS + CONFIG_KEY
 
 #: Bytes of identifiers. In keys of objects they are written in lower case hex.
 CHUNK_ID_LENGTH = 32
@@ -50,6 +56,12 @@ PACK_START = HEADER_LENGTH + PACK_HEAD.size
 PACK_FOOT = struct.Struct(f"<III4x{HEADER_LENGTH}s")
 #: Per pack in an index object: pack id, class, three zero bytes, count of chunks.
 INDEX_HEAD = struct.Struct(f"<{OBJECT_ID_LENGTH}sB3xI")
+#: In place of a class: what follows are not chunks, but links to objects written before, or the index objects that
+#: this one stands in for.
+LINKED = 0
+REPLACED = 255
+#: A link: kind, id, and BLAKE3 of the whole object.
+LINK = struct.Struct(f"<c{OBJECT_ID_LENGTH}s{DIGEST_LENGTH}s")
 #: Flag of a chunk: compressed with zstd.
 COMPRESSED = 1
 #: Of block data, before compression. Bounds what a damaged length can make us allocate.
@@ -79,6 +91,8 @@ class Kind(enum.Enum):
     INDEX = b"I"
     SNAPSHOT = b"S"
     DRAFT = b"D"
+    TWIN = b"T"
+    LOSS = b"L"
 
 
 class ChunkClass(enum.IntEnum):

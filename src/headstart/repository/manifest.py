@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from headstart.repository import values
+from headstart.repository import link, values
+from headstart.repository.link import Link
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,11 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A snapshot. ``created`` is its point in time in seconds since 1970, UTC; ``base`` the snapshot before it."""
+    """A snapshot. ``created`` is its point in time in seconds since 1970, UTC; ``base`` the snapshot before it.
+
+    ``links`` are the newest index objects and losses, ``keys`` the names of the key objects, when it was published:
+    whoever misses one of them later knows that it is lost. ``twin``: there is a second copy of the manifest.
+    """
 
     id: str
     vm: str
@@ -49,6 +54,9 @@ class Manifest:
     disks: tuple[Disk, ...]
     attachments: tuple[Attachment, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
+    links: tuple[Link, ...] = ()
+    keys: tuple[str, ...] = ()
+    twin: bool = False
 
 
 def encode(manifest: Manifest) -> bytes:
@@ -79,6 +87,9 @@ def _manifest(told: Mapping[str, Any]) -> Manifest:
         disks=tuple(_disk(values.table(each)) for each in values.items(told["disks"])),
         attachments=tuple(_attachment(values.table(each)) for each in values.items(told["attachments"])),
         facts=values.anything(told["facts"]),
+        links=tuple(_link(values.table(each)) for each in values.items(told.get("links", []))),
+        keys=tuple(map(values.text, values.items(told.get("keys", [])))),
+        twin=told.get("twin", False) is True,
     )
 
 
@@ -102,3 +113,7 @@ def _attachment(told: Mapping[str, Any]) -> Attachment:
         size=values.count(told["size"]),
         chunks=tuple(map(values.chunk_id, values.items(told["chunks"]))),
     )
+
+
+def _link(told: Mapping[str, Any]) -> Link:
+    return link.of_json(told["name"], told["digest"])

@@ -57,13 +57,23 @@ class Reader:
         if len(located) == 1:
             yield from self._fetch(located)  # a thread more would only cost
         else:
-            yield from self._pipelined(_requests(located))
+            yield from self._pipelined(_requests(located), self._fetch)
 
-    def _pipelined(self, requests: Iterable[list[Wanted]]) -> Iterator[Checked]:
+    def scan_copies(self, positions: Iterable[int]) -> Iterator[tuple[int, bytes, bytes | errors.Damaged]]:
+        """The copies at these ascending positions, also those that ``find`` does not give."""
+        located = self._index.copies(positions)
+        # Not from another pack where this one is damaged.
+        found_in_place = self._pipelined(_requests(located), self._read)
+        for (chunk_id, location), (_, found) in zip(located, found_in_place, strict=True):
+            yield location.position, chunk_id, found
+
+    def _pipelined(
+        self, requests: Iterable[list[Wanted]], read: Callable[[list[Wanted]], list[Checked]]
+    ) -> Iterator[Checked]:
         running: collections.deque[Future[list[Checked]]] = collections.deque()
         try:
             for request in requests:
-                running.append(self._threads.submit(self._fetch, request))
+                running.append(self._threads.submit(read, request))
                 if len(running) >= 2 * THREADS:
                     yield from running.popleft().result()
             while running:

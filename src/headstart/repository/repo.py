@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Self, TypeVar
@@ -34,6 +35,8 @@ class Repository:
         self.tree_fanout = settings.tree_fanout
         #: False where encryption was declined: whoever can read the store can read everything.
         self.encrypted = encrypted
+        #: Why ``config`` could not be used, and its twin was.
+        self.config_error: errors.HeadstartError | None = None
         self.index = Index(secrets, store)
         self._id_keys = {
             layout.ChunkClass.CONTENT: seal.derive(secrets.chunk_id, b"content id"),
@@ -101,6 +104,14 @@ class Repository:
         """Tree nodes, through a cache of a few MiB."""
         return self._nodes.read(node_ids)
 
+    def scan_copies(self, positions: Iterable[int]) -> Iterator[tuple[int, bytes, bytes | errors.Damaged]]:
+        """Position in the index, id and content of each of these copies, or the error in place of the content."""
+        return self._reader.scan_copies(positions)
+
+    def key_names(self) -> tuple[str, ...]:
+        """The objects that wrap the secrets."""
+        return tuple(keys.names(self.store))
+
     def put_object(self, kind: layout.Kind, key: str, payload: bytes) -> int:
         """Seal and create a structure object; ``Exists`` when the key is taken. Returns its bytes."""
         data = seal.seal_object(self.secrets, kind, key, payload)
@@ -133,19 +144,59 @@ def create(
     key, wrapped = keys.wrap(secrets, password, cost)
     objects.put(store, key, wrapped)
     try:
-        objects.put(store, layout.CONFIG_KEY, settings.encode(secrets))  # from here on it is a repository
+        config.put(store, settings, secrets)
     except Exists:
         store.delete(key)
         raise errors.TargetRefused(f"Another repository was just created in {store!r}.") from None
     return Repository(store, secrets, settings, password is not None)
 
 
-def open_repository(store: Store, password: Callable[[], bytes]) -> Repository:
+def open_repository(store: Store, password: Callable[[], bytes], *, to_mend: bool = False) -> Repository:
     """Open the repository in ``store``. ``password`` is called once, if a password is needed at all.
 
-    Raises ``NoRepository``, ``WrongPassword``, ``Unsupported`` when it is newer than this program, ``Damaged``.
+    ``to_mend``: also where ``config`` is damaged or missing, by its twin. Raises ``NoRepository``, ``WrongPassword``,
+    ``Unsupported`` when it is newer than this program, ``Damaged``.
     """
-    stored = config.read(store)
+    asked = functools.cache(password)
+    try:
+        return _open(store, layout.CONFIG_KEY, asked)
+    except (errors.NoRepository, errors.Unsupported, errors.WrongPassword, errors.Damaged) as error:
+        if isinstance(error, errors.Unsupported) and not to_mend:
+            raise
+        opened = _by_twin(store, asked)
+        if opened is None:
+            raise
+        if not to_mend:
+            opened.close()
+            raise errors.Damaged(
+                f"{error} {layout.CONFIG_KEY} has a twin, so nothing is lost: put it back with 'headstart repair'.",
+                object=layout.CONFIG_KEY,
+            ) from error
+        opened.config_error = error
+        return opened
+
+
+def _by_twin(store: Store, password: Callable[[], bytes]) -> Repository | None:
+    """None where the twin is of no use either; ``WrongPassword`` where only the password is missing."""
+    try:
+        if _content(store, layout.CONFIG_TWIN) == _content(store, layout.CONFIG_KEY):
+            return None
+        return _open(store, layout.CONFIG_TWIN, password)
+    except errors.WrongPassword:
+        raise
+    except errors.HeadstartError:
+        return None
+
+
+def _content(store: Store, name: str) -> bytes:
+    try:
+        return store.read(name)
+    except errors.Damaged:
+        return b""
+
+
+def _open(store: Store, name: str, password: Callable[[], bytes]) -> Repository:
+    stored = config.read(store, name)
     secrets, encrypted = keys.unlock(store, stored.config.repository_id, password)
     return Repository(store, secrets, stored.check(secrets), encrypted)
 

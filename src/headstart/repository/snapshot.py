@@ -2,13 +2,18 @@
 
 A snapshot exists exactly when its manifest exists. Manifest and tombstone go under the same key, so that the store's
 create-if-absent decides between a backup that publishes and whoever takes its draft for dead.
+
+Whatever was decided is then written once more, as its *twin*: of the two, one tells if the other is lost or another
+one, and what it was. Until there is a twin there is still the draft.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from headstart import errors
 from headstart.repository import layout, manifest
@@ -16,7 +21,9 @@ from headstart.repository.manifest import Manifest
 from headstart.repository.repo import Repository
 from headstart.store.contract import Exists, Missing
 
-_TOMBSTONE = b'{"revoked":true}'
+_TOMBSTONE = b'{"revoked":true,"twin":true}'
+#: Without a twin, of before there were any.
+_LONELY_TOMBSTONE = b'{"revoked":true}'
 
 
 class Revoked(errors.HeadstartError):
@@ -42,24 +49,64 @@ def key_of(snapshot_id: str) -> str:
     return layout.SNAPSHOTS + snapshot_id
 
 
-def publish(repo: Repository, published: Manifest) -> None:
+def twin_of(snapshot_id: str) -> str:
+    if not layout.is_object_id(snapshot_id):
+        raise ValueError(f"not a snapshot id: {snapshot_id!r}")
+    return layout.TWINS + snapshot_id
+
+
+def publish(repo: Repository, published: Manifest) -> Manifest:
     """Make the snapshot exist. All that it refers to must be durable. May be repeated after any failure.
 
-    Raises ``Revoked`` when the draft was given up, and ``Exists`` when a snapshot of this id has other content.
+    Returns it with ``links``, ``keys`` and ``twin``. Raises ``Revoked`` when the draft was given up, and ``Exists``
+    when a snapshot of this id has other content.
     """
+    published = replace(published, links=repo.index.heads(), keys=repo.key_names(), twin=True)
     payload = manifest.encode(published)
     try:
         repo.put_object(layout.Kind.SNAPSHOT, key_of(published.id), payload)
     except Exists:
         stored = repo.get_object(layout.Kind.SNAPSHOT, key_of(published.id))
-        if stored == _TOMBSTONE:
+        if is_tombstone(stored):
             raise Revoked(
                 f"The draft of snapshot {published.id} was given up after it had not been heard of for too long. "
                 "Nothing is lost: back up again.",
                 snapshot=published.id,
             ) from None
-        if stored != payload:
+        earlier = _decode(key_of(published.id), stored)
+        if replace(earlier, links=published.links, keys=published.keys) != _decode(key_of(published.id), payload):
             raise
+        published, payload = earlier, stored
+    _put_twin(repo, published.id, payload)
+    return published
+
+
+def add_twin(repo: Repository, snapshot_id: str) -> None:
+    """Write what stands under the manifest's key once more, if that was not done yet."""
+    payload = repo.get_object(layout.Kind.SNAPSHOT, key_of(snapshot_id))
+    if has_twin(payload):
+        _put_twin(repo, snapshot_id, payload)
+
+
+def _put_twin(repo: Repository, snapshot_id: str, payload: bytes) -> None:
+    try:
+        repo.put_object(layout.Kind.TWIN, twin_of(snapshot_id), payload)
+    except Exists:
+        with contextlib.suppress(errors.Damaged):  # verify tells of it; what was published is whole
+            if repo.get_object(layout.Kind.TWIN, twin_of(snapshot_id)) != payload:
+                raise
+
+
+def has_twin(payload: bytes) -> bool:
+    """Whether there is one of this manifest or tombstone, or should be."""
+    try:
+        return bool(json.loads(payload).get("twin"))
+    except (ValueError, AttributeError):
+        return False
+
+
+def is_tombstone(payload: bytes) -> bool:
+    return payload in (_TOMBSTONE, _LONELY_TOMBSTONE)
 
 
 def revoke(repo: Repository, snapshot_id: str) -> bool:
@@ -67,13 +114,15 @@ def revoke(repo: Repository, snapshot_id: str) -> bool:
     try:
         repo.put_object(layout.Kind.SNAPSHOT, key_of(snapshot_id), _TOMBSTONE)
     except Exists:
-        return is_revoked(repo, snapshot_id)
+        if not is_revoked(repo, snapshot_id):
+            return False
+    add_twin(repo, snapshot_id)
     return True
 
 
 def is_revoked(repo: Repository, snapshot_id: str) -> bool:
     try:
-        return repo.get_object(layout.Kind.SNAPSHOT, key_of(snapshot_id)) == _TOMBSTONE
+        return is_tombstone(repo.get_object(layout.Kind.SNAPSHOT, key_of(snapshot_id)))
     except Missing:
         return False
 
@@ -145,8 +194,10 @@ def _load(repo: Repository, name: str) -> Manifest | None:
         payload = repo.get_object(layout.Kind.SNAPSHOT, name)
     except Missing:
         return None
-    if payload == _TOMBSTONE:
-        return None
+    return None if is_tombstone(payload) else _decode(name, payload)
+
+
+def _decode(name: str, payload: bytes) -> Manifest:
     try:
         found = manifest.decode(payload)
         if layout.SNAPSHOTS + found.id != name:

@@ -1,19 +1,22 @@
 """Reading everything back: each chunk that the snapshots need, once, and what is damaged for whom.
 
 First the trees are walked, each shared node once, then the chunks are read in the order in which they lie in the
-packs. Only if something is damaged the trees are walked again, to find the disks and ranges that need it.
+packs; of a whole repository all that are stored, also those that no snapshot needs: the next backup may. Only if
+something is damaged the trees are walked again, to find the disks and ranges that need it.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from headstart import errors, extents
 from headstart.blocks import Blocks
 from headstart.extents import Extent
-from headstart.repository import layout, pack, snapshot, tree
+from headstart.repository import census, layout, loss, pack, snapshot, tree
+from headstart.repository.census import Census, Remembered
+from headstart.repository.loss import Copies
 from headstart.repository.manifest import Disk, Manifest
 from headstart.repository.repo import Repository
 
@@ -53,12 +56,40 @@ class Report:
     findings: tuple[Finding, ...]
 
 
-def verify_all(repo: Repository, progress: Progress) -> Report:
-    """Every snapshot of the repository; manifests that cannot be read are among the findings."""
-    listing = snapshot.all_manifests(repo)
-    report = verify(repo, listing.manifests, progress)
-    unreadable = tuple(Finding(_object_of(error), str(error), ()) for error in listing.damaged)
-    return Report(report.snapshots, report.chunks, report.bytes, unreadable + report.findings)
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What a repair goes by. ``copies`` are bad, by pack."""
+
+    report: Report
+    census: Census
+    copies: Mapping[bytes, Copies]
+
+
+def verify_all(repo: Repository, progress: Progress, remembered: Remembered = census.NOTHING) -> Report:
+    """The whole repository: every object, every chunk that is stored."""
+    return examine(repo, progress, remembered).report
+
+
+def examine(repo: Repository, progress: Progress, remembered: Remembered = census.NOTHING) -> Examination:
+    """``verify_all`` for those who want to do something about it."""
+    repo.index.adopt_all()
+    counted = census.take(repo, remembered)
+    check = _Check(repo)
+    for manifest in counted.manifests:
+        check.walk(manifest)
+    check.want_everything()
+    check.read(progress)
+    check.packs(repo.index.packs())
+    found = {_object_of(error): error for error in (*counted.damaged, *check.spare.values())}
+    named = {_object_of(error) for error in check.damaged.values()}
+    alone = [
+        Finding(name, str(error), tuple(_whole(counted.manifests, name)))
+        for name, error in found.items()
+        if name not in named
+    ]
+    findings = (*alone, *_findings(repo, counted.manifests, check.damaged))
+    report = Report(len(counted.manifests), check.chunks, check.total, findings)
+    return Examination(report, counted, check.copies)
 
 
 def verify(repo: Repository, manifests: Sequence[Manifest], progress: Progress) -> Report:
@@ -67,9 +98,20 @@ def verify(repo: Repository, manifests: Sequence[Manifest], progress: Progress) 
     for manifest in manifests:
         check.walk(manifest)
     check.read(progress)
-    check.packs()
-    findings = (*check.spare_findings(), *_findings(repo, manifests, check.damaged))
+    check.packs(check.used)
+    damaged = {_object_of(error): error for error in (*repo.index.damaged, *check.spare.values())}
+    named = {_object_of(error) for error in check.damaged.values()}
+    spare = [Finding(name, str(error), ()) for name, error in damaged.items() if name not in named]
+    findings = (*spare, *_findings(repo, manifests, check.damaged))
     return Report(len(manifests), check.chunks, check.total, findings)
+
+
+def _whole(manifests: Iterable[Manifest], name: str) -> Iterator[Touched]:
+    """All of a snapshot whose own manifest this is: only the twin tells of it."""
+    for manifest in manifests:
+        if snapshot.key_of(manifest.id) == name:
+            for disk in manifest.disks:
+                yield Touched(manifest.id, manifest.vm, disk.name, (Extent(0, disk.size),) if disk.size else ())
 
 
 class _Check:
@@ -79,15 +121,19 @@ class _Check:
         self._repo = repo
         self._nodes = Blocks()
         self._content = Blocks()
+        self._rest = Blocks()  # what no snapshot needs
+        self._again = Blocks()  # nodes whose content may have come from another copy
         self._node_bytes = 0
         self._content_bytes = 0
-        self._packs: set[bytes] = set()
-        self._spare: list[errors.Damaged] = []
-        self.damaged: dict[bytes, errors.Damaged] = {}  # by chunk
+        self.used: set[bytes] = set()
+        #: By pack that is damaged, whoever needs it.
+        self.spare: dict[bytes, errors.Damaged] = {}
+        self.copies: dict[bytes, Copies] = {}
+        self.damaged: dict[bytes, errors.Damaged] = {}  # by chunk that the snapshots need
 
     @property
     def chunks(self) -> int:
-        return len(self._nodes) + len(self._content)
+        return len(self._nodes) + len(self._content) + len(self._rest)
 
     @property
     def total(self) -> int:
@@ -99,39 +145,57 @@ class _Check:
             for visited in tree.visit(self._repo, disk.root, disk.size, self._enter):
                 if isinstance(visited.slots, errors.Damaged):
                     self.damaged[visited.node_id] = visited.slots
+                    location = self._repo.index.find(visited.node_id)
+                    if location is not None:
+                        self._note(location.pack_id, visited.node_id, visited.slots)
                 elif visited.level == 0:
                     self._want(chunk_id for chunk_id in visited.slots if chunk_id is not None)
         for attachment in manifest.attachments:
             self._want(attachment.chunks)
 
+    def want_everything(self) -> None:
+        self._rest = Blocks(self._repo.index.believed()) - self._nodes - self._content
+        self._again = self._nodes
+        for batch in _batches(self._rest):
+            self._content_bytes += sum(location.raw_length for _, location in self._repo.index.copies(batch))
+
     def read(self, progress: Progress) -> None:
         done = self._node_bytes
         progress(done, self.total)
-        positions = iter(self._content)
-        while batch := list(itertools.islice(positions, _BATCH)):
-            for chunk_id, found in self._repo.scan_chunks(self._repo.index.chunk_ids(batch)):
+        for batch in _batches(self._content | self._rest | self._again):
+            for position, chunk_id, found in self._repo.scan_copies(batch):
                 if isinstance(found, errors.Damaged):
-                    self.damaged[chunk_id] = found
-                else:
+                    [(_, location)] = self._repo.index.copies([position])
+                    self._note(location.pack_id, chunk_id, found)
+                    if position in self._content:
+                        self.damaged[chunk_id] = found
+                elif position not in self._again:
                     done += len(found)
                     progress(done, self.total)
 
-    def packs(self) -> None:
-        """Each pack's own index is what the others are rebuilt from if they are lost."""
-        sizes = {pack.id_of(name): size for name, size in self._repo.store.list(layout.PACKS)}
-        for pack_id in sorted(self._packs):
-            try:
-                pack.read_entries(self._repo.secrets, self._repo.store, pack_id, sizes.get(pack_id, 0))
-            except errors.Damaged as error:
-                self._spare.append(error)
+    def _note(self, pack_id: bytes, chunk_id: bytes, error: errors.Damaged) -> None:
+        known = self.copies.get(pack_id, loss.NONE)
+        if known is not None:
+            self.copies[pack_id] = known | {chunk_id}
+        self.spare.setdefault(pack_id, error)
 
-    def spare_findings(self) -> Iterator[Finding]:
-        """Objects that no snapshot needs as long as the others hold, and that are not named anyway."""
-        named = set(map(_object_of, self.damaged.values()))
-        for error in (*self._repo.index.damaged, *self._spare):
-            if _object_of(error) not in named:
-                named.add(_object_of(error))
-                yield Finding(_object_of(error), str(error), ())
+    def packs(self, packs: Iterable[bytes]) -> None:
+        """Each pack's own index is what the others are rebuilt from if they are lost."""
+        index = self._repo.index
+        sizes = {pack.id_of(name): size for name, size in self._repo.store.list(layout.PACKS)}
+        for pack_id in sorted(packs):
+            if index.is_lost(pack_id):
+                continue
+            try:
+                if pack_id not in sizes:
+                    self._repo.store.read_range(pack.pack_key(pack_id), 0, 1)
+                found = pack.read_entries(self._repo.secrets, self._repo.store, pack_id, sizes.get(pack_id, 0))
+                if found != index.entries(pack_id):
+                    name = pack.pack_key(pack_id)
+                    raise errors.Damaged(f"{name} is damaged: it is not the pack that indexes list.", object=name)
+            except errors.Damaged as error:
+                self.copies[pack_id] = None
+                self.spare.setdefault(pack_id, error)
 
     def _enter(self, node_id: bytes) -> bool:
         if node_id in self.damaged:
@@ -151,9 +215,15 @@ class _Check:
                 self.damaged[chunk_id] = location
             elif location.position not in seen:
                 seen.add(location.position)
-                self._packs.add(location.pack_id)
+                self.used.add(location.pack_id)
                 added.append(location.raw_length)
         return added
+
+
+def _batches(positions: Blocks) -> Iterator[list[int]]:
+    iterator = iter(positions)
+    while batch := list(itertools.islice(iterator, _BATCH)):
+        yield batch
 
 
 def _findings(

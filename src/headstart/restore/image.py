@@ -42,28 +42,34 @@ _Item = TypeVar("_Item")
 Placed = tuple[int, bytes]
 
 
-def survey(repo: Repository, disk: Disk) -> Blocks:
-    """The blocks of the disk that are not zero. ``Damaged`` with the range if a part of its tree cannot be read."""
+def survey(repo: Repository, disk: Disk, lost: Blocks | None = None) -> Blocks:
+    """The blocks of the disk that are not zero, nor ``lost``. ``Damaged`` with the range if another part of its tree
+    cannot be read."""
+    lost = lost or Blocks()
     found = Blocks()
     for visited in tree.visit(repo, disk.root, disk.size, lambda _: True):
         if isinstance(visited.slots, errors.Damaged):
             span = tree.span_of(repo, visited.level + 1) * disk.block_size
             start = visited.index * span
+            if start // disk.block_size in lost:
+                continue
             raise _damaged(disk, Extent(start, min(span, disk.size - start)), visited.slots)
         if visited.level == 0:
             first = visited.index * len(visited.slots)
             found.update(block for block, chunk_id in enumerate(visited.slots, first) if chunk_id is not None)
-    return found
+    return found - lost
 
 
-def write(repo: Repository, disk: Disk, allocated: Blocks, target: Target, progress: Progress) -> None:
-    """Write all of the disk; ``allocated`` is what ``survey`` found. Raises ``Damaged`` with disk and range,
-    and what the target raises."""
+def write(
+    repo: Repository, disk: Disk, allocated: Blocks, target: Target, progress: Progress, lost: Blocks | None = None
+) -> None:
+    """Write all of the disk; ``allocated`` is what ``survey`` found, all else becomes zeroes. Raises ``Damaged`` with
+    disk and range, and what the target raises."""
     _zero_holes(disk, allocated, target, progress)
     total = blocks.total_bytes(allocated, disk.block_size, disk.size)
     done = 0
     with _Pipe(disk, target) as pipe:
-        for window in _batched(tree.walk(repo, disk.root, disk.size), WINDOW):
+        for window in _batched(_chunks(repo, disk, lost), WINDOW):
             places: dict[bytes, list[int]] = {}
             for block, chunk_id in window:
                 places.setdefault(chunk_id, []).append(block)
@@ -71,6 +77,13 @@ def write(repo: Repository, disk: Disk, allocated: Blocks, target: Target, progr
                 for block in places[chunk_id]:
                     done += pipe.put(block, data)
                 progress(disk.name, done, total)
+
+
+def _chunks(repo: Repository, disk: Disk, lost: Blocks | None) -> Iterator[Placed]:
+    """What lies between the lost parts: their nodes are not asked for."""
+    everything = blocks.everything(disk.size, disk.block_size)
+    for first, count in blocks.runs(everything - lost if lost else everything):
+        yield from tree.walk(repo, disk.root, disk.size, first, count)
 
 
 def _zero_holes(disk: Disk, allocated: Blocks, target: Target, progress: Progress) -> None:

@@ -27,11 +27,13 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """``wishes`` empty: everything. ``format`` None: what the name of a target says, else qcow2."""
+    """``wishes`` empty: everything. ``format`` None: what the name of a target says, else qcow2. ``lost_as_zeroes``:
+    what a repair found lost does not keep a disk from being restored."""
 
     directory: Path
     wishes: tuple[Wish, ...] = ()
     format: Format | None = None
+    lost_as_zeroes: bool = False
 
 
 @dataclass(frozen=True, slots=True)

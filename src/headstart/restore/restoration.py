@@ -14,8 +14,8 @@ from pathlib import Path
 
 from headstart import blocks, errors
 from headstart.blocks import Blocks
-from headstart.repository import Repository, attachment
-from headstart.repository.manifest import Attachment, Manifest
+from headstart.repository import Repository, attachment, lost
+from headstart.repository.manifest import Attachment, Disk, Manifest
 from headstart.restore import image, order, partfile, space
 from headstart.restore.device import BlockDevice, is_device
 from headstart.restore.order import Order, Placed
@@ -23,6 +23,9 @@ from headstart.restore.partfile import PartFile
 from headstart.restore.qcow2 import Qcow2File
 from headstart.restore.raw import RawFile
 from headstart.restore.target import Target
+
+#: Ranges that a message names.
+_RANGES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,7 @@ class Report:
 class _Job:
     placed: Placed
     allocated: Blocks
+    lost: Blocks
 
     @property
     def data_bytes(self) -> int:
@@ -66,7 +70,7 @@ def restore(repo: Repository, manifest: Manifest, ordered: Order, progress: imag
     for placed in places:
         if not is_device(placed.place):
             partfile.refuse_existing(placed.place)
-    jobs = run.survey(places)
+    jobs = run.survey(places, zeroes=ordered.lost_as_zeroes)
     files = run.read_files(() if ordered.wishes else manifest.attachments, ordered.directory)
     with contextlib.ExitStack() as stack:
         _make(ordered.directory, (*(placed.place for placed in places), *files))
@@ -94,12 +98,29 @@ class _Run:
         self.files: list[Path] = []
         self.notes: list[str] = []
 
-    def survey(self, places: Iterable[Placed]) -> list[_Job]:
+    def survey(self, places: Iterable[Placed], *, zeroes: bool) -> list[_Job]:
+        """``zeroes``: disks of which something is lost are restored without it."""
         jobs = []
         for placed in places:
             with self._noting_damage():
-                jobs.append(_Job(placed, image.survey(self._repo, placed.disk)))
+                missing = lost.unreadable(self._repo, placed.disk)
+                if missing and not zeroes:
+                    raise self._lost(placed.disk, missing)
+                jobs.append(_Job(placed, image.survey(self._repo, placed.disk, missing), missing))
+                if missing:
+                    self.notes.append(f"{_told(placed.disk, missing)}: lost, and zeroes in what was restored")
         return jobs
+
+    def _lost(self, disk: Disk, missing: Blocks) -> errors.Damaged:
+        extents = list(blocks.to_extents(missing, disk.block_size, disk.size))
+        return errors.Damaged(
+            f"{_told(disk, missing)} were lost in the repository. To restore the disk with zeroes there, "
+            "use --lost-as-zeroes.",
+            disk=disk.name,
+            start=extents[0].start,
+            length=extents[0].length,
+            lost=[[extent.start, extent.length] for extent in extents],
+        )
 
     def read_files(self, attachments: Iterable[Attachment], directory: Path) -> dict[Path, bytes]:
         """Those to write. A killed restore has written them first, as a rule: the same again is as good."""
@@ -123,7 +144,7 @@ class _Run:
     def write_disk(self, job: _Job, target: Target, progress: image.Progress) -> None:
         disk = job.placed.disk
         with self._noting_damage():
-            image.write(self._repo, disk, job.allocated, target, progress)
+            image.write(self._repo, disk, job.allocated, target, progress, job.lost)
             target.finish()
             kind = "device" if isinstance(target, BlockDevice) else job.placed.format
             self.disks.append(RestoredDisk(disk.name, target.place, kind, disk.size, job.data_bytes))
@@ -145,6 +166,13 @@ class _Run:
             **self._damage[0].facts,
             restored=whole,
         )
+
+
+def _told(disk: Disk, missing: Blocks) -> str:
+    extents = list(blocks.to_extents(missing, disk.block_size, disk.size))
+    ranges = ", ".join(f"{extent.start} to {extent.end - 1}" for extent in extents[:_RANGES])
+    more = f" and {len(extents) - _RANGES} more ranges" if len(extents) > _RANGES else ""
+    return f"Disk {disk.name}, bytes {ranges}{more}"
 
 
 def _target(job: _Job) -> Target:

@@ -14,6 +14,8 @@ from typing import Any, Self
 from headstart import errors
 from headstart.state import schema
 
+#: The file in a state directory.
+DATABASE = "state.sqlite3"
 _BUSY_SECONDS = 30.0
 
 
@@ -32,7 +34,7 @@ class Database:
         try:
             # Others may pass through, to scratch files that are QEMU's, and see nothing.
             directory.mkdir(parents=True, exist_ok=True, mode=0o711)
-            path = directory / "state.sqlite3"
+            path = directory / DATABASE
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             database = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
             # Before anything is written.

@@ -1,0 +1,51 @@
+"""A running VM as a source of lost content: its disks as they are now, read from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+
+from headstart import blocks
+from headstart.backup.contact import meet
+from headstart.backup.context import Context
+from headstart.blocks import Blocks
+from headstart.hypervisor.contract import LiveReader
+from headstart.repository.donor import Image
+
+
+class LiveVm:
+    """``headstart.repository.donor.Donor``. The VM is met for each disk of which something is lost."""
+
+    def __init__(self, context: Context, vm: str) -> None:
+        self._context = context
+        self._vm = vm
+        self.name = f"VM {vm}"
+
+    def images(self, vm: str, disk: str) -> Generator[Image, None, None]:
+        """Nothing for a disk that the VM has not, or that cannot be read from outside while it runs."""
+        if vm != self._vm:
+            return
+        journal = self._context.journal
+        with (
+            journal.lock(vm),
+            meet(self._context, journal.vm(vm), look=True) as contact,
+            contact.machine.live([disk]) as readers,
+        ):
+            if disk in readers:
+                yield _Running(readers[disk])
+
+
+class _Running:
+    def __init__(self, reader: LiveReader) -> None:
+        self._reader = reader
+
+    def blocks(self, wanted: Blocks, block_size: int) -> Iterator[tuple[int, bytes | None]]:
+        size = self._reader.size
+        inside = wanted & blocks.everything(size, block_size)
+        for piece in self._reader.read(blocks.to_extents(inside, block_size, size)):
+            try:
+                for start in range(piece.extent.start, piece.extent.end, block_size):
+                    offset = start - piece.extent.start
+                    data = None if piece.data is None else bytes(piece.data[offset : offset + block_size])
+                    yield start // block_size, data
+            finally:
+                piece.release()

@@ -1,0 +1,102 @@
+"""A thousand random damages: each is found, and the object that was damaged is named. Without damage nothing is."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+
+from headstart import blocks, errors
+from headstart.blocks import Blocks
+from headstart.repository import verify
+from headstart.repository.verify import Report
+from headstart.store.memory import MemoryStore
+from tests.repository import aged
+
+DAMAGES = 1000
+STORE, MANIFESTS, REMEMBERED = aged.build()
+OBJECTS = {name: STORE.read(name) for name, _ in sorted(STORE.list(""))}
+CLASSES = sorted({name.partition("/")[0] for name in OBJECTS})
+WAYS = ("flip", "cut", "swap", "replay", "missing")
+
+
+def silent(done: int, total: int) -> None:
+    pass
+
+
+def report_of(store: MemoryStore) -> Report:
+    with aged.opened(store) as repo:
+        return verify.verify_all(repo, silent, REMEMBERED)
+
+
+def draw(source: random.Random) -> tuple[str, str, dict[str, bytes | None]]:
+    """Way, class, and what stands under the names of the damaged objects afterwards; each differs from what was."""
+    way, kind = source.choice(WAYS), source.choice(CLASSES)
+    of_kind = [name for name in OBJECTS if name.partition("/")[0] == kind]
+    name = source.choice(of_kind)
+    data = OBJECTS[name]
+    changed: dict[str, bytes | None] = {name: None}
+    if way == "flip":
+        place = source.randrange(len(data))
+        changed[name] = data[:place] + bytes([data[place] ^ 1 << source.randrange(8)]) + data[place + 1 :]
+    elif way == "cut":
+        changed[name] = data[: source.randrange(len(data))]
+    elif way == "swap":
+        other = source.choice([each for each in of_kind if each != name] or [each for each in OBJECTS if each != name])
+        changed = {name: OBJECTS[other], other: data}
+    elif way == "replay":
+        with aged.opened(STORE) as repo:
+            changed[name] = aged.older(repo, name, source)
+    changed = {each: found for each, found in changed.items() if found != OBJECTS[each]}
+    return (way, kind, changed) if changed else draw(source)
+
+
+def complaints(changed: dict[str, bytes | None]) -> tuple[set[str], Report | None, MemoryStore]:
+    after = {**OBJECTS, **changed}
+    store = aged.copy_of({name: data for name, data in after.items() if data is not None})
+    try:
+        report = report_of(store)
+    except (errors.Damaged, errors.WrongPassword) as error:
+        named = error.facts.get("objects") or [error.facts["object"]]
+        assert isinstance(named, list)
+        return set(named), None, store
+    return {finding.object for finding in report.findings}, report, store
+
+
+def test_nothing_is_found_where_nothing_is_damaged() -> None:
+    assert CLASSES == ["config", "drafts", "indexes", "keys", "losses", "packs", "snapshots", "twins"]
+    report = report_of(STORE)
+    assert (report.findings, report.snapshots) == ((), 3)
+
+
+def test_a_swap_of_equal_objects_is_no_damage() -> None:
+    assert OBJECTS["config"] == OBJECTS["twins/config"]
+    assert report_of(aged.copy_of(OBJECTS | {"config": OBJECTS["twins/config"]})).findings == ()
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_every_damage_is_found_and_named(part: int) -> None:
+    seen: Counter[tuple[str, str]] = Counter()
+    for seed in range(part * DAMAGES // 4, (part + 1) * DAMAGES // 4):
+        way, kind, changed = draw(random.Random(seed))
+        named, report, store = complaints(changed)
+        assert set(changed) <= named, f"seed {seed}: {way} of {sorted(changed)}: only {sorted(named)} was named"
+        if report is not None and kind == "packs":
+            check_touched(store, report)
+        seen[way, kind] += 1
+    assert len(seen) == len(WAYS) * len(CLASSES), "some damage was never tried"
+
+
+def check_touched(store: MemoryStore, report: Report) -> None:
+    """Exactly what cannot be read is said to be touched."""
+    told: dict[tuple[str, str], Blocks] = {}
+    for finding in report.findings:
+        for each in finding.touched:
+            if each.extents:
+                found = blocks.of_extents(each.extents, aged.BLOCK)
+                told[each.snapshot, each.name] = told.get((each.snapshot, each.name), Blocks()) | found
+    with aged.opened(store) as repo:
+        for manifest in MANIFESTS:
+            for disk, lost in aged.unreadable(repo, manifest).items():
+                assert told.get((manifest.id, disk), Blocks()) == lost
