@@ -19,6 +19,7 @@ from headstart.backup import cycle
 from headstart.backup.complete import Options
 from headstart.backup.context import Context
 from headstart.backup.report import BackupReport, PrecopyReport
+from headstart.guest import agent as agents
 from headstart.guest.agent import Agent
 from headstart.hypervisor import names
 from headstart.hypervisor.memory import MemoryVm
@@ -138,7 +139,7 @@ class World:
             repo=repo,
             scratch=self.scratch,
             connect=lambda _context, _vm: self._connect(),
-            agent=lambda _address: self._meet_insider(),
+            agent=self._reach_agent,
             images=lambda _context, _vm: self._images(),
             clock=self._clock,
             host="host",
@@ -149,8 +150,10 @@ class World:
         self._machine = WatchedMachine(self.vm, self.journal.installation, self, inside=self._script.agent is not None)
         return self._machine
 
-    def _meet_insider(self) -> Agent:
-        assert self._script.agent is not None
+    def _reach_agent(self, address: str) -> Agent:
+        """That of the script, or a real one."""
+        if self._script.agent is None:
+            return agents.connect(address)
         if self._script.agent.vice is not None:
             self.faults[f"the agent {self._script.agent.vice}"] += 1
         self._insider = Insider(self.vm, self._script.agent)

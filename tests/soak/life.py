@@ -105,6 +105,8 @@ def _backup(world: World, script: Script, options: Options) -> BackupReport | No
     """What is not the owner's doing costs no comparison of a whole disk: the marks are still there."""
     lost_before, world.marks_lost = world.marks_lost, False
     report = world.backup(script, options)
+    # Off, a disk may have nothing that tells, and no mark can be begun.
+    world.marks_lost = world.marks_lost or world.vm.process is None
     if report is None:
         world.marks_lost = world.marks_lost or lost_before
         return None

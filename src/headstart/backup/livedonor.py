@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 
 from headstart import blocks
-from headstart.backup.contact import meet
+from headstart.backup.contact import Asleep, meet
 from headstart.backup.context import Context
 from headstart.blocks import Blocks
 from headstart.hypervisor.contract import LiveReader
@@ -27,7 +27,7 @@ class LiveVm:
         journal = self._context.journal
         with (
             journal.lock(vm),
-            meet(self._context, journal.vm(vm), look=True) as contact,
+            meet(self._context, journal.vm(vm), Asleep.LOOK) as contact,
             contact.machine.live([disk]) as readers,
         ):
             if disk in readers:
