@@ -5,23 +5,17 @@
 
 from __future__ import annotations
 
-import random
+import contextlib
 import shutil
 import tempfile
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
-from unittest import mock
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from headstart.backup import complete
 from headstart.backup.complete import Options
 from headstart.hypervisor.memory import MemoryVm
-from headstart.repository import layout
-from headstart.transfer import pipeline
-from tests.kit import events
+from tests.kit import events, inorder
 from tests.kit.script import Death, Event, Outage, Script
 from tests.kit.world import BLOCK, CALM, World
 
@@ -112,15 +106,8 @@ class Backups(RuleBasedStateMachine):
     def begin(self, vm: MemoryVm, agent: str) -> None:
         vm.agent = agent  # type: ignore[assignment]
         self.scratch = Path(tempfile.mkdtemp(prefix="headstart-", dir=self.fast_folder()))
-        chance = SimpleNamespace(SystemRandom=lambda: random.Random(1))
-        # Pieces in the order in which they were read, small packs: several of each kind in a run of few blocks.
-        self.patches: list[Any] = [
-            mock.patch.object(complete, "random", chance),
-            mock.patch.object(pipeline, "WORKERS", 1),
-            mock.patch.object(layout, "PACK_SIZE", 8 * BLOCK),
-        ]
-        for patch in self.patches:
-            patch.start()
+        self.stack = contextlib.ExitStack()
+        self.stack.enter_context(inorder.in_order(1, BLOCK))
         self.world = World(vm, self.scratch)
 
     @staticmethod
@@ -220,8 +207,7 @@ class Backups(RuleBasedStateMachine):
             assert not compared, f"the head start is not back after a backup without faults: {compared}"
             self.world.check_everything()
         finally:
-            for patch in self.patches:
-                patch.stop()
+            self.stack.close()
             shutil.rmtree(self.scratch)
 
 

@@ -136,9 +136,10 @@ def _content(folder: Path) -> dict[str, bytes]:
 def test_a_newer_repository_is_left_as_it_is(shelf: Shelf, tmp_path: Path) -> None:
     shelf.add()
     shelf.add_vm("web", tmp_path / "nowhere")
-    config = shelf.cli.repository / "config"
-    config.chmod(0o600)
-    config.write_bytes(config.read_bytes()[:7] + b"\x09" + config.read_bytes()[8:])
+    for name in ("config", "twins/config"):
+        config = shelf.cli.repository / name
+        config.chmod(0o600)
+        config.write_bytes(config.read_bytes()[:7] + b"\x09" + config.read_bytes()[8:])
     before = _content(shelf.cli.repository)
     for words in (
         *(("snapshots",), ("verify",), ("restore", "web@latest", str(tmp_path / "out"))),

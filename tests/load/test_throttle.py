@@ -91,7 +91,7 @@ def test_a_halt_ends_the_reading_within_two_seconds() -> None:
     reader = ThrottledReader(disk, throttle(clock, (0, paced(20.0 * MIB)), (rose, HALTED)))
     with pytest.raises(Halted, match=r"cpu 0\.90"):
         for _ in reader.read([Extent(0, 1 << 30)]):
-            clock.sleep(0.01)
+            clock.sleep(0.001)
     assert disk.asked[-1][0] <= rose + 0.6
     assert sum(count for _, count in disk.asked) > 100 * MIB, "it had not begun to read"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import random
 import shutil
 import tempfile
 import traceback
@@ -11,14 +10,10 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
-from unittest import mock
 
-from headstart.backup import complete
 from headstart.backup.complete import Options
 from headstart.backup.report import BackupReport
-from headstart.repository import layout
-from headstart.transfer import pipeline
+from tests.kit import inorder
 from tests.kit.compare import WrongBytes
 from tests.kit.script import Script
 from tests.kit.world import BLOCK, CALM, NAME, USUAL, World
@@ -45,7 +40,7 @@ class Lived:
 def live(seed: int, cycles: int = CYCLES, *, plant: str = "") -> Lived:
     found = Lived(seed)
     chance = Chance(seed, audited=not plant or plant in plants.AUDITED)
-    with _surroundings() as folder, plants.planted(plant):
+    with _scratch() as folder, inorder.in_order(seed, BLOCK), plants.planted(plant):
         world = World(chance.vm(), folder)
         try:
             while found.cycles < cycles:
@@ -62,20 +57,13 @@ def live(seed: int, cycles: int = CYCLES, *, plant: str = "") -> Lived:
 
 
 @contextlib.contextmanager
-def _surroundings() -> Iterator[Path]:
-    """Pieces in the order in which they were read, small packs: several of each kind in a run of few blocks."""
-    fixed = SimpleNamespace(SystemRandom=lambda: random.Random(1))
+def _scratch() -> Iterator[Path]:
     memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
     folder = Path(tempfile.mkdtemp(prefix="headstart-", dir=memory))
-    with (
-        mock.patch.object(complete, "random", fixed),
-        mock.patch.object(pipeline, "WORKERS", 1),
-        mock.patch.object(layout, "PACK_SIZE", 8 * BLOCK),
-    ):
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _cycle(world: World, chance: Chance, *, healed: bool) -> None:

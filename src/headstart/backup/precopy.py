@@ -24,6 +24,8 @@ from headstart.state.values import Draft, Tracked
 from headstart.tracking.contract import Kind, Mark
 
 AT_ONCE = AtOnce()
+#: An agent at the lowest priority takes some 15 ms to answer at all.
+AGENT_PORTIONS = 3
 #: Blocks that one object of the draft lists, at most.
 RECORD_BLOCKS = 32_768
 
@@ -85,7 +87,9 @@ def run(
 
 
 def _asking(source: Source, permit: Permit | None) -> Reader:
-    return source.reader if permit is None else ThrottledReader(source.reader, permit)
+    if permit is None:
+        return source.reader
+    return ThrottledReader(source.reader, permit, AGENT_PORTIONS if source.by is Transport.AGENT else 1)
 
 
 def _look(contact: Contact, tracked: Tracked, reader: Reader) -> Tracked:

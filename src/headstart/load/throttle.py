@@ -23,8 +23,9 @@ from headstart.units import KIB, MIB
 LOOK_SECONDS = 0.5
 #: Nobody sleeps longer without asking whether still to go on.
 NAP_SECONDS = 0.1
-#: So many seconds' worth is asked for at once. More would go on for too long after a halt.
-PORTION_SECONDS = 0.02
+#: So many seconds' worth is asked for at once. More would go on for too long after a halt, and a flush of the guest's
+#: would wait until QEMU has answered all of it.
+PORTION_SECONDS = 0.005
 #: Multiples of the block size: no block may be cut. At full speed portions cost little from 32 MiB on.
 LEAST_PORTION = 64 * KIB
 MOST_PORTION = 32 * MIB
@@ -89,11 +90,14 @@ class Throttle:
 
 
 class ThrottledReader:
-    """Another reader, as far and as fast as ``permit`` allows. A ``Reader`` (see headstart.reading)."""
+    """Another reader, as far and as fast as ``permit`` allows. A ``Reader`` (see headstart.reading).
 
-    def __init__(self, inner: Reader, permit: Permit) -> None:
+    ``portions`` are asked for at once: more than one where each question takes its time."""
+
+    def __init__(self, inner: Reader, permit: Permit, portions: int = 1) -> None:
         self._inner = inner
         self._permit = permit
+        self._portions = portions
 
     @property
     def size(self) -> int:
@@ -102,7 +106,7 @@ class ThrottledReader:
     def read(self, wanted: Iterable[Extent]) -> Iterator[Piece]:
         rest = _Rest(wanted)
         self._permit.check()
-        while portion := rest.take(self._permit.portion()):
+        while portion := rest.take(self._permit.portion() * self._portions):
             self._permit.wait(sum(extent.length for extent in portion))
             yield from self._portion(portion)
 
