@@ -328,9 +328,6 @@ class Status:
     agent_distrusted: dict[str, Any] | None
     last_run: dict[str, Any] | None
 
-    def json(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__slots__}
-
 
 def status(journal: Journal, name: str, block_size: int) -> Status:
     journal.vm(name)

@@ -13,6 +13,7 @@ from headstart.backup import cycle
 from headstart.cli import arguments, text
 from headstart.cli.session import Session
 from headstart.host import control
+from headstart.load import governor
 from headstart.state.journal import Journal
 
 #: Seconds between two looks of ``--watch``.
@@ -74,7 +75,7 @@ def _window(live: Mapping[str, Any] | None) -> str:
 
 
 def _state(live: Mapping[str, Any]) -> str:
-    pace = f" at {units.format_bytes(round(live['rate']))}/s" if 0 < live["rate"] < units.TIB / 64 else ""
+    pace = f" at {units.format_bytes(round(live['rate']))}/s" if 0 < live["rate"] < governor.FULL_RATE else ""
     doing = live["doing"]
     done = f", {units.format_bytes(doing['done'])} of {units.format_bytes(doing['total'])}" if _counts(doing) else ""
     return f"{live['state']}{pace}{done}: {live['reason']}"

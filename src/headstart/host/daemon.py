@@ -72,7 +72,8 @@ class Daemon:
         self._stop = threading.Event()
         self._reload = threading.Event()
         self._noticed = float("-inf")
-        self._hung: dict[str, float] = {}
+        #: Since when. One that was dismissed may hang beside another of the same VM.
+        self._hung: dict[Ward, float] = {}
         #: Why VMs have no policy of their own, as was told.
         self._told: dict[str, str] = {}
 
@@ -196,28 +197,28 @@ class Daemon:
 
     def _watch(self, now: float) -> None:
         self._leaving = [ward for ward in self._leaving if not ward.join(0)]
-        watched = [*self.wards.items(), *((ward.name, ward) for ward in self._leaving)]
-        self._hung = {name: since for name, since in self._hung.items() if name in dict(watched)}
-        for name, ward in watched:
+        watched = [*self.wards.values(), *self._leaving]
+        self._hung = {ward: since for ward, since in self._hung.items() if ward in watched}
+        for ward in watched:
             if ward.quiet < self._hang_seconds:
-                self._hung.pop(name, None)
-            elif name not in self._hung:
-                self._hung[name] = now
+                self._hung.pop(ward, None)
+            elif ward not in self._hung:
+                self._hung[ward] = now
                 doing = ward.activity.now()
                 verb = doing.verb if doing is not None else "look"
-                log.warning(name, event="hangs", verb=verb, quiet=log.seconds(ward.quiet))
+                log.warning(ward.name, event="hangs", verb=verb, quiet=log.seconds(ward.quiet))
                 ward.activity.cancel("It was not heard of for too long.")
                 ward.break_off()
-            elif now - self._hung[name] > self._grace_seconds and not self._others_complete(name):
-                log.warning(name, event="hangs", reason="it cannot be ended: Headstart starts anew")
+            elif now - self._hung[ward] > self._grace_seconds and not self._others_complete():
+                log.warning(ward.name, event="hangs", reason="it cannot be ended: Headstart starts anew")
                 self._anew()
 
-    def _others_complete(self, hung: str) -> bool:
-        found = [ward.activity.now() for name, ward in self.wards.items() if name not in self._hung]
+    def _others_complete(self) -> bool:
+        found = [ward.activity.now() for ward in self.wards.values() if ward not in self._hung]
         return any(doing is not None and doing.verb == "backup" for doing in found)
 
     def hangs(self, name: str) -> bool:
-        return name in self._hung
+        return self.wards.get(name) in self._hung
 
     # -- the end
 

@@ -15,7 +15,7 @@ class Tally:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._read = self._sent = 0
+        self._read = 0
         self._agents = 0.0
 
     def read(self, count: int) -> None:
