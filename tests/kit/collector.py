@@ -22,6 +22,8 @@ def collect(repo: Repository, *, revoking: bool = True) -> int:
         if snapshot.revoke(repo, each.id):
             leases.drop(repo, each.id)
     repo.index.adopt_all()
+    # A pack that is gone, and still listed, must not pass for the one that holds a chunk.
+    repo.drop_lost()
     needed = {location.pack_id for chunk in _needed(repo) if (location := repo.index.find(chunk))}
     swept = [name for name, _ in list(repo.store.list(layout.PACKS)) if pack.id_of(name) not in needed]
     # An index that lists what is gone would have others refer to it. Packs that none lists are found by themselves.

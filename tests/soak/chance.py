@@ -15,7 +15,7 @@ STEPS, COMMITS, CREATIONS, READS = 70, 13, 7, 40
 BLOCKS = 24
 KINDS = ("plain", "plain", "iothread", "checkpoints", "checkpoints")
 VICES: tuple[Vice | None, ...] = (None, None, "vanishes", "refuses", "lies", "is absent")
-TROUBLES: tuple[Trouble, ...] = ("fails", "answer lost", "twice")
+TROUBLES: tuple[Trouble, ...] = ("fails", "answer lost", "twice", "object lost")
 #: Of the runs of the program, this share is disturbed; of these, each kind alike.
 DISTURBED = 0.6
 

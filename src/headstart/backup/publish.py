@@ -171,10 +171,17 @@ def _last(context: Context, tracked: Tracked) -> manifests.Disk | None:
 
 
 def _changes(context: Context, vm: str, tracked: Tracked) -> Iterator[tuple[int, bytes | None]]:
-    """The draft, which holds every changed block by now. One that is missing must never pass."""
+    """The draft, which holds every changed block by now. One that is missing, here or in the repository, must never
+    pass."""
     count = 0
     for block, chunk in context.journal.copied_chunks(vm, tracked.name):
         if block in tracked.owed:
+            if chunk is not None and chunk not in context.repository:
+                raise errors.Damaged(
+                    f"Block {block} of disk {tracked.name} is in the draft, and its chunk {chunk.hex()} in no pack:"
+                    " nothing was published. Back up again.",
+                    object=f"chunk {chunk.hex()}",
+                )
             count += 1
             yield block, chunk
     if count != len(tracked.owed):

@@ -13,7 +13,7 @@ import sqlite3
 import time
 from array import array
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,11 +108,12 @@ class Journal(Database):
         """Before the marks of the last of ``draft.next_rounds`` are started: what will be true of each disk then.
 
         ``dropped`` are disks whose part of the draft cannot be believed. A draft with another id than
-        the present one replaces it whole."""
+        the present one replaces it whole, and has no round yet: who copied for the one before comes too late."""
         with self.change() as database:
             present = database.execute("SELECT id FROM drafts WHERE vm = ?", (vm,)).fetchone()
             if present and present[0] != draft.id:
                 self._forget_draft(database, vm)
+                disks = [replace(disk, round="") for disk in disks]
             for disk in dropped:
                 database.execute("DELETE FROM copied WHERE vm = ? AND disk = ?", (vm, disk))
             self._put_draft(database, vm, draft)
