@@ -13,6 +13,7 @@ import pytest
 from headstart.agentd import frames, messages
 from headstart.agentd.frames import Frame
 from headstart.backup.transport import Transport
+from headstart.units import BLOCK_SIZE
 from tests.e2e.rig import Rig
 from tests.e2e.test_agent import wait_for_agentd
 from tests.kit import disks
@@ -28,8 +29,8 @@ Lie = Callable[[int, bytes], tuple[int, bytes]]
 
 
 def false(position: int, content: bytes) -> tuple[int, bytes]:
-    """One block of four: a piece has so many."""
-    return position, bytes([content[0] ^ 1]) + content[1:]
+    """One block of four."""
+    return position, content if position // BLOCK_SIZE % 4 else bytes([content[0] ^ 1]) + content[1:]
 
 
 def elsewhere(position: int, content: bytes) -> tuple[int, bytes]:

@@ -128,6 +128,7 @@ def test_a_store_that_is_full(rig: Rig, felt: Callable[[], Felt]) -> None:
         before = rig.snapshots()
         filler = places.fill(repository)
         os.truncate(filler, filler.stat().st_size - MIB)
+        writing(felt, 4)
         with pytest.raises(errors.NoSpace):
             rig.precopy()
         with pytest.raises(errors.NoSpace):
@@ -178,7 +179,7 @@ def test_a_store_that_hangs(rig: Rig, felt: Callable[[], Felt], verb: str) -> No
 
 
 def test_a_store_that_takes_a_mebibyte_a_second(rig: Rig, felt: Callable[[], Felt]) -> None:
-    writing(felt, 3)
+    writing(felt, 10)
     rig.store = LimitedStore(rig.store, Bucket(rate=MIB))
     began = time.monotonic()
     window = rig.backup(PLAIN).window_seconds
