@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from headstart import errors
 from headstart.repository import codec, config, draft, index, keys, layout, manifest, node, pack, seal, snapshot, tree
 from headstart.repository.config import Config
-from headstart.repository.index import Table
 from headstart.repository.keys import Argon2, Secrets
 from headstart.repository.repo import Repository
+from headstart.repository.table import Table
 from headstart.store.memory import MemoryStore
 
 SECRETS = Secrets.of(bytes(range(96)))

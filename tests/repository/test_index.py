@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from headstart import errors
 from headstart.repository import index, layout, pack
-from headstart.repository.index import Table
 from headstart.repository.layout import ChunkClass
 from headstart.repository.link import Link
 from headstart.repository.pack import PackEntries
 from headstart.repository.repo import Repository
+from headstart.repository.table import Table
 from headstart.store.memory import MemoryStore
 from tests.kit import stores
 from tests.kit.stores import FaultyStore

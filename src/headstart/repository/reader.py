@@ -12,8 +12,9 @@ from cryptography.exceptions import InvalidTag
 
 from headstart import errors, units
 from headstart.repository import codec, layout, pack, seal
-from headstart.repository.index import Index, Location
+from headstart.repository.index import Index
 from headstart.repository.keys import Secrets
+from headstart.repository.table import Location
 from headstart.store.contract import Missing, Store
 
 #: Threads that fetch, open and check. They wait for the store or run without the interpreter lock.
