@@ -231,13 +231,16 @@ def test_somebody_elses_snapshot_and_its_commit(machine: Domain, rig: VirtRig) -
 # -- what dies
 
 
-def test_libvirtd_is_restarted_in_the_middle(daemon: Libvirtd, machine: Domain, rig: VirtRig) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_libvirtd_is_restarted_in_the_middle(
+    daemon: Libvirtd, machine: Domain, rig: VirtRig, number: signal.Signals
+) -> None:
     """Before the freeze, and while the point in time stands."""
     rig.backup()
     machine.guest.write(machine.device("data"), 2 * MIB, MIB, seed="restart")
 
     def restart(_: Mapping[str, str]) -> None:
-        daemon.restart()
+        daemon.restart(number)
 
     assert_exact(rig, before_freeze=restart, after_thaw=restart)
     rig.assert_tidy()

@@ -145,8 +145,8 @@ class Libvirtd:
             self._process.wait(START_SECONDS)
             self._process = None
 
-    def restart(self) -> None:
-        self.stop()
+    def restart(self, number: int = signal.SIGTERM) -> None:
+        self.stop(number)
         self.start()
 
     def __enter__(self) -> Libvirtd:
