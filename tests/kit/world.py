@@ -63,8 +63,8 @@ class World:
         self.checked: set[tuple[int, str]] = set()
         #: Faults that came to pass, by kind.
         self.faults: Counter[str] = Counter()
-        #: Since this was last set to False, something happened that marks do not survive.
-        self.marks_lost = False
+        #: Since this was last set to False, something happened that marks do not survive; at first there are none.
+        self.marks_lost = True
         self._now = 1_700_000_000.0
         self._script = CALM
         self._reached: Counter[tuple[Place, bool]] = Counter()
@@ -225,6 +225,8 @@ class World:
         if outage is None or number < outage.number or (outage.passing and number > outage.number):
             return None
         self.faults[f"the store: {outage.trouble}"] += 1
+        # It may have been a manifest: then there is no snapshot to go by.
+        self.marks_lost = self.marks_lost or outage.trouble == "object lost"
         return outage.trouble if number == outage.number else "fails"
 
     def misread(self) -> Misread | None:

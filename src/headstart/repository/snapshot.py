@@ -63,22 +63,39 @@ def publish(repo: Repository, published: Manifest) -> Manifest:
     """
     published = replace(published, links=repo.index.heads(), keys=repo.key_names(), twin=True)
     payload = manifest.encode(published)
+    decided = _decided(repo, published.id)
+    if decided is not None:
+        # Whatever stood in its place was lost by the store.
+        payload = _earlier(published, decided)
     try:
         repo.put_object(layout.Kind.SNAPSHOT, key_of(published.id), payload)
     except Exists:
-        stored = repo.get_object(layout.Kind.SNAPSHOT, key_of(published.id))
-        if is_tombstone(stored):
-            raise Revoked(
-                f"The draft of snapshot {published.id} was given up after it had not been heard of for too long. "
-                "Nothing is lost: back up again.",
-                snapshot=published.id,
-            ) from None
-        earlier = _decode(key_of(published.id), stored)
-        if replace(earlier, links=published.links, keys=published.keys) != _decode(key_of(published.id), payload):
-            raise
-        published, payload = earlier, stored
+        payload = _earlier(published, repo.get_object(layout.Kind.SNAPSHOT, key_of(published.id)))
     _put_twin(repo, published.id, payload)
-    return published
+    return _decode(key_of(published.id), payload)
+
+
+def _earlier(published: Manifest, stored: bytes) -> bytes:
+    """What an earlier try decided, if it was to publish the same. Raises ``Revoked``, ``Exists``."""
+    if is_tombstone(stored):
+        raise Revoked(
+            f"The draft of snapshot {published.id} was given up after it had not been heard of for too long. "
+            "Nothing is lost: back up again.",
+            snapshot=published.id,
+        )
+    name = key_of(published.id)
+    earlier = _decode(name, stored)
+    if replace(earlier, links=published.links, keys=published.keys) != published:
+        raise Exists(f"{name} exists already, and is another snapshot", object=name)
+    return stored
+
+
+def _decided(repo: Repository, snapshot_id: str) -> bytes | None:
+    """What the twin tells."""
+    try:
+        return repo.get_object(layout.Kind.TWIN, twin_of(snapshot_id))
+    except errors.Damaged:
+        return None
 
 
 def add_twin(repo: Repository, snapshot_id: str) -> None:
@@ -110,7 +127,11 @@ def is_tombstone(payload: bytes) -> bool:
 
 
 def revoke(repo: Repository, snapshot_id: str) -> bool:
-    """Put a tombstone in the place of the draft's manifest. False when the snapshot was published already."""
+    """Put a tombstone in the place of the draft's manifest. False when the snapshot was published already, even if the
+    store has lost its manifest: the twin has it."""
+    decided = _decided(repo, snapshot_id)
+    if decided is not None and not is_tombstone(decided):
+        return False
     try:
         repo.put_object(layout.Kind.SNAPSHOT, key_of(snapshot_id), _TOMBSTONE)
     except Exists:
@@ -124,7 +145,8 @@ def is_revoked(repo: Repository, snapshot_id: str) -> bool:
     try:
         return is_tombstone(repo.get_object(layout.Kind.SNAPSHOT, key_of(snapshot_id)))
     except Missing:
-        return False
+        decided = _decided(repo, snapshot_id)
+        return decided is not None and is_tombstone(decided)
 
 
 def load(repo: Repository, snapshot_id: str) -> Manifest:

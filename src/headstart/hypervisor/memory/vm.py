@@ -254,7 +254,11 @@ class MemoryVm:
             raise RuntimeError("not while a point in time stands")
         self.touched += 1
         self.drain()
-        self.drives[disk].top.resize(size, self.block_size)
+        drive, before = self.drives[disk], self.count(disk)
+        drive.top.resize(size, self.block_size)
+        if len(drive.chain) > 1:
+            # What a backing file has there does not show (QEMU's bdrv_co_truncate).
+            drive.top.content.update(dict.fromkeys(range(before, self.count(disk)), ZERO))
 
     def overlay(self, disk: str) -> None:
         """Somebody's external snapshot, running or not: bitmaps sink below the new top."""
