@@ -12,19 +12,16 @@ from unittest import mock
 import pytest
 
 from headstart import errors
-from headstart.backup import audit, plan, publish
+from headstart.backup import audit, publish
 from headstart.backup.complete import Options
 from headstart.blocks import Blocks
-from headstart.hypervisor.contract import Remove
 from headstart.hypervisor.memory import MemoryImages, MemoryVm
-from headstart.hypervisor.memory.point import MemoryPoint
 from headstart.state.journal import Journal
-from headstart.tracking.bitmap import BitmapTracker
-from headstart.tracking.contract import Marks
 from headstart.transfer.pipeline import Stored
 from tests.kit.events import GuestWrite, OwnerStarts
 from tests.kit.script import Outage, Script
 from tests.kit.world import BLOCK, NAME, World
+from tests.soak import plants
 
 UNAUDITED = Options(audit=0)
 #: More steps than a run has.
@@ -119,56 +116,11 @@ def start_not_noticed() -> Any:
     return mock.patch.object(MemoryImages, "require_undisturbed", lambda _: None)
 
 
-def stale_blocks_kept() -> Any:
-    """A block read before the freeze counts, although it was written again."""
-    right = plan.residue
-
-    def planted(
-        recorded: Blocks, entire: Blocks, draft: Blocks, stale: Blocks, protected: Blocks | None
-    ) -> plan.Residue:
-        return right(recorded, entire, draft, Blocks(), protected)
-
-    return mock.patch.object(plan, "residue", planted)
-
-
-def stale_answers_accepted() -> Any:
-    right = Journal.copied
-
-    def planted(self: Journal, vm: str, round_id: str, *rest: Any) -> None:
-        right(self, vm, self.tracked(vm)["a"].round, *rest)
-
-    return mock.patch.object(Journal, "copied", planted)
-
-
-def gap_between_rounds() -> Any:
-    """The new marks begin only after the old ones have ended."""
-    right = BitmapTracker.rotate
-
-    def planted(self: BitmapTracker, start: Marks, end: Marks) -> None:
-        right(self, (), end)
-        right(self, start, ())
-
-    return mock.patch.object(BitmapTracker, "rotate", planted)
-
-
-def base_removed_early() -> Any:
-    """The old base bitmaps go before the new snapshot is published."""
-    right = MemoryPoint.recorded
-
-    def planted(self: MemoryPoint) -> Any:
-        found = right(self)
-        bases = [(disk, name) for disk, each in found.items() for name in each if "-base-" in name]
-        self._connection.apply([Remove(*base) for base in bases])
-        return found
-
-    return mock.patch.object(MemoryPoint, "recorded", planted)
-
-
 PLANTED: list[tuple[Callable[[], Any], Scenario]] = [
-    (stale_blocks_kept, written_at_any_step),
-    (gap_between_rounds, written_at_any_step),
-    (stale_answers_accepted, late_answer),
-    (base_removed_early, lost_spool),
+    (plants.stale_blocks_kept, written_at_any_step),
+    (plants.gap_between_bitmaps, written_at_any_step),
+    (plants.stale_answers_accepted, late_answer),
+    (plants.base_removed_before_publishing, lost_spool),
     (offline_backup_forgotten, put_back_after_an_offline_backup),
     (rounds_not_read, written_before_the_end),
     (start_not_noticed, started_at_any_step),
@@ -191,6 +143,6 @@ def test_nothing_is_found_without_a_bug(world: World, scenario: Scenario) -> Non
 @pytest.mark.parametrize(("bug", "scenario"), PLANTED)
 def test_a_planted_bug_is_found(world: World, bug: Callable[[], Any], scenario: Scenario) -> None:
     # A checkpoint goes on recording: there the old mark has what the new one comes too late for.
-    harmless = bug is gap_between_rounds and world.vm.checkpoints
+    harmless = bug is plants.gap_between_bitmaps and world.vm.checkpoints
     with bug(), contextlib.nullcontext() if harmless else pytest.raises(AssertionError):
         scenario(world)

@@ -22,34 +22,28 @@ from headstart import blocks, errors
 from headstart.blocks import Blocks
 from headstart.hypervisor import images, witness
 from headstart.hypervisor.contract import (
-    Action,
     Bitmap,
-    Counters,
     Disk,
     Disturbed,
     ImageFile,
     Inventory,
-    LiveReader,
     PointInTime,
     PointRequest,
     Protects,
 )
+from headstart.hypervisor.resting import OFF, Resting
 from headstart.wire import imageinfo, nbd
 from headstart.wire.imageinfo import ImageInfo
 from headstart.wire.imageserver import Chain, ImageServer, Layer
 
 #: What is recorded of images that can have bitmaps: until QEMU ends.
 FORGETFUL = "its image keeps no bitmaps while the VM is off"
-OFF = "The VM is off"
 #: How consistent a point in time of it is: nothing was under way.
 CONSISTENCY = "offline"
 
 
-class OfflineMachine:
+class OfflineMachine(Resting):
     """``headstart.hypervisor.contract.Machine`` of a VM that is off. A context manager."""
-
-    agent = ""
-    off = True
 
     def __init__(
         self,
@@ -135,9 +129,6 @@ class OfflineMachine:
         with self._client(disk, list(contexts.values())) as client:
             return {name: blocks.of_extents(client.dirty(each), self._block_size) for name, each in contexts.items()}
 
-    def changed(self, names: Mapping[str, Sequence[str]]) -> dict[str, Blocks]:
-        return {disk: Blocks().union(*each.values()) for disk, each in self.recorded(names).items()}
-
     def _client(self, disk: str, contexts: Sequence[str] = (nbd.ALLOCATION,)) -> nbd.Client:
         return nbd.Client(self._server.exports[disk], contexts, failure=Disturbed)
 
@@ -156,29 +147,6 @@ class OfflineMachine:
             if now != before:
                 what = "is open for writing" if now.writer else "was changed"
                 raise Disturbed(f"the image {path} {what} while it was read: what was read is thrown away")
-
-    # -- what only a running VM can
-
-    def awaken(self) -> tuple[str, ...]:
-        return ()
-
-    def reclaim(self, kept: Mapping[str, str]) -> tuple[str, ...]:
-        return ()
-
-    def recover(self) -> tuple[str, ...]:
-        return ()
-
-    def keepsakes(self) -> Mapping[str, str]:
-        raise errors.Unreachable(f"{OFF}.")
-
-    def transact(self, actions: Sequence[Action]) -> None:
-        raise errors.Unreachable(f"{OFF}: its bitmaps stay as they are.")
-
-    def live(self, disks: Sequence[str]) -> contextlib.AbstractContextManager[Mapping[str, LiveReader]]:
-        raise errors.Unreachable(f"{OFF}.")
-
-    def counters(self) -> Counters:
-        raise errors.Unreachable(f"{OFF}.")
 
     def close(self) -> None:
         self._server.close()

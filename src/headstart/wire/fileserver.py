@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 
 from headstart import errors
+from headstart.wire import children
 from headstart.wire.nbd import Export
 
 START_SECONDS = 10.0
-END_SECONDS = 5.0
 
 
 class FileServer:
@@ -41,12 +41,7 @@ class FileServer:
             time.sleep(0.005)
 
     def close(self) -> None:
-        self._process.terminate()
-        try:
-            self._process.wait(END_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        children.end(self._process)
         self.export.socket.unlink(missing_ok=True)
 
     def __enter__(self) -> FileServer:

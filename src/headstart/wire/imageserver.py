@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from headstart import errors
+from headstart.wire import children
 from headstart.wire.nbd import Export
 
 START_SECONDS = 30.0
-END_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +90,7 @@ class ImageServer:
             time.sleep(0.005)
 
     def close(self) -> None:
-        self._process.terminate()
-        try:
-            self._process.wait(END_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        children.end(self._process)
         self._said.close()
         clear(self._socket)
 

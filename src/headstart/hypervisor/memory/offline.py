@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 
-from headstart import errors
 from headstart.blocks import Blocks
 from headstart.hypervisor.contract import (
-    Action,
     Bitmap,
-    Counters,
     Disk,
     Disturbed,
     Inventory,
-    LiveReader,
     PointInTime,
     PointRequest,
     Protects,
@@ -22,13 +17,11 @@ from headstart.hypervisor.contract import (
 from headstart.hypervisor.memory.image import Drive
 from headstart.hypervisor.memory.reader import MemoryReader
 from headstart.hypervisor.memory.vm import MemoryVm
+from headstart.hypervisor.resting import Resting
 
 
-class MemoryImages:
+class MemoryImages(Resting):
     """``headstart.hypervisor.contract.Machine``, as ``headstart.hypervisor.offline`` has it."""
-
-    agent = ""
-    off = True
 
     def __init__(self, vm: MemoryVm) -> None:
         self._vm = vm
@@ -81,9 +74,6 @@ class MemoryImages:
             raise Disturbed(f"the image of disk {disk} was changed")
         return record.blocks.copy()
 
-    def changed(self, names: Mapping[str, Sequence[str]]) -> dict[str, Blocks]:
-        return {disk: Blocks().union(*each.values()) for disk, each in self.recorded(names).items()}
-
     def take(self, request: PointRequest) -> PointInTime:
         self._vm.step("offline take")
         self._vm.at_point = {drive.name: self._vm.contents(drive.name) for drive in self._drives}
@@ -92,29 +82,6 @@ class MemoryImages:
     def require_undisturbed(self) -> None:
         if self._vm.process is not None or self._vm.touched != self._touched:
             raise Disturbed("the VM was started while its images were read")
-
-    # -- what only a running VM can
-
-    def awaken(self) -> tuple[str, ...]:
-        return ()
-
-    def reclaim(self, kept: Mapping[str, str]) -> tuple[str, ...]:
-        return ()
-
-    def recover(self) -> tuple[str, ...]:
-        return ()
-
-    def keepsakes(self) -> Mapping[str, str]:
-        raise errors.Unreachable("The VM is off.")
-
-    def transact(self, actions: Sequence[Action]) -> None:
-        raise errors.Unreachable("The VM is off.")
-
-    def live(self, disks: Sequence[str]) -> contextlib.AbstractContextManager[Mapping[str, LiveReader]]:
-        raise errors.Unreachable("The VM is off.")
-
-    def counters(self) -> Counters:
-        raise errors.Unreachable("The VM is off.")
 
     def close(self) -> None:
         """Nothing is held."""

@@ -1,0 +1,47 @@
+"""What a machine that is off has of ``headstart.hypervisor.contract.Machine``, whoever reads its images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+
+from headstart import errors
+from headstart.blocks import Blocks
+from headstart.hypervisor.contract import Action, Counters, LiveReader
+
+OFF = "The VM is off"
+
+
+class Resting:
+    """Nothing can be begun or asked of it but what its images hold."""
+
+    agent = ""
+    off = True
+
+    def recorded(self, names: Mapping[str, Sequence[str]]) -> dict[str, dict[str, Blocks]]:
+        """As ``Bitmaps.recorded``."""
+        raise NotImplementedError
+
+    def changed(self, names: Mapping[str, Sequence[str]]) -> dict[str, Blocks]:
+        return {disk: Blocks().union(*each.values()) for disk, each in self.recorded(names).items()}
+
+    def awaken(self) -> tuple[str, ...]:
+        return ()
+
+    def reclaim(self, kept: Mapping[str, str]) -> tuple[str, ...]:
+        return ()
+
+    def recover(self) -> tuple[str, ...]:
+        return ()
+
+    def keepsakes(self) -> Mapping[str, str]:
+        raise errors.Unreachable(f"{OFF}.")
+
+    def transact(self, actions: Sequence[Action]) -> None:
+        raise errors.Unreachable(f"{OFF}: its bitmaps stay as they are.")
+
+    def live(self, disks: Sequence[str]) -> AbstractContextManager[Mapping[str, LiveReader]]:
+        raise errors.Unreachable(f"{OFF}.")
+
+    def counters(self) -> Counters:
+        raise errors.Unreachable(f"{OFF}.")
