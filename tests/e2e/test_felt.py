@@ -235,6 +235,14 @@ def test_a_scratch_that_hangs(rig: Rig, scratch: Path, felt: Callable[[], Felt])
     rig.backup(PLAIN)
 
 
+def test_a_scratch_and_spool_that_are_slow(rig: Rig, scratch: Path, felt: Callable[[], Felt]) -> None:
+    """Each write to them waits for a quarter of a second: nothing breaks, and the guest pays once for a block."""
+    with places.slow(scratch):
+        rig.backup(PLAIN, after_thaw=lambda _: writing(felt, 2))
+        writing(felt)
+    assert not any(felt().stalls(name) for name in NAMES)
+
+
 def test_a_spool_that_fills_up(rig: Rig, scratch: Path, felt: Callable[[], Felt]) -> None:
     def fill(_: Mapping[str, str]) -> None:
         places.fill(scratch)

@@ -1,4 +1,4 @@
-"""File systems that are small, or hang: really mounted, in place of a folder and with what is in it.
+"""File systems that are small, slow, or hang: really mounted, in place of a folder and with what is in it.
 
 A test that uses one is skipped, with the reason, where nothing can be mounted.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import shutil
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +33,25 @@ def hanging(folder: Path) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["fsfreeze", "--unfreeze", folder], check=True)
+
+
+@contextlib.contextmanager
+def slow(folder: Path, held: float = 0.25, free: float = 0.05) -> Iterator[None]:
+    """Writes below the folder, which ``disk`` has mounted, wait ``held`` seconds again and again."""
+    over = threading.Event()
+
+    def hold() -> None:
+        while not over.wait(free):
+            with hanging(folder):
+                time.sleep(held)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    try:
+        yield
+    finally:
+        over.set()
+        holder.join()
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from headstart import blocks, errors
+from headstart import errors
 from headstart.blocks import Blocks
 from headstart.hypervisor import images, witness
 from headstart.hypervisor.contract import (
@@ -127,7 +127,7 @@ class OfflineMachine(Resting):
     def _recorded(self, disk: str, names: Sequence[str]) -> dict[str, Blocks]:
         contexts = {name: f"qemu:dirty-bitmap:{name}" for name in names}
         with self._client(disk, list(contexts.values())) as client:
-            return {name: blocks.of_extents(client.dirty(each), self._block_size) for name, each in contexts.items()}
+            return {name: client.dirty(each, self._block_size) for name, each in contexts.items()}
 
     def _client(self, disk: str, contexts: Sequence[str] = (nbd.ALLOCATION,)) -> nbd.Client:
         return nbd.Client(self._server.exports[disk], contexts, failure=Disturbed)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import os
 import queue
 from collections import deque
@@ -20,6 +21,7 @@ from typing import Any
 import nbd
 
 from headstart import errors, extents, plain
+from headstart.blocks import Blocks
 from headstart.extents import Extent
 from headstart.reading import PIECE_SIZE, Piece
 from headstart.units import GIB
@@ -101,12 +103,13 @@ class Client:
         for wide in within:
             position = wide.start
             while position < wide.end:
-                length = min(STATUS_LENGTH, wide.end - position)
-                for extent, state in self._ask_status(context, position, length):
-                    yield extent, state
-                    position = extent.end
+                for start, length, state in self._ask_status(context, position, wide.end):
+                    yield Extent(start, length), state
+                    position = start + length
 
-    def _ask_status(self, context: str, start: int, length: int) -> list[tuple[Extent, int]]:
+    def _ask_status(self, context: str, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+        """``(start, length, state)`` of the runs that one request tells, none beyond ``end``."""
+        length = min(STATUS_LENGTH, end - start)
         told: list[int] = []
 
         def receive(name: str, offset: int, entries: list[int], error: Any) -> int:
@@ -115,27 +118,34 @@ class Client:
             return 0
 
         self._guarded(lambda: self._handle.block_status(length, start, receive), "block status")
-        found: list[tuple[Extent, int]] = []
-        position = start
-        for run, state in zip(told[::2], told[1::2], strict=True):
-            # The last entry may reach beyond what was asked for.
-            if run and position < start + length:
-                found.append((Extent(position, min(run, start + length - position)), state))
-            position += run
-        if not found:
+        runs, states = told[::2], told[1::2]
+        if not runs or not all(runs):
             raise errors.Unreachable(f"The NBD export {self._export.uri} gave no block status.")
-        return found
+        starts = list(itertools.accumulate(runs, initial=start))
+        # The last entry may reach beyond what was asked for.
+        while starts[-2] >= start + length:
+            starts.pop()
+        runs[len(starts) - 2] = min(starts[-1], start + length) - starts[-2]
+        return zip(starts[:-1], runs, states, strict=False)
 
-    def dirty(self, context: str) -> Iterator[Extent]:
-        """The extents whose lowest bit is set in a ``qemu:dirty-bitmap`` context."""
-        return (extent for extent, state in self._whole(context) if state & STATE_DIRTY)
+    def dirty(self, context: str, block_size: int) -> Blocks:
+        """The blocks that have a byte whose lowest bit is set in a ``qemu:dirty-bitmap`` context.
+
+        No object for each run: that would be most of the time with a million of them (2.6 s against 0.5).
+        """
+        found = Blocks()
+        position = 0
+        while position < self._size:
+            for start, length, state in self._ask_status(context, position, self._size):
+                position = start + length
+                if state & STATE_DIRTY:
+                    found.add_range(start // block_size, -(-position // block_size))
+        return found
 
     def allocated(self) -> Iterator[Extent]:
         """The extents that may hold something else than zeroes."""
-        return (extent for extent, state in self._whole(ALLOCATION) if not state & STATE_ZERO)
-
-    def _whole(self, context: str) -> Iterator[tuple[Extent, int]]:
-        return self.status(context, [Extent(0, self._size)] if self._size else [])
+        whole = [Extent(0, self._size)] if self._size else []
+        return (extent for extent, state in self.status(ALLOCATION, whole) if not state & STATE_ZERO)
 
     def read(self, wanted: Iterable[Extent]) -> Iterator[Piece]:
         try:

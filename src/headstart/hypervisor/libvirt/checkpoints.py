@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 
 import libvirt
 
-from headstart import blocks, errors
+from headstart import errors
 from headstart.blocks import Blocks
 from headstart.hypervisor import names
 from headstart.hypervisor.contract import Action, Bitmap, Remove, Start, Stop
@@ -130,7 +130,7 @@ class Checkpoints:
             parts = [Part(disk, seen.attachment(disk).disk.size, name) for disk, name in chosen.items()]
             with self._jobs.run(seen.targets, parts, {}) as job:
                 for disk, name in chosen.items():
-                    found[disk][name] = blocks.of_extents(job.recorded(disk), self._block_size)
+                    found[disk][name] = job.recorded(disk, self._block_size)
                 job.check()
         return found
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from headstart import errors, units
-from headstart.extents import Extent
+from headstart.blocks import Blocks
 from headstart.hypervisor.libvirt.place import Place
 from headstart.hypervisor.libvirt.watch import Watch
 from headstart.wire import nbd
@@ -67,11 +67,11 @@ class Job:
     def client(self, disk: str) -> nbd.Client:
         return nbd.Client(self.export(disk), failure=self._lost)
 
-    def recorded(self, disk: str) -> Iterator[Extent]:
-        """The extents that the part's bitmap holds."""
+    def recorded(self, disk: str, block_size: int) -> Blocks:
+        """What the part's bitmap holds."""
         context = f"qemu:dirty-bitmap:backup-{disk}"
         with nbd.Client(self.export(disk), [context], failure=self._lost) as client:
-            yield from client.dirty(context)
+            return client.dirty(context, block_size)
 
     def _lost(self, message: str) -> errors.PointLost:
         """Why a read failed, as far as we know better."""

@@ -20,7 +20,7 @@ import contextlib
 import time
 from collections.abc import Mapping, Sequence
 
-from headstart import blocks, errors
+from headstart import errors
 from headstart.blocks import Blocks
 from headstart.hypervisor.contract import PointRequest, Protects, of_disk
 from headstart.hypervisor.freeze import Freezer, Guarding, frozen
@@ -82,7 +82,7 @@ class LibvirtPoint:
     def _learn(self, reads: Mapping[str, Sequence[str]]) -> None:
         assert self._job is not None
         for disk, names in reads.items():
-            newest = blocks.of_extents(self._job.recorded(disk), self._block_size)
+            newest = self._job.recorded(disk, self._block_size)
             older = {name: found | newest for name, found in self._told[disk].items()}
             self._told[disk] = {**older, names[-1]: newest}
 

@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from headstart import blocks, errors
+from headstart import errors
 from headstart.blocks import Blocks
 from headstart.hypervisor import names
 from headstart.hypervisor.contract import Action, Bitmap, Remove, Start, Stop
@@ -93,7 +93,7 @@ class QemuBitmaps:
             self._exports.offered(view, role, bitmaps=bitmaps) as export,
             nbd.Client(export, list(contexts.values())) as client,
         ):
-            return {name: blocks.of_extents(client.dirty(each), self._block_size) for name, each in contexts.items()}
+            return {name: client.dirty(each, self._block_size) for name, each in contexts.items()}
 
     @contextlib.contextmanager
     def _view(self, attachment: Attachment, bitmaps: Sequence[str], role: str) -> Iterator[str]:
