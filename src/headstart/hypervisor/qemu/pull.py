@@ -75,7 +75,9 @@ class PullPoint:
         filters = [self._prepare(number, each) for number, each in enumerate(self._seen.attachments)]
         self._flush()
         with self._freezing(guard, qga) as outcome:
-            self._flush()
+            if len(filters) > 1:
+                # What the freeze made the guest write, before QEMU flushes it while it stands still.
+                self._flush()
             self._site.bitmaps.transact(self._seen, request.starts)
             if len(filters) == 1:
                 self._site.qmp.call(*_root(*filters[0]))
