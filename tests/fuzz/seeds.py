@@ -143,14 +143,15 @@ policy = "none"
 def _pack() -> tuple[PackEntries, bytes, bytes]:
     """Its table, and a whole pack of two chunks that are not sealed soundly."""
     ids = bytes(range(32)) + bytes(32)
-    entries = PackEntries.decode(
-        PACK_ID, 1, 2, ids + struct.pack("<IIII", 20, 40, 4, 4096) + bytes([0, layout.COMPRESSED])
-    )
-    chunks = bytes(60)
-    end = layout.PACK_START + len(chunks)
+    moved = bytes(32) + struct.pack("<HHII", 1, 0, 3, 4)
+    columns = struct.pack("<II", 4, 4096) + bytes([1, 1]) + struct.pack("<II", 20, 40) + bytes([0, layout.COMPRESSED])
+    entries = PackEntries.decode(PACK_ID, 1, 2, 2, 2, ids + columns + moved)
+    frames = bytes(60)
+    end = layout.PACK_START + len(frames)
     inner = entries.encode() + bytes(64)
-    sealed = seal.seal_pack_index(SECRETS, PACK_ID, pack._index_context(1, 2, end), inner)
-    return entries, inner, pack._head(PACK_ID, 1) + chunks + sealed + pack._foot(end, len(sealed), 2)
+    foot = pack._Foot(layout.VERSION, end, len(inner) + layout.TAG_LENGTH, 2, 2, 2)
+    sealed = seal.seal_pack_index(SECRETS, PACK_ID, pack._index_context(1, foot), inner)
+    return entries, inner, pack._head(PACK_ID, 1) + frames + sealed + foot.encode()
 
 
 def seeds() -> dict[str, list[bytes]]:
@@ -191,8 +192,8 @@ def seeds() -> dict[str, list[bytes]]:
         "trace": [b"seconds,offset,length\n0.5,0,4096\n1,65536,131072\n", b"0,0.5\n60,1\n"],
         "config": [config, config[40:]],
         "key": [*key_objects, key_objects[0][8:]],
-        "pack": [whole, b"\2" + inner],
-        "pack-table": [entries.encode()],
+        "pack": [whole, b"\1\2\2\2" + inner],
+        "pack-table": [b"\2\2\2" + entries.encode()],
         "index": [index.encode([entries]), index.encode([entries, entries])],
         "node": [leaf, inner_node],
         "manifest": [payload],

@@ -66,13 +66,16 @@ def key(data: bytes) -> None:
 def pack_object(data: bytes) -> None:
     """A pack by anybody; then one with a sound seal around the index."""
     _entries(data)
-    if len(data) < layout.PACK_START + layout.PACK_FOOT.size:
+    if len(data) < 4:
         return
-    count = data[0]
-    context = pack._index_context(1, count, layout.PACK_START)
-    sealed = seal.seal_pack_index(SECRETS, PACK_ID, context, data[1:])
-    head = pack._head(PACK_ID, 1)
-    _entries(head + sealed + pack._foot(layout.PACK_START, len(sealed), count))
+    version = data[0] & 1
+    counts = data[1], data[2], data[3] & 3
+    if version == 0:
+        counts = data[1], data[1], 0
+    payload = data[4:]
+    foot = pack._Foot(version, layout.PACK_START, len(payload) + layout.TAG_LENGTH, *counts)
+    sealed = seal.seal_pack_index(SECRETS, PACK_ID, pack._index_context(1, foot), payload)
+    _entries(pack._head(PACK_ID, 1, version) + sealed + foot.encode())
 
 
 def _entries(data: bytes) -> None:
@@ -81,12 +84,14 @@ def _entries(data: bytes) -> None:
 
 
 def pack_table(data: bytes) -> None:
-    count = len(data) // pack.ENTRY_LENGTH
+    """Counts of chunks, frames and origins, then the table."""
+    if len(data) < 3:
+        return
     try:
-        found = pack.PackEntries.decode(PACK_ID, 1, count, data)
+        found = pack.PackEntries.decode(PACK_ID, 1, data[0], data[1], data[2] & 3, data[3:])
     except ValueError:
         return
-    assert found.encode() == data
+    assert found.encode() == data[3:]
     _entered(found)
 
 
@@ -97,18 +102,24 @@ def _entered(found: pack.PackEntries) -> None:
     for number in range(len(found)):
         chunk_id = known.chunk_id(number)
         place = known.location(known.position(chunk_id))
-        assert place.offset + place.sealed_length < 1 << 32
-        assert place.raw_length <= layout.MAX_CHUNK_LENGTH
+        assert place.frame.offset + place.frame.sealed_length < 1 << 32
+        assert place.length <= layout.MAX_CHUNK_LENGTH and place.start + place.length <= place.frame.length
 
 
 def listed(data: bytes) -> None:
+    for version in layout.READABLE:
+        _listed(data, version)
+
+
+def _listed(data: bytes, version: int) -> None:
     try:
-        found = index.decode("indexes/x", data)
+        found = index.decode("indexes/x", data, version)
     except errors.Damaged:
         return
     again = index.encode(found.packs, found.links, found.replaced)
-    # Three bytes of each head say nothing; links are gathered at the end, without a head where there is none.
-    assert len(again) <= len(data) and index.decode("indexes/x", again) == found
+    # Some bytes of each head say nothing; links are gathered at the end, without a head where there is none.
+    assert version == 0 or len(again) <= len(data)
+    assert index.decode("indexes/x", again) == found
     for each in found.packs:
         _entered(each)
 

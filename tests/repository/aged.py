@@ -151,5 +151,5 @@ def pack_of(repo: Repository, pack_id: bytes, chunk_class: layout.ChunkClass, co
         made = pack.OpenPack(repo.secrets, chunk_class, mmap.mmap(-1, layout.PACK_SIZE))
     for content in contents:
         length = len(content)
-        made.reserve(repo.chunk_id(content, chunk_class), length, length, 0).fill(content)
+        made.reserve([repo.chunk_id(content, chunk_class)], [length], length + layout.TAG_LENGTH, 0).fill(content)
     return bytes(made.finish()[1])

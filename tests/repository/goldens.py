@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 import sys
 from pathlib import Path
 
 from headstart import repository
-from headstart.repository import attachment, draft, keys, snapshot, tree
+from headstart.repository import attachment, codec, draft, keys, layout, pack, snapshot, tree
+from headstart.repository.layout import ChunkClass
 from headstart.repository.manifest import Disk, Manifest
 from headstart.repository.repo import Repository
 from headstart.store.local import LocalStore
@@ -35,6 +37,10 @@ def content(number: int, version: int = 0) -> bytes:
 #: Blocks of the disk ``vda``: in the first snapshot, and in the second.
 ONE = {number: content(number) for number in (0, 1, 2, 3, 1023, 1024, 3000, 5000)}
 TWO = ONE | {number: content(number, 1) for number in (1, 2, 4000)}
+#: Of format 1 on: blocks of a third snapshot that are stored together, in two frames, and then moved to another pack.
+MANY = {number: content(number, 2) for number in range(100, 116)}
+THREE = TWO | MANY
+THIRD = "55" * 16
 
 
 def make(name: str) -> None:
@@ -43,7 +49,8 @@ def make(name: str) -> None:
         if password:
             repo.store.create(*keys.wrap(repo.secrets, SECOND_PASSWORD, keys.Argon2(1024, 2, 2)))
         first = _publish(repo, FIRST, None, ONE, 1_700_000_000.25)
-        _publish(repo, SECOND, first, TWO, 1_700_003_600.0)
+        second = _publish(repo, SECOND, first, TWO, 1_700_003_600.0)
+        _publish(repo, THIRD, second, THREE, 1_700_005_000.0)
         snapshot.revoke(repo, REVOKED)
         begun = draft.begin(repo, "web", "host", 1_700_007_200.0, DRAFT)
         draft.record(repo, begun, 1, 1_700_007_201.5, ["ab" * 16], {"vda": [(7, bytes(range(32)))], "sda": []})
@@ -53,7 +60,9 @@ def _publish(
     repo: Repository, snapshot_id: str, base: Manifest | None, blocks: dict[int, bytes], created: float
 ) -> Manifest:
     with repo.writer(samples.ignore) as writer:
-        ids = samples.put(repo, writer, blocks)
+        ids = samples.put(repo, writer, {number: data for number, data in blocks.items() if number not in MANY})
+        if blocks is THREE:
+            ids |= _together(repo)
         root = tree.update(repo, writer, base.disks[0].root if base else None, SIZE, SIZE, sorted(ids.items()))
         attached = attachment.store_attachment(repo, writer, "definition", "command-line", DEFINITION)
     disk = Disk("vda", SIZE, "qcow2", root, BLOCK, "golden", "virtio-blk", {"qdev": "/machine/disk0"})
@@ -64,6 +73,25 @@ def _publish(
     )
     snapshot.publish(repo, manifest)
     return manifest
+
+
+def _together(repo: Repository) -> dict[int, bytes]:
+    """In frames of at most nine blocks, in the reverse order, moved from a pack that is gone to another one."""
+    ids = {number: repo.chunk_id(data) for number, data in MANY.items()}
+    sealed = pack.OpenPack(repo.secrets, ChunkClass.CONTENT, mmap.mmap(-1, layout.PACK_SIZE))
+    moved = pack.OpenPack(repo.secrets, ChunkClass.CONTENT, mmap.mmap(-1, layout.PACK_SIZE))
+    for numbers in (range(100, 107), range(107, 116)):
+        data = b"".join(MANY[number] for number in numbers)
+        frame = codec.compress(data)
+        listed = [ids[number] for number in numbers], [BLOCK] * len(numbers), len(frame) + layout.TAG_LENGTH, 1
+        slot = sealed.reserve(*listed)
+        slot.fill(frame)
+        with sealed.view(slot.offset, slot.length) as content:
+            moved.reserve(*listed, origin=(sealed.pack_id, slot.number)).take(content)
+    entries, whole = moved.finish()
+    repo.store.create(entries.name, whole)
+    repo.index.add(entries)
+    return ids
 
 
 if __name__ == "__main__":

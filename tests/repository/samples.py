@@ -68,7 +68,7 @@ def restored(repo: Repository, disk: Disk) -> Image:
     where: dict[bytes, list[int]] = {}
     for number, chunk_id in tree.walk(repo, disk.root, disk.size):
         where.setdefault(chunk_id, []).append(number)
-    contents = {number: data for chunk_id, data in repo.read_chunks(where) for number in where[chunk_id]}
+    contents = {number: bytes(data) for chunk_id, data in repo.read_chunks(where) for number in where[chunk_id]}
     return Image(disk.size, contents)
 
 

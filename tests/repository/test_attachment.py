@@ -28,7 +28,7 @@ def test_is_content(repo: Repository) -> None:
         attached = attachment.store_attachment(repo, writer, "definition", "text", b"x")
     location = repo.index.find(attached.chunks[0])
     assert location is not None
-    assert location.chunk_class is ChunkClass.CONTENT
+    assert location.frame.chunk_class is ChunkClass.CONTENT
 
 
 def test_another_length_than_the_manifest_says(repo: Repository) -> None:

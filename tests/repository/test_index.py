@@ -27,10 +27,19 @@ IDS = st.binary(min_size=32, max_size=32)
 
 
 def entries(number: int, ids: list[bytes]) -> PackEntries:
-    lengths = array("I", [100 + place for place in range(len(ids))])
-    raw = array("I", [200 + place for place in range(len(ids))])
-    flags = bytes(place % 2 for place in range(len(ids)))
-    return PackEntries(bytes([number]) * 16, ChunkClass.CONTENT, b"".join(ids), lengths, raw, flags)
+    """Frames of one, two, three chunks, and so on."""
+    frames: list[int] = []
+    while sum(frames) < len(ids):
+        frames.append(min(len(frames) + 1, len(ids) - sum(frames)))
+    return PackEntries(
+        bytes([number]) * 16,
+        ChunkClass.CONTENT,
+        b"".join(ids),
+        array("I", [200 + place for place in range(len(ids))]),
+        bytes(frames),
+        array("I", [100 + frame for frame in range(len(frames))]),
+        bytes(frame % 2 for frame in range(len(frames))),
+    )
 
 
 @given(st.lists(st.lists(IDS, max_size=20), max_size=5), st.lists(IDS, max_size=5))
@@ -47,10 +56,14 @@ def test_table_is_a_dictionary(packs: list[list[bytes]], others: list[bytes]) ->
         if position >= 0:
             number, place = model[chunk_id]
             found = table.location(position)
-            assert (found.pack_id, found.number) == (bytes([number]) * 16, place)
-            assert found.offset == layout.PACK_START + sum(100 + before for before in range(place))
-            assert (found.sealed_length, found.raw_length) == (100 + place, 200 + place)
-            assert found.compressed == bool(place % 2)
+            counts = entries(number, packs[number]).counts
+            frame = next(each for each in range(len(counts)) if sum(counts[: each + 1]) > place)
+            first, end = sum(counts[:frame]), sum(counts[: frame + 1])
+            assert (found.pack_id, found.frame.origin, found.frame.number) == (*[bytes([number]) * 16] * 2, frame)
+            assert found.frame.offset == layout.PACK_START + sum(100 + before for before in range(frame))
+            assert (found.frame.sealed_length, found.frame.flags) == (100 + frame, frame % 2)
+            assert found.frame.length == sum(range(200 + first, 200 + end))
+            assert (found.start, found.length) == (sum(range(200 + first, 200 + place)), 200 + place)
             assert table.chunk_id(position) == chunk_id
 
 

@@ -164,7 +164,7 @@ def test_a_foreign_directory(content: bytes) -> None:
 def test_a_newer_version() -> None:
     repo = stores.new_repository()
     data = repo.store.read("config")
-    samples.rewrite(repo, "config", data[:7] + b"\1" + data[8:])
+    samples.rewrite(repo, "config", data[:7] + bytes([layout.VERSION + 1]) + data[8:])
     with pytest.raises(errors.Unsupported, match="newer version of headstart"):
         repository.open(repo.store, must_not_ask)
 

@@ -171,4 +171,4 @@ def test_chunks_of_nodes_are_of_their_class() -> None:
     assert root is not None
     location = repo.index.find(root)
     assert location is not None
-    assert location.chunk_class is ChunkClass.TREE
+    assert location.frame.chunk_class is ChunkClass.TREE

@@ -31,7 +31,7 @@ def flip(repo: Repository, chunk_id: bytes | None) -> str:
     location = repo.index.find(chunk_id)
     assert location is not None
     name = f"packs/{location.pack_id.hex()}"
-    samples.rewrite(repo, name, samples.flipped(repo.store.read(name), [location.offset]))
+    samples.rewrite(repo, name, samples.flipped(repo.store.read(name), [location.frame.offset]))
     return name
 
 

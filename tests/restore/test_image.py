@@ -15,6 +15,7 @@ from headstart.extents import Extent
 from headstart.repository import Repository, layout, tree
 from headstart.repository.manifest import Disk
 from headstart.restore import image
+from headstart.store.contract import Data
 from headstart.store.local import LocalStore
 from headstart.store.memory import MemoryStore
 from tests.kit import stores
@@ -34,7 +35,7 @@ class Memory:
         self.given: list[Extent] = []
         self.finished = False
 
-    def write(self, start: int, pieces: Sequence[bytes]) -> None:
+    def write(self, start: int, pieces: Sequence[Data]) -> None:
         data = b"".join(pieces)
         self.content[start : start + len(data)] = data
         self.given.append(Extent(start, len(data)))
@@ -168,7 +169,7 @@ def test_a_damaged_tree_is_named_by_disk_and_range(tmp_path: Path) -> None:
         assert location is not None
         pack = tmp_path / "packs" / location.pack_id.hex()
         data = bytearray(pack.read_bytes())
-        data[location.offset] ^= 1
+        data[location.frame.offset] ^= 1
         pack.write_bytes(data)
     with stores.reopened(repo) as repo, pytest.raises(errors.Damaged) as damaged:
         image.survey(repo, disk)
@@ -189,7 +190,7 @@ def _scattered(repo: Repository, where: Sequence[int]) -> Disk:
 
 def test_what_writing_raises_is_raised(repo: Repository) -> None:
     class Full(Memory):
-        def write(self, start: int, pieces: Sequence[bytes]) -> None:
+        def write(self, start: int, pieces: Sequence[Data]) -> None:
             raise errors.NoSpace("full")
 
     disk = disk_of(repo, stored.content(*range(1, 500)))

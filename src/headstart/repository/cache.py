@@ -24,7 +24,8 @@ class ChunkCache:
     def read(self, chunk_ids: Iterable[bytes]) -> dict[bytes, bytes]:
         wanted = dict.fromkeys(chunk_ids)
         found = self._cached(wanted)
-        fetched = dict(self._reader.read_many(chunk_id for chunk_id in wanted if chunk_id not in found))
+        lacking = [chunk_id for chunk_id in wanted if chunk_id not in found]
+        fetched = {chunk_id: bytes(data) for chunk_id, data in self._reader.read_many(lacking)}
         self._keep(fetched)
         return found | fetched
 

@@ -38,7 +38,7 @@ def shrink(data: Data) -> tuple[int, Data]:
     return 0, data
 
 
-def decompress(frame: bytes, length: int) -> bytes:
+def decompress(frame: Data, length: int) -> bytes:
     """``length`` bytes; ``ValueError`` when the frame holds anything else."""
     return _decompressed(frame, length, length)
 
@@ -48,7 +48,7 @@ def decompress_frame(frame: bytes, longest: int) -> bytes:
     return _decompressed(frame, 0, longest)
 
 
-def _decompressed(frame: bytes, shortest: int, longest: int) -> bytes:
+def _decompressed(frame: Data, shortest: int, longest: int) -> bytes:
     """zstd makes room for as much as a frame says that it holds: that is looked at first."""
     try:
         length = zstandard.frame_content_size(frame)

@@ -81,7 +81,7 @@ def _check_start(store: Store, data: bytes) -> None:
     start = layout.header(layout.Kind.CONFIG)
     if data[: len(start) - 1] != start[:-1]:
         raise errors.NoRepository(f"{store!r} holds something else, not a repository of headstart.")
-    if data[len(start) - 1 : len(start)] != start[-1:]:
+    if data[len(start) - 1 : len(start)] not in [bytes([version]) for version in layout.READABLE]:
         raise errors.Unsupported(
             f"The repository in {store!r} was written by a newer version of headstart. Update headstart."
         )

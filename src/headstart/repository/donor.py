@@ -78,7 +78,7 @@ class _Stored:
             else:
                 places.setdefault(chunk_id, []).append(block)
         for chunk_id, data in self._repo.scan_chunks(places):
-            if isinstance(data, bytes):
+            if not isinstance(data, errors.Damaged):
                 for block in places[chunk_id]:
                     length = blocks.length_of(block, self._repo.block_size, self._disk.size)
-                    yield block, data[:length].ljust(length, b"\0")
+                    yield block, bytes(data[:length]).ljust(length, b"\0")

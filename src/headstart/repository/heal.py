@@ -130,8 +130,8 @@ class Healing:
     def _salvage(self, repo: Repository, keep: Keep) -> None:
         wanted = self._wanted()
         for chunk_id, data in repo.scan_chunks(wanted):
-            if isinstance(data, bytes):
-                keep(wanted[chunk_id], chunk_id, data)
+            if not isinstance(data, errors.Damaged):
+                keep(wanted[chunk_id], chunk_id, bytes(data))
 
     def _from_images(self, donor: Donor, keep: Keep) -> None:
         by_disk: dict[tuple[str, str], dict[tuple[int, Place], int]] = {}

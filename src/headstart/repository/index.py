@@ -66,7 +66,8 @@ class Index:
 
     def copies(self, positions: Iterable[int]) -> list[tuple[bytes, Location]]:
         with self._lock:
-            return [(self._table.chunk_id(position), self._table.location(position)) for position in positions]
+            found = self._table.locations(positions)
+            return [(self._table.chunk_id(location.position), location) for location in found]
 
     def believed(self) -> list[int]:
         """The positions of all copies that are not known to be bad."""
@@ -92,18 +93,35 @@ class Index:
             return [chunk_id for chunk_id in dict.fromkeys(chunk_ids) if position(chunk_id) < 0]
 
     def locate(self, chunk_ids: Iterable[bytes]) -> dict[bytes, Location | errors.Damaged]:
-        """Where each chunk lies, or the error that says that it is nowhere.
+        """Where each chunk lies, in the order of the packs, or the error that says that it is nowhere.
 
         Unlike ``find`` it looks, for what is not known, at what other writers added, then into packs that no index
         lists.
         """
-        found = {chunk_id: self.find(chunk_id) for chunk_id in chunk_ids}
+        found, unknown = self._find_all(dict.fromkeys(chunk_ids))
         for look in (self.refresh, self.adopt_all):
-            unknown = [chunk_id for chunk_id, location in found.items() if location is None]
             if unknown:
                 look()
-                found |= {chunk_id: self.find(chunk_id) for chunk_id in unknown}
-        return {chunk_id: location or _nowhere(chunk_id) for chunk_id, location in found.items()}
+                more, unknown = self._find_all(unknown)
+                found |= more
+        return found | {chunk_id: _nowhere(chunk_id) for chunk_id in unknown}
+
+    def _find_all(self, chunk_ids: Iterable[bytes]) -> tuple[dict[bytes, Location | errors.Damaged], list[bytes]]:
+        """In the order in which they lie in the packs; and those that are not known."""
+        with self._lock:
+            self._load_once()
+            table = self._table
+            places: dict[int, bytes] = {}
+            unknown: list[bytes] = []
+            for chunk_id in chunk_ids:
+                position = table.position(chunk_id)
+                if position < 0:
+                    position = table.doubtful_position(chunk_id)
+                if position < 0:
+                    unknown.append(chunk_id)
+                else:
+                    places[position] = chunk_id
+            return {places[each.position]: each for each in table.locations(sorted(places))}, unknown
 
     def refresh(self) -> None:
         """Load index objects and losses that were added since the last look."""
@@ -302,7 +320,8 @@ class Index:
         for name in self._fresh(layout.INDEXES):
             try:
                 data = self._store.read(name)
-                listed = decode(name, seal.open_object(self._secrets, layout.Kind.INDEX, name, data))
+                payload = seal.open_object(self._secrets, layout.Kind.INDEX, name, data)
+                listed = decode(name, payload, layout.version_of(data, layout.Kind.INDEX, name))
             except Missing:
                 continue  # collected between listing and reading
             except errors.Damaged as error:
@@ -349,35 +368,73 @@ def encode(packs: Iterable[PackEntries], links: Sequence[Link] = (), replaced: S
     """The payload of an index object."""
     nobody = bytes(layout.OBJECT_ID_LENGTH)
     tables = [
-        layout.INDEX_HEAD.pack(entries.pack_id, entries.chunk_class, len(entries)) + entries.encode()
-        for entries in packs
+        layout.INDEX_HEAD.pack(each.pack_id, each.chunk_class, each.origins, len(each), len(each.counts))
+        + each.encode()
+        for each in packs
     ]
     tables += [
-        layout.INDEX_HEAD.pack(nobody, what, len(named)) + link.encode(named)
+        layout.INDEX_HEAD.pack(nobody, what, 0, len(named), 0) + link.encode(named)
         for what, named in ((layout.LINKED, links), (layout.REPLACED, replaced))
         if named
     ]
     return b"".join(tables)
 
 
-def decode(name: str, payload: bytes) -> Listed:
+def decode(name: str, payload: bytes, version: int = layout.VERSION) -> Listed:
+    """``version`` is the format of the object."""
     found = Listed([], [], [])
     start = 0
     try:
         while start < len(payload):
-            pack_id, chunk_class, count = layout.INDEX_HEAD.unpack_from(payload, start)
-            start += layout.INDEX_HEAD.size
-            row = layout.LINK.size if chunk_class in (layout.LINKED, layout.REPLACED) else pack.ENTRY_LENGTH
-            table = payload[start : start + count * row]
+            head = _Head.decode(payload, start, version)
+            start += head.length
+            table = payload[start : start + head.table_length]
             start += len(table)
-            if len(table) != count * row:
+            if len(table) != head.table_length:
                 raise ValueError("cut")
-            if chunk_class == layout.LINKED:
+            if head.what == layout.LINKED:
                 found.links.extend(link.decode(table))
-            elif chunk_class == layout.REPLACED:
+            elif head.what == layout.REPLACED:
                 found.replaced.extend(link.decode(table))
             else:
-                found.packs.append(PackEntries.decode(pack_id, chunk_class, count, table))
+                found.packs.append(head.entries(table))
     except (ValueError, KeyError, struct.error):
         raise errors.Damaged(f"{name} is damaged: it cannot be decoded.", object=name) from None
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """What stands before each table. ``what``: a class of chunks, ``LINKED``, ``REPLACED``."""
+
+    version: int
+    pack_id: bytes
+    what: int
+    origins: int
+    count: int
+    frames: int
+
+    @classmethod
+    def decode(cls, payload: bytes, start: int, version: int) -> _Head:
+        if version == 0:
+            pack_id, what, count = layout.INDEX_HEAD_0.unpack_from(payload, start)
+            return cls(version, pack_id, what, 0, count, count)
+        pack_id, what, origins, count, frames = layout.INDEX_HEAD.unpack_from(payload, start)
+        return cls(version, pack_id, what, origins, count, frames)
+
+    @property
+    def length(self) -> int:
+        return layout.INDEX_HEAD_0.size if self.version == 0 else layout.INDEX_HEAD.size
+
+    @property
+    def table_length(self) -> int:
+        if self.what in (layout.LINKED, layout.REPLACED):
+            return self.count * layout.LINK.size
+        if self.version == 0:
+            return pack.table_length_0(self.count)
+        return pack.table_length(self.count, self.frames, self.origins)
+
+    def entries(self, table: bytes) -> PackEntries:
+        if self.version == 0:
+            return PackEntries.decode_0(self.pack_id, self.what, self.count, table)
+        return PackEntries.decode(self.pack_id, self.what, self.count, self.frames, self.origins, table)

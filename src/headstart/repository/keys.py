@@ -114,7 +114,7 @@ class KeyObject:
     def decode(cls, name: str, data: bytes) -> KeyObject:
         if layout.KEYS + _key_id(data) != name:
             raise errors.Damaged(f"{name} is damaged: its content was changed.", object=name)
-        layout.check_header(data, layout.Kind.KEY, name)
+        layout.version_of(data, layout.Kind.KEY, name)
         if len(data) < _BODY:
             raise _no_key_object(name)
         kdf, *numbers, salt = _KEY_HEAD.unpack(data[layout.HEADER_LENGTH : _BODY])

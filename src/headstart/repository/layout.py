@@ -1,4 +1,4 @@
-"""Every constant of format 0, and the layout of its objects. ``docs/format.md`` draws the same byte by byte.
+"""Every constant of format 1, and the layout of its objects. ``docs/format.md`` draws the same byte by byte.
 
 All numbers are little endian. Keys of objects::
 
@@ -23,7 +23,9 @@ from headstart import errors, units
 
 #: Each object starts with magic, kind and version: 8 bytes.
 MAGIC = b"HDSTRT"
-VERSION = 0
+VERSION = 1
+#: Format 0, of before the first release, is read and gone on with.
+READABLE = (0, 1)
 HEADER_LENGTH = 8
 
 CONFIG_KEY = "config"
@@ -45,25 +47,35 @@ TAG_LENGTH = 16
 NONCE_LENGTH = 12
 DIGEST_LENGTH = 32
 
-#: A pack is closed when the next chunk would make it longer than this, or when it has so many: of chunks that compress
-#: to nothing it would hold more than there should be in memory.
-PACK_SIZE = 32 * units.MIB
-PACK_CHUNKS = 1 << 14
+#: A pack is closed when the next frame would make it longer than this, or when it has so many chunks: of chunks that
+#: compress to nothing it would hold more than there should be in memory.
+PACK_SIZE = 16 * units.MIB
+PACK_CHUNKS = 1 << 13
+#: Chunks that are stored together are compressed and sealed as one frame: so many bytes of them, and so many, at most.
+#: A longer chunk is a frame of its own.
+FRAME_SIZE = 256 * units.KIB
+FRAME_CHUNKS = 255
 #: Pack id, class of its chunks, seven zero bytes, after the header.
 PACK_HEAD = struct.Struct(f"<{OBJECT_ID_LENGTH}sB7x")
 PACK_START = HEADER_LENGTH + PACK_HEAD.size
-#: Offset and length of the sealed index, count of chunks, four zero bytes, then a header of kind FOOTER.
-PACK_FOOT = struct.Struct(f"<III4x{HEADER_LENGTH}s")
-#: Per pack in an index object: pack id, class, three zero bytes, count of chunks.
-INDEX_HEAD = struct.Struct(f"<{OBJECT_ID_LENGTH}sB3xI")
+#: Offset and length of the sealed index, counts of chunks, of frames and of origins, six zero bytes, then a header of
+#: kind FOOTER.
+PACK_FOOT = struct.Struct(f"<IIIIH6x{HEADER_LENGTH}s")
+#: Per pack in an index object: pack id, class, zero byte, counts of origins, of chunks and of frames.
+INDEX_HEAD = struct.Struct(f"<{OBJECT_ID_LENGTH}sBxHII")
+#: Both in format 0, where each chunk is a frame: without the counts of frames and origins.
+PACK_FOOT_0 = struct.Struct(f"<III4x{HEADER_LENGTH}s")
+INDEX_HEAD_0 = struct.Struct(f"<{OBJECT_ID_LENGTH}sB3xI")
 #: In place of a class: what follows are not chunks, but links to objects written before, or the index objects that
 #: this one stands in for.
 LINKED = 0
 REPLACED = 255
 #: A link: kind, id, and BLAKE3 of the whole object.
 LINK = struct.Struct(f"<c{OBJECT_ID_LENGTH}s{DIGEST_LENGTH}s")
-#: Flag of a chunk: compressed with zstd.
+#: Flag of a frame: compressed with zstd.
 COMPRESSED = 1
+#: Flag of a frame: sealed in format 0, bound to the id of its one chunk.
+BOUND = 2
 #: Of block data, before compression. Bounds what a damaged length can make us allocate.
 MAX_CHUNK_LENGTH = 16 * units.MIB
 #: Of an index, a manifest or a record, before compression: bounds the same for them. An index of 2^17 chunks has 5 MiB.
@@ -102,14 +114,16 @@ class ChunkClass(enum.IntEnum):
     TREE = 2
 
 
-def header(kind: Kind) -> bytes:
-    return MAGIC + kind.value + bytes([VERSION])
+def header(kind: Kind, version: int = VERSION) -> bytes:
+    return MAGIC + kind.value + bytes([version])
 
 
-def check_header(data: bytes, kind: Kind, name: str) -> None:
-    """Raise ``Damaged`` unless ``data`` starts as an object of this kind does."""
-    if data[:HEADER_LENGTH] != header(kind):
-        raise errors.Damaged(f"{name} is damaged: it does not start as such an object does.", object=name)
+def version_of(data: bytes, kind: Kind, name: str) -> int:
+    """The format of an object; ``Damaged`` unless it starts as one of this kind does."""
+    for version in READABLE:
+        if data[:HEADER_LENGTH] == header(kind, version):
+            return version
+    raise errors.Damaged(f"{name} is damaged: it does not start as such an object does.", object=name)
 
 
 def is_object_id(text: str) -> bool:

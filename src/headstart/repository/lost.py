@@ -90,7 +90,7 @@ def unreadable(repo: Repository, disk: Disk) -> Blocks:
             if place.level == CONTENT:
                 content.setdefault(place.chunk, []).append(place.index)
         for chunk_id, data in repo.scan_chunks(content):
-            if isinstance(data, bytes):
+            if not isinstance(data, errors.Damaged):
                 found -= Blocks(content[chunk_id])
     return found
 

@@ -2,15 +2,21 @@
 
 ::
 
-    header | head | sealed chunk 0 | sealed chunk 1 | ... | sealed index | foot
+    header | head | sealed frame 0 | sealed frame 1 | ... | sealed index | foot
+
+A frame is one chunk or several that were stored together, compressed and sealed as one: that makes them smaller, and
+costs less for each. Frames may be *moved*, as they are, into a pack that takes the place of others: what sealed them,
+the id of their first pack and their number in it, goes along. That needs no secret of content.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
+import struct
 import sys
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from blake3 import blake3
@@ -23,51 +29,122 @@ from headstart.store.contract import Data, Store
 
 
 @dataclass(frozen=True, slots=True)
+class Moved:
+    """Where the frames of a pack were sealed: by frame, the place of that pack in ``packs``, and the number there."""
+
+    packs: tuple[bytes, ...]
+    places: array[int]
+    numbers: array[int]
+
+    def encode(self) -> bytes:
+        return b"".join(self.packs) + _little(self.places) + _little(self.numbers)
+
+    @classmethod
+    def decode(cls, count: int, frames: int, data: bytes) -> Moved:
+        """``ValueError`` when ``data`` is no such table of ``count`` packs."""
+        ids, places, numbers = _columns(data, (layout.OBJECT_ID_LENGTH * count, 2 * frames, 4 * frames))
+        length = layout.OBJECT_ID_LENGTH
+        packs = tuple(ids[start : start + length] for start in range(0, len(ids), length))
+        found = cls(packs, _numbers(places, "H"), _numbers(numbers))
+        if max(found.places, default=0) >= count:
+            raise ValueError("of no pack")
+        return found
+
+
+@dataclass(frozen=True, slots=True)
 class PackEntries:
-    """The chunks of one pack, in the order in which they lie in it, as columns."""
+    """What a pack holds, as columns: ids and lengths (bytes) of its chunks in the order in which they lie in it; how
+    many of them each frame holds, its length as it is stored, its flags. ``moved`` None: its frames were sealed in it.
+    """
 
     pack_id: bytes
     chunk_class: layout.ChunkClass
     ids: bytes
+    lengths: array[int]
+    counts: bytes
     sealed_lengths: array[int]
-    raw_lengths: array[int]
     flags: bytes
+    moved: Moved | None = None
 
     def __len__(self) -> int:
-        return len(self.flags)
+        return len(self.lengths)
 
     @property
     def name(self) -> str:
         return pack_key(self.pack_id)
 
     @property
-    def chunk_bytes(self) -> int:
+    def chunks_and_frames(self) -> tuple[int, int]:
+        return len(self), len(self.counts)
+
+    @property
+    def frames_bytes(self) -> int:
         return sum(self.sealed_lengths)
 
+    @property
+    def origins(self) -> int:
+        """How many packs its frames were sealed in, if not in this one."""
+        return len(self.moved.packs) if self.moved else 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole pack."""
+        body = layout.PACK_START + self.frames_bytes + layout.TAG_LENGTH + layout.DIGEST_LENGTH * len(self.counts)
+        if not self.moved and any(flag & layout.BOUND for flag in self.flags):
+            return body + len(self) * _ENTRY_LENGTH_0 + layout.PACK_FOOT_0.size
+        return body + table_length(len(self), len(self.counts), self.origins) + layout.PACK_FOOT.size
+
     def encode(self) -> bytes:
-        return self.ids + _little(self.sealed_lengths) + _little(self.raw_lengths) + self.flags
+        columns = [self.ids, _little(self.lengths), self.counts, _little(self.sealed_lengths), self.flags]
+        return b"".join(columns) + (self.moved.encode() if self.moved else b"")
 
     @classmethod
-    def decode(cls, pack_id: bytes, chunk_class: int, count: int, data: bytes) -> PackEntries:
+    def decode(
+        cls, pack_id: bytes, chunk_class: int, chunks: int, frames: int, origins: int, data: bytes
+    ) -> PackEntries:
         """``data`` was authenticated; ``ValueError`` when it is no such table all the same."""
-        ids, sealed, raw, flags = _columns(data, (layout.CHUNK_ID_LENGTH, 4, 4, 1), count)
-        sealed_lengths, raw_lengths = _numbers(sealed), _numbers(raw)
-        if layout.PACK_START + sum(sealed_lengths) >= 1 << 32 or max(raw_lengths, default=0) > layout.MAX_CHUNK_LENGTH:
+        widths = (layout.CHUNK_ID_LENGTH * chunks, 4 * chunks, frames, 4 * frames, frames)
+        start = sum(widths)
+        ids, lengths, counts, sealed, flags = _columns(data[:start], widths)
+        moved = Moved.decode(origins, frames, data[start:]) if origins else None
+        if (moved is None and len(data) != start) or sum(counts) != chunks or 0 in counts:
+            raise ValueError("wrong length of a table")
+        columns = ids, _numbers(lengths), counts, _numbers(sealed), flags
+        return cls(pack_id, layout.ChunkClass(chunk_class), *columns, moved)._checked()
+
+    @classmethod
+    def decode_0(cls, pack_id: bytes, chunk_class: int, chunks: int, data: bytes) -> PackEntries:
+        """As ``decode``, of format 0."""
+        widths = (layout.CHUNK_ID_LENGTH * chunks, 4 * chunks, 4 * chunks, chunks)
+        ids, sealed, lengths, flags = _columns(data, widths)
+        bound = bytes(flag | layout.BOUND for flag in flags)
+        columns = ids, _numbers(lengths), bytes([1]) * chunks, _numbers(sealed), bound
+        return cls(pack_id, layout.ChunkClass(chunk_class), *columns)._checked()
+
+    def _checked(self) -> PackEntries:
+        longest = max(self.lengths, default=0)
+        if layout.PACK_START + self.frames_bytes >= 1 << 32 or longest > layout.MAX_CHUNK_LENGTH:
             raise ValueError("longer than a pack or a chunk can be")
-        return cls(pack_id, layout.ChunkClass(chunk_class), ids, sealed_lengths, raw_lengths, flags)
+        return self
 
 
-#: Bytes that ``PackEntries.encode`` needs for one chunk.
-ENTRY_LENGTH = layout.CHUNK_ID_LENGTH + 4 + 4 + 1
+_CHUNK_ENTRY = layout.CHUNK_ID_LENGTH + 4
+_FRAME_ENTRY = 1 + 4 + 1
+_ENTRY_LENGTH_0 = layout.CHUNK_ID_LENGTH + 4 + 4 + 1
+
+
+def table_length(chunks: int, frames: int, origins: int) -> int:
+    """Bytes of ``PackEntries.encode``."""
+    moved = layout.OBJECT_ID_LENGTH * origins + 6 * frames if origins else 0
+    return chunks * _CHUNK_ENTRY + frames * _FRAME_ENTRY + moved
+
+
+def table_length_0(chunks: int) -> int:
+    return chunks * _ENTRY_LENGTH_0
 
 
 def pack_key(pack_id: bytes) -> str:
     return layout.PACKS + pack_id.hex()
-
-
-def size_of(end: int, count: int) -> int:
-    """Bytes of a pack whose ``count`` chunks end at ``end``."""
-    return end + count * _OWN_ENTRY_LENGTH + layout.TAG_LENGTH + layout.PACK_FOOT.size
 
 
 def id_of(key: str) -> bytes | None:
@@ -76,13 +153,14 @@ def id_of(key: str) -> bytes | None:
     return bytes.fromhex(name) if layout.is_object_id(name) else None
 
 
-def _columns(data: bytes, widths: tuple[int, ...], count: int) -> list[bytes]:
-    if len(data) != count * sum(widths):
+def _columns(data: bytes, widths: tuple[int, ...]) -> list[bytes]:
+    """``data`` cut into parts of so many bytes."""
+    if len(data) != sum(widths):
         raise ValueError("wrong length of a table")
     columns, start = [], 0
     for width in widths:
-        columns.append(data[start : start + width * count])
-        start += width * count
+        columns.append(data[start : start + width])
+        start += width
     return columns
 
 
@@ -93,8 +171,8 @@ def _little(numbers: array[int]) -> bytes:
     return numbers.tobytes()
 
 
-def _numbers(data: bytes) -> array[int]:
-    numbers = array("I", data)
+def _numbers(data: bytes, width: str = "I") -> array[int]:
+    numbers = array(width, data)
     if sys.byteorder == "big":
         numbers.byteswap()
     return numbers
@@ -102,18 +180,23 @@ def _numbers(data: bytes) -> array[int]:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Room for one chunk in an open pack."""
+    """Room for one frame in an open pack."""
 
     pack: OpenPack
     number: int
-    chunk_id: bytes
     offset: int
     length: int
 
     def fill(self, data: Data) -> None:
         """Seal ``data`` into its place. Slots of one pack may be filled from several threads at once."""
         with self.pack.view(self.offset, self.length) as target:
-            self.pack.sealer.seal_into(self.number, self.chunk_id, data, target)
+            self.pack.sealer.seal_into(self.number, data, target)
+            self.pack.digests[self.number] = blake3(target).digest()
+
+    def take(self, sealed: Data) -> None:
+        """A frame as it was sealed in another pack."""
+        with self.pack.view(self.offset, self.length) as target:
+            target[:] = sealed
             self.pack.digests[self.number] = blake3(target).digest()
 
 
@@ -127,16 +210,20 @@ class OpenPack:
     def __init__(self, secrets: Secrets, chunk_class: layout.ChunkClass, buffer: mmap.mmap) -> None:
         self.pack_id = os.urandom(layout.OBJECT_ID_LENGTH)
         self.chunk_class = chunk_class
-        self.sealer = seal.ChunkSealer(secrets, chunk_class, self.pack_id)
+        self.sealer = seal.FrameSealer(secrets, chunk_class, self.pack_id)
         self.digests: list[bytes] = []
         self.unfilled = 0
         self.closed = False
         self.buffer = buffer
         self._secrets = secrets
         self._ids: list[bytes] = []
+        self._lengths = array("I")
+        self._counts = bytearray()
         self._sealed_lengths = array("I")
-        self._raw_lengths = array("I")
         self._flags = bytearray()
+        #: Of moved frames: the packs that they were sealed in, and which, and under which number.
+        self._origins: dict[bytes, int] = {}
+        self._places, self._numbers = array("H"), array("I")
         head = _head(self.pack_id, chunk_class)
         buffer[: len(head)] = head
         self._end = len(head)
@@ -145,21 +232,35 @@ class OpenPack:
     def ids(self) -> list[bytes]:
         return self._ids
 
-    def fits(self, length: int) -> bool:
-        """Whether a chunk of ``length`` bytes, not yet sealed, finds room, with its entry and the foot."""
-        if len(self._ids) >= layout.PACK_CHUNKS:
+    def fits(self, length: int, chunks: int, origin: bytes | None = None) -> bool:
+        """Whether a frame of ``length`` bytes as it is stored finds room, with its entries and the foot."""
+        if self._ids and len(self._ids) + chunks > layout.PACK_CHUNKS:
             return False
-        end = self._end + length + layout.TAG_LENGTH
-        return size_of(end, len(self._ids) + 1) <= len(self.buffer)
+        origins = len(self._origins) + (origin is not None and origin not in self._origins)
+        table = table_length(len(self._ids) + chunks, len(self._counts) + 1, origins)
+        tail = table + layout.DIGEST_LENGTH * (len(self._counts) + 1) + layout.TAG_LENGTH + layout.PACK_FOOT.size
+        return origins < 1 << 16 and self._end + length + tail <= len(self.buffer)
 
-    def reserve(self, chunk_id: bytes, length: int, raw_length: int, flags: int) -> Slot:
-        slot = Slot(self, len(self._ids), chunk_id, self._end, length + layout.TAG_LENGTH)
-        self._ids.append(chunk_id)
-        self._sealed_lengths.append(slot.length)
-        self._raw_lengths.append(raw_length)
+    def reserve(
+        self,
+        ids: Sequence[bytes],
+        lengths: Sequence[int],
+        sealed_length: int,
+        flags: int,
+        origin: tuple[bytes, int] | None = None,
+    ) -> Slot:
+        """``origin``: pack id and number under which it was sealed. All frames of a pack have one, or none has."""
+        slot = Slot(self, len(self._counts), self._end, sealed_length)
+        if origin is not None:
+            self._places.append(self._origins.setdefault(origin[0], len(self._origins)))
+            self._numbers.append(origin[1])
+        self._ids.extend(ids)
+        self._lengths.extend(lengths)
+        self._counts.append(len(ids))
+        self._sealed_lengths.append(sealed_length)
         self._flags.append(flags)
         self.digests.append(b"")
-        self._end += slot.length
+        self._end += sealed_length
         self.unfilled += 1
         return slot
 
@@ -172,66 +273,110 @@ class OpenPack:
             self.pack_id,
             self.chunk_class,
             b"".join(self._ids),
+            self._lengths,
+            bytes(self._counts),
             self._sealed_lengths,
-            self._raw_lengths,
             bytes(self._flags),
+            Moved(tuple(self._origins), self._places, self._numbers) if self._origins else None,
         )
-        context = _index_context(entries.chunk_class, len(entries), self._end)
+        context = _index_context(entries.chunk_class, _Foot.of(entries, self._end, 0))
         sealed = seal.seal_pack_index(self._secrets, self.pack_id, context, entries.encode() + b"".join(self.digests))
-        tail = sealed + _foot(self._end, len(sealed), len(entries))
+        tail = sealed + _Foot.of(entries, self._end, len(sealed)).encode()
         end = self._end + len(tail)
         self.buffer[self._end : end] = tail
         return entries, self.view(0, end)
 
 
-_OWN_ENTRY_LENGTH = ENTRY_LENGTH + layout.DIGEST_LENGTH
+@dataclass(frozen=True, slots=True)
+class _Foot:
+    """Where a pack's own index lies, and what it holds."""
+
+    version: int
+    offset: int
+    length: int
+    chunks: int
+    frames: int
+    origins: int
+
+    @classmethod
+    def of(cls, entries: PackEntries, offset: int, length: int) -> _Foot:
+        return cls(layout.VERSION, offset, length, len(entries), len(entries.counts), entries.origins)
+
+    def encode(self) -> bytes:
+        header = layout.header(layout.Kind.FOOTER, self.version)
+        if self.version == 0:
+            return layout.PACK_FOOT_0.pack(self.offset, self.length, self.chunks, header)
+        return layout.PACK_FOOT.pack(self.offset, self.length, self.chunks, self.frames, self.origins, header)
+
+    @classmethod
+    def decode(cls, tail: bytes, size: int) -> _Foot:
+        """From the end of a pack of ``size`` bytes. ``ValueError``."""
+        version = tail[-1] if tail else -1
+        shape = layout.PACK_FOOT_0 if version == 0 else layout.PACK_FOOT
+        if version not in layout.READABLE or len(tail) < shape.size:
+            raise ValueError("not a foot")
+        offset, length, chunks, *more, _ = shape.unpack(tail[-shape.size :])
+        frames, origins = more or (chunks, 0)
+        found = cls(version, offset, length, chunks, frames, origins)
+        if found.encode() != tail[-shape.size :] or offset + length + shape.size != size:
+            raise ValueError("not a foot")
+        return found
+
+    def split(self, pack_id: bytes, chunk_class: int, payload: bytes) -> tuple[PackEntries, bytes]:
+        """The table, and the digests of the frames."""
+        start = len(payload) - layout.DIGEST_LENGTH * self.frames
+        if start < 0:
+            raise ValueError("too short")
+        if self.version == 0:
+            entries = PackEntries.decode_0(pack_id, chunk_class, self.chunks, payload[:start])
+        else:
+            counts = self.chunks, self.frames, self.origins
+            entries = PackEntries.decode(pack_id, chunk_class, *counts, payload[:start])
+        return entries, payload[start:]
 
 
-def _index_context(chunk_class: int, count: int, offset: int) -> bytes:
-    return bytes([chunk_class]) + count.to_bytes(4, "little") + offset.to_bytes(4, "little")
+_CONTEXT = struct.Struct("<BHIII")
 
 
-def _head(pack_id: bytes, chunk_class: int) -> bytes:
-    return layout.header(layout.Kind.PACK) + layout.PACK_HEAD.pack(pack_id, chunk_class)
+def _index_context(chunk_class: int, foot: _Foot) -> bytes:
+    if foot.version == 0:
+        return bytes([chunk_class]) + foot.chunks.to_bytes(4, "little") + foot.offset.to_bytes(4, "little")
+    return _CONTEXT.pack(chunk_class, foot.origins, foot.chunks, foot.frames, foot.offset)
 
 
-def _foot(offset: int, length: int, count: int) -> bytes:
-    return layout.PACK_FOOT.pack(offset, length, count, layout.header(layout.Kind.FOOTER))
+def _head(pack_id: bytes, chunk_class: int, version: int = layout.VERSION) -> bytes:
+    return layout.header(layout.Kind.PACK, version) + layout.PACK_HEAD.pack(pack_id, chunk_class)
 
 
 def read_entries(secrets: Secrets, store: Store, pack_id: bytes, size: int) -> PackEntries:
     """From the own index of a pack of ``size`` bytes. ``Damaged`` when it is not whole, ``Missing`` when not there."""
+    return read_index(secrets, store, pack_id, size)[0]
+
+
+def read_index(secrets: Secrets, store: Store, pack_id: bytes, size: int) -> tuple[PackEntries, bytes]:
+    """As ``read_entries``, and the BLAKE3 of each sealed frame, 32 bytes each."""
     name = pack_key(pack_id)
     try:
         head = store.read_range(name, 0, layout.PACK_START)
-        if size < layout.PACK_START + layout.PACK_FOOT.size:
+        if size < layout.PACK_START + layout.PACK_FOOT_0.size:
             raise ValueError("too short")
-        foot = store.read_range(name, size - layout.PACK_FOOT.size, layout.PACK_FOOT.size)
-        chunk_class = _checked_head(head, pack_id)
-        offset, length, count = _checked_foot(foot, size)
-        sealed = store.read_range(name, offset, length)
-        payload = seal.open_pack_index(secrets, pack_id, _index_context(chunk_class, count, offset), sealed)
-        entries = PackEntries.decode(pack_id, chunk_class, count, payload[: count * ENTRY_LENGTH])
-        if entries.chunk_bytes != offset - layout.PACK_START:
+        room = min(size - layout.PACK_START, layout.PACK_FOOT.size)
+        foot = _Foot.decode(store.read_range(name, size - room, room), size)
+        chunk_class = _checked_head(head, pack_id, foot.version)
+        sealed = store.read_range(name, foot.offset, foot.length)
+        payload = seal.open_pack_index(secrets, pack_id, _index_context(chunk_class, foot), sealed)
+        entries, digests = foot.split(pack_id, chunk_class, payload)
+        if entries.frames_bytes != foot.offset - layout.PACK_START:
             raise ValueError("lengths")
     except (ValueError, InvalidTag):
         raise errors.Damaged(f"{name} is damaged: its own index cannot be read.", object=name) from None
-    return entries
+    return entries, digests
 
 
-def _checked_head(head: bytes, pack_id: bytes) -> int:
+def _checked_head(head: bytes, pack_id: bytes, version: int) -> int:
     if len(head) != layout.PACK_START:
         raise ValueError("too short")
     _, chunk_class = layout.PACK_HEAD.unpack(head[layout.HEADER_LENGTH :])
-    if head != _head(pack_id, chunk_class):
+    if head != _head(pack_id, chunk_class, version):
         raise ValueError("not the head of this pack")
     return int(chunk_class)
-
-
-def _checked_foot(foot: bytes, size: int) -> tuple[int, int, int]:
-    if len(foot) != layout.PACK_FOOT.size:
-        raise ValueError("too short")
-    offset, length, count, _ = layout.PACK_FOOT.unpack(foot)
-    if foot != _foot(offset, length, count) or offset + length + layout.PACK_FOOT.size != size:
-        raise ValueError("not a foot")
-    return offset, length, count

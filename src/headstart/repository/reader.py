@@ -14,8 +14,8 @@ from headstart import errors, units
 from headstart.repository import codec, layout, pack, seal
 from headstart.repository.index import Index
 from headstart.repository.keys import Secrets
-from headstart.repository.table import Location
-from headstart.store.contract import Missing, Store
+from headstart.repository.table import Frame, Location
+from headstart.store.contract import Data, Missing, Store
 
 #: Threads that fetch, open and check. They wait for the store or run without the interpreter lock.
 THREADS = max(2, min(4, os.cpu_count() or 1))
@@ -25,8 +25,8 @@ _REQUEST_BYTES = 2 * units.MIB
 _GAP = 128 * units.KIB
 
 Wanted = tuple[bytes, Location]
-Checked = tuple[bytes, bytes | errors.Damaged]
-ChunkIdOf = Callable[[bytes, layout.ChunkClass], bytes]
+Checked = tuple[bytes, Data | errors.Damaged]
+ChunkIdOf = Callable[[Data, layout.ChunkClass], bytes]
 
 
 class Reader:
@@ -42,12 +42,12 @@ class Reader:
     def close(self) -> None:
         self._threads.shutdown(cancel_futures=True)
 
-    def read_one(self, chunk_id: bytes) -> bytes:
+    def read_one(self, chunk_id: bytes) -> Data:
         located, missing = self._locate([chunk_id])
         [(_, found)] = missing or self._fetch(located)
         return _or_raise(found)
 
-    def read_many(self, chunk_ids: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    def read_many(self, chunk_ids: Iterable[bytes]) -> Iterator[tuple[bytes, Data]]:
         for chunk_id, found in self.scan(chunk_ids):
             yield chunk_id, _or_raise(found)
 
@@ -60,7 +60,7 @@ class Reader:
         else:
             yield from self._pipelined(_requests(located), self._fetch)
 
-    def scan_copies(self, positions: Iterable[int]) -> Iterator[tuple[int, bytes, bytes | errors.Damaged]]:
+    def scan_copies(self, positions: Iterable[int]) -> Iterator[tuple[int, bytes, Data | errors.Damaged]]:
         """The copies at these ascending positions, also those that ``find`` does not give."""
         located = self._index.copies(positions)
         # Not from another pack where this one is damaged.
@@ -92,7 +92,6 @@ class Reader:
                 missing.append((chunk_id, location))
             else:
                 wanted.append((chunk_id, location))
-        wanted.sort(key=lambda item: item[1].position)
         return wanted, missing
 
     def _fetch(self, wanted: Sequence[Wanted]) -> list[Checked]:
@@ -103,7 +102,7 @@ class Reader:
             for (chunk_id, checked), (_, location) in zip(found, wanted, strict=True)
         ]
 
-    def _elsewhere(self, chunk_id: bytes, location: Location, damaged: errors.Damaged) -> bytes | errors.Damaged:
+    def _elsewhere(self, chunk_id: bytes, location: Location, damaged: errors.Damaged) -> Data | errors.Damaged:
         for other in self._index.others(chunk_id, location):
             [(_, found)] = self._read([(chunk_id, other)])
             if not isinstance(found, errors.Damaged):
@@ -112,59 +111,87 @@ class Reader:
 
     def _read(self, wanted: Sequence[Wanted]) -> list[Checked]:
         """Chunks of one pack, ascending and near each other, in one request."""
-        first, last = wanted[0][1], wanted[-1][1]
+        first, last = wanted[0][1].frame, wanted[-1][1].frame
         name = pack.pack_key(first.pack_id)
         end = last.offset + last.sealed_length
         try:
             piece = memoryview(self._store.read_range(name, first.offset, end - first.offset))
         except errors.Damaged as error:
-            if len(wanted) == 1 or isinstance(error, Missing):
+            if first.place == last.place or isinstance(error, Missing):
                 return [(chunk_id, error) for chunk_id, _ in wanted]
-            return [checked for item in wanted for checked in self._read([item])]  # save what can be read
-        sealer = seal.ChunkSealer(self._secrets, first.chunk_class, first.pack_id)
-        return [
-            (chunk_id, self._open(sealer, chunk_id, location, piece[location.offset - first.offset :]))
-            for chunk_id, location in wanted
-        ]
+            frames = itertools.groupby(wanted, key=_place_of)
+            return [
+                checked for _, of_frame in frames for checked in self._read(list(of_frame))
+            ]  # save what can be read
+        sealers: dict[bytes, seal.FrameSealer] = {}
+        found: list[Checked] = []
+        for _, group in itertools.groupby(wanted, key=_place_of):
+            of_frame = list(group)
+            frame = of_frame[0][1].frame
+            if frame.origin not in sealers:
+                sealers[frame.origin] = seal.FrameSealer(self._secrets, frame.chunk_class, frame.origin)
+            found += self._open(sealers[frame.origin], of_frame, piece[frame.offset - first.offset :])
+        return found
 
-    def _open(
-        self, sealer: seal.ChunkSealer, chunk_id: bytes, location: Location, piece: memoryview
-    ) -> bytes | errors.Damaged:
+    def _open(self, sealer: seal.FrameSealer, wanted: Sequence[Wanted], piece: memoryview) -> Iterator[Checked]:
+        """The chunks of one frame, which ``piece`` begins with."""
+        frame = wanted[0][1].frame
         try:
-            data = sealer.open(location.number, chunk_id, piece[: location.sealed_length])
-            if location.compressed:
-                data = codec.decompress(data, location.raw_length)
-            if self._chunk_id_of(data, location.chunk_class) != chunk_id:
-                raise ValueError("another content")
+            if frame.length > max(layout.MAX_CHUNK_LENGTH, layout.FRAME_SIZE):
+                raise ValueError("longer than a frame can be")
+            bound = wanted[0][0] if frame.flags & layout.BOUND else b""
+            data: Data = sealer.open(frame.number, piece[: frame.sealed_length], bound)
+            if frame.flags & layout.COMPRESSED:
+                data = codec.decompress(data, frame.length)
         except (InvalidTag, ValueError):
-            name = pack.pack_key(location.pack_id)
-            return errors.Damaged(
-                f"{name} is damaged: chunk {chunk_id.hex()} at {location.offset} is not what was written.",
-                object=name,
-                chunk=chunk_id.hex(),
-                offset=location.offset,
-                length=location.sealed_length,
-            )
-        return data
+            for chunk_id, _ in wanted:
+                yield chunk_id, _damaged(chunk_id, frame)
+            return
+        view = memoryview(data)
+        for chunk_id, location in wanted:
+            whole = location.length == len(data)
+            chunk = data if whole else view[location.start : location.start + location.length]
+            if self._chunk_id_of(chunk, frame.chunk_class) == chunk_id:
+                yield chunk_id, chunk
+            else:
+                yield chunk_id, _damaged(chunk_id, frame)
 
 
-def _or_raise(found: bytes | errors.Damaged) -> bytes:
+def _place_of(wanted: Wanted) -> int:
+    return wanted[1].frame.place
+
+
+def _damaged(chunk_id: bytes, frame: Frame) -> errors.Damaged:
+    name = pack.pack_key(frame.pack_id)
+    return errors.Damaged(
+        f"{name} is damaged: chunk {chunk_id.hex()} at {frame.offset} is not what was written.",
+        object=name,
+        chunk=chunk_id.hex(),
+        offset=frame.offset,
+        length=frame.sealed_length,
+    )
+
+
+def _or_raise(found: Data | errors.Damaged) -> Data:
     if isinstance(found, errors.Damaged):
         raise found
     return found
 
 
 def _requests(located: list[Wanted]) -> Iterator[list[Wanted]]:
-    """Cut where the pack changes, a gap is large, or a request has grown to its size."""
+    """Cut where the pack changes, a gap is large, or a request has grown to its size; never within a frame."""
     request: list[Wanted] = []
     size = 0
     for item, following in itertools.zip_longest(located, located[1:]):
         request.append(item)
-        size += item[1].raw_length
-        if following is None or size >= _REQUEST_BYTES or not _near(item[1], following[1]):
+        size += item[1].length
+        if following is None or _cut(item[1].frame, following[1].frame, size):
             yield request
             request, size = [], 0
 
 
-def _near(one: Location, following: Location) -> bool:
-    return one.pack_id == following.pack_id and following.offset - one.offset - one.sealed_length <= _GAP
+def _cut(one: Frame, following: Frame, size: int) -> bool:
+    if one.place == following.place:
+        return False
+    gap = following.offset - one.offset - one.sealed_length
+    return size >= _REQUEST_BYTES or one.pack_id != following.pack_id or gap > _GAP

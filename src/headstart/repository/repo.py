@@ -86,9 +86,9 @@ class Repository:
 
     def read_chunk(self, chunk_id: bytes) -> bytes:
         """One chunk, in the calling thread; ``Damaged`` when it is missing or not what was written."""
-        return self._reader.read_one(chunk_id)
+        return bytes(self._reader.read_one(chunk_id))
 
-    def read_chunks(self, chunk_ids: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    def read_chunks(self, chunk_ids: Iterable[bytes]) -> Iterator[tuple[bytes, Data]]:
         """Id and content of each of the chunks once, in an order that suits the store; ``Damaged`` as ``read_chunk``.
 
         All the ids are held in memory (about 300 bytes each): give a whole disk in windows. Of the content, only a few
@@ -96,7 +96,7 @@ class Repository:
         """
         return self._reader.read_many(chunk_ids)
 
-    def scan_chunks(self, chunk_ids: Iterable[bytes]) -> Iterator[tuple[bytes, bytes | errors.Damaged]]:
+    def scan_chunks(self, chunk_ids: Iterable[bytes]) -> Iterator[tuple[bytes, Data | errors.Damaged]]:
         """Like ``read_chunks``, but with the error in place of a chunk that cannot be read."""
         return self._reader.scan(chunk_ids)
 
@@ -104,7 +104,7 @@ class Repository:
         """Tree nodes, through a cache of a few MiB."""
         return self._nodes.read(node_ids)
 
-    def scan_copies(self, positions: Iterable[int]) -> Iterator[tuple[int, bytes, bytes | errors.Damaged]]:
+    def scan_copies(self, positions: Iterable[int]) -> Iterator[tuple[int, bytes, Data | errors.Damaged]]:
         """Position in the index, id and content of each of these copies, or the error in place of the content."""
         return self._reader.scan_copies(positions)
 

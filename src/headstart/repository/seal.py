@@ -25,10 +25,11 @@ def derive(secret: bytes, purpose: bytes, *parts: bytes) -> bytes:
     return blake3(purpose + b"\0" + b"".join(parts), key=secret).digest()
 
 
-class ChunkSealer:
-    """Seals and opens the chunks of one pack. The chunk's number in the pack is its nonce.
+class FrameSealer:
+    """Seals and opens the frames of one pack. A frame's number in the pack is its nonce.
 
-    Any thread may use it; each number may be sealed once only.
+    Any thread may use it; each number may be sealed once only. What chunks a frame holds is not part of the seal: their
+    ids tell that, being keyed hashes. ``bound``: in format 0 it was.
     """
 
     def __init__(self, secrets: Secrets, chunk_class: layout.ChunkClass, pack_id: bytes) -> None:
@@ -36,13 +37,13 @@ class ChunkSealer:
         self._cipher = AESGCM(derive(secret, b"pack", bytes([chunk_class]), pack_id))
         self._context = secrets.repository_id + bytes([chunk_class])
 
-    def seal_into(self, number: int, chunk_id: bytes, data: Data, target: memoryview) -> None:
+    def seal_into(self, number: int, data: Data, target: memoryview) -> None:
         """``target`` has exactly the length of ``data`` and a tag."""
-        self._cipher.encrypt_into(_nonce(number), data, self._context + chunk_id, target)
+        self._cipher.encrypt_into(_nonce(number), data, self._context, target)
 
-    def open(self, number: int, chunk_id: bytes, sealed: Data) -> bytes:
+    def open(self, number: int, sealed: Data, bound: bytes = b"") -> bytes:
         """Raises ``InvalidTag`` when it is not what was sealed."""
-        return self._cipher.decrypt(_nonce(number), sealed, self._context + chunk_id)
+        return self._cipher.decrypt(_nonce(number), sealed, self._context + bound)
 
 
 def _nonce(number: int) -> bytes:
@@ -78,7 +79,7 @@ def seal_object(secrets: Secrets, kind: layout.Kind, key: str, payload: bytes) -
 
 def open_object(secrets: Secrets, kind: layout.Kind, key: str, data: bytes) -> bytes:
     """The payload; ``Damaged`` when the object is not the one that was sealed under this key."""
-    layout.check_header(data, kind, key)
+    layout.version_of(data, kind, key)
     start, salt, sealed = data[: layout.HEADER_LENGTH], data[layout.HEADER_LENGTH : _BODY], data[_BODY:]
     try:
         frame = _object_cipher(secrets, kind, salt).decrypt(_ONLY_NONCE, sealed, _object_context(secrets, start, key))

@@ -1,9 +1,9 @@
 """The hash table of an index: where every chunk lies.
 
-Open addressing over columns, 50 to 60 bytes a chunk::
+Open addressing over columns, 52 to 64 bytes a chunk, 13 a frame::
 
     slots    [ 0 | 7 | 0 | 3 | ... ]        position + 1 of a chunk, found by the first bytes of its id
-    columns  id, offset, sealed length, raw length and flag, by position
+    columns  id, length, frame, by position; offset, sealed length, flags, first position, by frame
 
 The chunks of a pack have neighbouring positions in the order in which they lie in it.
 """
@@ -11,29 +11,47 @@ The chunks of a pack have neighbouring positions in the order in which they lie 
 from __future__ import annotations
 
 import bisect
+import itertools
 import os
 import sys
 from array import array
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from headstart.repository import layout, loss, pack
-from headstart.repository.pack import PackEntries
-
-_COMPRESSED_BIT = 1 << 31
+from headstart.repository import layout, loss
+from headstart.repository.pack import Moved, PackEntries
 
 
-class Location(NamedTuple):
-    """Where one chunk lies. ``position`` orders all chunks by pack and place in the pack."""
+class Frame(NamedTuple):
+    """Where one frame lies: ``offset`` and ``sealed_length`` in its pack; ``length`` is that of all its chunks.
 
-    position: int
+    It was sealed under ``number`` in the pack ``origin``, which need not be the one it lies in. ``place`` orders all
+    frames by pack and place in the pack.
+    """
+
+    place: int
     pack_id: bytes
     chunk_class: layout.ChunkClass
+    origin: bytes
     number: int
     offset: int
     sealed_length: int
-    raw_length: int
-    compressed: bool
+    length: int
+    flags: int
+
+
+class Location(NamedTuple):
+    """Where one chunk lies: ``length`` bytes from ``start`` of what the frame holds. ``position`` orders all chunks by
+    pack and place in the pack."""
+
+    position: int
+    frame: Frame
+    start: int
+    length: int
+
+    @property
+    def pack_id(self) -> bytes:
+        return self.frame.pack_id
 
 
 class Table:
@@ -41,32 +59,45 @@ class Table:
 
     def __init__(self) -> None:
         self._ids = bytearray()
+        self._lengths = array("I")
+        self._frames = array("I")
         self._offsets = array("I")
         self._sealed_lengths = array("I")
-        self._raw_lengths = array("I")
+        self._flags = bytearray()
+        self._starts = array("I")  # position of each frame's first chunk
         self._slots = array("I", bytes(4 * 1024))
         self._packs: list[tuple[bytes, layout.ChunkClass]] = []
         self._firsts: list[int] = []  # position of each pack's first chunk
-        self._owners: dict[bytes, int] = {}  # by pack, its place in both
+        self._first_frames: list[int] = []
+        self._sizes: list[int] = []
+        self._moved: dict[int, Moved] = {}  # by a pack's place in the lists
+        self._owners: dict[bytes, int] = {}  # by pack, its place in the lists
         self._doubted: set[int] = set()
         self._doubtful: dict[bytes, int] = {}
 
     def __len__(self) -> int:
-        return len(self._offsets)
+        return len(self._lengths)
 
     def add(self, entries: PackEntries, doubted: loss.Copies = loss.NONE) -> None:
         """``doubted``: those of its copies that are known to be bad."""
-        first = len(self)
-        self._owners[entries.pack_id] = len(self._packs)
+        first, frame = len(self), len(self._offsets)
+        owner = self._owners[entries.pack_id] = len(self._packs)
         self._packs.append((entries.pack_id, entries.chunk_class))
         self._firsts.append(first)
+        self._first_frames.append(frame)
+        self._sizes.append(entries.size)
+        if entries.moved:
+            self._moved[owner] = entries.moved
         self._ids += entries.ids
+        self._lengths.extend(entries.lengths)
         self._offsets.extend(_offsets(entries.sealed_lengths))
         self._sealed_lengths.extend(entries.sealed_lengths)
-        self._raw_lengths.extend(
-            length | (_COMPRESSED_BIT if flags & layout.COMPRESSED else 0)
-            for length, flags in zip(entries.raw_lengths, entries.flags, strict=True)
-        )
+        self._flags += entries.flags
+        position = first
+        for number, count in enumerate(entries.counts, frame):
+            self._starts.append(position)
+            self._frames.extend([number] * count)
+            position += count
         self._doubt(range(first, len(self)), doubted)
         if 2 * len(self) > len(self._slots):
             self._grow()
@@ -91,7 +122,7 @@ class Table:
         """From now on these copies, by pack, are not found by ``position``. Costs a pass over everything."""
         known = [pack_id for pack_id in copies if pack_id in self._owners]
         for pack_id in known:
-            self._doubt(self._positions(pack_id), copies[pack_id])
+            self._doubt(self._span(self._owners[pack_id]), copies[pack_id])
         if known:
             self._slots = array("I", bytes(4 * len(self._slots)))
             self._enter(0)
@@ -105,20 +136,19 @@ class Table:
                 self._doubted.add(position)
                 self._doubtful[chunk_id] = position
 
-    def _positions(self, pack_id: bytes) -> range:
-        owner = self._owners[pack_id]
-        return range(self._firsts[owner], self._firsts[owner + 1] if owner + 1 < len(self._firsts) else len(self))
-
     def entries(self, pack_id: bytes) -> PackEntries:
-        positions = self._positions(pack_id)
+        owner = self._owners[pack_id]
+        positions, frames = self._span(owner), self._span_of_frames(owner)
         first, end = positions.start, positions.stop
-        lengths = self._raw_lengths[first:end]
+        starts = [*self._starts[frames.start : frames.stop], end]
         return PackEntries(
-            *self._packs[self._owners[pack_id]],
+            *self._packs[owner],
             bytes(self._ids[first * layout.CHUNK_ID_LENGTH : end * layout.CHUNK_ID_LENGTH]),
-            self._sealed_lengths[first:end],
-            array("I", [length & ~_COMPRESSED_BIT for length in lengths]),
-            bytes(layout.COMPRESSED if length & _COMPRESSED_BIT else 0 for length in lengths),
+            self._lengths[first:end],
+            bytes(after - before for before, after in itertools.pairwise(starts)),
+            self._sealed_lengths[frames.start : frames.stop],
+            bytes(self._flags[frames.start : frames.stop]),
+            self._moved.get(owner),
         )
 
     def doubtful_position(self, chunk_id: bytes) -> int:
@@ -137,36 +167,60 @@ class Table:
         return bytes(self._ids[start : start + layout.CHUNK_ID_LENGTH])
 
     def location(self, position: int) -> Location:
-        owner = bisect.bisect_right(self._firsts, position) - 1
-        length = self._raw_lengths[position]
-        return Location(
-            position,
-            *self._packs[owner],
-            position - self._firsts[owner],
-            self._offsets[position],
-            self._sealed_lengths[position],
-            length & ~_COMPRESSED_BIT,
-            bool(length & _COMPRESSED_BIT),
+        return next(self.locations([position]))
+
+    def locations(self, positions: Iterable[int]) -> Iterator[Location]:
+        """Cheapest where neighbours of one frame come one after the other: they share the frame."""
+        frame: Frame | None = None
+        first = -1
+        for position in positions:
+            place = self._frames[position]
+            if frame is None or frame.place != place:
+                frame, first = self._frame(place), self._starts[place]
+            start = sum(self._lengths[first:position]) if position > first else 0
+            yield Location(position, frame, start, self._lengths[position])
+
+    def _frame(self, place: int) -> Frame:
+        owner = bisect.bisect_right(self._first_frames, place) - 1
+        number = place - self._first_frames[owner]
+        pack_id, chunk_class = self._packs[owner]
+        origin, moved = pack_id, self._moved.get(owner)
+        if moved is not None:
+            origin, number = moved.packs[moved.places[number]], moved.numbers[number]
+        end = self._starts[place + 1] if place + 1 < len(self._starts) else len(self)
+        return Frame(
+            place,
+            pack_id,
+            chunk_class,
+            origin,
+            number,
+            self._offsets[place],
+            self._sealed_lengths[place],
+            sum(self._lengths[self._starts[place] : end]),
+            self._flags[place],
         )
 
     def sizes(self) -> Iterator[tuple[bytes, int]]:
         """Packs and their bytes."""
-        for number, (pack_id, _) in enumerate(self._packs):
-            first, end = self._span(number)
-            chunks = self._offsets[end - 1] + self._sealed_lengths[end - 1] if end > first else layout.PACK_START
-            yield pack_id, pack.size_of(chunks, end - first)
+        for (pack_id, _), size in zip(self._packs, self._sizes, strict=True):
+            yield pack_id, size
 
     def drop(self, pack_ids: Container[bytes]) -> None:
         """The chunks of these packs are not found any longer: they get ids that no content has."""
-        for number, (pack_id, _) in enumerate(self._packs):
+        for owner, (pack_id, _) in enumerate(self._packs):
             if pack_id in pack_ids:
-                first, end = (each * layout.CHUNK_ID_LENGTH for each in self._span(number))
+                span = self._span(owner)
+                first, end = (each * layout.CHUNK_ID_LENGTH for each in (span.start, span.stop))
                 self._ids[first:end] = os.urandom(end - first)
 
-    def _span(self, number: int) -> tuple[int, int]:
+    def _span(self, owner: int) -> range:
         """Positions of a pack's chunks."""
-        following = self._firsts[number + 1 : number + 2]
-        return self._firsts[number], following[0] if following else len(self)
+        last = owner + 1 == len(self._firsts)
+        return range(self._firsts[owner], len(self) if last else self._firsts[owner + 1])
+
+    def _span_of_frames(self, owner: int) -> range:
+        last = owner + 1 == len(self._first_frames)
+        return range(self._first_frames[owner], len(self._offsets) if last else self._first_frames[owner + 1])
 
     def _grow(self) -> None:
         self._slots = array("I", [0]) * (2 << len(self).bit_length())

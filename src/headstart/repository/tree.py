@@ -313,7 +313,8 @@ def visit(repo: Repository, root: bytes | None, size: int, enter: Callable[[byte
 
 def _visit(view: _View, level: int, nodes: list[tuple[int, bytes]], enter: Callable[[bytes], bool]) -> Iterator[Visit]:
     for batch in _batches(nodes, _BATCH):
-        found = dict(view.repo.scan_chunks(node_id for _, node_id in batch))
+        scanned = view.repo.scan_chunks(node_id for _, node_id in batch)
+        found = {node_id: data if isinstance(data, errors.Damaged) else bytes(data) for node_id, data in scanned}
         visits = [Visit(level, index, node_id, view.read(level, node_id, found)) for index, node_id in batch]
         yield from visits
         if level:

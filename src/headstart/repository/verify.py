@@ -157,7 +157,7 @@ class _Check:
         self._rest = Blocks(self._repo.index.believed()) - self._nodes - self._content
         self._again = self._nodes
         for batch in _batches(self._rest):
-            self._content_bytes += sum(location.raw_length for _, location in self._repo.index.copies(batch))
+            self._content_bytes += sum(location.length for _, location in self._repo.index.copies(batch))
 
     def read(self, progress: Progress) -> None:
         done = self._node_bytes
@@ -216,7 +216,7 @@ class _Check:
             elif location.position not in seen:
                 seen.add(location.position)
                 self.used.add(location.pack_id)
-                added.append(location.raw_length)
+                added.append(location.length)
         return added
 
 

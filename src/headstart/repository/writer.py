@@ -2,10 +2,11 @@
 
 ::
 
-    put (any thread)                          the writer's own thread
+    put (any thread)                          the writer's own threads
     known? -> its token to the queue    --->  on_durable(tokens)
-    else compress, reserve a slot,
-    seal into it; a full pack is queued --->  create in the store, enter into the index, on_durable(tokens)
+    else, several chunks as one frame,
+    compress, reserve a slot, seal into
+    it; a full pack is queued           --->  create in the store, enter into the index, on_durable(tokens)
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from __future__ import annotations
 import mmap
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Generic, NamedTuple, Self, TypeVar
 
 from headstart import errors
 from headstart.repository import codec, layout, objects, pack
@@ -27,9 +28,11 @@ from headstart.store.contract import Data, Store
 
 Token = TypeVar("Token")
 
-#: Packs that exist at a time, open or on their way into the store: one is filled while another one is written. Bounds
+#: Packs that exist at a time, open or on their way into the store: one is filled while others are written. Bounds
 #: memory: 64 MiB.
-MAX_PACKS = 2
+MAX_PACKS = 4
+#: Packs that are written into the store at a time.
+UPLOADS = 3
 #: Tokens of chunks that were stored already are reported in batches of this many.
 _KNOWN_BATCH = 256
 #: After so many new chunks an index object is written without waiting for ``flush``.
@@ -43,11 +46,20 @@ class _Known(Generic[Token]):
     tokens: list[Token]
 
 
+class Cut(NamedTuple, Generic[Token]):
+    """A chunk: ``length`` bytes from ``start`` of what it lies in. ``token`` None: report nothing."""
+
+    chunk_id: bytes
+    start: int
+    length: int
+    token: Token | None = None
+
+
 class Writer(Generic[Token]):
     """One run of additions. ``put`` may be called from several threads at once.
 
-    ``on_durable(tokens)`` is called on the writer's own thread only, with the tokens of chunks that are now durable in
-    the store, never before. It should be quick; what it raises counts as a failure of the writer.
+    ``on_durable(tokens)`` is called on the writer's own threads only, one at a time, with the tokens of chunks that are
+    now durable in the store, never before. It should be quick; what it raises counts as a failure of the writer.
 
     After a failure nothing further is reported durable, and every ``put`` and ``flush`` raises it. Leaving the block
     normally flushes; leaving it with an exception abandons what is not yet in the store.
@@ -67,14 +79,16 @@ class Writer(Generic[Token]):
         self._jobs_alive = 0
         self._jobs: queue.SimpleQueue[OpenPack | _Known[Token] | None] = queue.SimpleQueue()
         self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._work, name="pack writer", daemon=True)
+        self._reporting = threading.Lock()
+        self._threads = [threading.Thread(target=self._work, name="pack writer", daemon=True) for _ in range(UPLOADS)]
         #: Bytes added to the store.
         self.stored_bytes = 0
         #: Ids of the packs that are durable in the store, in hex.
         self.packs: list[str] = []
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(
@@ -85,8 +99,10 @@ class Writer(Generic[Token]):
                 self.flush()
         finally:
             self._fail(errors.HeadstartError("The writer is closed."))
-            self._jobs.put(None)
-            self._thread.join()
+            for _ in self._threads:
+                self._jobs.put(None)
+            for thread in self._threads:
+                thread.join()
             self._buffers.clear()
 
     def put(self, chunk_class: layout.ChunkClass, chunk_id: bytes, data: Data, token: Token | None = None) -> int:
@@ -95,19 +111,25 @@ class Writer(Generic[Token]):
         Returns the bytes that this adds to the store: 0 for what is stored, or on its way, already.
         Waits while too many packs are on their way into the store.
         """
-        if len(data) > layout.MAX_CHUNK_LENGTH:
-            raise ValueError(f"a chunk of {len(data)} bytes")
-        if self._joined(chunk_id, token):
-            return 0
-        try:
-            flags, body = codec.shrink(data)
-            slot = self._reserve(chunk_class, chunk_id, len(body), len(data), flags)
-            slot.fill(body)
-        except BaseException as error:
-            self._fail(error)
-            raise
-        self._filled(slot)
-        return slot.length
+        return self.put_many(chunk_class, data, [Cut(chunk_id, 0, len(data), token)])
+
+    def put_many(self, chunk_class: layout.ChunkClass, data: Data, cuts: Sequence[Cut[Token]]) -> int:
+        """As ``put``, of chunks that lie in ``data``: what is new of them is stored together."""
+        if any(cut.length > layout.MAX_CHUNK_LENGTH for cut in cuts):
+            raise ValueError("a chunk that is too long")
+        added = 0
+        view = memoryview(data)
+        for group in _groups(self._fresh(cuts)):
+            try:
+                flags, body = codec.shrink(_joined(view, group))
+                slot = self._reserve(chunk_class, group, len(body) + layout.TAG_LENGTH, flags)
+                slot.fill(body)
+            except BaseException as error:
+                self._fail(error)
+                raise
+            self._filled(slot)
+            added += slot.length
+        return added
 
     def flush(self) -> None:
         """Make everything durable that was put, report it, and list it in an index object.
@@ -132,21 +154,24 @@ class Writer(Generic[Token]):
                 self._failure = error
             self._changed.notify_all()
 
-    def _joined(self, chunk_id: bytes, token: Token | None) -> bool:
-        """Whether the chunk is durable or on its way. If not, it is the caller's to bring on its way."""
-        tokens = [] if token is None else [token]
+    def _fresh(self, cuts: Sequence[Cut[Token]]) -> list[Cut[Token]]:
+        """Those that are neither durable nor on their way: they are the caller's to bring on their way."""
+        fresh: list[Cut[Token]] = []
         with self._changed:
             self._check()
-            if chunk_id in self._pending:
-                self._pending[chunk_id] += tokens
-                return True
-            if chunk_id not in self._index:
-                self._pending[chunk_id] = tokens
-                return False
-            self._known += tokens
+            unknown = set(self._index.missing([cut.chunk_id for cut in cuts]))
+            for cut in cuts:
+                tokens = [] if cut.token is None else [cut.token]
+                if cut.chunk_id in self._pending:
+                    self._pending[cut.chunk_id] += tokens
+                elif cut.chunk_id in unknown:
+                    self._pending[cut.chunk_id] = tokens
+                    fresh.append(cut)
+                else:
+                    self._known += tokens
             if len(self._known) >= _KNOWN_BATCH:
                 self._queue_known()
-            return True
+        return fresh
 
     def _queue_known(self) -> None:
         if self._known:
@@ -158,14 +183,15 @@ class Writer(Generic[Token]):
         self._jobs.put(job)
 
     def _reserve(
-        self, chunk_class: layout.ChunkClass, chunk_id: bytes, length: int, raw_length: int, flags: int
+        self, chunk_class: layout.ChunkClass, cuts: Sequence[Cut[Token]], sealed_length: int, flags: int
     ) -> Slot:
+        ids, lengths = [cut.chunk_id for cut in cuts], [cut.length for cut in cuts]
         with self._changed:
             while True:
                 self._check()
                 open_pack = self._open.get(chunk_class)
-                if open_pack is not None and open_pack.fits(length):
-                    return open_pack.reserve(chunk_id, length, raw_length, flags)
+                if open_pack is not None and open_pack.fits(sealed_length, len(ids)):
+                    return open_pack.reserve(ids, lengths, sealed_length, flags)
                 if open_pack is not None:
                     self._close(chunk_class)
                 elif self._packs_alive < MAX_PACKS:
@@ -205,10 +231,11 @@ class Writer(Generic[Token]):
 
     def _do(self, job: OpenPack | _Known[Token]) -> None:
         tokens = job.tokens if isinstance(job, _Known) else self._upload(job)
-        if tokens and self._failure is None:
-            self._on_durable(tokens)
-        if self._index.unwritten_chunks >= _INDEX_CHUNKS:
-            self.stored_bytes += self._index.write()
+        with self._reporting:
+            if tokens and self._failure is None:
+                self._on_durable(tokens)
+            if self._index.unwritten_chunks >= _INDEX_CHUNKS:
+                self.stored_bytes += self._index.write()
 
     def _upload(self, full: OpenPack) -> list[Token]:
         entries, view = full.finish()
@@ -224,6 +251,34 @@ class Writer(Generic[Token]):
             self._packs_alive -= 1
             self._changed.notify_all()
         return tokens
+
+
+def _groups(cuts: Sequence[Cut[Token]]) -> Iterator[list[Cut[Token]]]:
+    """Those that become one frame each."""
+    group: list[Cut[Token]] = []
+    room = _frame_size()
+    for cut in cuts:
+        if group and (cut.length > room or len(group) == layout.FRAME_CHUNKS):
+            yield group
+            group, room = [], _frame_size()
+        group.append(cut)
+        room -= cut.length
+    if group:
+        yield group
+
+
+def _frame_size() -> int:
+    """Several frames fit into a pack, however small that is."""
+    return min(layout.FRAME_SIZE, layout.PACK_SIZE // 4)
+
+
+def _joined(data: memoryview, cuts: Sequence[Cut[Token]]) -> Data:
+    """What the cuts hold, without copying it where they are neighbours."""
+    first, last = cuts[0], cuts[-1]
+    end = last.start + last.length
+    if end - first.start == sum(cut.length for cut in cuts):
+        return data[first.start : end]
+    return b"".join(data[cut.start : cut.start + cut.length] for cut in cuts)
 
 
 def _buffer() -> mmap.mmap:

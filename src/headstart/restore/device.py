@@ -14,6 +14,7 @@ from typing import Self
 from headstart import errors, extents, units
 from headstart.extents import Extent
 from headstart.restore import imagelock, writing
+from headstart.store.contract import Data
 
 #: linux/fs.h: zero a range (start, length in bytes) and let the device do it if it can.
 _BLKZEROOUT = 0x127F
@@ -58,7 +59,7 @@ class BlockDevice:
             os.close(self._file)
             raise
 
-    def write(self, start: int, pieces: Sequence[bytes]) -> None:
+    def write(self, start: int, pieces: Sequence[Data]) -> None:
         with writing.translated(self.place):
             writing.write_all(self._file, start, pieces)
 

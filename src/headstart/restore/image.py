@@ -23,6 +23,7 @@ from headstart.extents import Extent
 from headstart.repository import Repository, tree
 from headstart.repository.manifest import Disk
 from headstart.restore.target import Target
+from headstart.store.contract import Data
 
 #: ``progress(what, done, total)`` in bytes; called often, from one thread.
 Progress = Callable[[str, int, int], None]
@@ -39,7 +40,7 @@ MAX_BATCHES = 2 * WRITERS
 _ZERO_STEP = 16 * units.GIB
 
 _Item = TypeVar("_Item")
-Placed = tuple[int, bytes]
+Placed = tuple[int, Data]
 
 
 def survey(repo: Repository, disk: Disk, lost: Blocks | None = None) -> Blocks:
@@ -79,7 +80,7 @@ def write(
                 progress(disk.name, done, total)
 
 
-def _chunks(repo: Repository, disk: Disk, lost: Blocks | None) -> Iterator[Placed]:
+def _chunks(repo: Repository, disk: Disk, lost: Blocks | None) -> Iterator[tuple[int, bytes]]:
     """What lies between the lost parts: their nodes are not asked for."""
     everything = blocks.everything(disk.size, disk.block_size)
     for first, count in blocks.runs(everything - lost if lost else everything):
@@ -98,7 +99,7 @@ def _zero_holes(disk: Disk, allocated: Blocks, target: Target, progress: Progres
         position = extent.end
 
 
-def _read(repo: Repository, disk: Disk, places: dict[bytes, list[int]]) -> Iterator[tuple[bytes, bytes]]:
+def _read(repo: Repository, disk: Disk, places: dict[bytes, list[int]]) -> Iterator[tuple[bytes, Data]]:
     for chunk_id, found in repo.scan_chunks(places):
         if isinstance(found, errors.Damaged):
             start = places[chunk_id][0] * disk.block_size
@@ -122,11 +123,11 @@ class _Pipe:
         self._running: collections.deque[Future[None]] = collections.deque()
         self._threads = ThreadPoolExecutor(WRITERS, thread_name_prefix="restore writer")
 
-    def put(self, block: int, data: bytes) -> int:
+    def put(self, block: int, data: Data) -> int:
         """Returns the bytes of the block. Waits while too much is on its way; raises what writing raised."""
         length = blocks.length_of(block, self._disk.block_size, self._disk.size)
         if len(data) != length:  # a chunk may be shorter than its block, and longer than what the disk ends with
-            data = data[:length].ljust(length, b"\0")
+            data = bytes(data[:length]).ljust(length, b"\0")
         self._batch.append((block, data))
         if len(self._batch) >= self._limit:
             self._submit()

@@ -12,6 +12,7 @@ from typing import Self
 
 from headstart import errors
 from headstart.restore import claim, writing
+from headstart.store.contract import Data
 
 SUFFIX = ".part"
 _NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
@@ -42,7 +43,7 @@ class PartFile:
             self.__exit__()
             raise
 
-    def write(self, start: int, pieces: Sequence[bytes]) -> None:
+    def write(self, start: int, pieces: Sequence[Data]) -> None:
         with writing.translated(self.place):
             writing.write_all(self._file, start, pieces)
 

@@ -23,6 +23,7 @@ from headstart import blocks
 from headstart.blocks import Blocks
 from headstart.extents import Extent
 from headstart.restore.partfile import PartFile
+from headstart.store.contract import Data
 from headstart.units import KIB
 
 CLUSTER = 64 * KIB
@@ -158,7 +159,7 @@ class Qcow2File:
         self._part = PartFile(place, self._layout.clusters * CLUSTER)
         self.notes = self._part.notes
 
-    def write(self, start: int, pieces: Sequence[bytes]) -> None:
+    def write(self, start: int, pieces: Sequence[Data]) -> None:
         self._part.write(self._layout.offset(start), pieces)
 
     def zero(self, extent: Extent) -> None:

@@ -8,6 +8,7 @@ from typing import Self
 
 from headstart.extents import Extent
 from headstart.restore.partfile import PartFile
+from headstart.store.contract import Data
 
 
 class RawFile:
@@ -19,7 +20,7 @@ class RawFile:
         self._part = PartFile(place, size)
         self.notes = self._part.notes
 
-    def write(self, start: int, pieces: Sequence[bytes]) -> None:
+    def write(self, start: int, pieces: Sequence[Data]) -> None:
         self._part.write(start, pieces)
 
     def zero(self, extent: Extent) -> None:

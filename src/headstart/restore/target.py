@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol, Self
 
 from headstart.extents import Extent
+from headstart.store.contract import Data
 
 
 class Target(Protocol):
@@ -32,7 +33,7 @@ class Target(Protocol):
     #: What the user should know of the place as it was found.
     notes: tuple[str, ...]
 
-    def write(self, start: int, pieces: Sequence[bytes]) -> None:
+    def write(self, start: int, pieces: Sequence[Data]) -> None:
         """The pieces one behind the other from ``start`` on; at most 1024 of them."""
 
     def zero(self, extent: Extent) -> None:

@@ -9,11 +9,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from headstart import errors
+from headstart.store.contract import Data
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
-def write_all(descriptor: int, start: int, pieces: Sequence[bytes]) -> None:
+def write_all(descriptor: int, start: int, pieces: Sequence[Data]) -> None:
     """The pieces one behind the other, in one request as a rule: at most 1024 (IOV_MAX) of them.
 
     The system begins at once to bring them to the disk, so that the fsync at the end finds nothing left to do

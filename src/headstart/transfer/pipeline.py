@@ -4,6 +4,7 @@
 
     reader's thread      pieces of 1 MiB  --->  workers: hash, compress, seal  --->  writer: packs
     (the caller's)       released by the worker that is done with one               tokens when durable
+                         short ones are gathered: what is stored together becomes smaller, for less
 
 Hashing, compressing and sealing release the interpreter's lock, so that the workers use every core.
 """
@@ -12,15 +13,15 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from headstart.extents import Extent
 from headstart.reading import Piece, Reader
-from headstart.repository.layout import ChunkClass
+from headstart.repository.layout import FRAME_SIZE, ChunkClass
 from headstart.repository.repo import Repository
-from headstart.repository.writer import Writer
+from headstart.repository.writer import Cut, Writer
 
 WORKERS = min(8, os.cpu_count() or 1)
 #: Pieces at work or waiting for a worker, at most. While the caller's thread waits here it takes nothing from the
@@ -30,13 +31,17 @@ _AHEAD = 12
 _GLANCE = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """Content of a block and the chunk that holds it; None is zeroes."""
 
     disk: str
     block: int
     chunk: bytes | None
+
+
+class _Part(NamedTuple):
+    disk: str
+    block: int
 
 
 class Pipeline:
@@ -51,6 +56,8 @@ class Pipeline:
         self._zero = bytes(repo.block_size)
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="block")
         self._flying: deque[Future[None]] = deque()
+        self._parts: list[_Part] = []
+        self._gathered = bytearray()
 
     def copy(
         self, disk: str, reader: Reader, extents: Iterable[Extent], progress: Callable[[int], None] = lambda count: None
@@ -70,40 +77,73 @@ class Pipeline:
         """The piece is released when it is stored, and also when that comes to nothing."""
         if piece.data is None:
             # Costs nothing, and holds no buffer: such pieces must not make the reader wait with answers unread.
-            self._store(disk, piece)
+            piece.release()
+            self._zeroes([Stored(disk, block, None) for block in self._blocks(piece.extent)])
+            return
+        if piece.extent.length < FRAME_SIZE:
+            self._gather(disk, piece)
             return
         try:
-            while len(self._flying) >= _AHEAD or (self._flying and self._flying[0].done()):
-                self._flying.popleft().result()
+            self._wait()
         except BaseException:
             piece.release()
             raise
-        storing = self._pool.submit(self._store, disk, piece)
+        parts = [_Part(disk, block) for block in self._blocks(piece.extent)]
+        storing = self._pool.submit(self._store_piece, parts, piece.data, piece.release)
         storing.add_done_callback(lambda done: piece.release() if done.cancelled() else None)
         self._flying.append(storing)
 
+    def _wait(self) -> None:
+        """Until a worker can be had for one more; raises what went wrong before."""
+        while len(self._flying) >= _AHEAD or (self._flying and self._flying[0].done()):
+            self._flying.popleft().result()
+
+    def _blocks(self, extent: Extent) -> range:
+        size = self._repo.block_size
+        return range(extent.start // size, -(-extent.end // size))
+
+    def _gather(self, disk: str, piece: Piece) -> None:
+        """Only whole blocks can stand before others."""
+        assert piece.data is not None
+        self._gathered += piece.data
+        piece.release()
+        self._parts += [_Part(disk, block) for block in self._blocks(piece.extent)]
+        if len(self._gathered) >= FRAME_SIZE or len(self._gathered) % self._repo.block_size:
+            self._submit_gathered()
+
+    def _submit_gathered(self) -> None:
+        if self._parts:
+            self._wait()
+            parts, gathered = self._parts, memoryview(self._gathered)
+            self._parts, self._gathered = [], bytearray()
+            self._flying.append(self._pool.submit(self._store, parts, gathered))
+
     def settle(self) -> None:
         """Wait until everything that was read is with the writer; raises what went wrong there."""
+        self._submit_gathered()
         while self._flying:
             self._flying.popleft().result()
 
-    def _store(self, disk: str, piece: Piece) -> None:
+    def _store_piece(self, parts: Sequence[_Part], data: memoryview, release: Callable[[], None]) -> None:
         try:
-            self._store_blocks(disk, piece)
+            self._store(parts, data)
         finally:
-            piece.release()
+            release()
 
-    def _store_blocks(self, disk: str, piece: Piece) -> None:
+    def _store(self, parts: Sequence[_Part], data: memoryview) -> None:
+        """``data`` is the content of these blocks, one after the other; the last may be short."""
         size = self._repo.block_size
         zeroes: list[Stored] = []
-        for start in range(piece.extent.start, piece.extent.end, size):
-            block = start // size
-            data = _block(piece, start, size)
-            if data is None or self._is_zero(data):
-                zeroes.append(Stored(disk, block, None))
+        cuts: list[Cut[Stored]] = []
+        for start, part in zip(range(0, len(data), size), parts, strict=True):
+            content = data[start : start + size]
+            if self._is_zero(content):
+                zeroes.append(Stored(*part, None))
             else:
-                chunk = self._repo.chunk_id(data)
-                self._writer.put(ChunkClass.CONTENT, chunk, data, Stored(disk, block, chunk))
+                chunk = self._repo.chunk_id(content)
+                cuts.append(Cut(chunk, start, len(content), Stored(*part, chunk)))
+        if cuts:
+            self._writer.put_many(ChunkClass.CONTENT, data, cuts)
         if zeroes:
             self._zeroes(zeroes)
 
@@ -116,8 +156,3 @@ class Pipeline:
 
     def __exit__(self, *details: object) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _block(piece: Piece, start: int, size: int) -> memoryview | None:
-    offset = start - piece.extent.start
-    return None if piece.data is None else piece.data[offset : offset + size]
