@@ -58,10 +58,11 @@ class BlockDevice:
         except BaseException:
             os.close(self._file)
             raise
+        self._direct = writing.Direct(self._file)
 
     def write(self, start: int, pieces: Sequence[Data]) -> None:
         with writing.translated(self.place):
-            writing.write_all(self._file, start, pieces)
+            self._direct.write(start, pieces)
 
     def zero(self, extent: Extent) -> None:
         with writing.translated(self.place):
@@ -75,7 +76,7 @@ class BlockDevice:
 
     def _write_zeroes(self, extent: Extent) -> None:
         for part in extents.split(extent, len(_ZEROES)):
-            writing.write_all(self._file, part.start, [_ZEROES[: part.length]])
+            self._direct.write(part.start, [_ZEROES[: part.length]])
 
     def finish(self) -> None:
         with writing.translated(self.place):
@@ -85,6 +86,7 @@ class BlockDevice:
         return self
 
     def __exit__(self, *details: object) -> None:
+        self._direct.close()
         os.close(self._file)
 
 

@@ -35,6 +35,7 @@ class PartFile:
         with writing.translated(place):
             claimed = claim.claim(self._part)
         self._file = claimed.descriptor
+        self._direct = writing.Direct(self._file)
         self.notes = (f"{self._part}, which a killed restore had left behind, was replaced",) * claimed.leftover
         try:
             with writing.translated(place):
@@ -45,7 +46,7 @@ class PartFile:
 
     def write(self, start: int, pieces: Sequence[Data]) -> None:
         with writing.translated(self.place):
-            writing.write_all(self._file, start, pieces)
+            self._direct.write(start, pieces)
 
     def finish(self) -> None:
         """Durable, then under its name. ``TargetRefused`` if somebody made a file of that name meanwhile."""
@@ -77,6 +78,7 @@ class PartFile:
         if not self._finished:
             with contextlib.suppress(OSError):
                 self._part.unlink()  # while it is locked: later it may be somebody else's
+        self._direct.close()
         os.close(self._file)
 
 
