@@ -9,7 +9,7 @@ PYTHON := .venv/bin/python
 
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 
-.PHONY: setup demo test test-fast soak bench bench-plan fuzz lint clean
+.PHONY: setup demo test test-fast soak bench bench-plan bench-choices fuzz lint clean
 
 SECONDS := 60
 
@@ -36,6 +36,10 @@ bench: setup
 # No VM: made-up traces in virtual time, about 15 minutes.
 bench-plan: setup
 	$(PYTHON) -m bench.sweep
+
+# No VM: what the numbers of the repository's format were chosen by, docs/choices.md, about 5 minutes.
+bench-choices: setup
+	$(PYTHON) -m bench.choices
 
 fuzz: setup
 	@UV_SYSTEM_CERTS=true build/bootstrap/bin/uv sync --quiet --frozen --group fuzz --python $(PYTHON)

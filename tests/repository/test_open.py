@@ -40,7 +40,7 @@ def test_opens_as_it_was_created() -> None:
     with repository.create(store, PASSWORD, block_size=4096, cost=QUICK) as created:
         opened = repository.open(store, lambda: PASSWORD)
     assert (opened.id, opened.block_size, opened.encrypted) == (created.id, 4096, True)
-    assert (opened.tree_leaf, opened.tree_fanout) == (1024, 256)
+    assert (opened.tree_leaf, opened.tree_fanout) == (256, 256)
     assert opened.chunk_id(b"x") == created.chunk_id(b"x")
 
 

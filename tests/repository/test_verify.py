@@ -73,11 +73,11 @@ def test_the_last_block_ends_with_the_disk(repo: Repository) -> None:
 def test_a_damaged_leaf_touches_all_it_covers(repo: Repository) -> None:
     made = samples.add_snapshot(repo, {"vda": IMAGE})
     visits = list(tree.visit(repo, made.disks[0].root, IMAGE.size, lambda node_id: True))
-    last = next(visited.node_id for visited in visits if (visited.level, visited.index) == (0, 4))
+    last = next(visited.node_id for visited in visits if (visited.level, visited.index) == (0, 19))
     name = flip(repo, last)
     report = verify.verify(stores.reopened(repo), [made], silent)
     [finding] = report.findings
-    start = 4 * 64 * units.MIB
+    start = 19 * 256 * BLOCK
     assert (finding.object, finding.touched[0].extents) == (name, (Extent(start, IMAGE.size - start),))
 
 

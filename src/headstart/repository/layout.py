@@ -82,7 +82,7 @@ MAX_CHUNK_LENGTH = 16 * units.MIB
 MAX_OBJECT_LENGTH = units.GIB
 
 #: Blocks that a leaf of an image tree covers, and children of an inner node.
-TREE_LEAF = 1024
+TREE_LEAF = 256
 TREE_FANOUT = 256
 
 MIN_BLOCK_SIZE = 4 * units.KIB
