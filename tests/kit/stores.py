@@ -90,6 +90,12 @@ class FaultyStore:
     def delete(self, key: str) -> None:
         self._request("delete", key, lambda: self.store.delete(key))
 
+    def modified(self, prefix: str) -> Iterator[tuple[str, float]]:
+        return self._request("modified", prefix, lambda: self.store.modified(prefix))
+
+    def clock(self) -> float:
+        return self._request("clock", "", self.store.clock)
+
     def _request(self, method: str, key: str, act: Callable[[], T]) -> T:
         with self._lock:
             self.requests.append((method, key))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -109,6 +110,25 @@ def test_deletes(store: Store) -> None:
     store.delete("drafts/a/2")
     store.create("drafts/a/1", b"again")
     assert store.read("drafts/a/1") == b"again"
+
+
+def test_tells_the_age_of_objects_by_its_own_clock(store: Store) -> None:
+    before = store.clock()
+    store.create("packs/one", b"x")
+    store.create("drafts/a/1", b"x")
+    after = store.clock()
+    assert dict(store.modified("packs/")).keys() == {"packs/one"}
+    found = dict(store.modified(""))
+    assert found.keys() == {"packs/one", "drafts/a/1"}
+    assert all(before - 1 <= created <= after + 1 for created in found.values())
+    assert dict(store.modified("nothing/")) == {}
+
+
+def test_a_clock_goes(store: Store) -> None:
+    first = store.clock()
+    time.sleep(1.1)
+    assert 0 < store.clock() - first < 60
+    assert list(store.list("")) == []
 
 
 @pytest.mark.parametrize(

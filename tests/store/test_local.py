@@ -288,6 +288,15 @@ def test_removes_what_dead_writers_left(tmp_path: Path) -> None:
     assert young.exists()
 
 
+def test_the_age_of_an_object_is_not_that_of_its_content(tmp_path: Path) -> None:
+    """An object of a slow upload, or one that was copied with its times, is not older than its name."""
+    store = LocalStore(tmp_path)
+    before = store.clock()
+    store.create("one", b"x")
+    os.utime(tmp_path / "one", (1, 1))
+    assert dict(store.modified(""))["one"] >= before
+
+
 def test_temporary_files_are_no_objects(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     store.create("one", b"x")

@@ -56,6 +56,15 @@ class Store(Protocol):
     def delete(self, key: str) -> None:
         """Remove the object; no error when there is none."""
 
+    def modified(self, prefix: str) -> Iterator[tuple[str, float]]:
+        """As ``list``, with the time at which each object was created: seconds since 1970, UTC, by the store's clock.
+
+        Some stores round to whole seconds, and some take the begin of the request that created it: leave minutes.
+        """
+
+    def clock(self) -> float:
+        """What the store's clock says now, as ``modified`` would: for ages, which our own clock may misjudge."""
+
 
 def check_key(key: str) -> str:
     """``key`` itself, or ``ValueError`` when it is none."""

@@ -37,5 +37,11 @@ class LimitedStore:
     def delete(self, key: str) -> None:
         self._inner.delete(key)
 
+    def modified(self, prefix: str) -> Iterator[tuple[str, float]]:
+        return self._inner.modified(prefix)
+
+    def clock(self) -> float:
+        return self._inner.clock()
+
     def __repr__(self) -> str:
         return repr(self._inner)

@@ -15,6 +15,7 @@ import errno
 import fcntl
 import os
 import secrets
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,9 +84,7 @@ class LocalStore:
             return _read_exactly(descriptor, offset, length)
 
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
-        folder, _, start = prefix.rpartition("/")
-        with _translated(f"list {self._root / folder}"):
-            yield from self._walk(folder, start)
+        return ((key, facts.st_size) for key, facts in self._found(prefix))
 
     def delete(self, key: str) -> None:
         path = self._path(key)
@@ -93,6 +92,18 @@ class LocalStore:
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 path.unlink()
             self._remove_empty(path.parent)
+
+    def modified(self, prefix: str) -> Iterator[tuple[str, float]]:
+        """The times of the last change of the inodes: linking sets them, and only the file system can, unlike the times
+        of the content."""
+        return ((key, facts.st_ctime) for key, facts in self._found(prefix))
+
+    def clock(self) -> float:
+        """The time that the file system gives a new file: a server has a clock of its own."""
+        with _translated(f"write in {self._root}"):
+            self._ensure(self._root / TEMPORARY)
+            with tempfile.NamedTemporaryFile(dir=self._root / TEMPORARY) as file:
+                return os.fstat(file.fileno()).st_ctime
 
     def _path(self, key: str) -> Path:
         return self._root / contract.check_key(key)
@@ -184,7 +195,12 @@ class LocalStore:
                 if path.lstat().st_mtime < limit:
                     path.unlink()
 
-    def _walk(self, folder: str, start: str) -> Iterator[tuple[str, int]]:
+    def _found(self, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
+        folder, _, start = prefix.rpartition("/")
+        with _translated(f"list {self._root / folder}"):
+            yield from self._walk(folder, start)
+
+    def _walk(self, folder: str, start: str) -> Iterator[tuple[str, os.stat_result]]:
         try:
             entries = list(os.scandir(self._root / folder))
         except (FileNotFoundError, NotADirectoryError):
@@ -197,7 +213,7 @@ class LocalStore:
                 yield from self._walk(name, "")
             else:
                 with contextlib.suppress(FileNotFoundError):
-                    yield name, entry.stat().st_size
+                    yield name, entry.stat()
 
 
 def _make(folder: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 from headstart.store import contract
 
@@ -11,9 +12,11 @@ from headstart.store import contract
 class MemoryStore:
     """Keeps the contract of :class:`contract.Store`, except that it ends with the process."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._lock = threading.Lock()
+        self._clock = clock
         self._objects: dict[str, bytes] = {}
+        self._created: dict[str, float] = {}
 
     def __repr__(self) -> str:
         return "memory"
@@ -24,6 +27,7 @@ class MemoryStore:
             if contract.check_key(key) in self._objects:
                 raise contract.Exists(f"{key} exists already", object=key)
             self._objects[key] = copy
+            self._created[key] = self._clock()
 
     def read(self, key: str) -> bytes:
         with self._lock:
@@ -43,3 +47,12 @@ class MemoryStore:
     def delete(self, key: str) -> None:
         with self._lock:
             self._objects.pop(contract.check_key(key), None)
+            self._created.pop(key, None)
+
+    def modified(self, prefix: str) -> Iterator[tuple[str, float]]:
+        with self._lock:
+            found = [(key, created) for key, created in self._created.items() if key.startswith(prefix)]
+        return iter(found)
+
+    def clock(self) -> float:
+        return self._clock()
