@@ -12,6 +12,7 @@ import pytest
 
 from tests.kit import disks
 from tests.kit.vm import Vm
+from tests.kit.weed import Weed
 
 # A shell that starts us in the background has SIGINT ignored; what the tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -23,6 +24,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if VM_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.vm)
+
+
+@pytest.fixture(scope="session")
+def weed() -> Iterator[Weed]:
+    """A server of S3 for all tests that want one: each takes a bucket or a prefix of its own."""
+    with Weed() as server:
+        yield server
 
 
 @pytest.fixture

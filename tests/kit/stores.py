@@ -9,7 +9,7 @@ from typing import TypeVar
 from headstart import repository
 from headstart.repository import keys
 from headstart.repository.repo import Repository
-from headstart.store.contract import Data, Store
+from headstart.store.contract import Data, Locks, Store
 from headstart.store.memory import MemoryStore
 
 T = TypeVar("T")
@@ -92,6 +92,9 @@ class FaultyStore:
 
     def modified(self, prefix: str) -> Iterator[tuple[str, float]]:
         return self._request("modified", prefix, lambda: self.store.modified(prefix))
+
+    def locks(self) -> Locks | None:
+        return self.store.locks()
 
     def clock(self) -> float:
         return self._request("clock", "", self.store.clock)

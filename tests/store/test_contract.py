@@ -2,30 +2,65 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
-from headstart.store import contract
-from headstart.store.contract import Exists, Missing, Store
+from headstart.store import contract, open_store
+from headstart.store.contract import Exists, Missing, Protection, Store
 from headstart.store.local import LocalStore
 from headstart.store.memory import MemoryStore
+from headstart.store.retrying import RetryingStore
 from tests.kit.stores import FaultyStore
+from tests.kit.weed import Weed
 
-MAKERS: dict[str, Callable[[Path], Store]] = {
-    "local": lambda path: LocalStore(path / "repository"),
-    "memory": lambda path: MemoryStore(),
-    "wrapped": lambda path: FaultyStore(MemoryStore()),
+#: Of tests in buckets: each makes its store in a place that nobody has used.
+_places = itertools.count()
+
+
+MAKERS: dict[str, Callable[[pytest.FixtureRequest], Store]] = {
+    "local": lambda request: LocalStore(request.getfixturevalue("tmp_path") / "repository"),
+    "memory": lambda request: MemoryStore(),
+    "wrapped": lambda request: FaultyStore(MemoryStore()),
+    "retrying": lambda request: RetryingStore(MemoryStore()),
+    "s3": lambda request: _in_bucket(request, "bucket"),
+    "s3 with locks": lambda request: _locking(_in_bucket(request, "locking_bucket")),
 }
 
 
+@pytest.fixture(scope="module")
+def bucket(weed: Weed) -> str:
+    return weed.new_bucket()
+
+
+@pytest.fixture(scope="module")
+def locking_bucket(weed: Weed) -> str:
+    return weed.new_bucket(locks=True)
+
+
 @pytest.fixture(params=MAKERS)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    yield MAKERS[request.param](tmp_path)
+def store(request: pytest.FixtureRequest) -> Store:
+    return MAKERS[request.param](request)
+
+
+def _in_bucket(request: pytest.FixtureRequest, name: str) -> Store:
+    """In a place that no other test has used."""
+    weed: Weed = request.getfixturevalue("weed")
+    patched: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
+    for variable, value in weed.environment.items():
+        patched.setenv(variable, value)
+    return open_store(f"s3://{request.getfixturevalue(name)}/contract/{next(_places)}")
+
+
+def _locking(store: Store) -> Store:
+    locks = store.locks()
+    assert locks is not None
+    locks.protect(Protection(1))
+    return store
 
 
 def test_reads_what_was_created(store: Store) -> None:
@@ -165,26 +200,27 @@ def test_takes_odd_keys(store: Store, key: str) -> None:
     assert dict(store.list(key)) == {key: 1}
 
 
-def test_of_racing_creators_one_wins(store: Store) -> None:
-    racers = 8
+def test_of_racing_creators_one_wins(request: pytest.FixtureRequest, store: Store) -> None:
+    # SeaweedFS takes seconds for each.
+    racers, races = 8, 1 if request.node.callspec.params["store"].startswith("s3") else 20
     barrier = threading.Barrier(racers)
 
     def create(racer: int) -> list[int]:
-        won = []
-        for race in range(20):
+        first = []
+        for race in range(races):
             barrier.wait()
             try:
                 store.create(f"races/{race}/prize", bytes([racer]) * 1000)
-                won.append(race)
+                first.append(race)
             except Exists:
                 pass
-        return won
+        return first
 
     with ThreadPoolExecutor(racers) as threads:
         won = list(threads.map(create, range(racers)))
-    assert sorted(race for races in won for race in races) == list(range(20))
-    for racer, races in enumerate(won):
-        assert all(store.read(f"races/{race}/prize") == bytes([racer]) * 1000 for race in races)
+    assert sorted(race for each in won for race in each) == list(range(races))
+    for racer, each in enumerate(won):
+        assert all(store.read(f"races/{race}/prize") == bytes([racer]) * 1000 for race in each)
 
 
 def test_readers_see_whole_objects_or_none(store: Store) -> None:

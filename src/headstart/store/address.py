@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from headstart import errors
 from headstart.store import contract, local
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_KINDS = "a path, file:///path, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix"
+#: What all of S3, Google and Azure take.
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
+#: Buckets of S3 in one zone list in no order, and have neither versions nor locks.
+_EXPRESS = "--x-s3"
 
 
 def open_store(url: str) -> contract.Store:
-    """The store at ``url``: a path or ``file:///path``. Touches nothing yet; else raises ``Usage``."""
+    """The store at ``url``. Touches nothing yet; else raises ``Usage``."""
     scheme = _SCHEME.match(url)
     if scheme is None:
         return local.LocalStore(_directory(url, url))
-    if scheme[1].lower() != "file":
-        raise errors.Usage(
-            f"{url}: there is no kind of repository called {scheme[1]!r}. Use a path or file:///path.",
-            url=url,
-        )
-    parts = urlsplit(url)
-    if parts.netloc not in ("", "localhost") or parts.query or parts.fragment:
+    kind = scheme[1].lower()
+    if kind in ("s3", "gs", "az"):
+        return _in_bucket(kind, url)
+    if kind != "file":
+        raise errors.Usage(f"{url}: there is no kind of repository called {scheme[1]!r}. Use {_KINDS}.", url=url)
+    parts = _split(url)
+    if parts.netloc not in ("", "localhost"):
         raise errors.Usage(f"{url}: a directory of this machine is written file:///path.", url=url)
     return local.LocalStore(_directory(unquote(parts.path), url))
 
@@ -32,6 +37,34 @@ def local_directory(url: str) -> Path | None:
     """The directory of this machine that ``url`` names; None where the store is elsewhere. Raises ``Usage``."""
     found = open_store(url)
     return found.root if isinstance(found, local.LocalStore) else None
+
+
+def _in_bucket(kind: str, url: str) -> contract.Store:
+    # Of no use to those who have a directory, and slow to load.
+    from headstart.store import buckets
+
+    parts = _split(url)
+    bucket = parts.netloc
+    if not _BUCKET.fullmatch(bucket) or bucket.endswith(_EXPRESS):
+        raise errors.Usage(f"{url}: {bucket!r} cannot be the name of a bucket. Write {kind}://bucket/prefix.", url=url)
+    prefix = parts.path.strip("/")
+    if prefix:
+        try:
+            contract.check_key(prefix)
+        except ValueError:
+            raise errors.Usage(
+                f"{url}: the prefix takes letters, digits, '.', '_' and '-' in parts joined by '/', none beginning with"
+                " a dot.",
+                url=url,
+            ) from None
+    return buckets.open_bucket(kind, bucket, prefix)
+
+
+def _split(url: str) -> SplitResult:
+    parts = urlsplit(url)
+    if parts.query or parts.fragment:
+        raise errors.Usage(f"{url}: an address has no '?' and no '#'. Write {_KINDS}.", url=url)
+    return parts
 
 
 def _directory(path: str, url: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 from headstart import errors
@@ -22,6 +23,43 @@ class Missing(errors.Damaged):
     """No object of that name."""
 
 
+class Refused(errors.StoreFailed):
+    """The store does not want to, and will not another time: wrong rights, credentials or address."""
+
+
+@dataclass(frozen=True, slots=True)
+class Protection:
+    """Objects are locked for ``days`` and a margin from when they are created, but for those whose key starts with one
+    of ``outside``."""
+
+    days: int
+    outside: tuple[str, ...] = ()
+
+    def covers(self, key: str) -> bool:
+        return not key.startswith(self.outside)
+
+    @property
+    def seconds(self) -> float:
+        """With the margin: what is in use need not be locked anew every day."""
+        return (self.days + max(1, self.days // 4)) * 86400.0
+
+
+class Locks(Protocol):
+    """Locks on objects, which nobody can undo before they end. Any thread may use it; times are seconds since 1970."""
+
+    def available(self) -> bool:
+        """Whether the place was made for it."""
+
+    def protect(self, protection: Protection) -> None:
+        """Lock what is created from now on."""
+
+    def locked_until(self, key: str) -> float:
+        """0 for an object that is not locked; or ``Missing``."""
+
+    def extend(self, key: str, until: float) -> None:
+        """Lock it longer, never shorter (``Refused``)."""
+
+
 class Store(Protocol):
     """Immutable objects by name. Every method may be called from several threads at once.
 
@@ -29,7 +67,8 @@ class Store(Protocol):
     with a dot. Anything else is a bug of the caller (``ValueError``).
 
     No method tries again by itself. A failure is an error of ``headstart.errors``: ``NoSpace`` when the place is full,
-    ``Unsupported`` when it cannot keep what ``create`` promises, ``StoreFailed`` for all that may pass.
+    ``Unsupported`` when it cannot keep what ``create`` promises, ``Refused`` when trying again is of no use,
+    ``StoreFailed`` for all that may pass.
     After ``StoreFailed`` from ``create`` or ``delete`` the outcome is unknown: look, do not assume.
     """
 
@@ -61,6 +100,9 @@ class Store(Protocol):
 
         Some stores round to whole seconds, and some take the begin of the request that created it: leave minutes.
         """
+
+    def locks(self) -> Locks | None:
+        """None where nothing can keep objects from those who may delete."""
 
     def clock(self) -> float:
         """What the store's clock says now, as ``modified`` would: for ages, which our own clock may misjudge."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from headstart.load.bucket import Bucket
-from headstart.store.contract import Data, Store
+from headstart.store.contract import Data, Locks, Store
 
 
 class LimitedStore:
@@ -39,6 +39,9 @@ class LimitedStore:
 
     def modified(self, prefix: str) -> Iterator[tuple[str, float]]:
         return self._inner.modified(prefix)
+
+    def locks(self) -> Locks | None:
+        return self._inner.locks()
 
     def clock(self) -> float:
         return self._inner.clock()

@@ -98,6 +98,9 @@ class LocalStore:
         of the content."""
         return ((key, facts.st_ctime) for key, facts in self._found(prefix))
 
+    def locks(self) -> None:
+        return None
+
     def clock(self) -> float:
         """The time that the file system gives a new file: a server has a clock of its own."""
         with _translated(f"write in {self._root}"):

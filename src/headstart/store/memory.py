@@ -54,5 +54,8 @@ class MemoryStore:
             found = [(key, created) for key, created in self._created.items() if key.startswith(prefix)]
         return iter(found)
 
+    def locks(self) -> contract.Locks | None:
+        return None
+
     def clock(self) -> float:
         return self._clock()
