@@ -5,11 +5,12 @@ from __future__ import annotations
 import hmac
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from blake3 import blake3
 
 from headstart import errors
-from headstart.repository import layout, objects
+from headstart.repository import layout, objects, protection
 from headstart.repository.keys import Secrets
 from headstart.store.contract import Missing, Store
 
@@ -18,22 +19,26 @@ _BODY = layout.HEADER_LENGTH + layout.DIGEST_LENGTH
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """``block_size`` in bytes; the blocks that a leaf of a tree covers; the children of an inner node."""
+    """``block_size`` in bytes; the blocks that a leaf of a tree covers; the children of an inner node. New objects are
+    locked for ``immutable_days``, where that is not 0."""
 
     repository_id: bytes
     block_size: int
     tree_leaf: int = layout.TREE_LEAF
     tree_fanout: int = layout.TREE_FANOUT
+    immutable_days: int = 0
 
     def encode(self, secrets: Secrets) -> bytes:
         """Header, a keyed hash of the rest under the structure secret, JSON."""
-        values = {
+        values: dict[str, Any] = {
             "repository": self.repository_id.hex(),
             "block_size": self.block_size,
             "tree_leaf": self.tree_leaf,
             "tree_fanout": self.tree_fanout,
             "twin": True,
         }
+        if self.immutable_days:
+            values["immutable_days"] = self.immutable_days
         text = json.dumps(values, sort_keys=True, separators=(",", ":")).encode()
         return layout.header(layout.Kind.CONFIG) + _code(secrets, text) + text
 
@@ -89,10 +94,13 @@ def _check_start(store: Store, data: bytes) -> None:
 
 def _decode(text: bytes) -> Config:
     values = json.loads(text)
-    numbers = [values[name] for name in ("block_size", "tree_leaf", "tree_fanout")]
+    block_size, leaf, fanout = numbers = [values[name] for name in ("block_size", "tree_leaf", "tree_fanout")]
     if not all(isinstance(number, int) and 2 <= number <= layout.MAX_BLOCK_SIZE for number in numbers):
         raise ValueError("out of range")
-    return Config(bytes.fromhex(values["repository"]), *numbers)
+    days = values.get("immutable_days", 0)
+    if not isinstance(days, int) or not 0 <= days <= protection.MAX_DAYS:
+        raise ValueError("out of range")
+    return Config(bytes.fromhex(values["repository"]), block_size, leaf, fanout, days)
 
 
 def _code(secrets: Secrets, text: bytes) -> bytes:

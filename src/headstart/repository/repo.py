@@ -10,11 +10,12 @@ from typing import Self, TypeVar
 from blake3 import blake3
 
 from headstart import errors, units
-from headstart.repository import cache, config, keys, layout, objects, seal
+from headstart.repository import cache, config, keys, layout, objects, protection, seal
 from headstart.repository.config import Config
 from headstart.repository.index import Index
 from headstart.repository.reader import Reader
 from headstart.repository.writer import Writer
+from headstart.store import contract
 from headstart.store.contract import Data, Exists, Store
 
 Token = TypeVar("Token")
@@ -33,6 +34,8 @@ class Repository:
         self.block_size = settings.block_size
         self.tree_leaf = settings.tree_leaf
         self.tree_fanout = settings.tree_fanout
+        #: For so long after a snapshot is made, nobody can remove what it needs; 0: there is no such promise.
+        self.immutable_days = settings.immutable_days
         #: False where encryption was declined: whoever can read the store can read everything.
         self.encrypted = encrypted
         #: Why ``config`` could not be used, and its twin was.
@@ -129,20 +132,26 @@ def create(
     *,
     block_size: int = units.BLOCK_SIZE,
     cost: keys.Argon2 = keys.DEFAULT_COST,
+    immutable_days: int = 0,
 ) -> Repository:
     """Make a repository in an empty store. ``password`` None declines encryption.
 
-    ``block_size`` is a power of two in bytes; ``cost`` that of guessing at the password. Raises ``TargetRefused`` when
-    the store is not empty, ``Usage`` for a block size that cannot be, and what the store raises.
+    ``block_size`` is a power of two in bytes; ``cost`` that of guessing at the password; ``immutable_days``: see
+    ``protection``. Raises ``TargetRefused`` when the store is not empty, ``Usage`` for a block size that cannot be,
+    ``Unsupported`` for a store that cannot keep what is wanted, and what the store raises.
     """
     _check_block_size(block_size)
     if password == b"":
         raise errors.Usage("The password is empty. Give one, or decline encryption.")
+    if immutable_days:
+        protection.require(store, immutable_days)
     _check_empty(store)
+    protection.protect(store, immutable_days)
     secrets = keys.Secrets.generate()
-    settings = Config(secrets.repository_id, block_size)
+    settings = Config(secrets.repository_id, block_size, immutable_days=immutable_days)
     key, wrapped = keys.wrap(secrets, password, cost)
     objects.put(store, key, wrapped)
+    _check_refusal(store, key, wrapped)
     try:
         config.put(store, settings, secrets)
     except Exists:
@@ -198,7 +207,9 @@ def _content(store: Store, name: str) -> bytes:
 def _open(store: Store, name: str, password: Callable[[], bytes]) -> Repository:
     stored = config.read(store, name)
     secrets, encrypted = keys.unlock(store, stored.config.repository_id, password)
-    return Repository(store, secrets, stored.check(secrets), encrypted)
+    settings = stored.check(secrets)
+    protection.protect(store, settings.immutable_days)
+    return Repository(store, secrets, settings, encrypted)
 
 
 def _check_empty(store: Store) -> None:
@@ -207,6 +218,16 @@ def _check_empty(store: Store) -> None:
         if not name.startswith(layout.KEYS):
             what = "holds a repository already" if name == layout.CONFIG_KEY else f"is not empty ({name})"
             raise errors.TargetRefused(f"{store!r} {what}. Name a place that is empty.")
+
+
+def _check_refusal(store: Store, key: str, data: bytes) -> None:
+    """Whether the store, a server that we do not know, refuses to create what is there. The same bytes hurt nobody."""
+    try:
+        store.create(key, data)
+    except Exists:
+        return
+    store.delete(key)
+    raise contract.overwrites(store)
 
 
 def _check_block_size(block_size: int) -> None:

@@ -113,3 +113,11 @@ def check_key(key: str) -> str:
     if not _KEY.fullmatch(key):
         raise ValueError(f"not a key: {key!r}")
     return key
+
+
+def overwrites(store: Store) -> errors.Unsupported:
+    """Of a store in which a backup could be overwritten by another one."""
+    return errors.Unsupported(
+        f"The server of {store!r} does not know conditional writes (If-None-Match), so that a backup could overwrite"
+        " what another one has stored. Use one that does: S3, Google, Azure, Cloudflare R2, MinIO, Ceph, SeaweedFS."
+    )

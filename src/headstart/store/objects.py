@@ -94,13 +94,13 @@ class ObjectStore:
         except exceptions.AlreadyExistsError as error:
             raise self._exists(key) from error
         except exceptions.NotSupportedError as error:
-            raise unconditional(self._url) from error
+            raise contract.overwrites(self) from error
         except (exceptions.BaseError, FileNotFoundError) as error:
             reply = replies.of_text(str(error))
             if reply.taken:
                 raise self._exists(key) from error
             if reply.status == 501:
-                raise unconditional(self._url) from error
+                raise contract.overwrites(self) from error
             raise replies.error_of(reply, action) from error
 
     def read(self, key: str) -> bytes:
@@ -194,14 +194,6 @@ class ObjectStore:
                         return
         except (exceptions.BaseError, FileNotFoundError) as error:
             raise replies.error_of(replies.of_text(str(error)), f"list {prefix} in {self._url}") from error
-
-
-def unconditional(url: str) -> errors.Unsupported:
-    """Of a server on which a backup could overwrite another one."""
-    return errors.Unsupported(
-        f"The server of {url} does not know conditional writes (If-None-Match), so that a backup could overwrite what"
-        " another one has stored. Use a server that does: S3, Google, Azure, MinIO, Ceph, SeaweedFS, Cloudflare R2."
-    )
 
 
 def _date(endpoint: str, certificates: str | None) -> float | None:

@@ -1,0 +1,129 @@
+"""Keeping immutable what snapshots share with older ones.
+
+Each object is locked when it is made, and what a snapshot needs has to stay locked for the days of the repository after
+the snapshot was made. What is older than the snapshot is locked longer here. Locks have a margin, so that an object has
+its lock extended once in that time, and not with each snapshot::
+
+    pack    |--- days ---|- margin -|
+    snapshot      |--- days ---|           still covered
+    snapshot                |--- days ---|           not: extended to  ...|- margin -|
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from headstart import errors
+from headstart.repository import layout, pack, protection, snapshot, tree
+from headstart.repository.manifest import Manifest
+from headstart.repository.repo import Repository
+from headstart.store.contract import Locks, Missing
+
+_DAY = 86400.0
+#: Requests under way at a time.
+_WINDOW = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Extended:
+    """Objects that snapshots need: all, those that the store was asked about, those that are locked longer now."""
+
+    needed: int = 0
+    asked: int = 0
+    extended: int = 0
+
+
+def locked_until(repo: Repository, name: str) -> float:
+    """Seconds since 1970 until when nobody can remove the object; 0 where it is not locked, or ``Missing``."""
+    locks = repo.store.locks()
+    return 0.0 if locks is None else locks.locked_until(name)
+
+
+def extend(repo: Repository, now: float, beat: Callable[[], None] = lambda: None) -> Extended:
+    """Lock what the snapshots of the last days need for as long as they have to be immutable. Any host may, at any
+    time; once a day is enough. Of a repository that is not immutable, nothing.
+
+    ``beat`` is called all the time, and ends it by what it raises. Raises ``StoreFailed``, ``Refused``.
+    """
+    locks = repo.store.locks()
+    if not repo.immutable_days or locks is None:
+        return Extended()
+    whole = protection.of(repo.immutable_days).seconds
+    spare = whole - repo.immutable_days * _DAY
+    created = dict(repo.store.modified(""))
+    needed = dict(_needed(repo, now - repo.immutable_days * _DAY, beat))
+    doubtful = [(name, until) for name, until in needed.items() if name in created and created[name] + whole < until]
+
+    def look(one: tuple[str, float]) -> bool:
+        beat()
+        return _extend(locks, *one, spare)
+
+    with ThreadPoolExecutor(_WINDOW) as threads:
+        extended = sum(threads.map(look, doubtful))
+    return Extended(len(needed), len(doubtful), extended)
+
+
+def _extend(locks: Locks, name: str, until: float, spare: float) -> bool:
+    try:
+        if locks.locked_until(name) >= until:
+            return False
+        locks.extend(name, until + spare)
+    except Missing:
+        return False
+    return True
+
+
+def _needed(repo: Repository, since: float, beat: Callable[[], None]) -> Iterator[tuple[str, float]]:
+    """Every object that a snapshot made after ``since`` needs, and until when."""
+    days = repo.immutable_days * _DAY
+    manifests = sorted(
+        (each for each in snapshot.all_manifests(repo).manifests if each.created > since),
+        key=lambda each: each.created,
+        reverse=True,
+    )
+    if not manifests:
+        return
+    newest = manifests[0].created + days
+    for name in itertools.chain((layout.CONFIG_KEY, layout.CONFIG_TWIN), repo.key_names()):
+        yield name, newest
+    for prefix in (layout.INDEXES, layout.LOSSES):
+        for name, _ in repo.store.list(prefix):
+            yield name, newest
+    # Newest first: who needs an object first needs it longest, and what it shares need not be walked again.
+    seen: set[bytes] = set()
+    packs: set[bytes] = set()
+    for each in manifests:
+        yield snapshot.key_of(each.id), each.created + days
+        yield snapshot.twin_of(each.id), each.created + days
+        for pack_id in _packs(repo, each, seen, beat) - packs:
+            packs.add(pack_id)
+            yield pack.pack_key(pack_id), each.created + days
+
+
+def _packs(repo: Repository, manifest: Manifest, seen: set[bytes], beat: Callable[[], None]) -> set[bytes]:
+    found: set[bytes] = set()
+
+    def enter(node_id: bytes) -> bool:
+        if node_id in seen:
+            return False
+        seen.add(node_id)
+        found.update(_places(repo, [node_id]))
+        return True
+
+    for disk in manifest.disks:
+        for visited in tree.visit(repo, disk.root, disk.size, enter):
+            beat()
+            if visited.level == 0 and not isinstance(visited.slots, errors.Damaged):
+                found.update(_places(repo, (each for each in visited.slots if each is not None)))
+    for attachment in manifest.attachments:
+        found.update(_places(repo, attachment.chunks))
+    return found
+
+
+def _places(repo: Repository, chunk_ids: Iterable[bytes]) -> set[bytes]:
+    """The packs, all copies: nobody knows which one will be lost. What is missing is for ``verify`` to tell."""
+    found = (repo.index.find(chunk_id) for chunk_id in chunk_ids)
+    return {location.pack_id for location in found if location is not None}

@@ -1,0 +1,39 @@
+"""Immutable repositories: their objects are locked by the store when they are made, but for the leases of drafts."""
+
+from __future__ import annotations
+
+from headstart import errors
+from headstart.repository import layout
+from headstart.store.contract import Protection, Store
+
+#: Nobody can undo a lock: a slip of the pen is not to be paid for longer.
+MAX_DAYS = 3650
+#: Leases come and go.
+_OUTSIDE = (layout.DRAFTS,)
+
+
+def of(days: int) -> Protection:
+    return Protection(days, _OUTSIDE)
+
+
+def require(store: Store, days: int) -> None:
+    """Raises ``Usage``, or ``Unsupported`` where the place cannot lock for so long."""
+    if not 0 < days <= MAX_DAYS:
+        raise errors.Usage(f"Objects can be immutable for 1 to {MAX_DAYS} days, not {days}.")
+    locks = store.locks()
+    if locks is None:
+        raise errors.Unsupported(
+            f"{store!r} cannot make objects immutable. Use a bucket of S3 that was made with object lock."
+        )
+    if not locks.available():
+        raise errors.Unsupported(
+            f"The bucket of {store!r} was made without object lock. Make one with it: 'aws s3api create-bucket"
+            " --object-lock-enabled-for-bucket'."
+        )
+
+
+def protect(store: Store, days: int) -> None:
+    """What is created from now on is locked. Of a copy in another kind of place, nothing."""
+    locks = store.locks()
+    if days and locks is not None:
+        locks.protect(of(days))
