@@ -27,7 +27,11 @@ def _shared() -> Parser:
     """Options of every parser. They have no default, so that one parser does not undo what another has read."""
     parser = Parser(add_help=False, argument_default=argparse.SUPPRESS)
     options = parser.add_argument_group("options of every command")
-    options.add_argument("--repository", metavar="URL", help="where the backups are: a path or file:///path")
+    options.add_argument(
+        "--repository",
+        metavar="URL",
+        help="where the backups are: a path, file:///path, s3://bucket/prefix, gs://, az://",
+    )
     options.add_argument("--state", metavar="DIR", help="what this host remembers of its VMs")
     options.add_argument("--scratch", metavar="DIR", help="scratch and spool files; must be on a local disk")
     options.add_argument("--json", action="store_true", help="one JSON object on stdout, lines of JSON on stderr")

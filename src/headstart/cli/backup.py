@@ -7,10 +7,12 @@ import argparse
 from headstart import errors, units
 from headstart.backup import cycle, hooks, plan, report
 from headstart.backup.complete import Options
+from headstart.backup.context import Context
 from headstart.backup.report import BackupReport, DiskReport
 from headstart.cli import arguments, text
 from headstart.cli.session import Session
 from headstart.host import control, requests
+from headstart.repository import immutable
 
 
 def add(verbs: arguments.Verbs) -> None:
@@ -48,15 +50,31 @@ def _audit(given: str) -> int | None:
 
 def run(session: Session, given: argparse.Namespace) -> None:
     options = Options(given.plain, given.audit, not given.no_freeze, tuple(given.hook))
+    unlocked = None
     done = _by_daemon(session, given.name, options)
     if done is None:
         with session.full() as context:
             done = cycle.backup(context, given.name, options)
+            unlocked = _lock(context)
     session.output.result(done.json(), _text(done))
     for note in done.notes:
         session.output.note(note)
     if done.failures:
         raise errors.Incomplete(f"Snapshot {done.snapshot} is published, but: {'; '.join(done.failures)}")
+    if unlocked is not None:
+        raise errors.Incomplete(
+            f"Snapshot {done.snapshot} is published, but what it shares with older ones could not be locked for longer:"
+            f" {unlocked}"
+        )
+
+
+def _lock(context: Context) -> errors.HeadstartError | None:
+    """As the daemon does once a day. What kept it from being done, if something did."""
+    try:
+        immutable.extend(context.repository, context.clock())
+    except errors.HeadstartError as error:
+        return error
+    return None
 
 
 def _by_daemon(session: Session, name: str, options: Options) -> BackupReport | None:

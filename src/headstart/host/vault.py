@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 
 from headstart import errors, repository
+from headstart.host.locksmith import Locksmith
 from headstart.load.bucket import Bucket
 from headstart.repository import Repository
 from headstart.store.contract import Store
@@ -21,6 +22,7 @@ class Vault:
         self._bucket = bucket
         self._lock = threading.Lock()
         self._opened: Repository | None = None
+        self.locksmith = Locksmith()
 
     def repository(self) -> Repository:
         """Raises what opening it raises: trying again may succeed."""

@@ -319,6 +319,7 @@ class Ward:
                     done = cycle.backup(context, self.name, options)
                 finally:
                     self.completes = False
+                self._house.vault.locksmith.backed_up(context.repository)
         if waiting is not None:
             self.course.published(waiting, done.notes)
         self.course.completed(done)
@@ -331,6 +332,7 @@ class Ward:
             self.course.say("publish", "a complete backup waits in the spool")
             with self._context(self.activity.beat) as context:
                 notes = cycle.finish(context, self.name)
+                self._house.vault.locksmith.backed_up(context.repository)
             self.course.published(waiting, notes)
         return 0.0
 
