@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -11,11 +12,14 @@ from typing import Any
 import pytest
 
 from tests.kit import disks
+from tests.kit.gateway import Gateway
 from tests.kit.vm import Vm
-from tests.kit.weed import Weed
+from tests.kit.weed import Weed, environment
 
 # A shell that starts us in the background has SIGINT ignored; what the tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+_places = itertools.count()
 
 VM_FIXTURES = {"vm", "module_vm", "new_vm"}
 
@@ -31,6 +35,31 @@ def weed() -> Iterator[Weed]:
     """A server of S3 for all tests that want one: each takes a bucket or a prefix of its own."""
     with Weed() as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def bucket(weed: Weed) -> str:
+    return weed.new_bucket()
+
+
+@pytest.fixture(scope="module")
+def locking_bucket(weed: Weed) -> str:
+    return weed.new_bucket(locks=True)
+
+
+@pytest.fixture
+def gateway(weed: Weed, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateway]:
+    """The way to the server of S3 that the environment names. It does as it should until something is planned."""
+    with Gateway(weed.url) as found:
+        for name, value in environment(found.url).items():
+            monkeypatch.setenv(name, value)
+        yield found
+
+
+@pytest.fixture
+def place() -> str:
+    """A prefix that no other test has used."""
+    return f"place{next(_places)}"
 
 
 @pytest.fixture

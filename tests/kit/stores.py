@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from headstart import repository
 from headstart.repository import keys
 from headstart.repository.repo import Repository
-from headstart.store.contract import Data, Locks, Store
+from headstart.store.contract import Data, Locks, Protection, Refused, Store
 from headstart.store.memory import MemoryStore
 
 T = TypeVar("T")
@@ -118,6 +119,42 @@ class FaultyStore:
         with self._lock:
             self.bytes_read += len(data)
         return data
+
+
+class LockingStore(MemoryStore):
+    """Locks in memory. Deleting what is locked is a mistake that no test makes on purpose."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        super().__init__(clock)
+        self.until: dict[str, float] = {}
+        self._protection: Protection | None = None
+
+    def create(self, key: str, data: Data) -> None:
+        super().create(key, data)
+        if self._protection is not None and self._protection.covers(key):
+            self.until[key] = self.clock() + self._protection.seconds
+
+    def delete(self, key: str) -> None:
+        assert self.until.get(key, 0.0) <= self.clock(), f"{key} is locked, and was deleted"
+        super().delete(key)
+
+    def locks(self) -> Locks:
+        return self
+
+    def available(self) -> bool:
+        return True
+
+    def protect(self, protection: Protection) -> None:
+        self._protection = protection
+
+    def locked_until(self, key: str) -> float:
+        self.read(key)
+        return self.until.get(key, 0.0)
+
+    def extend(self, key: str, until: float) -> None:
+        if until < self.locked_until(key):
+            raise Refused(f"{key} is locked for longer.")
+        self.until[key] = until
 
 
 def new_repository(store: Store | None = None) -> Repository:

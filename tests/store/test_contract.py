@@ -32,16 +32,6 @@ MAKERS: dict[str, Callable[[pytest.FixtureRequest], Store]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def bucket(weed: Weed) -> str:
-    return weed.new_bucket()
-
-
-@pytest.fixture(scope="module")
-def locking_bucket(weed: Weed) -> str:
-    return weed.new_bucket(locks=True)
-
-
 @pytest.fixture(params=MAKERS)
 def store(request: pytest.FixtureRequest) -> Store:
     return MAKERS[request.param](request)

@@ -151,7 +151,7 @@ def create(
     settings = Config(secrets.repository_id, block_size, immutable_days=immutable_days)
     key, wrapped = keys.wrap(secrets, password, cost)
     objects.put(store, key, wrapped)
-    _check_refusal(store, key, wrapped)
+    _check_refusal(store, key)
     try:
         config.put(store, settings, secrets)
     except Exists:
@@ -220,10 +220,10 @@ def _check_empty(store: Store) -> None:
             raise errors.TargetRefused(f"{store!r} {what}. Name a place that is empty.")
 
 
-def _check_refusal(store: Store, key: str, data: bytes) -> None:
-    """Whether the store, a server that we do not know, refuses to create what is there. The same bytes hurt nobody."""
+def _check_refusal(store: Store, key: str) -> None:
+    """Whether the store, a server that we do not know, refuses to create what is there."""
     try:
-        store.create(key, data)
+        store.create(key, b"")  # nobody can take it for what we created
     except Exists:
         return
     store.delete(key)

@@ -91,8 +91,6 @@ class ObjectStore:
         path, action = self._path(key), f"write {key} in {self._url}"
         try:
             obstore.put(self._bucket.writing, path, memoryview(data).cast("B"), mode="create", use_multipart=False)
-        except exceptions.AlreadyExistsError as error:
-            raise self._exists(key) from error
         except exceptions.NotSupportedError as error:
             raise contract.overwrites(self) from error
         except (exceptions.BaseError, FileNotFoundError) as error:

@@ -12,10 +12,17 @@ _STATUS = re.compile(r"non-2xx status code: (\d{3})")
 #: Of S3 and Azure (XML), and of Google (JSON).
 _CODE = re.compile(r"<Code>([^<]*)</Code>|\"reason\":\s*\"([^\"]*)\"")
 _MESSAGE = re.compile(r"<Message>([^<]*)</Message>|\"message\":\s*\"([^\"]*)\"")
-#: What the system says of a connection, in the depth of obstore's description.
-_CAUSES = re.compile(
-    r"message: \"([^\"]*)\"|kind: (TimedOut|Timeout)|(UnknownIssuer|CertificateRequired|invalid peer cert\w*)"
+#: What stands in obstore's description of a request that was not answered, and what it means.
+_CAUSES = (
+    (re.compile(r"TimedOut|Timeout\b"), "no answer in time"),
+    (re.compile(r"IncompleteMessage|ConnectionReset|BrokenPipe|UnexpectedEof|body error"), "the connection was cut"),
+    (
+        re.compile(r"UnknownIssuer|invalid peer certificate"),
+        "the server's certificate is of an issuer that is not known",
+    ),
 )
+#: The system's own words.
+_SYSTEM = re.compile(r"(?:message|error): \"([^\"]+)\"")
 
 _FULL = re.compile(r"quota|cap_?exceeded|insufficientstorage|storagefull|diskfull", re.IGNORECASE)
 _NO_PLACE = {"NoSuchBucket", "ContainerNotFound", "InvalidBucketName"}
@@ -95,8 +102,8 @@ def _advice(reply: Reply) -> str | None:
 
 
 def _advice_without_answer(message: str) -> str | None:
-    if "cert" in message.lower() or "UnknownIssuer" in message:
-        return "Its certificate is not to be trusted: set AWS_CA_BUNDLE to the file of who issued it."
+    if "certificate" in message.lower():
+        return "Set AWS_CA_BUNDLE to the file with the certificate of who issued it."
     return None
 
 
@@ -106,6 +113,8 @@ def _first(pattern: re.Pattern[str], text: str) -> str:
 
 
 def _cause(text: str) -> str:
+    for pattern, meaning in _CAUSES:
+        if pattern.search(text):
+            return meaning
     head = text.split("\n", 1)[0]
-    said = head.rpartition(" - ")[2] or head
-    return f"{said} ({cause})" if (cause := _first(_CAUSES, text)) else said
+    return _first(_SYSTEM, text) or head.rpartition(" - ")[2]

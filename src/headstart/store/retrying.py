@@ -83,7 +83,7 @@ class RetryingStore:
 
     def _is(self, key: str, data: Data) -> bool:
         try:
-            return self._inner.read(key) == data
+            return self.read(key) == data
         except Missing:
             return False
 
