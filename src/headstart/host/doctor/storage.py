@@ -13,9 +13,11 @@ from headstart.host.doctor.subject import Subject
 from headstart.hypervisor import space
 from headstart.repository import Repository, config, layout, snapshot
 from headstart.store import address
+from headstart.store.contract import Store
 
 _LOW_BYTES = 10 * units.GIB
 _LOW_SHARE = 20
+_SKEW_SECONDS = 120.0
 _UNNAMED = "Name it with --repository, HEADSTART_REPOSITORY or 'repository' in [host]."
 #: The store's folders that backups make objects in.
 _FOLDERS = ("packs", "indexes", "snapshots", "drafts", ".tmp")
@@ -45,7 +47,18 @@ def place(subject: Subject) -> Iterator[Finding]:
             yield Finding(check, Level.WARNING, full, "Make room before backups fail: they wait in the spool then.")
         said += "" if wrong else f", {places.us()} may write there"
         yield from _same_disk(check, subject, folder)
+    else:
+        yield from _clock(check, subject, opened)
     yield Finding(check, Level.OK, said)
+
+
+def _clock(check: str, subject: Subject, opened: Store) -> Iterator[Finding]:
+    """A server refuses who is a quarter of an hour off."""
+    ahead = subject.clock() - opened.clock()
+    if abs(ahead) > _SKEW_SECONDS:
+        where = "ahead of" if ahead > 0 else "behind"
+        said = f"this host's clock is {units.format_seconds(abs(ahead))} {where} the store's"
+        yield Finding(check, Level.WARNING, said, "Set the clock, best by NTP: far off, all requests are refused.")
 
 
 def _low(folder: Path) -> int:
@@ -87,11 +100,23 @@ def password(subject: Subject) -> Iterator[Finding]:
             else:
                 advice = "Whoever can read the place can read all disks. A new one is encrypted: 'headstart init'."
                 yield Finding(check, Level.NOTE, "the repository is not encrypted: none is needed", advice)
+            yield from _immutable(repo)
             yield from _snapshots(subject, repo)
     except _Unnamed as error:
         yield of_error(check, error, Level.WARNING)
     except (errors.NoRepository, errors.Unsupported):
         return  # told by ``place``
+
+
+def _immutable(repo: Repository) -> Iterator[Finding]:
+    if not repo.immutable_days:
+        return
+    locks = repo.store.locks()
+    if locks is None or not locks.available():
+        said = f"it was made to be immutable for {repo.immutable_days} days, and is in a place that cannot lock objects"
+        yield Finding("repository", Level.PROBLEM, said, "Use the bucket with object lock that it was made in.")
+    else:
+        yield Finding("repository", Level.OK, f"what snapshots need is immutable for {repo.immutable_days} days")
 
 
 def _password(subject: Subject) -> bytes:
