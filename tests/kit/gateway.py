@@ -182,6 +182,7 @@ class Gateway:
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def handed_on(self) -> Answer:
         raise NotImplementedError
