@@ -9,6 +9,7 @@ import http.client
 import http.server
 import re
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -108,7 +109,7 @@ def at_time(moment: str) -> Fault:
 class Gateway:
     """A context manager: it is listening inside. ``requests`` are method and path of all that came."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, tls: ssl.SSLContext | None = None) -> None:
         self._target = urlsplit(target).netloc
         self._lock = threading.Lock()
         self._plans: list[tuple[str, str, int | None, Fault]] = []
@@ -121,8 +122,10 @@ class Gateway:
 
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._server.server_address[1]}"
 
     def __enter__(self) -> Self:
         self._thread.start()

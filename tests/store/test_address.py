@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from headstart import errors
-from headstart.store import open_store
+from headstart.store import address, open_store
 
 
 @pytest.mark.parametrize("form", ["{}", "file://{}", "file://localhost{}", "FILE://{}"])
@@ -33,14 +35,47 @@ def test_touches_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("s3://bucket/a/b", "s3://bucket/a/b"),
+        ("S3://bucket/a/b/", "s3://bucket/a/b"),
+        ("s3://bucket", "s3://bucket"),
+        ("gs://my.bucket/", "gs://my.bucket"),
+        ("az://container/x", "az://container/x"),
+    ],
+)
+def test_a_bucket(url: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is asked yet, for credentials either."""
+    monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
+    assert repr(open_store(url)) == told
+    assert address.local_directory(url) is None
+
+
+def test_who_uses_a_directory_loads_no_clouds(tmp_path: Path) -> None:
+    program = "import sys; from headstart.store import open_store; open_store(sys.argv[1]); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program, tmp_path], check=True, capture_output=True, text=True)
+    assert not {"boto3", "botocore", "obstore"} & set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("ftp://host/x", "'ftp'.*path or file:///path"),
+        ("ftp://host/x", "'ftp'.*a path, file:///path, s3://"),
         ("file://host/x", "file:///path"),
         ("file://", "directory"),
         ("", "directory"),
         ("a\0b", "directory"),
         ("file:///x?y=1", "file:///path"),
+        ("s3://", "name of a bucket"),
+        ("s3:///prefix", "name of a bucket"),
+        ("s3://Bucket/x", "name of a bucket"),
+        ("s3://user@bucket/x", "name of a bucket"),
+        ("s3://zone--use1-az4--x-s3/x", "name of a bucket"),
+        ("s3://bucket/a b", "prefix"),
+        ("s3://bucket/a/.b", "prefix"),
+        ("s3://bucket/a//b", "prefix"),
+        ("gs://bucket/x#y", "no '#'"),
+        ("az://bucket/x?y", "no '\\?'"),
     ],
 )
 def test_says_what_there_is(url: str, said: str) -> None:

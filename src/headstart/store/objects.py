@@ -148,7 +148,9 @@ class ObjectStore:
         try:
             date = _date(bucket.endpoint, bucket.certificates)
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise errors.StoreFailed(f"Could not ask {bucket.endpoint} for the time: {error}.") from error
+            raise replies.error_of(
+                replies.Reply(None, "", str(error)), f"ask {bucket.endpoint} for the time"
+            ) from error
         if date is None:
             raise errors.StoreFailed(f"{bucket.endpoint} does not say what time it is.")
         return date
