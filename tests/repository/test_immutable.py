@@ -123,7 +123,7 @@ def test_a_damaged_tree_keeps_nothing_else_from_being_locked(shelf: Shelf) -> No
     location = shelf.repo.index.find(made.disks[0].root or b"")
     assert location is not None
     name = f"packs/{location.pack_id.hex()}"
-    data = samples.flipped(shelf.store.read(name), [location.offset])
+    data = samples.flipped(shelf.store.read(name), [location.frame.offset])
     shelf.store.until.clear()
     samples.rewrite(shelf.repo, name, data)
     shelf.clock.now += 7 * DAY
