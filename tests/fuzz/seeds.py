@@ -159,7 +159,12 @@ def seeds() -> dict[str, list[bytes]]:
     entries, inner, whole = _pack()
     record = Record(OBJECT_ID, 1, 5.5, "web", "host", ("ab" * 16,), {"vda": Entries.of([(7, bytes(32))])})
     config = Config(SECRETS.repository_id, 65536).encode(SECRETS)
-    key_objects = [keys.wrap(SECRETS, None, keys.DEFAULT_COST)[1], keys.wrap(SECRETS, b"p", keys.Argon2(32, 1, 1))[1]]
+    cheap = keys.Argon2(32, 1, 1)
+    key_objects = [
+        keys.wrap(SECRETS, None, cheap)[1],
+        keys.wrap(SECRETS, b"p", cheap)[1],
+        keys.wrap(SECRETS.structure_alone(), b"password", cheap, 1.7e9)[1],
+    ]
     slots = [bytes([number]) * 32 if number % 3 == 0 else None for number in range(SLOTS)]
     leaf, inner_node = node.encode(0, slots), node.encode(1, slots[:1] + [None] * (SLOTS - 1))
     assert leaf and inner_node

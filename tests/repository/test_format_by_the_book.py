@@ -15,9 +15,10 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from headstart import repository
-from headstart.repository import snapshot
+from headstart.repository import keyring, paper, snapshot
 from headstart.repository.loss import Loss
 from headstart.store.local import LocalStore
+from tests.kit import stores
 from tests.repository import goldens, samples
 
 
@@ -67,7 +68,7 @@ class Table:
 class Book:
     """The reader."""
 
-    def __init__(self, folder: Path, password: bytes) -> None:
+    def __init__(self, folder: Path, password: bytes, *, with_content: bool = True) -> None:
         self.folder = folder
         data = self.read("config", b"C")
         self.config = json.loads(data[40:])
@@ -79,7 +80,7 @@ class Book:
         self.framed: set[bytes] = set()
         #: By index object and class.
         self.links: dict[tuple[str, int], list[tuple[bytes, bytes, bytes]]] = {}
-        for path in sorted((folder / "packs").iterdir()):
+        for path in sorted((folder / "packs").iterdir()) if with_content else ():
             self.chunks |= self.pack(path.name)
 
     def read(self, name: str, kind: bytes) -> bytes:
@@ -91,17 +92,21 @@ class Book:
         for path in sorted((self.folder / "keys").iterdir()):
             data = self.read(f"keys/{path.name}", b"K")
             assert blake3(data).hexdigest()[:32] == path.name
-            kdf, memory, passes, lanes, salt = struct.unpack("<B3xIII16s", data[8:40])
-            joined = data[40:]
+            kdf, flags, memory, passes, lanes, salt = struct.unpack("<BB2xIII16s", data[8:40])
+            end = 48 if flags & 2 else 40
+            self.made = int.from_bytes(data[40:end], "little")
+            joined = data[end:]
             if kdf == 1:
                 derivation = Argon2id(salt=salt, length=32, iterations=passes, lanes=lanes, memory_cost=memory)
                 try:
-                    joined = AESGCM(derivation.derive(password)).decrypt(bytes(12), joined, data[:40])
+                    joined = AESGCM(derivation.derive(password)).decrypt(bytes(12), joined, data[:end])
                 except Exception:
                     continue
             secrets = [joined[:32], joined[32:64], joined[64:]]
-            images = b"".join(derive(secret, "commitment") for secret in secrets)
-            assert blake3(images).digest()[:16] == self.id
+            images = [derive(secret, "commitment") for secret in secrets]
+            if flags & 1:
+                images[0], images[2] = secrets[0], secrets[2]
+            assert blake3(b"".join(images)).digest()[:16] == self.id
             return secrets
         raise AssertionError("no key")
 
@@ -260,3 +265,29 @@ def test_reads_what_tells_of_damage(tmp_path: Path) -> None:
         "snapshots": ["a" * 32],
         "hurt": [],
     }
+
+
+def test_reads_the_key_of_the_structure_alone(tmp_path: Path) -> None:
+    with repository.create(LocalStore(tmp_path), b"everything", block_size=goldens.BLOCK, now=7.5) as repo:
+        made = samples.add_snapshot(repo, {"vda": samples.Image(goldens.SIZE, goldens.ONE)})
+        keyring.add(repo, goldens.PASSWORD, 1_700_000_000.0, structure_alone=True, cost=stores.QUICK)
+        paper_lines = paper.lines(repo.secrets)
+    book = Book(tmp_path, goldens.PASSWORD, with_content=False)
+    assert book.made == 1_700_000_000
+    assert list(book.snapshots()) == [made.id]
+    assert set(book.listed()) == {path.name for path in (tmp_path / "packs").iterdir()}
+    whole = Book(tmp_path, b"everything")
+    assert (whole.made, whole.structure) == (7, book.structure)
+    images = [derive(secret, "commitment") for secret in (whole.content, whole.chunk_id)]
+    assert [book.content, book.chunk_id] == images
+    assert _typed(paper_lines) == whole.content + whole.structure + whole.chunk_id
+
+
+def _typed(lines: list[str]) -> bytes:
+    secrets = b""
+    for number, line in enumerate(lines):
+        bits = "".join(f"{'0123456789ABCDEFGHJKMNPQRSTVWXYZ'.index(letter):05b}" for letter in line.replace("-", ""))
+        data = int(bits, 2).to_bytes(15, "big")
+        assert data[12:] == blake3(b"paper key\0" + bytes([number]) + data[:12]).digest()[:3]
+        secrets += data[:12]
+    return secrets

@@ -282,5 +282,5 @@ def test_two_creators_at_once() -> None:
 
 def test_secrets_do_not_show() -> None:
     secrets = keys.Secrets.generate()
-    assert secrets.content.hex() not in repr(secrets)
+    assert secrets.content is not None and secrets.content.hex() not in repr(secrets)
     assert repr(secrets.structure) not in repr(secrets)

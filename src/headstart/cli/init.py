@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import time
 
 from headstart import errors, repository, store
 from headstart.cli import arguments, password
@@ -34,7 +35,7 @@ def _days(given: str) -> int:
 def run(session: Session, given: argparse.Namespace) -> None:
     place = store.open_store(session.settings.repository)
     chosen = None if given.no_encryption else password.ask_for_new(os.environ)
-    with repository.create(place, chosen, immutable_days=given.immutable) as made:
+    with repository.create(place, chosen, immutable_days=given.immutable, now=time.time()) as made:
         values = {
             "repository": session.settings.repository,
             "id": made.id,
@@ -42,7 +43,9 @@ def run(session: Session, given: argparse.Namespace) -> None:
             "block_size": made.block_size,
             "immutable_days": made.immutable_days,
         }
-    keep = "Keep the password safe: without it nothing can be restored."
+    keep = (
+        "Keep the password safe, and a paper key ('headstart key export'): without one of them nothing can be restored."
+    )
     session.output.result(
         values, f"Made a repository in {place!r}. {keep if chosen else 'It is not encrypted: anybody can read it.'}"
     )

@@ -17,6 +17,7 @@ from headstart.cli import (
     history,
     identify,
     init,
+    key,
     pause,
     precopy,
     repair,
@@ -36,7 +37,7 @@ from headstart.cli.settings import settings
 _log = logging.getLogger("headstart")
 
 VERBS = (
-    *(init, vm, agent, identify, precopy, backup, snapshots, verify, repair, restore),
+    *(init, key, vm, agent, identify, precopy, backup, snapshots, verify, repair, restore),
     *(config, running, status, doctor, pause, history, simulate),
 )
 

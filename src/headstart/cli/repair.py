@@ -65,7 +65,7 @@ def _sources(session: Session, given: argparse.Namespace, repo: Repository) -> I
     donors: list[Donor] = []
     with contextlib.ExitStack() as stack:
         for url in given.second:
-            second = stack.enter_context(session.second_repository(url))
+            second = stack.enter_context(session.second_repository(url, to_mend=True))
             if second.id == repo.id:
                 mirrors.append(second)
             donors.append(Second(second))

@@ -25,17 +25,21 @@ class Session:
     output: Output
 
     @contextlib.contextmanager
-    def repository(self, *, to_mend: bool = False) -> Iterator[Repository]:
-        """Opens it; asks for the password if one is needed. ``to_mend``: also where its config is damaged."""
+    def repository(self, *, to_mend: bool = False, structure_is_enough: bool = False) -> Iterator[Repository]:
+        """Opens it; asks for the password if one is needed. ``to_mend``: also where its config is damaged;
+        ``structure_is_enough``: also with a password that opens no content."""
         place = store.open_store(self.settings.repository)
-        with repository.open(place, lambda: password.ask(os.environ), to_mend=to_mend) as opened:
+        with repository.open(
+            place, lambda: password.ask(os.environ), to_mend=to_mend, structure_is_enough=structure_is_enough
+        ) as opened:
             yield opened
 
     @contextlib.contextmanager
-    def second_repository(self, url: str) -> Iterator[Repository]:
-        """One to heal from. Its password comes from variables of its own, else it is the first one's."""
-        own = password.of_second(os.environ)
-        with repository.open(store.open_store(url), lambda: password.ask(own), to_mend=True) as opened:
+    def second_repository(self, url: str, which: str = password.FROM, *, to_mend: bool = False) -> Iterator[Repository]:
+        """One to read from, or (``password.TO``) to copy into. Its password comes from variables of its own, else it is
+        the first one's."""
+        place = store.open_store(url)
+        with repository.open(place, lambda: password.ask_for_second(os.environ, which, url), to_mend=to_mend) as opened:
             yield opened
 
     def remembered(self, repo: Repository) -> Remembered:

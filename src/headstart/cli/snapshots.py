@@ -20,7 +20,7 @@ def add(verbs: arguments.Verbs) -> None:
 
 
 def run(session: Session, given: argparse.Namespace) -> None:
-    with session.repository() as repo:
+    with session.repository(structure_is_enough=True) as repo:
         listing = snapshot.all_manifests(repo)
         hurt = lost.still_hurt(repo)
     found = [each for each in listing.manifests if given.name in (None, each.vm)]

@@ -17,26 +17,43 @@ from headstart.repository import layout
 from headstart.store.contract import Store
 
 
+class NoContent(errors.WrongPassword):
+    """The password opens the structure of the repository and nothing else."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This password opens the structure of the repository, not its content. That is enough to verify it, and "
+            "for snapshots, stats and diff. Use a password that opens everything."
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Secrets:
     """Three independent secrets, and the repository's id, which commits to them.
 
     ``content`` opens what guests wrote; ``structure`` opens trees, indexes, manifests and drafts; ``chunk_id`` keys
-    the ids of content. Who puts other secrets in place cannot keep the id.
+    the ids of content. Who puts other secrets in place cannot keep the id. ``content`` and ``chunk_id`` are None for
+    who has the structure alone, and ``images`` of them, which the id is made of, in their place.
     """
 
-    content: bytes = field(repr=False)
+    content: bytes | None = field(repr=False)
     structure: bytes = field(repr=False)
-    chunk_id: bytes = field(repr=False)
+    chunk_id: bytes | None = field(repr=False)
+    images: tuple[bytes, bytes] = field(repr=False)
     repository_id: bytes
 
     @classmethod
-    def of(cls, joined: bytes) -> Secrets:
+    def of(cls, joined: bytes, *, opens_content: bool = True) -> Secrets:
+        """From ``joined`` of the same; ``ValueError`` when it has another length."""
         length = layout.SECRET_LENGTH
         if len(joined) != 3 * length:
             raise ValueError("three secrets are needed")
-        parts = (joined[:length], joined[length : 2 * length], joined[2 * length :])
-        return cls(*parts, repository_id=_commitment(parts))
+        content, structure, chunk_id = joined[:length], joined[length : 2 * length], joined[2 * length :]
+        images = (_image(content), _image(chunk_id)) if opens_content else (content, chunk_id)
+        repository_id = blake3(images[0] + _image(structure) + images[1]).digest()[: layout.OBJECT_ID_LENGTH]
+        if opens_content:
+            return cls(content, structure, chunk_id, images, repository_id)
+        return cls(None, structure, None, images, repository_id)
 
     @classmethod
     def generate(cls) -> Secrets:
@@ -44,13 +61,36 @@ class Secrets:
 
     @property
     def joined(self) -> bytes:
-        return self.content + self.structure + self.chunk_id
+        """Content, structure, chunk id: the images of those that are not there."""
+        content, chunk_id = self.content or self.images[0], self.chunk_id or self.images[1]
+        return content + self.structure + chunk_id
+
+    @property
+    def opens_content(self) -> bool:
+        return self.content is not None
+
+    def of_class(self, chunk_class: layout.ChunkClass) -> bytes:
+        """What chunks are sealed under. Raises ``NoContent``."""
+        return self.structure if chunk_class is layout.ChunkClass.TREE else _there(self.content)
+
+    @property
+    def of_content_ids(self) -> bytes:
+        """Raises ``NoContent``."""
+        return _there(self.chunk_id)
+
+    def structure_alone(self) -> Secrets:
+        return Secrets(None, self.structure, None, self.images, self.repository_id)
 
 
-def _commitment(secrets: tuple[bytes, ...]) -> bytes:
-    """One-way, and from one-way images: it can be checked by who knows only some of the secrets."""
-    images = b"".join(blake3(b"commitment\0", key=secret).digest() for secret in secrets)
-    return blake3(images).digest()[: layout.OBJECT_ID_LENGTH]
+def _image(secret: bytes) -> bytes:
+    """One-way: the id can be checked by who knows only some of the secrets, and the images of the others."""
+    return blake3(b"commitment\0", key=secret).digest()
+
+
+def _there(secret: bytes | None) -> bytes:
+    if secret is None:
+        raise NoContent
+    return secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,19 +117,29 @@ _ARGON2_LIMITS = (4 * 1024 * 1024, 64, 64)
 
 _KDF_NONE = 0
 _KDF_ARGON2ID = 1
-#: KDF, three zero bytes, memory in KiB, passes, lanes, salt.
-_KEY_HEAD = struct.Struct(f"<B3xIII{layout.SALT_LENGTH}s")
-_BODY = layout.HEADER_LENGTH + _KEY_HEAD.size
+#: Flags: the structure secret alone, with images of the others; the time when the key was made follows the salt.
+_STRUCTURE_ALONE = 1
+_DATED = 2
+#: KDF, flags, two zero bytes, memory in KiB, passes, lanes, salt.
+_KEY_HEAD = struct.Struct(f"<BB2xIII{layout.SALT_LENGTH}s")
+_TIME = struct.Struct("<Q")
+_HEAD_END = layout.HEADER_LENGTH + _KEY_HEAD.size
 
 
-def wrap(secrets: Secrets, password: bytes | None, cost: Argon2) -> tuple[str, bytes]:
-    """Key and bytes of the object that gives the secrets to who knows the password (None: to anybody)."""
+def wrap(secrets: Secrets, password: bytes | None, cost: Argon2, created: float | None = None) -> tuple[str, bytes]:
+    """Key and bytes of the object that gives the secrets to who knows the password (None: to anybody).
+
+    ``created`` in seconds since 1970, UTC."""
     salt = os.urandom(layout.SALT_LENGTH)
+    kdf = _KDF_NONE if password is None else _KDF_ARGON2ID
+    numbers = (0, 0, 0) if password is None else (cost.memory_kib, cost.passes, cost.lanes)
+    flags = (0 if secrets.opens_content else _STRUCTURE_ALONE) | (0 if created is None else _DATED)
+    start = layout.header(layout.Kind.KEY) + _KEY_HEAD.pack(kdf, flags, *numbers, salt)
+    if created is not None:
+        start += _TIME.pack(int(created))
     if password is None:
-        data = layout.header(layout.Kind.KEY) + _KEY_HEAD.pack(_KDF_NONE, 0, 0, 0, salt) + secrets.joined
+        data = start + secrets.joined
     else:
-        numbers = (cost.memory_kib, cost.passes, cost.lanes)
-        start = layout.header(layout.Kind.KEY) + _KEY_HEAD.pack(_KDF_ARGON2ID, *numbers, salt)
         wrapping = AESGCM(cost.derive(password, salt))
         data = start + wrapping.encrypt(bytes(layout.NONCE_LENGTH), secrets.joined, start)
     return layout.KEYS + _key_id(data), data
@@ -102,28 +152,33 @@ def _key_id(data: bytes) -> str:
 
 @dataclass(frozen=True, slots=True)
 class KeyObject:
-    """An undamaged object under ``keys/``."""
+    """An undamaged object under ``keys/``. ``argon2`` None: not wrapped. ``created`` in seconds since 1970, UTC; None:
+    it does not say."""
 
     name: str
     start: bytes
     body: bytes
     argon2: Argon2 | None
     salt: bytes
+    opens_content: bool = True
+    created: int | None = None
 
     @classmethod
     def decode(cls, name: str, data: bytes) -> KeyObject:
         if layout.KEYS + _key_id(data) != name:
             raise errors.Damaged(f"{name} is damaged: its content was changed.", object=name)
         layout.version_of(data, layout.Kind.KEY, name)
-        if len(data) < _BODY:
+        if len(data) < _HEAD_END:
             raise _no_key_object(name)
-        kdf, *numbers, salt = _KEY_HEAD.unpack(data[layout.HEADER_LENGTH : _BODY])
-        if kdf not in (_KDF_NONE, _KDF_ARGON2ID) or (kdf and not _may_be_derived(*numbers)):
+        kdf, flags, *numbers, salt = _KEY_HEAD.unpack(data[layout.HEADER_LENGTH : _HEAD_END])
+        if not _is_known(kdf, flags) or (kdf and not _may_be_derived(*numbers)):
             raise errors.Unsupported(f"{name} asks for a key derivation that this version does not do.", object=name)
         argon2 = Argon2(*numbers) if kdf == _KDF_ARGON2ID else None
-        if len(data) - _BODY != 3 * layout.SECRET_LENGTH + (layout.TAG_LENGTH if argon2 else 0):
+        end = _HEAD_END + (_TIME.size if flags & _DATED else 0)
+        if len(data) - end != 3 * layout.SECRET_LENGTH + (layout.TAG_LENGTH if argon2 else 0):
             raise _no_key_object(name)
-        return cls(name, data[:_BODY], data[_BODY:], argon2, salt)
+        created = int.from_bytes(data[_HEAD_END:end], "little") if flags & _DATED else None
+        return cls(name, data[:end], data[end:], argon2, salt, not flags & _STRUCTURE_ALONE, created)
 
     def unwrap(self, password: bytes) -> Secrets | None:
         """None when the password is another one. Takes a tenth of a second and 64 MiB, on purpose."""
@@ -131,9 +186,16 @@ class KeyObject:
             return Secrets.of(self.body)
         wrapping = AESGCM(self.argon2.derive(password, self.salt))
         try:
-            return Secrets.of(wrapping.decrypt(bytes(layout.NONCE_LENGTH), self.body, self.start))
+            joined = wrapping.decrypt(bytes(layout.NONCE_LENGTH), self.body, self.start)
         except InvalidTag:
             return None
+        return Secrets.of(joined, opens_content=self.opens_content)
+
+
+def _is_known(kdf: int, flags: int) -> bool:
+    """The structure alone is never left unwrapped: then no password would be asked for, and nobody would have more."""
+    alone = flags & _STRUCTURE_ALONE
+    return kdf in (_KDF_NONE, _KDF_ARGON2ID) and flags <= _STRUCTURE_ALONE | _DATED and not (alone and not kdf)
 
 
 def _may_be_derived(memory_kib: int, passes: int, lanes: int) -> bool:
@@ -147,25 +209,40 @@ def _no_key_object(name: str) -> errors.Damaged:
     return errors.Damaged(f"{name} is damaged: it is no key.", object=name)
 
 
-def unlock(store: Store, repository_id: bytes, password: Callable[[], bytes]) -> tuple[Secrets, bool]:
-    """The secrets that belong to ``repository_id``, and whether a password guards them.
+@dataclass(frozen=True, slots=True)
+class Unlocked:
+    """``keys``: names of the objects that gave these secrets. ``guarded``: by a password."""
+
+    secrets: Secrets
+    guarded: bool
+    keys: tuple[str, ...] = ()
+
+
+def unlock(store: Store, repository_id: bytes, password: Callable[[], bytes]) -> Unlocked:
+    """The secrets that belong to ``repository_id``: all of them, if the password gives them, else the structure's.
 
     ``password`` is asked once, and only when it is needed. Raises ``WrongPassword``, or ``Damaged``
     when no key object is of use.
     """
-    usable, damaged = _key_objects(store)
-    for key in usable:
+    found, damaged = _key_objects(store)
+    for key in found:
         if key.argon2 is None and (secrets := key.unwrap(b"")) and secrets.repository_id == repository_id:
-            return secrets, False
-    guarded = [key for key in usable if key.argon2 is not None]
+            return Unlocked(secrets, False, (key.name,))
+    guarded = [key for key in found if key.argon2 is not None]
     given = password() if guarded else b""
     opened = list(_opened(guarded, given))
-    for secrets in opened:
-        if secrets.repository_id == repository_id:
-            return secrets, True
+    ours = {name: secrets for name, secrets in opened if secrets.repository_id == repository_id}
+    if ours:
+        best = max(ours.values(), key=lambda secrets: secrets.opens_content)
+        return Unlocked(best, True, tuple(name for name, secrets in ours.items() if secrets == best))
     if opened:
         raise errors.Damaged("config and keys/ belong to different repositories.", object=layout.CONFIG_KEY)
     raise _no_key(guarded, damaged)
+
+
+def usable(store: Store) -> list[KeyObject]:
+    """Every key object that is not damaged."""
+    return _key_objects(store)[0]
 
 
 def names(store: Store) -> list[str]:
@@ -180,21 +257,21 @@ def unusable(store: Store) -> list[errors.HeadstartError]:
 
 
 def _key_objects(store: Store) -> tuple[list[KeyObject], list[errors.HeadstartError]]:
-    usable: list[KeyObject] = []
+    found: list[KeyObject] = []
     damaged: list[errors.HeadstartError] = []
     for name in names(store):
         try:
-            usable.append(KeyObject.decode(name, store.read(name)))
+            found.append(KeyObject.decode(name, store.read(name)))
         except (errors.Damaged, errors.Unsupported) as error:
             damaged.append(error)
-    return usable, damaged
+    return found, damaged
 
 
-def _opened(guarded: list[KeyObject], password: bytes) -> Iterator[Secrets]:
+def _opened(guarded: list[KeyObject], password: bytes) -> Iterator[tuple[str, Secrets]]:
     for key in guarded:
         secrets = key.unwrap(password)
         if secrets is not None:
-            yield secrets
+            yield key.name, secrets
 
 
 def _no_key(guarded: list[KeyObject], damaged: list[errors.HeadstartError]) -> errors.HeadstartError:

@@ -38,13 +38,14 @@ class Repository:
         self.immutable_days = settings.immutable_days
         #: False where encryption was declined: whoever can read the store can read everything.
         self.encrypted = encrypted
+        #: Names of the key objects that the password opened.
+        self.opened_by: tuple[str, ...] = ()
         #: Why ``config`` could not be used, and its twin was.
         self.config_error: errors.HeadstartError | None = None
         self.index = Index(secrets, store)
-        self._id_keys = {
-            layout.ChunkClass.CONTENT: seal.derive(secrets.chunk_id, b"content id"),
-            layout.ChunkClass.TREE: seal.derive(secrets.structure, b"tree id"),
-        }
+        self._id_keys = {layout.ChunkClass.TREE: seal.derive(secrets.structure, b"tree id")}
+        if secrets.opens_content:
+            self._id_keys[layout.ChunkClass.CONTENT] = seal.derive(secrets.of_content_ids, b"content id")
         self._reader = Reader(secrets, store, self.index, self.chunk_id)
         self._nodes = cache.ChunkCache(self._reader)
 
@@ -61,6 +62,8 @@ class Repository:
 
     def chunk_id(self, data: Data, chunk_class: layout.ChunkClass = layout.ChunkClass.CONTENT) -> bytes:
         """The id under which this data is, or would be, stored: 32 bytes."""
+        if chunk_class not in self._id_keys:
+            raise keys.NoContent
         return blake3(data, key=self._id_keys[chunk_class]).digest()
 
     def missing(self, chunk_ids: Iterable[bytes]) -> list[bytes]:
@@ -133,12 +136,14 @@ def create(
     block_size: int = units.BLOCK_SIZE,
     cost: keys.Argon2 = keys.DEFAULT_COST,
     immutable_days: int = 0,
+    now: float | None = None,
 ) -> Repository:
     """Make a repository in an empty store. ``password`` None declines encryption.
 
     ``block_size`` is a power of two in bytes; ``cost`` that of guessing at the password; ``immutable_days``: see
-    ``protection``. Raises ``TargetRefused`` when the store is not empty, ``Usage`` for a block size that cannot be,
-    ``Unsupported`` for a store that cannot keep what is wanted, and what the store raises.
+    ``protection``; ``now`` is noted with the key, in seconds since 1970. Raises ``TargetRefused`` when the store is not
+    empty, ``Usage`` for a block size that cannot be, ``Unsupported`` for a store that cannot keep what is wanted, and
+    what the store raises.
     """
     _check_block_size(block_size)
     if password == b"":
@@ -149,7 +154,7 @@ def create(
     protection.protect(store, immutable_days)
     secrets = keys.Secrets.generate()
     settings = Config(secrets.repository_id, block_size, immutable_days=immutable_days)
-    key, wrapped = keys.wrap(secrets, password, cost)
+    key, wrapped = keys.wrap(secrets, password, cost, now)
     objects.put(store, key, wrapped)
     _check_refusal(store, key)
     try:
@@ -160,19 +165,48 @@ def create(
     return Repository(store, secrets, settings, password is not None)
 
 
-def open_repository(store: Store, password: Callable[[], bytes], *, to_mend: bool = False) -> Repository:
+#: From the id of a repository to its secrets.
+_Unlock = Callable[[bytes], keys.Unlocked]
+
+
+def open_repository(
+    store: Store, password: Callable[[], bytes], *, to_mend: bool = False, structure_is_enough: bool = False
+) -> Repository:
     """Open the repository in ``store``. ``password`` is called once, if a password is needed at all.
 
-    ``to_mend``: also where ``config`` is damaged or missing, by its twin. Raises ``NoRepository``, ``WrongPassword``,
+    ``to_mend``: also where ``config`` is damaged or missing, by its twin. ``structure_is_enough``: also with a password
+    that opens no content; without it, that raises ``keys.NoContent``. Raises ``NoRepository``, ``WrongPassword``,
     ``Unsupported`` when it is newer than this program, ``Damaged``.
     """
     asked = functools.cache(password)
+    opened = _open_any(store, lambda repository_id: keys.unlock(store, repository_id, asked), to_mend)
+    if not opened.secrets.opens_content and not structure_is_enough:
+        opened.close()
+        raise keys.NoContent
+    return opened
+
+
+def open_with(store: Store, secrets: keys.Secrets) -> Repository:
+    """Open the repository in ``store`` without a key object, also where ``config`` is damaged or missing. Raises
+    ``WrongPassword`` when the secrets are of another one, else what ``open_repository`` does."""
+
+    def unlock(repository_id: bytes) -> keys.Unlocked:
+        if secrets.repository_id != repository_id:
+            raise errors.WrongPassword(
+                f"The key is of repository {secrets.repository_id.hex()}, and this is {repository_id.hex()}."
+            )
+        return keys.Unlocked(secrets, guarded=True)
+
+    return _open_any(store, unlock, to_mend=True)
+
+
+def _open_any(store: Store, unlock: _Unlock, to_mend: bool) -> Repository:
     try:
-        return _open(store, layout.CONFIG_KEY, asked)
+        return _open(store, layout.CONFIG_KEY, unlock)
     except (errors.NoRepository, errors.Unsupported, errors.WrongPassword, errors.Damaged) as error:
         if isinstance(error, errors.Unsupported) and not to_mend:
             raise
-        opened = _by_twin(store, asked)
+        opened = _by_twin(store, unlock)
         if opened is None:
             raise
         if not to_mend:
@@ -185,12 +219,12 @@ def open_repository(store: Store, password: Callable[[], bytes], *, to_mend: boo
         return opened
 
 
-def _by_twin(store: Store, password: Callable[[], bytes]) -> Repository | None:
+def _by_twin(store: Store, unlock: _Unlock) -> Repository | None:
     """None where the twin is of no use either; ``WrongPassword`` where only the password is missing."""
     try:
         if _content(store, layout.CONFIG_TWIN) == _content(store, layout.CONFIG_KEY):
             return None
-        return _open(store, layout.CONFIG_TWIN, password)
+        return _open(store, layout.CONFIG_TWIN, unlock)
     except errors.WrongPassword:
         raise
     except errors.HeadstartError:
@@ -204,12 +238,14 @@ def _content(store: Store, name: str) -> bytes:
         return b""
 
 
-def _open(store: Store, name: str, password: Callable[[], bytes]) -> Repository:
+def _open(store: Store, name: str, unlock: _Unlock) -> Repository:
     stored = config.read(store, name)
-    secrets, encrypted = keys.unlock(store, stored.config.repository_id, password)
-    settings = stored.check(secrets)
+    unlocked = unlock(stored.config.repository_id)
+    settings = stored.check(unlocked.secrets)
     protection.protect(store, settings.immutable_days)
-    return Repository(store, secrets, settings, encrypted)
+    opened = Repository(store, unlocked.secrets, settings, unlocked.guarded)
+    opened.opened_by = unlocked.keys
+    return opened
 
 
 def _check_empty(store: Store) -> None:

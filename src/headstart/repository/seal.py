@@ -29,12 +29,11 @@ class FrameSealer:
     """Seals and opens the frames of one pack. A frame's number in the pack is its nonce.
 
     Any thread may use it; each number may be sealed once only. What chunks a frame holds is not part of the seal: their
-    ids tell that, being keyed hashes. ``bound``: in format 0 it was.
+    ids tell that, being keyed hashes. ``bound``: in format 0 it was. Raises ``keys.NoContent`` for who may not.
     """
 
     def __init__(self, secrets: Secrets, chunk_class: layout.ChunkClass, pack_id: bytes) -> None:
-        secret = secrets.content if chunk_class is layout.ChunkClass.CONTENT else secrets.structure
-        self._cipher = AESGCM(derive(secret, b"pack", bytes([chunk_class]), pack_id))
+        self._cipher = AESGCM(derive(secrets.of_class(chunk_class), b"pack", bytes([chunk_class]), pack_id))
         self._context = secrets.repository_id + bytes([chunk_class])
 
     def seal_into(self, number: int, data: Data, target: memoryview) -> None:
