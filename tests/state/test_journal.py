@@ -220,6 +220,7 @@ UNDO = {
     2: ("DROP TABLE keepsakes", "ALTER TABLE vms DROP COLUMN uri", "ALTER TABLE vms DROP COLUMN domain"),
     3: ("DROP TABLE figures", "DROP TABLE heats", "DROP TABLE pauses", "DROP TABLE points", "DROP INDEX runs_by_vm"),
     4: ("ALTER TABLE copied DROP COLUMN delivered", "DROP TABLE distrusts"),
+    5: ("DROP TABLE verified", "DROP TABLE readings"),
 }
 
 

@@ -1,30 +1,38 @@
-"""Reading everything back: each chunk that the snapshots need, once, and what is damaged for whom.
+"""Reading back: each chunk that the snapshots need, once, and what is damaged for whom.
 
 First the trees are walked, each shared node once, then the chunks are read in the order in which they lie in the
 packs; of a whole repository all that are stored, also those that no snapshot needs: the next backup may. Only if
 something is damaged the trees are walked again, to find the disks and ranges that need it.
+
+Of a part of the packs only the chunks are left out: all other objects are looked at, all trees are walked, and each
+pack has to be there with its length. Without the content secret chunks are compared with the digests that their packs
+tell of them.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from headstart import errors, extents
 from headstart.blocks import Blocks
 from headstart.extents import Extent
-from headstart.repository import census, layout, loss, pack, snapshot, tree
+from headstart.repository import census, layout, loss, pack, sealed, snapshot, tree
 from headstart.repository.census import Census, Remembered
 from headstart.repository.loss import Copies
 from headstart.repository.manifest import Disk, Manifest
 from headstart.repository.repo import Repository
+from headstart.repository.selection import Everything, Selection
+from headstart.repository.table import Location
 
 #: Called with the bytes of chunks that were read, and of all that are to be.
 Progress = Callable[[int, int], None]
 
 #: Chunks read in one go.
 _BATCH = 1 << 14
+
+Wanted = tuple[bytes, Location]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +56,15 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was verified. Sound when there are no findings. ``bytes`` are those of the chunks, uncompressed."""
+    """What was verified. Sound when there are no findings. ``bytes`` are those of the chunks, uncompressed. So many
+    ``packs`` were read, of ``packs_there``."""
 
     snapshots: int
     chunks: int
     bytes: int
     findings: tuple[Finding, ...]
+    packs: int = 0
+    packs_there: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +76,25 @@ class Examination:
     copies: Mapping[bytes, Copies]
 
 
-def verify_all(repo: Repository, progress: Progress, remembered: Remembered = census.NOTHING) -> Report:
-    """The whole repository: every object, every chunk that is stored."""
-    return examine(repo, progress, remembered).report
+_EVERYTHING = Everything()
 
 
-def examine(repo: Repository, progress: Progress, remembered: Remembered = census.NOTHING) -> Examination:
+def verify_all(
+    repo: Repository,
+    progress: Progress,
+    remembered: Remembered = census.NOTHING,
+    selection: Selection = _EVERYTHING,
+) -> Report:
+    """The whole repository: every object, and every chunk that is stored in the packs that ``selection`` chooses."""
+    return examine(repo, progress, remembered, selection).report
+
+
+def examine(
+    repo: Repository,
+    progress: Progress,
+    remembered: Remembered = census.NOTHING,
+    selection: Selection = _EVERYTHING,
+) -> Examination:
     """``verify_all`` for those who want to do something about it."""
     repo.index.adopt_all()
     counted = census.take(repo, remembered)
@@ -78,8 +102,8 @@ def examine(repo: Repository, progress: Progress, remembered: Remembered = censu
     for manifest in counted.manifests:
         check.walk(manifest)
     check.want_everything()
-    check.read(progress)
-    check.packs(repo.index.packs())
+    packs = repo.index.packs()
+    check.read(progress, packs, selection)
     found = {_object_of(error): error for error in (*counted.damaged, *check.spare.values())}
     named = {_object_of(error) for error in check.damaged.values()}
     alone = [
@@ -88,7 +112,7 @@ def examine(repo: Repository, progress: Progress, remembered: Remembered = censu
         if name not in named
     ]
     findings = (*alone, *_findings(repo, counted.manifests, check.damaged))
-    report = Report(len(counted.manifests), check.chunks, check.total, findings)
+    report = Report(len(counted.manifests), check.chunks, check.total, findings, len(check.checked), len(packs))
     return Examination(report, counted, check.copies)
 
 
@@ -97,13 +121,12 @@ def verify(repo: Repository, manifests: Sequence[Manifest], progress: Progress) 
     check = _Check(repo)
     for manifest in manifests:
         check.walk(manifest)
-    check.read(progress)
-    check.packs(check.used)
+    check.read(progress, check.used, _EVERYTHING)
     damaged = {_object_of(error): error for error in (*repo.index.damaged, *check.spare.values())}
     named = {_object_of(error) for error in check.damaged.values()}
     spare = [Finding(name, str(error), ()) for name, error in damaged.items() if name not in named]
     findings = (*spare, *_findings(repo, manifests, check.damaged))
-    return Report(len(manifests), check.chunks, check.total, findings)
+    return Report(len(manifests), check.chunks, check.total, findings, len(check.checked), len(repo.index.packs()))
 
 
 def _whole(manifests: Iterable[Manifest], name: str) -> Iterator[Touched]:
@@ -125,7 +148,10 @@ class _Check:
         self._again = Blocks()  # nodes whose content may have come from another copy
         self._node_bytes = 0
         self._content_bytes = 0
+        self._sizes: dict[bytes | None, int] = {}
         self.used: set[bytes] = set()
+        #: Packs whose own index was looked at.
+        self.checked: set[bytes] = set()
         #: By pack that is damaged, whoever needs it.
         self.spare: dict[bytes, errors.Damaged] = {}
         self.copies: dict[bytes, Copies] = {}
@@ -159,19 +185,73 @@ class _Check:
         for batch in _batches(self._rest):
             self._content_bytes += sum(location.length for _, location in self._repo.index.copies(batch))
 
-    def read(self, progress: Progress) -> None:
+    def read(self, progress: Progress, packs: Set[bytes], selection: Selection) -> None:
+        """What is wanted of ``packs``, as far as they are selected, and each one's own index."""
+        self._sizes = {pack.id_of(name): size for name, size in self._repo.store.list(layout.PACKS)}
+        chosen = selection.of(packs)
+        if len(chosen) < len(packs):
+            chosen |= {pack_id for pack_id in packs - chosen if self._is_cut(pack_id)}
+            self._leave_out(chosen)
         done = self._node_bytes
         progress(done, self.total)
-        for batch in _batches(self._content | self._rest | self._again):
-            for position, chunk_id, found in self._repo.scan_copies(batch):
-                if isinstance(found, errors.Damaged):
-                    [(_, location)] = self._repo.index.copies([position])
-                    self._note(location.pack_id, chunk_id, found)
-                    if position in self._content:
-                        self.damaged[chunk_id] = found
-                elif position not in self._again:
-                    done += len(found)
+        for portion in self._portions(self._content | self._rest | self._again):
+            for (chunk_id, location), error in self._scan(portion):
+                if error is not None:
+                    self._note(location.pack_id, chunk_id, error)
+                    if location.position in self._content:
+                        self.damaged[chunk_id] = error
+                elif location.position not in self._again:
+                    done += location.length
                     progress(done, self.total)
+            for pack_id in dict.fromkeys(location.pack_id for _, location in portion):
+                self._check_pack(pack_id)
+                if pack_id not in self.copies:
+                    selection.passed(pack_id)
+        for pack_id in sorted(chosen - self.checked):
+            self._check_pack(pack_id)
+
+    def _is_cut(self, pack_id: bytes) -> bool:
+        """Or missing."""
+        size = self._repo.index.entries(pack_id).size
+        return not self._repo.index.is_lost(pack_id) and self._sizes.get(pack_id) != size
+
+    def _leave_out(self, chosen: Set[bytes]) -> None:
+        """What lies in other packs is not read; the nodes that were are left in the count."""
+        found = Blocks()
+        self._content_bytes = 0
+        for batch in _batches(self._content | self._rest | self._again):
+            for _, location in self._repo.index.copies(batch):
+                if location.pack_id in chosen:
+                    found.add(location.position)
+                    if location.position not in self._again:
+                        self._content_bytes += location.length
+        self._content &= found
+        self._rest &= found
+        self._again = self._again & found
+
+    def _portions(self, positions: Blocks) -> Iterator[list[Wanted]]:
+        """Chunks of whole packs, about ``_BATCH`` of them at a time."""
+        portion: list[Wanted] = []
+        for batch in _batches(positions):
+            for wanted in self._repo.index.copies(batch):
+                if len(portion) >= _BATCH and portion[-1][1].pack_id != wanted[1].pack_id:
+                    yield portion
+                    portion = []
+                portion.append(wanted)
+        if portion:
+            yield portion
+
+    def _scan(self, portion: list[Wanted]) -> Iterator[tuple[Wanted, errors.Damaged | None]]:
+        """An error for each of these copies that is damaged."""
+        if self._repo.secrets.opens_content:
+            found = self._repo.scan_copies(location.position for _, location in portion)
+            for wanted, (_, _, data) in zip(portion, found, strict=True):
+                yield wanted, data if isinstance(data, errors.Damaged) else None
+            return
+        for pack_id, group in itertools.groupby(portion, key=lambda wanted: wanted[1].pack_id):
+            chunks = list(group)
+            told = sealed.scan(self._repo.secrets, self._repo.store, self._sizes.get(pack_id, 0), chunks)
+            yield from zip(chunks, told, strict=True)
 
     def _note(self, pack_id: bytes, chunk_id: bytes, error: errors.Damaged) -> None:
         known = self.copies.get(pack_id, loss.NONE)
@@ -179,23 +259,22 @@ class _Check:
             self.copies[pack_id] = known | {chunk_id}
         self.spare.setdefault(pack_id, error)
 
-    def packs(self, packs: Iterable[bytes]) -> None:
-        """Each pack's own index is what the others are rebuilt from if they are lost."""
+    def _check_pack(self, pack_id: bytes) -> None:
+        """Its own index is what the others are rebuilt from if they are lost."""
         index = self._repo.index
-        sizes = {pack.id_of(name): size for name, size in self._repo.store.list(layout.PACKS)}
-        for pack_id in sorted(packs):
-            if index.is_lost(pack_id):
-                continue
-            try:
-                if pack_id not in sizes:
-                    self._repo.store.read_range(pack.pack_key(pack_id), 0, 1)
-                found = pack.read_entries(self._repo.secrets, self._repo.store, pack_id, sizes.get(pack_id, 0))
-                if found != index.entries(pack_id):
-                    name = pack.pack_key(pack_id)
-                    raise errors.Damaged(f"{name} is damaged: it is not the pack that indexes list.", object=name)
-            except errors.Damaged as error:
-                self.copies[pack_id] = None
-                self.spare.setdefault(pack_id, error)
+        self.checked.add(pack_id)
+        if index.is_lost(pack_id):
+            return
+        try:
+            if pack_id not in self._sizes:
+                self._repo.store.read_range(pack.pack_key(pack_id), 0, 1)
+            found = pack.read_entries(self._repo.secrets, self._repo.store, pack_id, self._sizes.get(pack_id, 0))
+            if found != index.entries(pack_id):
+                name = pack.pack_key(pack_id)
+                raise errors.Damaged(f"{name} is damaged: it is not the pack that indexes list.", object=name)
+        except errors.Damaged as error:
+            self.copies[pack_id] = None
+            self.spare.setdefault(pack_id, error)
 
     def _enter(self, node_id: bytes) -> bool:
         if node_id in self.damaged:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-VERSION = 4
+VERSION = 5
 
 #: What finds our bitmaps again that a hypervisor forgot.
 KEEPSAKES = """
@@ -66,6 +66,22 @@ CREATE TABLE distrusts (
 ) WITHOUT ROWID
 """
 
+#: When packs were last read back and found whole; and since when all of them are being read, if that was interrupted.
+VERIFIED = """
+CREATE TABLE verified (
+    repository TEXT NOT NULL,
+    pack BLOB NOT NULL,
+    moment REAL NOT NULL,
+    PRIMARY KEY (repository, pack)
+) WITHOUT ROWID
+"""
+READINGS = """
+CREATE TABLE readings (
+    repository TEXT PRIMARY KEY,
+    begun REAL NOT NULL
+) WITHOUT ROWID
+"""
+
 RUNS_BY_VM = "CREATE INDEX runs_by_vm ON runs (vm, number)"
 
 #: What makes a state of one version one of the next.
@@ -74,6 +90,7 @@ UPGRADES = {
     2: (FIGURES, HEATS, PAUSES, POINTS, RUNS_BY_VM),
     # Who read what an older version had copied is not known: it is nobody's fault.
     3: ("ALTER TABLE copied ADD COLUMN delivered INTEGER NOT NULL DEFAULT 0", DISTRUSTS),
+    4: (VERIFIED, READINGS),
 }
 
 TABLES = (
@@ -150,5 +167,5 @@ CREATE TABLE runs (
     report TEXT NOT NULL
 );
 """
-    + f"{KEEPSAKES};{FIGURES};{HEATS};{PAUSES};{POINTS};{DISTRUSTS};{RUNS_BY_VM};"
+    + f"{KEEPSAKES};{FIGURES};{HEATS};{PAUSES};{POINTS};{DISTRUSTS};{VERIFIED};{READINGS};{RUNS_BY_VM};"
 )
