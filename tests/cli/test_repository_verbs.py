@@ -1,4 +1,4 @@
-"""init, snapshots, verify, restore."""
+"""init, snapshots, diff, stats, verify, restore."""
 
 from __future__ import annotations
 
@@ -119,3 +119,49 @@ def test_restore_names_what_is_damaged(shelf: Shelf, tmp_path: Path) -> None:
     error = shelf.cli.run("restore", "web@latest", tmp_path / "out", "--format", "raw", expect=13).error["error"]
     assert (error["facts"]["disk"], error["facts"]["start"], error["facts"]["length"]) == ("system", 0, 65536)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["data.raw"]
+
+
+def test_diff(shelf: Shelf) -> None:
+    before = shelf.add(disks={"system": stored.content(1, 2, 3), "old": stored.content(1)})
+    after = shelf.add(disks={"system": stored.content(1, 5, 6, 7), "new": stored.content(0, 9)})
+    done = shelf.cli.run("diff", before.id[:8], after.id[:8]).json
+    assert (done["before"], done["after"]) == (before.id, after.id)
+    new, old, system = done["disks"]
+    size = stored.BLOCK
+    assert system == {
+        "name": "system",
+        "size_before": 3 * size,
+        "size_after": 4 * size,
+        "changed_bytes": 3 * size,
+        "extents": [[size, 3 * size]],
+    }
+    assert (new["size_before"], new["extents"], old["size_after"], old["extents"]) == (
+        None,
+        [[size, size]],
+        None,
+        [[0, size]],
+    )
+    shown = console.run(shelf.cli, "diff", before.id, after.id).stdout
+    assert "system  192.0 KiB, then 256.0 KiB: 192.0 KiB in 1 extent" in shown
+    assert "new  128.0 KiB, only in the second: 64.0 KiB in 1 extent" in shown
+    assert "the same content" in console.run(shelf.cli, "diff", after.id, after.id).stdout
+    assert shelf.cli.run("diff", before.id, "ffff", expect=15).error["error"]["kind"] == "NotFound"
+
+
+def test_stats(shelf: Shelf) -> None:
+    shelf.add("web", {"disk": stored.content(1, 2)})
+    shelf.add("db", {"disk": stored.content(1, 3, 4)})
+    done = shelf.cli.run("stats").json
+    assert done["protected"] == {"snapshots": 2, "size": 5 * stored.BLOCK, "data": 5 * stored.BLOCK}
+    assert (done["content"]["count"], done["content"]["bytes"]) == (4, 4 * stored.BLOCK)
+    assert done["deduplication"] == 5 / 4
+    assert done["compression"] > 10
+    assert {each["vm"]: each["needed"]["count"] for each in done["vms"]} == {"web": 2, "db": 3}
+    assert done["stored"] == sum(path.stat().st_size for path in shelf.cli.repository.rglob("*") if path.is_file())
+    shown = console.run(shelf.cli, "stats").stdout
+    assert "2 snapshots of disks with 320.0 KiB" in shown and "(deduplication 1.2)" in shown
+    stored.damage_packs(shelf.cli.repository)
+    shelf.cli.run("stats")
+    for pack in (shelf.cli.repository / "packs").iterdir():
+        pack.unlink()
+    assert shelf.cli.run("stats", expect=3).error["error"]["kind"] == "Incomplete"

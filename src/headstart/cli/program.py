@@ -12,6 +12,7 @@ from headstart.cli import (
     arguments,
     backup,
     config,
+    diff,
     doctor,
     flags,
     history,
@@ -25,6 +26,7 @@ from headstart.cli import (
     signals,
     simulate,
     snapshots,
+    stats,
     status,
     verify,
     vm,
@@ -37,7 +39,8 @@ from headstart.cli.settings import settings
 _log = logging.getLogger("headstart")
 
 VERBS = (
-    *(init, key, vm, agent, identify, precopy, backup, snapshots, verify, repair, restore),
+    *(init, key, vm, agent, identify, precopy, backup),
+    *(snapshots, diff, stats, verify, repair, restore),
     *(config, running, status, doctor, pause, history, simulate),
 )
 
