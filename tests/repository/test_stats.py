@@ -68,6 +68,14 @@ def test_the_same_counts_whatever_is_shared(repo: Repository) -> None:
     assert found.content.count == 4
 
 
+def test_trees_with_inner_nodes_on_inner_nodes() -> None:
+    repo = samples.small_tree_repository()
+    contents = {number: noise(number, 64) for number in range(0, 40, 3)}
+    samples.add_snapshot(repo, {"vda": Image(40 * BLOCK, contents)})
+    samples.add_snapshot(repo, {"vda": Image(40 * BLOCK, contents | {1: noise(1)})}, created=2000.0)
+    assert take(repo).protected.data == (2 * len(contents) + 1) * BLOCK + 2 * ATTACHED
+
+
 def test_drafts_are_spare(repo: Repository) -> None:
     with repo.writer(samples.ignore) as writer:
         samples.put(repo, writer, {0: noise(0)})

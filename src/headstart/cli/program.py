@@ -12,6 +12,7 @@ from headstart.cli import (
     arguments,
     backup,
     config,
+    copy,
     diff,
     doctor,
     flags,
@@ -40,7 +41,7 @@ _log = logging.getLogger("headstart")
 
 VERBS = (
     *(init, key, vm, agent, identify, precopy, backup),
-    *(snapshots, diff, stats, verify, repair, restore),
+    *(snapshots, diff, stats, verify, repair, restore, copy),
     *(config, running, status, doctor, pause, history, simulate),
 )
 
