@@ -59,7 +59,12 @@ def test_the_facts_are_in_the_environment(tmp_path: Path) -> None:
 
 
 def test_the_password_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HEADSTART_PASSWORD", "HEADSTART_PASSWORD_FILE", "HEADSTART_PASSWORD_COMMAND"):
+    for name in (
+        "HEADSTART_PASSWORD",
+        "HEADSTART_PASSWORD_FILE",
+        "HEADSTART_PASSWORD_COMMAND",
+        "HEADSTART_TO_PASSWORD",
+    ):
         monkeypatch.setenv(name, "correct horse")
     told = tmp_path / "told"
     run(f"env > {told}")

@@ -24,6 +24,10 @@ NOWHERE = bytes(32)
 VERBS: tuple[tuple[int, str, *tuple[str, ...]], ...] = (
     (0, "snapshots"),
     (13, "verify"),
+    (13, "verify", "--rolling", "1"),
+    (0, "diff", ID, ID),
+    (3, "stats"),
+    (3, "copy", "--to", "target"),
     (13, "restore", ID, "out"),
     (15, "restore", ID, "out", "--disk", "other"),
 )
@@ -33,6 +37,7 @@ def test_its_names_are_shown_and_not_obeyed(cli: Cli, tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     password = cli.environment["HEADSTART_PASSWORD"].encode()
     cli.run("init")
+    console.inside(cli, "init", environment={"HEADSTART_REPOSITORY": "target"})
     disk = Disk(WORD, 4096, WORD, NOWHERE, 65536, WORD, WORD, {WORD: WORD})
     attached = Attachment(WORD, WORD, 5, (NOWHERE,))
     with repository.open(LocalStore(cli.repository), lambda: password) as repo:

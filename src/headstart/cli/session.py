@@ -12,7 +12,7 @@ from headstart.backup import remember
 from headstart.backup.context import Context
 from headstart.cli import password
 from headstart.cli.output import Output
-from headstart.cli.settings import Settings
+from headstart.cli.settings import Settings, place_of
 from headstart.repository import Repository, census
 from headstart.repository.census import Remembered
 from headstart.state.database import DATABASE
@@ -38,7 +38,7 @@ class Session:
     def second_repository(self, url: str, which: str = password.FROM, *, to_mend: bool = False) -> Iterator[Repository]:
         """One to read from, or (``password.TO``) to copy into. Its password comes from variables of its own, else it is
         the first one's."""
-        place = store.open_store(url)
+        place = store.open_store(place_of(url))
         with repository.open(place, lambda: password.ask_for_second(os.environ, which, url), to_mend=to_mend) as opened:
             yield opened
 

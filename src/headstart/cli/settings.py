@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,11 @@ class Settings:
         return self.url
 
 
+def place_of(url: str) -> str:
+    """``{host}`` stands for the name of this host: each has a repository of its own in one place."""
+    return url.replace("{host}", socket.gethostname())
+
+
 def settings(arguments: argparse.Namespace, environment: Mapping[str, str]) -> Settings:
     """Options come before the environment; an empty variable is none."""
 
@@ -35,7 +41,10 @@ def settings(arguments: argparse.Namespace, environment: Mapping[str, str]) -> S
 
     named, scratch = chosen("state"), chosen("scratch")
     state = Path(named).absolute() if named else _default_state(environment)
-    return Settings(chosen("repository"), state, Path(scratch).absolute() if scratch else state / "scratch")
+    url = chosen("repository")
+    return Settings(
+        None if url is None else place_of(url), state, Path(scratch).absolute() if scratch else state / "scratch"
+    )
 
 
 def _default_state(environment: Mapping[str, str]) -> Path:
