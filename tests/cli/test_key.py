@@ -86,7 +86,15 @@ def test_a_server_verifies_and_reads_nothing(shelf: Shelf, tmp_path: Path) -> No
     assert [
         key["opens"] for key in told(shelf, "key", "list", HEADSTART_PASSWORD="server").json["keys"] if key["now"]
     ] == ["structure"]
-    for words in (("restore", "web@latest", str(tmp_path / "out")), ("key", "export"), ("key", "add"), ("repair",)):
+    for words in (("verify",), ("stats",), ("diff", made.id, made.id), ("key", "list")):
+        told(shelf, *words, HEADSTART_PASSWORD="server")
+    for words in (
+        ("restore", "web@latest", str(tmp_path / "out")),
+        ("key", "export"),
+        ("key", "add"),
+        ("repair",),
+        ("copy", "--to", "x"),
+    ):
         error = told(shelf, *words, status=12, HEADSTART_PASSWORD="server").error["error"]
         assert "opens the structure of the repository, not its content" in error["message"], words
     assert not (tmp_path / "out").exists()

@@ -8,7 +8,7 @@ from typing import Any
 
 from headstart.agentd import frames, messages
 from headstart.agentd.messages import Read
-from headstart.repository import codec, draft, index, keys, layout, manifest, node, pack, seal, snapshot
+from headstart.repository import codec, draft, index, keys, layout, manifest, node, pack, paper, seal, snapshot
 from headstart.repository.config import Config
 from headstart.repository.draft import Entries, Record
 from headstart.repository.manifest import Attachment, Disk, Manifest
@@ -197,6 +197,7 @@ def seeds() -> dict[str, list[bytes]]:
         "trace": [b"seconds,offset,length\n0.5,0,4096\n1,65536,131072\n", b"0,0.5\n60,1\n"],
         "config": [config, config[40:]],
         "key": [*key_objects, key_objects[0][8:]],
+        "paper": ["\n".join(paper.lines(SECRETS)).encode()],
         "pack": [whole, b"\1\2\2\2" + inner],
         "pack-table": [b"\2\2\2" + entries.encode()],
         "index": [index.encode([entries]), index.encode([entries, entries])],

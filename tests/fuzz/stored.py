@@ -10,7 +10,21 @@ from collections.abc import Callable
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from headstart import errors
-from headstart.repository import codec, config, draft, index, keys, layout, manifest, node, pack, seal, snapshot, tree
+from headstart.repository import (
+    codec,
+    config,
+    draft,
+    index,
+    keys,
+    layout,
+    manifest,
+    node,
+    pack,
+    paper,
+    seal,
+    snapshot,
+    tree,
+)
 from headstart.repository.config import Config
 from headstart.repository.keys import Argon2, Secrets
 from headstart.repository.repo import Repository
@@ -61,6 +75,16 @@ def key(data: bytes) -> None:
                 found.unwrap(b"password")
         except REFUSED:
             continue
+
+
+def paper_key(data: bytes) -> None:
+    """Whatever is typed, or stands in a file."""
+    lines = data.decode(errors="replace").splitlines()
+    try:
+        found = paper.secrets_of(lines)
+    except errors.Usage:
+        return
+    assert paper.secrets_of(paper.lines(found)) == found
 
 
 def pack_object(data: bytes) -> None:
@@ -201,6 +225,7 @@ def snapshots(data: bytes) -> None:
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "config": configuration,
     "key": key,
+    "paper": paper_key,
     "pack": pack_object,
     "pack-table": pack_table,
     "index": listed,

@@ -112,6 +112,33 @@ def test_another_password_in_place_of_the_old_one(repo: Repository) -> None:
         assert verify.verify_all(again, silent).findings == ()
 
 
+def test_a_password_that_several_keys_have_opens_none_of_them_afterwards(repo: Repository) -> None:
+    added(repo, PASSWORD)
+    added(repo, PASSWORD)
+    with repository.open(repo.store, lambda: PASSWORD, every_key=True) as first:
+        assert len(keyring.replace(first, SECOND, 6.0, QUICK)[1]) == 3
+    with pytest.raises(errors.WrongPassword):
+        opened(repo.store)
+
+
+def test_no_more_keys_are_tried_than_it_takes(repo: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each costs a tenth of a second."""
+    for number in range(9):
+        added(repo, b"%d" % number)
+    tried: list[bytes] = []
+    derive = keys.Argon2.derive
+
+    def counted(cost: keys.Argon2, password: bytes, salt: bytes) -> bytes:
+        tried.append(salt)
+        return derive(cost, password, salt)
+
+    monkeypatch.setattr(keys.Argon2, "derive", counted)
+    for number in range(9):
+        tried.clear()
+        [mine] = opened(repo.store, b"%d" % number).opened_by
+        assert len(tried) == repo.key_names().index(mine) + 1
+
+
 def test_a_store_that_loses_the_new_key_keeps_the_old_one(repo: Repository) -> None:
     store = FaultyStore(repo.store)
     with opened(store) as first:

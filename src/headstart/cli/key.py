@@ -27,7 +27,7 @@ def add(verbs: arguments.Verbs) -> None:
     adding.add_argument(
         "--structure-only",
         action="store_true",
-        help="it verifies and collects garbage, and can read no content: for a server that keeps the repository",
+        help="it verifies, and can read no content: for a server that keeps the repository",
     )
     adding.add_argument(
         "--from-paper",
@@ -41,7 +41,7 @@ def add(verbs: arguments.Verbs) -> None:
 
 
 def run_list(session: Session, given: argparse.Namespace) -> None:
-    with session.repository(structure_is_enough=True) as repo:
+    with session.repository(structure_is_enough=True, every_key=True) as repo:
         found = keyring.listed(repo)
     rows = [_row(each) for each in found]
     table = text.table(("KEY", "OPENS", "COST OF A GUESS", "MADE", ""), rows)
@@ -132,7 +132,7 @@ def _typed() -> Secrets:
 
 
 def run_remove(session: Session, given: argparse.Namespace) -> None:
-    with session.repository() as repo:
+    with session.repository(every_key=True) as repo:
         removed = keyring.remove(repo, given.key, time.time())
     session.output.result(
         {"removed": removed},
@@ -141,7 +141,7 @@ def run_remove(session: Session, given: argparse.Namespace) -> None:
 
 
 def run_passwd(session: Session, given: argparse.Namespace) -> None:
-    with session.repository(structure_is_enough=True) as repo:
+    with session.repository(structure_is_enough=True, every_key=True) as repo:
         added, removed = keyring.replace(repo, password.ask_for_new(os.environ, password.NEW), time.time())
     session.output.result(
         {"added": added, "removed": removed}, "The new password opens the repository, the old one not."

@@ -25,12 +25,17 @@ class Session:
     output: Output
 
     @contextlib.contextmanager
-    def repository(self, *, to_mend: bool = False, structure_is_enough: bool = False) -> Iterator[Repository]:
+    def repository(
+        self, *, to_mend: bool = False, structure_is_enough: bool = False, every_key: bool = False
+    ) -> Iterator[Repository]:
         """Opens it; asks for the password if one is needed. ``to_mend``: also where its config is damaged;
-        ``structure_is_enough``: also with a password that opens no content."""
-        place = store.open_store(self.settings.repository)
+        ``structure_is_enough``: also with a password that opens no content; ``every_key``: which ones it opens."""
         with repository.open(
-            place, lambda: password.ask(os.environ), to_mend=to_mend, structure_is_enough=structure_is_enough
+            store.open_store(self.settings.repository),
+            lambda: password.ask(os.environ),
+            to_mend=to_mend,
+            structure_is_enough=structure_is_enough,
+            every_key=every_key,
         ) as opened:
             yield opened
 

@@ -72,7 +72,8 @@ def remove(repo: Repository, key_id: str, now: float) -> str:
 
 
 def replace(repo: Repository, password: bytes, now: float, cost: Argon2 = keys.DEFAULT_COST) -> tuple[str, list[str]]:
-    """Another password in place of the one that opened the repository. The id of the new key, and of those removed.
+    """Another password in place of the one that opened the repository, with ``every_key``. The id of the new key, and
+    of those removed.
 
     The old ones go once the new one opens; killed before, both passwords do.
     """

@@ -218,11 +218,12 @@ class Unlocked:
     keys: tuple[str, ...] = ()
 
 
-def unlock(store: Store, repository_id: bytes, password: Callable[[], bytes]) -> Unlocked:
+def unlock(store: Store, repository_id: bytes, password: Callable[[], bytes], *, every_key: bool = False) -> Unlocked:
     """The secrets that belong to ``repository_id``: all of them, if the password gives them, else the structure's.
 
-    ``password`` is asked once, and only when it is needed. Raises ``WrongPassword``, or ``Damaged``
-    when no key object is of use.
+    ``password`` is asked once, and only when it is needed. ``every_key``: look for all that it opens, not for one that
+    opens everything; a tenth of a second for each key. Raises ``WrongPassword``, or ``Damaged`` when no key object is
+    of use.
     """
     found, damaged = _key_objects(store)
     for key in found:
@@ -230,12 +231,19 @@ def unlock(store: Store, repository_id: bytes, password: Callable[[], bytes]) ->
             return Unlocked(secrets, False, (key.name,))
     guarded = [key for key in found if key.argon2 is not None]
     given = password() if guarded else b""
-    opened = list(_opened(guarded, given))
-    ours = {name: secrets for name, secrets in opened if secrets.repository_id == repository_id}
+    ours: dict[str, Secrets] = {}
+    foreign = False
+    for name, secrets in _opened(guarded, given):
+        if secrets.repository_id != repository_id:
+            foreign = True
+            continue
+        ours[name] = secrets
+        if secrets.opens_content and not every_key:
+            break
     if ours:
         best = max(ours.values(), key=lambda secrets: secrets.opens_content)
         return Unlocked(best, True, tuple(name for name, secrets in ours.items() if secrets == best))
-    if opened:
+    if foreign:
         raise errors.Damaged("config and keys/ belong to different repositories.", object=layout.CONFIG_KEY)
     raise _no_key(guarded, damaged)
 

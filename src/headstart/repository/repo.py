@@ -38,7 +38,7 @@ class Repository:
         self.immutable_days = settings.immutable_days
         #: False where encryption was declined: whoever can read the store can read everything.
         self.encrypted = encrypted
-        #: Names of the key objects that the password opened.
+        #: Names of key objects that the password opened.
         self.opened_by: tuple[str, ...] = ()
         #: Why ``config`` could not be used, and its twin was.
         self.config_error: errors.HeadstartError | None = None
@@ -170,16 +170,22 @@ _Unlock = Callable[[bytes], keys.Unlocked]
 
 
 def open_repository(
-    store: Store, password: Callable[[], bytes], *, to_mend: bool = False, structure_is_enough: bool = False
+    store: Store,
+    password: Callable[[], bytes],
+    *,
+    to_mend: bool = False,
+    structure_is_enough: bool = False,
+    every_key: bool = False,
 ) -> Repository:
     """Open the repository in ``store``. ``password`` is called once, if a password is needed at all.
 
     ``to_mend``: also where ``config`` is damaged or missing, by its twin. ``structure_is_enough``: also with a password
-    that opens no content; without it, that raises ``keys.NoContent``. Raises ``NoRepository``, ``WrongPassword``,
+    that opens no content; without it, that raises ``keys.NoContent``. ``every_key``: note all that the password opens,
+    not one that is enough. Raises ``NoRepository``, ``WrongPassword``,
     ``Unsupported`` when it is newer than this program, ``Damaged``.
     """
     asked = functools.cache(password)
-    opened = _open_any(store, lambda repository_id: keys.unlock(store, repository_id, asked), to_mend)
+    opened = _open_any(store, lambda id_: keys.unlock(store, id_, asked, every_key=every_key), to_mend)
     if not opened.secrets.opens_content and not structure_is_enough:
         opened.close()
         raise keys.NoContent

@@ -1,7 +1,7 @@
 """Frames as they lie there, sealed: whether they are what was written, by the digests in their pack's own index.
 
-For who has the structure secret alone. Nothing is learned of what is inside; but that cannot be changed without changing
-what is sealed.
+For who has the structure secret alone. Nothing is learned of what is inside; but that cannot be changed without
+changing what is sealed.
 """
 
 from __future__ import annotations
