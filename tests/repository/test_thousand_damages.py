@@ -10,6 +10,8 @@ import pytest
 from headstart import blocks, errors
 from headstart.blocks import Blocks
 from headstart.repository import verify
+from headstart.repository.config import Config
+from headstart.repository.repo import Repository
 from headstart.repository.verify import Report
 from headstart.store.memory import MemoryStore
 from tests.repository import aged
@@ -86,6 +88,26 @@ def test_every_damage_is_found_and_named(part: int) -> None:
             check_touched(store, report)
         seen[way, kind] += 1
     assert len(seen) == len(WAYS) * len(CLASSES), "some damage was never tried"
+
+
+def test_without_the_content_secret_as_much_is_found() -> None:
+    """A server says of each damage what the owner says."""
+    for seed in range(DAMAGES, DAMAGES + 150):
+        way, _, changed = draw(random.Random(seed))
+        named, report, store = complaints(changed)
+        if report is None:
+            continue
+        with aged.opened(store) as repo:
+            config = Config(repo.secrets.repository_id, repo.block_size, repo.tree_leaf, repo.tree_fanout)
+            server = Repository(store, repo.secrets.structure_alone(), config, encrypted=True)
+        told = verify.verify_all(server, silent, REMEMBERED)
+        assert {finding.object for finding in told.findings} == named, f"seed {seed}: {way} of {sorted(changed)}"
+        # More where a pack's own index is damaged: the owner reads its chunks all the same.
+        assert _touched(told) >= _touched(report), f"seed {seed}: {way} of {sorted(changed)}"
+
+
+def _touched(report: Report) -> set[tuple[str, verify.Touched]]:
+    return {(finding.object, touched) for finding in report.findings for touched in finding.touched}
 
 
 def check_touched(store: MemoryStore, report: Report) -> None:
