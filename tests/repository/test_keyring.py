@@ -91,6 +91,28 @@ def test_the_key_that_opened_now_is_never_removed(repo: Repository) -> None:
     assert opened(repo.store, SECOND).id == repo.id
 
 
+@pytest.mark.parametrize("prefix", ["losses/", "indexes/"])
+def test_two_who_remove_each_others_keys_leave_one(repo: Repository, prefix: str) -> None:
+    theirs = added(repo)
+    store = FaultyStore(repo.store)
+    with opened(store) as one, opened(repo.store, SECOND) as other:
+        [mine] = one.opened_by
+
+        def overtaken(act: object) -> object:
+            done = act()  # type: ignore[operator]
+            if prefix == "losses/":
+                with pytest.raises(errors.Usage, match="Somebody else removes"):
+                    keyring.remove(other, mine.removeprefix("keys/"), 6.0)
+            else:
+                repo.store.delete(mine)
+            return done
+
+        store.plan("create", overtaken, prefix=prefix)
+        with pytest.raises(errors.Usage, match="Somebody else removes"):
+            keyring.remove(one, theirs, 6.0)
+    assert opened(repo.store, SECOND).id == repo.id
+
+
 def test_no_such_key(repo: Repository) -> None:
     with opened(repo.store) as first:
         for wrong in ("", "zz", "../config"):

@@ -69,6 +69,7 @@ class Copying:
         self._progress = progress
         self._originals = snapshot.all_manifests(source).manifests
         self._there = {manifest.id: manifest for manifest in snapshot.all_manifests(target).manifests}
+        self._drafts = draft.names(target)
         self._taken = {name.rpartition("/")[2] for at in _DECIDED for name, _ in target.store.list(at)}
 
     def copy(self, original: Manifest) -> Copied:
@@ -76,8 +77,9 @@ class Copying:
         be repeated after any failure."""
         new_id, there = self._find(original)
         if there is not None:
-            snapshot.add_twin(self._target, new_id)
-            draft.drop(self._target, new_id)
+            if new_id in self._drafts:  # it came no further than that
+                snapshot.add_twin(self._target, new_id)
+                draft.drop(self._target, new_id)
             return Copied(original.id, new_id, original.vm, there=True)
         base = self._base(original)
         lease = _Lease.take(self._target, new_id, original.vm, self._host, self._clock)

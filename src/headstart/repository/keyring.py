@@ -1,12 +1,13 @@
 """The keys of a repository: more of them, fewer, others. None of it touches anything but ``keys/`` and ``losses/``.
 
 A key that was removed is noted in a loss, so that nobody misses it. Only what is provably not the last key is
-removed: some other one has just opened the repository.
+removed: some other one has just opened the repository, and nobody is removing that.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from headstart import errors
@@ -62,12 +63,13 @@ def remove(repo: Repository, key_id: str, now: float) -> str:
     name = resolve(repo, key_id)
     if not repo.secrets.opens_content:
         raise keys.NoContent
-    if not [other for other in repo.opened_by if other != name]:
+    stay = [other for other in repo.opened_by if other != name]
+    if not stay:
         raise errors.Usage(
             f"{_short(name)} is the key that opened the repository now, and it may be the last one that opens it. "
             "Give the password of the one that stays, or change this one with 'headstart key passwd'."
         )
-    _remove(repo, name, now)
+    _remove(repo, name, now, stay)
     return name.removeprefix(layout.KEYS)
 
 
@@ -80,7 +82,7 @@ def replace(repo: Repository, password: bytes, now: float, cost: Argon2 = keys.D
     old = repo.opened_by
     added = add(repo, password, now, cost=cost)
     for name in old:
-        _remove(repo, name, now)
+        _remove(repo, name, now, [layout.KEYS + added])
     return added, [name.removeprefix(layout.KEYS) for name in old]
 
 
@@ -107,8 +109,16 @@ def _require_that_it_opens(repo: Repository, name: str, password: bytes, secrets
         raise errors.StoreFailed(f"{name} is not what was written: the store lost or changed it. Nothing was removed.")
 
 
-def _remove(repo: Repository, name: str, now: float) -> None:
+def _remove(repo: Repository, name: str, now: float, stay: Sequence[str]) -> None:
+    """The loss comes first: of two who remove each other's keys at once, one at least sees that of the other."""
     if not repo.index.given_up(name):
         repo.index.lose(Loss(os.urandom(layout.OBJECT_ID_LENGTH).hex(), now, objects=(name,)))
         repo.index.write()
+    repo.index.refresh()
+    there = repo.key_names()
+    if not any(each in there and not repo.index.given_up(each) for each in stay):
+        raise errors.Usage(
+            f"Somebody else removes, or has removed, the key that you use ({', '.join(map(_short, stay))}). "
+            f"{_short(name)} was not removed. Set another password with 'headstart key passwd', and try again."
+        )
     repo.store.delete(name)
