@@ -159,7 +159,7 @@ def flip(repo: Repository, content: bytes) -> bytes:
     location = repo.index.find(repo.chunk_id(content))
     assert location is not None
     name = f"packs/{location.pack_id.hex()}"
-    samples.rewrite(repo, name, samples.flipped(repo.store.read(name), [location.offset + 5]))
+    samples.rewrite(repo, name, samples.flipped(repo.store.read(name), [location.frame.offset + 5]))
     return location.pack_id
 
 
@@ -281,7 +281,7 @@ def test_a_disk_that_reads_some_chunks_only(many: Repository, server: Repository
     assert isinstance(store, FaultyStore)
     location = many.index.find(many.chunk_id(noise(1)))
     assert location is not None
-    name, place = f"packs/{location.pack_id.hex()}", location.offset
+    name, place = f"packs/{location.pack_id.hex()}", location.frame.offset
     unreadable = errors.Damaged("the disk says no", object=name)
 
     class Rotten:

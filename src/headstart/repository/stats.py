@@ -199,12 +199,12 @@ def _together(parts: Iterable[Protected]) -> Protected:
 
 
 def _chunks(repo: Repository, positions: Blocks) -> Chunks:
-    raw = stored = 0
+    raw, stored = 0, 0.0
     for batch in _batches(positions):
         for _, location in repo.index.copies(batch):
-            raw += location.raw_length
-            stored += location.sealed_length
-    return Chunks(len(positions), raw, stored)
+            raw += location.length
+            stored += location.stored_length
+    return Chunks(len(positions), raw, round(stored))
 
 
 def _batches(positions: Blocks) -> Iterator[list[int]]:

@@ -53,6 +53,11 @@ class Location(NamedTuple):
     def pack_id(self) -> bytes:
         return self.frame.pack_id
 
+    @property
+    def stored_length(self) -> float:
+        """Bytes of its frame that are the chunk's, by its share of what the frame holds."""
+        return self.frame.sealed_length * self.length / self.frame.length
+
 
 class Table:
     """The hash table. Not safe against changes from several threads."""
