@@ -15,6 +15,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
 from typing import NamedTuple
 
 from headstart.extents import Extent
@@ -45,7 +46,7 @@ class _Part(NamedTuple):
 
 
 class Pipeline:
-    """Feeds one writer. A context manager: leaving it waits for the workers."""
+    """Feeds one writer. A context manager: leaving it waits for the workers, and settles unless something is wrong."""
 
     def __init__(self, repo: Repository, writer: Writer[Stored], zeroes: Callable[[list[Stored]], None]) -> None:
         """``zeroes`` is called with blocks that need no chunk, from any thread; the writer's own
@@ -64,13 +65,14 @@ class Pipeline:
     ) -> int:
         """Store what ``reader`` has in ``extents`` (whole blocks). Returns the bytes read.
 
-        The last blocks may not be durable yet: flush the writer."""
+        The last blocks may not even be with the writer, but wait for others to be stored together with: ``settle``, then
+        flush the writer."""
         total = 0
         for piece in reader.read(extents):
             self._submit(disk, piece)
             total += piece.extent.length
             progress(piece.extent.length)
-        self.settle()
+        self._land()
         return total
 
     def _submit(self, disk: str, piece: Piece) -> None:
@@ -121,6 +123,9 @@ class Pipeline:
     def settle(self) -> None:
         """Wait until everything that was read is with the writer; raises what went wrong there."""
         self._submit_gathered()
+        self._land()
+
+    def _land(self) -> None:
         while self._flying:
             self._flying.popleft().result()
 
@@ -154,5 +159,11 @@ class Pipeline:
     def __enter__(self) -> Pipeline:
         return self
 
-    def __exit__(self, *details: object) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self.settle()
+        finally:
+            self._pool.shutdown(wait=True, cancel_futures=True)
