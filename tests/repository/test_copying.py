@@ -82,6 +82,17 @@ def test_the_two_share_no_key_and_no_id(repo: Repository, target: Repository) ->
     assert not ours & {target.store.read(name) for name in samples.packs_of(target)}
 
 
+def test_what_is_copied_together_is_stored_together(repo: Repository, target: Repository) -> None:
+    """As a backup does it: that takes less room."""
+    contents = {number: noise(number) for number in range(12)}
+    made = samples.add_snapshot(repo, {"vda": Image(SIZE, contents)})
+    run(repo, target, made)
+    with stores.reopened(target) as again:
+        located = [again.index.find(again.chunk_id(data)) for data in contents.values()]
+        assert len({location.frame for location in located if location}) == 3
+    assert whole(target)
+
+
 def test_done_again_it_reads_and_writes_nothing(repo: Repository, target: Repository) -> None:
     made = samples.add_snapshot(repo, {"vda": Image(SIZE, ONE)})
     run(repo, target, made)

@@ -9,10 +9,13 @@ from collections.abc import Callable, Collection
 import pytest
 
 from headstart import errors
+from headstart.extents import Extent
 from headstart.repository import config as repository_config
 from headstart.repository import selection, snapshot, verify
+from headstart.repository.layout import ChunkClass
 from headstart.repository.repo import Repository
 from headstart.repository.selection import DAY, Rolling, Sample, Share, Since
+from headstart.repository.writer import Cut
 from headstart.store.memory import MemoryStore
 from tests.kit import stores
 from tests.kit.stores import FaultyStore
@@ -274,6 +277,22 @@ def test_a_server_finds_what_who_has_everything_finds(
     assert [each.object for each in by_server.findings] == [each.object for each in by_owner.findings] == [name]
     if how != "the digests":  # then the owner reads the chunks all the same
         assert same_findings(by_server, by_owner)
+
+
+def test_chunks_that_were_stored_together_are_hurt_together(repo: Repository) -> None:
+    contents = {number: noise(number, 4096) for number in range(6)}
+    with repo.writer(samples.ignore) as writer:
+        cuts = [Cut(repo.chunk_id(data), 4096 * number, 4096) for number, data in contents.items()]
+        writer.put_many(ChunkClass.CONTENT, b"".join(contents.values()), cuts)
+    made = samples.add_snapshot(repo, {"vda": Image(20 * BLOCK, contents | {9: noise(9)})})
+    assert len({location.frame for _, location in repo.index.copies(range(6))}) == 1
+    server = Repository(repo.store, repo.secrets.structure_alone(), _settings(repo), encrypted=True)
+    assert verify.verify_all(server, silent).findings == ()
+    damaged = flip(repo, contents[3])
+    [finding] = verify.verify_all(server, silent).findings
+    assert finding.object == f"packs/{damaged.hex()}"
+    assert finding.touched == (verify.Touched(made.id, "web", "vda", (Extent(0, 6 * BLOCK),)),)
+    assert same_findings(verify.verify_all(stores.reopened(repo), silent), verify.verify_all(server, silent))
 
 
 def test_a_disk_that_reads_some_chunks_only(many: Repository, server: Repository) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from headstart.repository import draft, stats
+from headstart.repository.layout import ChunkClass
 from headstart.repository.repo import Repository
+from headstart.repository.writer import Cut
 from tests.kit import stores
 from tests.repository import samples
 from tests.repository.samples import BLOCK, Image, noise
@@ -66,6 +68,18 @@ def test_the_same_counts_whatever_is_shared(repo: Repository) -> None:
     found = take(repo)
     assert found.protected.data == (5 * len(leaf)) * BLOCK + 2 * ATTACHED
     assert found.content.count == 4
+
+
+def test_what_shares_a_frame_has_its_share_of_it(repo: Repository) -> None:
+    contents = {number: noise(number, 4096) for number in range(4)}
+    with repo.writer(samples.ignore) as writer:
+        cuts = [Cut(repo.chunk_id(data), 4096 * number, 4096) for number, data in contents.items()]
+        writer.put_many(ChunkClass.CONTENT, b"".join(contents.values()), cuts)
+    samples.add_snapshot(repo, {"vda": Image(SIZE, {number: contents[number] for number in (0, 1, 2)})}, "web")
+    samples.add_snapshot(repo, {"vda": Image(SIZE, {5: contents[3]})}, "db")
+    vms = {each.vm: each for each in take(repo).vms}
+    attached = ATTACHED + 16
+    assert (vms["web"].needed.stored, vms["db"].needed.stored) == (3 * 4096 + 12 + attached, 4096 + 4 + attached)
 
 
 def test_trees_with_inner_nodes_on_inner_nodes() -> None:

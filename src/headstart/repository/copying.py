@@ -26,7 +26,8 @@ from headstart.repository.draft import Draft
 from headstart.repository.manifest import Disk, Manifest
 from headstart.repository.repo import Repository
 from headstart.repository.tree import Change
-from headstart.repository.writer import Writer
+from headstart.repository.writer import Cut, Writer
+from headstart.store.contract import Data
 
 #: Called with the bytes of the snapshot's disks that were looked at, and of all of them.
 Progress = Callable[[int, int], None]
@@ -300,10 +301,15 @@ class _Disks:
     def _put(self, chunk_ids: set[bytes]) -> dict[bytes, bytes]:
         """The target's id of each of the source's chunks. They are durable after a flush."""
         ids: dict[bytes, bytes] = {}
-        for chunk_id, data in self._source.read_chunks(chunk_ids):
-            ids[chunk_id] = self._target.chunk_id(data)
-            self._writer.put(layout.ChunkClass.CONTENT, ids[chunk_id], data)
-            self.read_bytes += len(data)
+        for chunks in _frames(self._source.read_chunks(chunk_ids)):
+            cuts: list[Cut[None]] = []
+            start = 0
+            for chunk_id, data in chunks:
+                ids[chunk_id] = self._target.chunk_id(data)
+                cuts.append(Cut(ids[chunk_id], start, len(data), None))
+                start += len(data)
+            self._writer.put_many(layout.ChunkClass.CONTENT, b"".join(data for _, data in chunks), cuts)
+            self.read_bytes += start
         return ids
 
     def _record(self, disk: str, entries: list[tuple[int, bytes]]) -> None:
@@ -318,6 +324,20 @@ class _Disks:
         )
         root, size = (before[1].root, before[1].size) if before else (None, 0)
         return tree.update(self._target, self._writer, root, size, disk.size, changes)
+
+
+def _frames(chunks: Iterable[tuple[bytes, Data]]) -> Iterator[list[tuple[bytes, Data]]]:
+    """As many as are stored together."""
+    group: list[tuple[bytes, Data]] = []
+    size = 0
+    for chunk_id, data in chunks:
+        if group and size + len(data) > layout.FRAME_SIZE:
+            yield group
+            group, size = [], 0
+        group.append((chunk_id, data))
+        size += len(data)
+    if group:
+        yield group
 
 
 def _batches(changes: Iterator[Change]) -> Iterator[list[Change]]:

@@ -23,7 +23,7 @@ _BATCH = 1 << 14
 
 @dataclass(frozen=True, slots=True)
 class Chunks:
-    """``bytes`` uncompressed, ``stored`` as they lie in packs."""
+    """``bytes`` uncompressed, ``stored`` as they lie in packs: of a frame, their share by length."""
 
     count: int = 0
     bytes: int = 0
