@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from headstart import errors
 from headstart.store import contract
 
-_STATUS = re.compile(r"non-2xx status code: (\d{3})")
+#: Of a request, and of a part of a batch of Azure's.
+_STATUS = re.compile(r"(?:non-2xx status code: |\(code: )(\d{3})")
 #: Of S3 and Azure (XML), and of Google (JSON).
 _CODE = re.compile(r"<Code>([^<]*)</Code>|\"reason\":\s*\"([^\"]*)\"")
 _MESSAGE = re.compile(r"<Message>([^<]*)</Message>|\"message\":\s*\"([^\"]*)\"")
@@ -58,8 +59,10 @@ class Reply:
 
 def of_text(text: str) -> Reply:
     """From the description of an error of obstore, the only place where it tells the status."""
-    if "token request" in text and "metadata" in text:
+    if "token request" in text and "metadata" in text.lower():
         return Reply(None, _NOBODY, "there are no credentials, and this is no machine of a cloud that has some")
+    if "Wanted range starting at" in text:  # a server that answers with the whole object, or nothing of it
+        return Reply(416, "", "it ends before")
     found = _STATUS.search(text)
     if found is None:
         return Reply(None, "", _cause(text))
