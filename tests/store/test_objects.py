@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -104,6 +107,25 @@ def test_a_server_that_does_not_answer(gateway: Gateway, direct: LockingStore, m
         direct.read("packs/one")
     with pytest.raises(errors.StoreFailed, match="no answer in time"):
         direct.create("packs/one", b"x")
+
+
+def test_ctrl_c_is_heeded_while_a_server_is_waited_for(gateway: Gateway, direct: LockingStore) -> None:
+    direct.create("packs/one", b"x")
+    for method in ("GET", "PUT", "DELETE"):
+        gateway.plan(method, "", gateways.delay(3), None)
+    for request in (
+        lambda: direct.read("packs/one"),
+        lambda: direct.read_range("packs/one", 0, 1),
+        lambda: list(direct.list("")),
+        lambda: direct.create("packs/two", b"x"),
+        lambda: direct.delete("packs/one"),
+    ):
+        begun = time.monotonic()
+        timer = threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT))
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            request()
+        assert time.monotonic() - begun < 2
 
 
 def test_nobody_answers(direct: LockingStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,7 +55,7 @@ def run(session: Session, given: argparse.Namespace) -> None:
     if done is None:
         with session.full() as context:
             done = cycle.backup(context, given.name, options)
-            unlocked = _lock(context)
+            unlocked = extend_locks(context)
     session.output.result(done.json(), _text(done))
     for note in done.notes:
         session.output.note(note)
@@ -68,7 +68,7 @@ def run(session: Session, given: argparse.Namespace) -> None:
         )
 
 
-def _lock(context: Context) -> errors.HeadstartError | None:
+def extend_locks(context: Context) -> errors.HeadstartError | None:
     """As the daemon does once a day. What kept it from being done, if something did."""
     try:
         immutable.extend(context.repository, context.clock())

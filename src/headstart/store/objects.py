@@ -26,6 +26,7 @@ from obstore import exceptions
 
 from headstart import errors
 from headstart.store import contract, replies
+from headstart.store.patience import interruptibly
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig
@@ -90,7 +91,8 @@ class ObjectStore:
     def create(self, key: str, data: contract.Data) -> None:
         path, action = self._path(key), f"write {key} in {self._url}"
         try:
-            obstore.put(self._bucket.writing, path, memoryview(data).cast("B"), mode="create", use_multipart=False)
+            view, writing = memoryview(data).cast("B"), self._bucket.writing
+            interruptibly(lambda: obstore.put(writing, path, view, mode="create", use_multipart=False))
         except exceptions.NotSupportedError as error:
             raise contract.overwrites(self) from error
         except (exceptions.BaseError, FileNotFoundError) as error:
@@ -102,23 +104,22 @@ class ObjectStore:
             raise replies.error_of(reply, action) from error
 
     def read(self, key: str) -> bytes:
-        path = self._path(key)
+        path, reading = self._path(key), self._bucket.reading
         try:
-            answer = obstore.get(self._bucket.reading, path)
-            data = bytes(answer.bytes())
+            data, size = interruptibly(lambda: _got(reading, path))
         except (exceptions.BaseError, FileNotFoundError) as error:
             raise self._unread(key, replies.of_text(str(error))) from error
-        if len(data) != answer.meta["size"]:
+        if len(data) != size:
             raise errors.StoreFailed(f"Could not read {key} in {self._url}: the answer was cut.")
         return data
 
     def read_range(self, key: str, offset: int, length: int) -> bytes:
-        path = self._path(key)
+        path, reading = self._path(key), self._bucket.reading
         if length == 0:
             self._look(key, path)
             return b""
         try:
-            return bytes(obstore.get_range(self._bucket.reading, path, start=offset, length=length))
+            return interruptibly(lambda: bytes(obstore.get_range(reading, path, start=offset, length=length)))
         except (exceptions.BaseError, FileNotFoundError) as error:
             reply = replies.of_text(str(error))
             if reply.status == 416:  # it ends before
@@ -129,9 +130,9 @@ class ObjectStore:
         return ((key, facts["size"]) for key, facts in self._found(prefix))
 
     def delete(self, key: str) -> None:
-        path = self._path(key)
+        path, writing = self._path(key), self._bucket.writing
         try:
-            obstore.delete(self._bucket.writing, path)
+            interruptibly(lambda: obstore.delete(writing, path))
         except (exceptions.BaseError, FileNotFoundError) as error:
             reply = replies.of_text(str(error))
             if not reply.missing:
@@ -174,8 +175,9 @@ class ObjectStore:
         return replies.error_of(reply, f"read {key} in {self._url}")
 
     def _look(self, key: str, path: str) -> None:
+        reading = self._bucket.reading
         try:
-            obstore.head(self._bucket.reading, path)
+            interruptibly(lambda: obstore.head(reading, path))
         except (exceptions.BaseError, FileNotFoundError) as error:
             raise self._unread(key, replies.of_text(str(error))) from error
 
@@ -186,7 +188,8 @@ class ObjectStore:
         # A name just before the first that is wanted.
         offset = wanted[:-1] + chr(ord(wanted[-1]) - 1) if start else None
         try:
-            for page in obstore.list(self._bucket.reading, folder or None, offset=offset):
+            pages = iter(obstore.list(self._bucket.reading, folder or None, offset=offset))
+            while (page := interruptibly(lambda: next(pages, None))) is not None:
                 for facts in page:
                     if facts["path"].startswith(wanted):
                         yield facts["path"][len(self._prefix) :], facts
@@ -194,6 +197,12 @@ class ObjectStore:
                         return
         except (exceptions.BaseError, FileNotFoundError) as error:
             raise replies.error_of(replies.of_text(str(error)), f"list {prefix} in {self._url}") from error
+
+
+def _got(store: Any, path: str) -> tuple[bytes, int]:
+    """An object, and how long it is."""
+    answer = obstore.get(store, path)
+    return bytes(answer.bytes()), answer.meta["size"]
 
 
 def _date(endpoint: str, certificates: str | None) -> float | None:
