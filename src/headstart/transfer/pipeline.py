@@ -65,8 +65,8 @@ class Pipeline:
     ) -> int:
         """Store what ``reader`` has in ``extents`` (whole blocks). Returns the bytes read.
 
-        The last blocks may not even be with the writer, but wait for others to be stored together with: ``settle``, then
-        flush the writer."""
+        The last blocks may not even be with the writer, but wait for others to be stored together with: ``settle``,
+        then flush the writer."""
         total = 0
         for piece in reader.read(extents):
             self._submit(disk, piece)
