@@ -97,6 +97,10 @@ class FaultyStore:
     def locks(self) -> Locks | None:
         return self.store.locks()
 
+    @property
+    def window(self) -> int:
+        return self.store.window
+
     def clock(self) -> float:
         return self._request("clock", "", self.store.clock)
 

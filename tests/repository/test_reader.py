@@ -69,7 +69,7 @@ def test_reads_only_a_little_ahead(repo: Repository, faulty: FaultyStore) -> Non
         samples.put(repo, running, {number: noise(number) for number in range(220, 700)})
     reading = repo.read_chunks(ids_of(repo, range(700)))
     next(reading)
-    ahead = (2 * reader.THREADS + 1) * (reader._REQUEST_BYTES + units.MIB)
+    ahead = (max(reader.AHEAD, repo.store.window) + 1) * (reader._REQUEST_BYTES + units.MIB)
     assert faulty.bytes_read - before < ahead < 700 * BLOCK
     reading.close()  # type: ignore[attr-defined]
 

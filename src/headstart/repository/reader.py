@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import itertools
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -17,9 +16,9 @@ from headstart.repository.keys import Secrets
 from headstart.repository.table import Frame, Location
 from headstart.store.contract import Data, Missing, Store
 
-#: Threads that fetch, open and check. They wait for the store or run without the interpreter lock.
-THREADS = max(2, min(4, os.cpu_count() or 1))
-#: Bytes of chunks, as they are used, that one request is for. Two requests a thread are under way.
+#: Requests that are under way or wait to be used, at least: bounds memory.
+AHEAD = 8
+#: Bytes of chunks, as they are used, that one request is for.
 _REQUEST_BYTES = 2 * units.MIB
 #: Bytes between two wanted chunks that are read along rather than asked for in a request of their own.
 _GAP = 128 * units.KIB
@@ -37,7 +36,9 @@ class Reader:
         self._store = store
         self._index = index
         self._chunk_id_of = chunk_id_of
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="chunk reader")
+        # They wait for the store, or run without the interpreter's lock.
+        self._threads = ThreadPoolExecutor(store.window, thread_name_prefix="chunk reader")
+        self._ahead = max(AHEAD, store.window)
 
     def close(self) -> None:
         self._threads.shutdown(cancel_futures=True)
@@ -75,7 +76,7 @@ class Reader:
         try:
             for request in requests:
                 running.append(self._threads.submit(read, request))
-                if len(running) >= 2 * THREADS:
+                if len(running) >= self._ahead:
                     yield from running.popleft().result()
             while running:
                 yield from running.popleft().result()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -60,6 +61,10 @@ class Locks(Protocol):
         """Lock it longer, never shorter (``Refused``)."""
 
 
+#: ``Store.window`` of what is near.
+NEAR = max(2, min(4, os.cpu_count() or 1))
+
+
 class Store(Protocol):
     """Immutable objects by name. Every method may be called from several threads at once.
 
@@ -71,6 +76,12 @@ class Store(Protocol):
     ``StoreFailed`` for all that may pass.
     After ``StoreFailed`` from ``create`` or ``delete`` the outcome is unknown: look, do not assume.
     """
+
+    @property
+    def window(self) -> int:
+        """Requests for reading that it is worth to have under way: few where each keeps a processor busy, many where
+        each waits for a distant server."""
+        ...
 
     def create(self, key: str, data: Data) -> None:
         """Keep ``data`` under ``key``; durable against a power cut when this returns.

@@ -46,5 +46,9 @@ class LimitedStore:
     def clock(self) -> float:
         return self._inner.clock()
 
+    @property
+    def window(self) -> int:
+        return self._inner.window
+
     def __repr__(self) -> str:
         return repr(self._inner)

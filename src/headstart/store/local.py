@@ -54,6 +54,10 @@ class LocalStore:
         self._folders: set[Path] = set()  # made durable by this process
         self._swept = False
 
+    @property
+    def window(self) -> int:
+        return contract.NEAR
+
     def __repr__(self) -> str:
         return str(self._root)
 

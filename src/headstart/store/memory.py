@@ -18,6 +18,10 @@ class MemoryStore:
         self._objects: dict[str, bytes] = {}
         self._created: dict[str, float] = {}
 
+    @property
+    def window(self) -> int:
+        return contract.NEAR
+
     def __repr__(self) -> str:
         return "memory"
 

@@ -40,6 +40,10 @@ class RetryingStore:
         self._chance = chance
         self._answered = False
 
+    @property
+    def window(self) -> int:
+        return self._inner.window
+
     def __repr__(self) -> str:
         return repr(self._inner)
 
