@@ -51,6 +51,13 @@ def test_missing(text: str, missing: bool) -> None:
     assert replies.of_text(text).missing is missing
 
 
+def test_a_server_does_not_speak_to_the_terminal() -> None:
+    text = "non-2xx status code: 500: <Error><Message>It&apos;s \x1b[2J\n" + "long " * 1000 + "</Message></Error>"
+    said = str(replies.error_of(replies.of_text(text), "read x"))
+    assert said.startswith("Could not read x: It's ")
+    assert said.isprintable() and len(said) < 400
+
+
 def test_a_range_past_the_end() -> None:
     assert replies.of_text(AZURE_RANGE).status == 416
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import re
 from dataclasses import dataclass
 
-from headstart import errors
+from headstart import errors, plain
 from headstart.store import contract
 
 #: Of a request, and of a part of a batch of Azure's.
@@ -24,6 +25,9 @@ _CAUSES = (
 )
 #: The system's own words.
 _SYSTEM = re.compile(r"(?:message|error): \"([^\"]+)\"")
+
+#: Characters of what a server says.
+_LONGEST = 300
 
 _FULL = re.compile(r"quota|cap_?exceeded|insufficientstorage|storagefull|diskfull", re.IGNORECASE)
 _NO_PLACE = {"NoSuchBucket", "ContainerNotFound", "InvalidBucketName"}
@@ -49,7 +53,7 @@ class Reply:
     @property
     def taken(self) -> bool:
         """There is an object of that name."""
-        return self.status in (304, 412) or self.code in ("BlobAlreadyExists", "PreconditionFailed")
+        return self.status == 412 or self.code in ("BlobAlreadyExists", "PreconditionFailed")
 
     @property
     def missing(self) -> bool:
@@ -72,7 +76,8 @@ def of_text(text: str) -> Reply:
 
 def error_of(reply: Reply, action: str) -> errors.HeadstartError:
     """``action``: ``read packs/ab in s3://bucket``. Which are ``Exists`` and ``Missing`` the caller knows better."""
-    failed = f"Could not {action}: {reply.message.rstrip('.')}."
+    # Anybody may have written that: it must not speak to a terminal.
+    failed = f"Could not {action}: {plain.line(html.unescape(reply.message), _LONGEST).rstrip('.')}."
     if reply.status == 507 or _FULL.search(reply.code):
         return errors.NoSpace(f"{failed} Make room there, raise the quota, or use another place.")
     advice = _advice(reply)
