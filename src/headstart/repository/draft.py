@@ -17,6 +17,7 @@ from typing import Any
 
 from headstart import errors
 from headstart.repository import layout, link, snapshot, values
+from headstart.repository.lease import Root
 from headstart.repository.link import Link
 from headstart.repository.repo import Repository
 from headstart.store.contract import Exists
@@ -58,7 +59,8 @@ class Record:
     """One object of a draft. ``time`` is when it was written, in seconds since 1970, UTC, by its owner's clock.
 
     ``entries`` are, by disk, the blocks copied since the record before; ``packs`` (hex) those that became durable
-    since then. ``links`` are the newest index objects when it was written.
+    since then, or that a backup is about to be published upon. ``links`` are the newest index objects when it was
+    written; ``roots`` the trees of the snapshots that the backup builds on.
     """
 
     draft_id: str
@@ -69,6 +71,7 @@ class Record:
     packs: tuple[str, ...] = ()
     entries: Mapping[str, Entries] = field(default_factory=dict)
     links: tuple[Link, ...] = ()
+    roots: tuple[Root, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +86,12 @@ class Draft:
     records: int
 
 
-def begin(repo: Repository, vm: str, host: str, now: float, draft_id: str | None = None) -> Draft:
+def begin(
+    repo: Repository, vm: str, host: str, now: float, draft_id: str | None = None, roots: Iterable[Root] = ()
+) -> Draft:
     """A new draft with a lease from ``now`` on."""
     draft_id = draft_id or snapshot.new_id()
-    _write(repo, Record(draft_id, 0, now, vm, host))
+    _write(repo, Record(draft_id, 0, now, vm, host, roots=tuple(roots)))
     return Draft(draft_id, vm, host, now, now, 1)
 
 
@@ -97,6 +102,7 @@ def record(
     now: float,
     packs: Iterable[str] = (),
     entries: Mapping[str, Iterable[tuple[int, bytes]]] | None = None,
+    roots: Iterable[Root] = (),
 ) -> None:
     """Add record ``number``, 1 and up: what was copied. Of a whole disk, better several than a large one.
 
@@ -105,7 +111,7 @@ def record(
     """
     copied = {disk: Entries.of(pairs) for disk, pairs in (entries or {}).items()}
     links = repo.index.heads()
-    _write(repo, Record(draft.id, number, now, draft.vm, draft.host, tuple(packs), copied, links))
+    _write(repo, Record(draft.id, number, now, draft.vm, draft.host, tuple(packs), copied, links, tuple(roots)))
     if snapshot.is_revoked(repo, draft.id):
         raise snapshot.Revoked(
             f"Draft {draft.id} was given up after it had not been heard of for too long. "
@@ -215,6 +221,8 @@ def encode(written: Record) -> bytes:
     }
     if written.links:
         head["links"] = [[each.name, each.digest.hex()] for each in written.links]
+    if written.roots:
+        head["roots"] = [each.told() for each in written.roots]
     text = json.dumps(head, separators=(",", ":"), allow_nan=False).encode()
     tables = [_little(listed.blocks) + listed.chunk_ids for listed in written.entries.values()]
     return _JSON_LENGTH.pack(len(text)) + text + b"".join(tables)
@@ -231,6 +239,7 @@ def decode(draft_id: str, number: int, payload: bytes) -> Record:
         packs = tuple(map(values.text, values.items(head["packs"])))
         disks = [values.items(each) for each in values.items(head["disks"])]
         links = tuple(_link(values.items(each)) for each in values.items(head.get("links", [])))
+        roots = tuple(map(Root.of, values.items(head.get("roots", []))))
     except KeyError as error:
         raise ValueError(f"without {error}") from None
     entries: dict[str, Entries] = {}
@@ -240,7 +249,7 @@ def decode(draft_id: str, number: int, payload: bytes) -> Record:
         start = end
     if start != len(payload) or len(entries) != len(disks):
         raise ValueError("more than it tells of")
-    return Record(draft_id, number, time, vm, host, packs, entries, links)
+    return Record(draft_id, number, time, vm, host, packs, entries, links, roots)
 
 
 def _link(told: list[Any]) -> Link:

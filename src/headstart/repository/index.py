@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import struct
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from headstart import errors
-from headstart.repository import layout, link, loss, objects, pack, seal
+from headstart.repository import condemned, layout, link, loss, objects, pack, seal
 from headstart.repository.keys import Secrets
 from headstart.repository.link import Link
 from headstart.repository.loss import Loss
@@ -34,6 +34,9 @@ class Index:
         self._replaced: set[str] = set()
         self._unwritten: list[PackEntries] = []
         self._loaded = False
+        self._aside: set[bytes] = set()  # packs that are condemned or doomed
+        self._doomed: set[bytes] = set()
+        self._unread_doom: errors.Damaged | None = None
         #: Objects that could not be read. What they listed was taken from the packs themselves.
         self.damaged: list[errors.Damaged] = []
         #: What repairs found damaged. The copies in them do not count as durable any longer.
@@ -53,10 +56,47 @@ class Index:
         """A copy to read: a bad one where there is no other, which may have come back."""
         with self._lock:
             self._load_once()
-            position = self._table.position(chunk_id)
-            if position < 0:
-                position = self._table.doubtful_position(chunk_id)
+            position = self._place(chunk_id)
             return None if position < 0 else self._table.location(position)
+
+    def _place(self, chunk_id: bytes) -> int:
+        """Of a copy that stays, where there is one; -1 when there is none at all."""
+        position = self._table.position(chunk_id)
+        if position < 0:
+            return self._table.doubtful_position(chunk_id)
+        if not self._aside or self._table.pack_of(position) not in self._aside:
+            return position
+        return self._staying(chunk_id, position)
+
+    def _staying(self, chunk_id: bytes, otherwise: int) -> int:
+        found = self._table.positions(chunk_id)
+        return next((each for each in found if self._table.pack_of(each) not in self._aside), otherwise)
+
+    def holders(self, chunk_ids: Iterable[bytes]) -> dict[bytes, bytes]:
+        """By chunk, a pack that has it, and that something new may be built on. Chunks without one are left out."""
+        found: dict[bytes, bytes] = {}
+        with self._lock:
+            self._load_once()
+            for chunk_id in chunk_ids:
+                position = self._table.position(chunk_id)
+                pack_id = None if position < 0 else self._table.pack_of(position)
+                if pack_id in self._aside:
+                    position = self._staying(chunk_id, -1)
+                    pack_id = None if position < 0 else self._table.pack_of(position)
+                if pack_id is not None:
+                    found[chunk_id] = pack_id
+        return found
+
+    def places(self, chunk_ids: Iterable[bytes]) -> list[int]:
+        """The position of the copy of each chunk that is to stay: of those that have one."""
+        with self._lock:
+            self._load_once()
+            return [place for chunk_id in chunk_ids if (place := self._place(chunk_id)) >= 0]
+
+    def set_aside(self, packs: Iterable[bytes]) -> None:
+        """In this index alone: what a :mod:`condemned` object says to all."""
+        with self._lock:
+            self._aside.update(packs)
 
     def others(self, chunk_id: bytes, location: Location) -> list[Location]:
         """Where else a chunk lies: two writers that knew nothing of each other put it, or one pack was lost."""
@@ -70,10 +110,15 @@ class Index:
             return [(self._table.chunk_id(location.position), location) for location in found]
 
     def believed(self) -> list[int]:
-        """The positions of all copies that are not known to be bad."""
+        """The positions of all copies that are not known to be bad, nor being deleted."""
         with self._lock:
             self._load_once()
-            return [position for position in range(len(self._table)) if not self._table.is_doubted(position)]
+            going = {place for each in self._doomed & self._packs for place in self._table.positions_of(each)}
+            return [
+                position
+                for position in range(len(self._table))
+                if not self._table.is_doubted(position) and position not in going
+            ]
 
     def doubt(self, copies: Mapping[bytes, loss.Copies]) -> None:
         """In this index alone: what a :class:`Loss` says to all."""
@@ -127,6 +172,8 @@ class Index:
         """Load index objects and losses that were added since the last look."""
         with self._lock:
             self._loaded = True
+            self._load_doomed()
+            self._load_condemned()
             unreadable = [
                 error
                 for error in (*self._load_losses(), *self._load_indexes())
@@ -136,6 +183,41 @@ class Index:
                 self._note(error)
             if unreadable:
                 self.adopt_all()
+
+    def _look_for_doomed(self) -> None:
+        """What was needed of it has been copied: that is found as well."""
+        with self._lock:
+            self._load_once()
+            known = len(self._doomed)
+            self._load_doomed()
+            if len(self._doomed) > known:
+                self.refresh()
+
+    def _load_doomed(self) -> None:
+        self._unread_doom = None
+        for name in self._fresh(layout.DOOMED):
+            try:
+                packs = self._list_of(layout.Kind.DOOMED, name)
+            except errors.Damaged as error:
+                self._objects.discard(name)
+                self._note(error)
+                self._unread_doom = error
+            else:
+                self._doomed.update(packs)
+                self._aside.update(packs)
+
+    def _load_condemned(self) -> None:
+        for name in self._fresh(layout.CONDEMNED):
+            try:
+                self._aside.update(self._list_of(layout.Kind.CONDEMNED, name))
+            except errors.Damaged as error:
+                self._note(error)
+
+    def _list_of(self, kind: layout.Kind, name: str) -> frozenset[bytes]:
+        try:
+            return condemned.decode(name, seal.open_object(self._secrets, kind, name, self._store.read(name)))
+        except Missing:
+            return frozenset()  # it was withdrawn between listing and reading
 
     def _fresh(self, prefix: str) -> list[str]:
         fresh = [
@@ -150,7 +232,10 @@ class Index:
         """The index objects and losses that no index object links yet."""
         with self._lock:
             self._load_once()
-            return tuple(Link(name, digest) for name, digest in self._written.items() if name not in self._linked)
+            known = self._written.items()
+            return tuple(
+                Link(name, digest) for name, digest in known if name not in self._linked and name not in self._replaced
+            )
 
     def linked(self) -> dict[str, bytes]:
         """By name, the digest of everything that index objects say was there."""
@@ -210,7 +295,7 @@ class Index:
         for name, size in sorted(self._store.list(layout.PACKS)):
             pack_id = pack.id_of(name)
             known = pack_id in self._packs or pack_id in self._broken
-            if pack_id is not None and not known and not self.is_lost(pack_id):
+            if pack_id is not None and not known and not self.is_lost(pack_id) and pack_id not in self._doomed:
                 try:
                     self._adopt(pack_id, size)
                 except errors.Damaged as error:
@@ -233,25 +318,42 @@ class Index:
         with self._lock:
             return sum(map(len, self._unwritten))
 
-    def drop_lost(self) -> set[bytes]:
-        """Forget packs that the store does not have any longer, or not whole: their chunks are missing from now on.
+    def drop_lost(self, *, but_doomed: bool = False) -> set[bytes]:
+        """Forget packs that the store does not have any longer, or not whole, or that are being deleted: their chunks
+        are missing from now on, unless they are elsewhere.
 
-        Returns their ids. Costs one listing.
+        Returns their ids. Costs a listing of the packs, after one of what is doomed: that is withdrawn only when the
+        packs are gone. ``but_doomed``: what is being deleted is still there, for who deletes it.
         """
+        self._look_for_doomed()
+        if self._unread_doom is not None:
+            raise errors.StoreFailed(
+                f"{self._unread_doom} It says which packs are being deleted, so nothing can be built on any. "
+                "Try again; if that does not help, 'headstart gc' puts it right."
+            )
         with self._lock:
-            self._load_once()
             known = {pack_id: size for pack_id, size in self._table.sizes() if pack_id in self._packs}
+            going = frozenset() if but_doomed else frozenset(self._doomed)
         for name, size in self._store.list(layout.PACKS):
             pack_id = pack.id_of(name)
-            if pack_id is not None and known.get(pack_id) == size:
+            if pack_id is not None and known.get(pack_id) == size and pack_id not in going:
                 del known[pack_id]
-        if known:
+        if known.keys() - self._doomed:
             self._require_store()
+        if known:
+            self.refresh()  # what was needed of one that was swept has been copied
         with self._lock:
             self._table.drop(known)
             self._packs -= known.keys()
             self._unwritten = [entries for entries in self._unwritten if entries.pack_id not in known]
         return set(known)
+
+    def swept(self, packs: Iterable[bytes]) -> set[bytes]:
+        """Those of the packs that are gone, or go, because a collector of garbage deletes them: no index lists them any
+        longer. Loads all of the index anew."""
+        now = Index(self._secrets, self._store)
+        listed = now.packs()
+        return set(packs) - (listed - now._doomed)
 
     def _require_store(self) -> None:
         """A place that is not mounted has lost nothing."""
@@ -269,19 +371,47 @@ class Index:
         links = self.heads()
         if not packs and not replaced and not any(each.name.startswith(layout.LOSSES) for each in links):
             return 0
-        name = layout.INDEXES + os.urandom(layout.OBJECT_ID_LENGTH).hex()
-        gone = tuple(Link(each, bytes(layout.DIGEST_LENGTH)) for each in replaced)
-        data = seal.seal_object(self._secrets, layout.Kind.INDEX, name, encode(packs, links, gone))
+        gone = [Link(each, bytes(layout.DIGEST_LENGTH)) for each in replaced]
         try:
-            objects.put(self._store, name, data)
+            return self.list_packs(Listed(packs, list(links), gone))
         except errors.HeadstartError:
             with self._lock:
                 self._unwritten = packs + self._unwritten
             raise
+
+    def list_packs(self, listed: Listed) -> int:
+        """Write an index object. Returns its bytes."""
+        name = layout.INDEXES + os.urandom(layout.OBJECT_ID_LENGTH).hex()
+        payload = encode(listed.packs, listed.links, listed.replaced)
+        data = seal.seal_object(self._secrets, layout.Kind.INDEX, name, payload)
+        objects.put(self._store, name, data)
         with self._lock:
             self._objects.add(name)
-            self._know(Link.to(name, data), Listed(packs, list(links), list(gone)))
+            self._know(Link.to(name, data), listed)
         return len(data)
+
+    def forget(self, packs: Container[bytes]) -> None:
+        """These were deleted."""
+        with self._lock:
+            self._table.drop(packs)
+            self._packs = {each for each in self._packs if each not in packs}
+            self._unwritten = [entries for entries in self._unwritten if entries.pack_id not in packs]
+
+    def span(self, pack_id: bytes) -> range:
+        """The positions of the chunks of a pack."""
+        with self._lock:
+            self._load_once()
+            return self._table.positions_of(pack_id)
+
+    @property
+    def doomed(self) -> frozenset[bytes]:
+        """Packs that are being deleted."""
+        return frozenset(self._doomed)
+
+    @property
+    def aside(self) -> frozenset[bytes]:
+        """Packs that are condemned or doomed."""
+        return frozenset(self._aside)
 
     def lose(self, noted: Loss) -> None:
         """Make a loss durable. From then on nothing counts as stored because of the copies in it."""
@@ -317,20 +447,27 @@ class Index:
     def _load_indexes(self) -> list[errors.Damaged]:
         """A damaged index object costs reading the packs' own, nothing else."""
         unreadable: list[errors.Damaged] = []
+        replaced = False
         for name in self._fresh(layout.INDEXES):
             try:
-                data = self._store.read(name)
-                payload = seal.open_object(self._secrets, layout.Kind.INDEX, name, data)
-                listed = decode(name, payload, layout.version_of(data, layout.Kind.INDEX, name))
+                written, listed = self.read_listed(name)
             except Missing:
-                continue  # collected between listing and reading
+                replaced = True
+                continue
             except errors.Damaged as error:
                 unreadable.append(error)
                 continue
-            self._know(Link.to(name, data), listed)
+            self._know(written, listed)
             for entries in listed.packs:
                 self._enter(entries)
-        return unreadable
+        # Between listing and reading, by one that stands in for it.
+        return unreadable + self._load_indexes() if replaced else unreadable
+
+    def read_listed(self, name: str) -> tuple[Link, Listed]:
+        """An index object, whether it is loaded or not. ``Damaged``."""
+        data = self._store.read(name)
+        payload = seal.open_object(self._secrets, layout.Kind.INDEX, name, data)
+        return Link.to(name, data), decode(name, payload, layout.version_of(data, layout.Kind.INDEX, name))
 
     def _know(self, written: Link, listed: Listed) -> None:
         self._written[written.name] = written.digest

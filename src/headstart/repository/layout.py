@@ -11,6 +11,10 @@ All numbers are little endian. Keys of objects::
     twins/<snapshot id>         the same again as under snapshots/
     twins/config                the same again as config
     losses/<loss id>            what a repair found damaged
+    labels/<snapshot id>/<id>   a tag of a snapshot, or its protection
+    leases/<lease id>/<number>  what somebody reads, or that somebody collects garbage
+    condemned/<id>              packs that nothing is to be built on any longer
+    doomed/<id>                 packs that are being deleted
 """
 
 from __future__ import annotations
@@ -36,6 +40,10 @@ SNAPSHOTS = "snapshots/"
 DRAFTS = "drafts/"
 TWINS = "twins/"
 LOSSES = "losses/"
+LABELS = "labels/"
+LEASES = "leases/"
+CONDEMNED = "condemned/"
+DOOMED = "doomed/"
 CONFIG_TWIN = TWINS + CONFIG_KEY
 
 #: Bytes of identifiers. In keys of objects they are written in lower case hex.
@@ -105,6 +113,10 @@ class Kind(enum.Enum):
     DRAFT = b"D"
     TWIN = b"T"
     LOSS = b"L"
+    LABEL = b"B"
+    LEASE = b"E"
+    CONDEMNED = b"G"
+    DOOMED = b"X"
 
 
 class ChunkClass(enum.IntEnum):

@@ -1,4 +1,4 @@
-"""Immutable repositories: their objects are locked by the store when they are made, but for the leases of drafts."""
+"""Immutable repositories: their objects are locked by the store when they are made, but for what comes and goes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from headstart.store.contract import Protection, Store
 
 #: Nobody can undo a lock: a slip of the pen is not to be paid for longer.
 MAX_DAYS = 3650
-#: Leases come and go.
-_OUTSIDE = (layout.DRAFTS,)
+#: They come and go.
+_OUTSIDE = (layout.DRAFTS, layout.LEASES, layout.LABELS, layout.CONDEMNED, layout.DOOMED)
 
 
 def of(days: int) -> Protection:

@@ -36,6 +36,7 @@ class Reader:
         self._store = store
         self._index = index
         self._chunk_id_of = chunk_id_of
+        self._missed: set[bytes] = set()
         # They wait for the store, or run without the interpreter's lock.
         self._threads = ThreadPoolExecutor(store.window, thread_name_prefix="chunk reader")
         self._ahead = max(AHEAD, store.window)
@@ -104,6 +105,11 @@ class Reader:
         ]
 
     def _elsewhere(self, chunk_id: bytes, location: Location, damaged: errors.Damaged) -> Data | errors.Damaged:
+        if isinstance(damaged, Missing) and location.pack_id not in self._missed:
+            # What was needed of it may have been moved, or stored again, also where no index lists it.
+            self._missed.add(location.pack_id)
+            self._index.refresh()
+            self._index.adopt_all()
         for other in self._index.others(chunk_id, location):
             [(_, found)] = self._read([(chunk_id, other)])
             if not isinstance(found, errors.Damaged):

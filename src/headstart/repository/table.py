@@ -141,6 +141,14 @@ class Table:
                 self._doubted.add(position)
                 self._doubtful[chunk_id] = position
 
+    def positions_of(self, pack_id: bytes) -> range:
+        """Of the chunks of a pack."""
+        return self._span(self._owners[pack_id])
+
+    def pack_of(self, position: int) -> bytes:
+        """The pack that a position belongs to."""
+        return self._packs[bisect.bisect_right(self._firsts, position) - 1][0]
+
     def entries(self, pack_id: bytes) -> PackEntries:
         owner = self._owners[pack_id]
         positions, frames = self._span(owner), self._span_of_frames(owner)

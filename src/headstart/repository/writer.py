@@ -14,6 +14,7 @@ from __future__ import annotations
 import mmap
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -37,6 +38,8 @@ UPLOADS = 3
 _KNOWN_BATCH = 256
 #: After so many new chunks an index object is written without waiting for ``flush``.
 _INDEX_CHUNKS = 1 << 17
+#: So often, too, and then it is looked what others have listed: what several have to store is stored by one of them.
+_LISTED_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +83,14 @@ class Writer(Generic[Token]):
         self._jobs: queue.SimpleQueue[OpenPack | _Known[Token] | None] = queue.SimpleQueue()
         self._failure: BaseException | None = None
         self._reporting = threading.Lock()
+        self._listed = time.monotonic()
         self._threads = [threading.Thread(target=self._work, name="pack writer", daemon=True) for _ in range(UPLOADS)]
         #: Bytes added to the store.
         self.stored_bytes = 0
         #: Ids of the packs that are durable in the store, in hex.
         self.packs: list[str] = []
+        #: Ids of packs that hold what was taken for stored.
+        self.relied: set[bytes] = set()
 
     def __enter__(self) -> Self:
         for thread in self._threads:
@@ -159,16 +165,17 @@ class Writer(Generic[Token]):
         fresh: list[Cut[Token]] = []
         with self._changed:
             self._check()
-            unknown = set(self._index.missing([cut.chunk_id for cut in cuts]))
+            holders = self._index.holders(cut.chunk_id for cut in cuts)
             for cut in cuts:
                 tokens = [] if cut.token is None else [cut.token]
                 if cut.chunk_id in self._pending:
                     self._pending[cut.chunk_id] += tokens
-                elif cut.chunk_id in unknown:
+                elif cut.chunk_id not in holders:
                     self._pending[cut.chunk_id] = tokens
                     fresh.append(cut)
                 else:
                     self._known += tokens
+                    self.relied.add(holders[cut.chunk_id])
             if len(self._known) >= _KNOWN_BATCH:
                 self._queue_known()
         return fresh
@@ -234,8 +241,11 @@ class Writer(Generic[Token]):
         with self._reporting:
             if tokens and self._failure is None:
                 self._on_durable(tokens)
-            if self._index.unwritten_chunks >= _INDEX_CHUNKS:
+            now = time.monotonic()
+            if self._index.unwritten_chunks >= _INDEX_CHUNKS or now - self._listed >= _LISTED_SECONDS:
+                self._listed = now
                 self.stored_bytes += self._index.write()
+                self._index.refresh()
 
     def _upload(self, full: OpenPack) -> list[Token]:
         entries, view = full.finish()

@@ -1,0 +1,254 @@
+"""Leases: who reads, and who collects garbage, as long as they give signs of life.
+
+``leases/<lease id>/<number>``: number 0 begins it, each further one is a sign of life. How old a sign is, the store's
+clock tells: those of hosts may be wrong. A lease that is older than it may be has ended, whatever its owner thinks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from headstart import errors
+from headstart.repository import layout, snapshot, values
+from headstart.repository.manifest import Manifest
+from headstart.repository.repo import Repository
+from headstart.store.contract import Exists, Missing
+
+#: A draft or a reader that has not been heard of for so long is dead. A host that sleeps over a long weekend keeps its
+#: head start; what it has keeps its space for so long.
+DEAD_SECONDS = 72 * 3600.0
+#: The same for a collector, which gives a sign every ``_BEAT_SECONDS``.
+COLLECTOR_DEAD_SECONDS = 600.0
+_BEAT_SECONDS = 120.0
+_DIGITS = 8
+#: The one lease of those who forget and collect.
+_COLLECTOR = "0" * (2 * layout.OBJECT_ID_LENGTH)
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """A tree that must stay. ``root`` None: a disk of zeroes. ``size`` in bytes."""
+
+    snapshot: str
+    disk: str
+    size: int
+    root: bytes | None
+
+    def told(self) -> list[object]:
+        return [self.snapshot, self.disk, self.size, None if self.root is None else self.root.hex()]
+
+    @classmethod
+    def of(cls, told: object) -> Root:
+        """``ValueError``."""
+        snapshot, disk, size, root = values.items(told)
+        return cls(
+            values.text(snapshot),
+            values.text(disk),
+            values.count(size),
+            None if root is None else values.chunk_id(root),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """``host`` and ``verb`` say whose; ``roots`` and ``chunks`` what it needs."""
+
+    id: str
+    host: str
+    verb: str
+    roots: tuple[Root, ...] = ()
+    chunks: tuple[bytes, ...] = ()
+
+
+class Held(errors.Locked):
+    """Somebody else forgets or collects in this repository."""
+
+
+def key_of(lease_id: str, number: int) -> str:
+    return f"{layout.LEASES}{lease_id}/{number:0{_DIGITS}}"
+
+
+def encode(lease: Lease) -> bytes:
+    told = {
+        "host": lease.host,
+        "verb": lease.verb,
+        "roots": [root.told() for root in lease.roots],
+        "chunks": [chunk.hex() for chunk in lease.chunks],
+    }
+    return json.dumps(told, separators=(",", ":")).encode()
+
+
+def decode(lease_id: str, payload: bytes) -> Lease:
+    """``ValueError`` when it is none."""
+    try:
+        told = values.parse(payload)
+        return Lease(
+            lease_id,
+            values.text(told["host"]),
+            values.text(told["verb"]),
+            tuple(map(Root.of, values.items(told["roots"]))),
+            tuple(map(values.chunk_id, values.items(told["chunks"]))),
+        )
+    except KeyError as error:
+        raise ValueError(f"without {error}") from None
+
+
+def names(repo: Repository) -> dict[str, list[str]]:
+    """The objects of each lease, in order."""
+    found: dict[str, list[str]] = {}
+    for name in sorted(name for name, _ in repo.store.list(layout.LEASES)):
+        parts = name.split("/")
+        if len(parts) == 3 and layout.is_object_id(parts[1]) and parts[2].isdecimal():
+            found.setdefault(parts[1], []).append(name)
+    return found
+
+
+def ages(repo: Repository, prefix: str) -> dict[str, float]:
+    """Seconds since each object was created, by the store's clock."""
+    now = repo.store.clock()
+    return {name: now - created for name, created in repo.store.modified(prefix)}
+
+
+def is_dead(names_of: Iterable[str], aged: dict[str, float], limit: float) -> bool:
+    """By its newest sign of life. One that came after the ages were asked for is young."""
+    return min((aged.get(name, 0.0) for name in names_of), default=0.0) > limit
+
+
+def living(repo: Repository) -> list[Lease]:
+    """What readers hold. Those that are dead are removed. ``Damaged`` when a living one cannot be read."""
+    aged = ages(repo, layout.LEASES)
+    found: list[Lease] = []
+    for lease_id, its in names(repo).items():
+        if lease_id == _COLLECTOR:
+            continue
+        if is_dead(its, aged, DEAD_SECONDS):
+            _remove(repo, its)
+            continue
+        with contextlib.suppress(Missing):  # it ended just now
+            found.append(read(repo, its[0]))
+    return found
+
+
+def read(repo: Repository, name: str) -> Lease:
+    try:
+        return decode(name.split("/")[1], repo.get_object(layout.Kind.LEASE, name))
+    except ValueError:
+        raise errors.Damaged(f"{name} is damaged: it cannot be decoded.", object=name) from None
+
+
+def _remove(repo: Repository, its: Iterable[str]) -> None:
+    for name in reversed(list(its)):  # the first last: until then it is a lease
+        repo.store.delete(name)
+
+
+class _Beat:
+    """Signs of life on a thread of their own."""
+
+    def __init__(self, repo: Repository, lease: Lease, number: int, seconds: float) -> None:
+        self._repo = repo
+        self._lease = lease
+        self._first = self._number = number
+        self._seconds = seconds
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._end.wait(self._seconds):
+            # The next one may come through; if none does, the lease ends, which harms nobody.
+            with contextlib.suppress(errors.HeadstartError):
+                self._sign()
+
+    def _sign(self) -> None:
+        older = key_of(self._lease.id, self._number)
+        self._number += 1
+        self._repo.put_object(layout.Kind.LEASE, key_of(self._lease.id, self._number), encode(self._lease))
+        if self._lease.id == _COLLECTOR:
+            self._repo.store.delete(older)
+
+    def close(self) -> None:
+        self._end.set()
+        self._thread.join()
+        _remove(self._repo, [key_of(self._lease.id, number) for number in range(self._first, self._number + 1)])
+
+
+@contextlib.contextmanager
+def reading(repo: Repository, verb: str, roots: Iterable[Root], chunks: Iterable[bytes]) -> Iterator[bool]:
+    """While this lasts, nothing is swept that these trees and chunks need. Look *afterwards* whether the snapshots
+    that they are of are still there.
+
+    False where the repository cannot be written to: then only the quarantine keeps what is read."""
+    held = Lease(os.urandom(layout.OBJECT_ID_LENGTH).hex(), socket.gethostname(), verb, tuple(roots), tuple(chunks))
+    try:
+        repo.put_object(layout.Kind.LEASE, key_of(held.id, 0), encode(held))
+    except (errors.StoreFailed, errors.NoSpace, errors.Unsupported):
+        yield False
+        return
+    beat = _Beat(repo, held, 0, DEAD_SECONDS / 12)
+    try:
+        yield True
+    finally:
+        with contextlib.suppress(errors.HeadstartError):
+            beat.close()
+
+
+@contextlib.contextmanager
+def reading_snapshot(repo: Repository, verb: str, manifest: Manifest) -> Iterator[bool]:
+    """As ``reading``, all of a snapshot. Raises ``NotFound`` when it was forgotten just now."""
+    roots = [Root(manifest.id, disk.name, disk.size, disk.root) for disk in manifest.disks]
+    chunks = [chunk for attached in manifest.attachments for chunk in attached.chunks]
+    with reading(repo, verb, roots, chunks) as held:
+        snapshot.load(repo, manifest.id)
+        yield held
+
+
+@contextlib.contextmanager
+def collecting(repo: Repository, verb: str) -> Iterator[None]:
+    """One at a time forgets or collects. Raises ``Held``.
+
+    This saves work and keeps reports right; nothing is lost if two do it all the same."""
+    mine = Lease(_COLLECTOR, socket.gethostname(), f"{verb} (process {os.getpid()})")
+    number = _take(repo, mine)
+    beat = _Beat(repo, mine, number, _BEAT_SECONDS)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(errors.HeadstartError):
+            beat.close()
+
+
+def _take(repo: Repository, mine: Lease) -> int:
+    its = names(repo).get(_COLLECTOR, [])
+    if its and not is_dead(its, ages(repo, layout.LEASES), COLLECTOR_DEAD_SECONDS):
+        raise _held(repo, its[-1])
+    number = int(its[-1].rpartition("/")[2]) + 1 if its else 0
+    taken = key_of(_COLLECTOR, number)
+    try:
+        repo.put_object(layout.Kind.LEASE, taken, encode(mine))
+    except Exists:
+        raise _held(repo, taken) from None
+    others = [name for name in names(repo).get(_COLLECTOR, []) if name != taken and name not in its]
+    if others:  # of one that began while we hesitated
+        repo.store.delete(taken)
+        raise _held(repo, others[-1])
+    _remove(repo, its)
+    return number
+
+
+def _held(repo: Repository, name: str) -> Held:
+    try:
+        found = read(repo, name)
+    except errors.Damaged:
+        found = Lease(_COLLECTOR, "an unknown host", "somebody")
+    return Held(
+        f"'headstart {found.verb}' of {found.host} is at work in this repository. Wait for its end; if it was killed, "
+        f"its lease ends {COLLECTOR_DEAD_SECONDS / 60:.0f} minutes after its last sign of life.",
+        host=found.host,
+        verb=found.verb,
+    )
