@@ -21,8 +21,9 @@ from dataclasses import dataclass, field, replace
 
 from headstart import blocks, errors, units
 from headstart.blocks import Blocks
-from headstart.repository import attachment, draft, layout, lost, snapshot, tree
+from headstart.repository import attachment, draft, layout, lease, lost, snapshot, tree
 from headstart.repository.draft import Draft
+from headstart.repository.lease import Root
 from headstart.repository.manifest import Disk, Manifest
 from headstart.repository.repo import Repository
 from headstart.repository.tree import Change
@@ -82,10 +83,13 @@ class Copying:
                 snapshot.add_twin(self._target, new_id)
                 draft.drop(self._target, new_id)
             return Copied(original.id, new_id, original.vm, there=True)
-        base = self._base(original)
-        lease = _Lease.take(self._target, new_id, original.vm, self._host, self._clock)
+        with lease.reading_snapshot(self._source, "copy", original):
+            return self._copy(original, new_id, self._base(original))
+
+    def _copy(self, original: Manifest, new_id: str, base: tuple[Manifest, Manifest] | None) -> Copied:
+        held = _Lease.take(self._target, new_id, original.vm, self._host, self._clock)
         with self._target.writer(_nobody_waits) as writer:
-            disks = _Disks(self._source, self._target, writer, lease, self._progress)
+            disks = _Disks(self._source, self._target, writer, held, self._progress)
             copied = disks.copy(original, base)
             attachments = tuple(
                 attachment.store_attachment(
@@ -93,6 +97,7 @@ class Copying:
                 )
                 for each in original.attachments
             )
+        held.claim({*writer.packs, *(pack.hex() for pack in writer.relied)}, base[1] if base else None)
         renamed = base[1].id if base and original.base == base[0].id else original.base
         published = replace(original, id=new_id, base=renamed, disks=copied, attachments=attachments)
         self._there[new_id] = _publish(self._target, published)
@@ -161,6 +166,13 @@ def _publish(target: Repository, published: Manifest) -> Manifest:
         raise _given_up(published.id) from error
 
 
+def _is_there(repo: Repository, manifest: Manifest) -> bool:
+    try:
+        return snapshot.load(repo, manifest.id).id == manifest.id
+    except errors.NotFound:
+        return False
+
+
 def _locked(target: Repository, new_id: str) -> errors.Locked:
     return errors.Locked(f"Another process copies snapshot {new_id} into {target.store!r}. Wait until it is done.")
 
@@ -196,18 +208,35 @@ class _Lease:
             except draft.Taken as error:
                 raise _locked(repo, new_id) from error
         repo.index.adopt_all()
-        lease = cls(repo, Draft(new_id, vm, host, now, now, len(names)), clock, len(names), now)
+        held = cls(repo, Draft(new_id, vm, host, now, now, len(names)), clock, len(names), now)
         for record in draft.records(repo, new_id):
             for disk, entries in record.entries.items():
-                lease._noted(disk, record.number, list(entries))
-        lease.write([], {})  # from now on whoever else is at it is refused
-        return lease
+                held._noted(disk, record.number, list(entries))
+        held.write([], {})  # from now on whoever else is at it is refused
+        return held
 
-    def write(self, packs: Sequence[str], entries: dict[str, list[tuple[int, bytes]]]) -> None:
+    def claim(self, packs: set[str], base: Manifest | None) -> None:
+        """What is about to be published is in these packs, in what the records list, and below the roots of ``base``.
+        Raises ``StoreFailed`` if a collector of garbage has anything of it, or may have."""
+        roots = [Root(base.id, disk.name, disk.size, disk.root) for disk in base.disks] if base else []
+        self.write(sorted(packs), {}, roots)
+        # Only then: see ``collect``.
+        lost = self.repo.drop_lost()
+        there = {pack.hex() for pack in self.repo.index.packs()}
+        if lost or packs - there or (base is not None and not _is_there(self.repo, base)):
+            raise errors.StoreFailed(
+                f"Something that the copy {self.draft.id} is made of was deleted from {self.repo.store!r} meanwhile."
+                " Copy it again: what is missing is copied.",
+                snapshot=self.draft.id,
+            )
+
+    def write(
+        self, packs: Sequence[str], entries: dict[str, list[tuple[int, bytes]]], roots: Sequence[Root] = ()
+    ) -> None:
         """What is durable. Raises ``Locked`` when somebody else wrote this record."""
         self.told = self.clock()
         try:
-            draft.record(self.repo, self.draft, self.next_number, self.told, packs, entries)
+            draft.record(self.repo, self.draft, self.next_number, self.told, packs, entries, roots)
         except draft.Taken as error:
             raise _locked(self.repo, self.draft.id) from error
         except snapshot.Revoked as error:

@@ -23,7 +23,7 @@ class NoContent(errors.WrongPassword):
     def __init__(self) -> None:
         super().__init__(
             "This password opens the structure of the repository, not its content. That is enough to verify it, and "
-            "for snapshots, stats and diff. Use a password that opens everything."
+            "for snapshots, stats, diff, forget and gc. Use a password that opens everything."
         )
 
 

@@ -11,6 +11,7 @@ the id of their first pack and their number in it, goes along. That needs no sec
 
 from __future__ import annotations
 
+import functools
 import mmap
 import os
 import struct
@@ -210,7 +211,6 @@ class OpenPack:
     def __init__(self, secrets: Secrets, chunk_class: layout.ChunkClass, buffer: mmap.mmap) -> None:
         self.pack_id = os.urandom(layout.OBJECT_ID_LENGTH)
         self.chunk_class = chunk_class
-        self.sealer = seal.FrameSealer(secrets, chunk_class, self.pack_id)
         self.digests: list[bytes] = []
         self.unfilled = 0
         self.closed = False
@@ -227,6 +227,11 @@ class OpenPack:
         head = _head(self.pack_id, chunk_class)
         buffer[: len(head)] = head
         self._end = len(head)
+
+    @functools.cached_property
+    def sealer(self) -> seal.FrameSealer:
+        """Not for who only moves frames: it takes the secret of content."""
+        return seal.FrameSealer(self._secrets, self.chunk_class, self.pack_id)
 
     @property
     def ids(self) -> list[bytes]:

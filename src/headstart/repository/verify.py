@@ -25,6 +25,7 @@ from headstart.repository.manifest import Disk, Manifest
 from headstart.repository.repo import Repository
 from headstart.repository.selection import Everything, Selection
 from headstart.repository.table import Location
+from headstart.store.contract import Missing
 
 #: Called with the bytes of chunks that were read, and of all that are to be.
 Progress = Callable[[int, int], None]
@@ -102,8 +103,9 @@ def examine(
     for manifest in counted.manifests:
         check.walk(manifest)
     check.want_everything()
-    packs = repo.index.packs()
+    packs = repo.index.packs() - repo.index.doomed
     check.read(progress, packs, selection)
+    check.excuse_swept()
     found = {_object_of(error): error for error in (*counted.damaged, *check.spare.values())}
     named = {_object_of(error) for error in check.damaged.values()}
     alone = [
@@ -111,7 +113,7 @@ def examine(
         for name, error in found.items()
         if name not in named
     ]
-    findings = (*alone, *_findings(repo, counted.manifests, check.damaged))
+    findings = (*alone, *_findings(repo, check.present(counted.manifests), check.damaged, check.swept))
     report = Report(len(counted.manifests), check.chunks, check.total, findings, len(check.checked), len(packs))
     return Examination(report, counted, check.copies)
 
@@ -122,10 +124,11 @@ def verify(repo: Repository, manifests: Sequence[Manifest], progress: Progress) 
     for manifest in manifests:
         check.walk(manifest)
     check.read(progress, check.used, _EVERYTHING)
+    check.excuse_swept()
     damaged = {_object_of(error): error for error in (*repo.index.damaged, *check.spare.values())}
     named = {_object_of(error) for error in check.damaged.values()}
     spare = [Finding(name, str(error), ()) for name, error in damaged.items() if name not in named]
-    findings = (*spare, *_findings(repo, manifests, check.damaged))
+    findings = (*spare, *_findings(repo, check.present(manifests), check.damaged, check.swept))
     return Report(len(manifests), check.chunks, check.total, findings, len(check.checked), len(repo.index.packs()))
 
 
@@ -155,6 +158,8 @@ class _Check:
         #: By pack that is damaged, whoever needs it.
         self.spare: dict[bytes, errors.Damaged] = {}
         self.copies: dict[bytes, Copies] = {}
+        #: Packs that a collector of garbage deleted meanwhile.
+        self.swept: set[bytes] = set()
         self.damaged: dict[bytes, errors.Damaged] = {}  # by chunk that the snapshots need
 
     @property
@@ -276,6 +281,26 @@ class _Check:
             self.copies[pack_id] = None
             self.spare.setdefault(pack_id, error)
 
+    def excuse_swept(self) -> None:
+        """What a collector of garbage deleted meanwhile is not missed, and what was needed of it is elsewhere."""
+        missing = {pack_id for pack_id, error in self.spare.items() if isinstance(error, Missing)}
+        if not missing:
+            return
+        self.swept = swept = self._repo.index.swept(missing)
+        self.spare = {pack_id: error for pack_id, error in self.spare.items() if pack_id not in swept}
+        self.copies = {pack_id: bad for pack_id, bad in self.copies.items() if pack_id not in swept}
+        moved = [chunk for chunk, error in self.damaged.items() if pack.id_of(_object_of(error)) in swept]
+        for chunk_id, found in self._repo.scan_chunks(moved):
+            if not isinstance(found, errors.Damaged):
+                del self.damaged[chunk_id]
+
+    def present(self, manifests: Sequence[Manifest]) -> Sequence[Manifest]:
+        """Without those that were forgotten meanwhile, if anything was swept."""
+        if not self.swept:
+            return manifests
+        there = {name for prefix in (layout.SNAPSHOTS, layout.TWINS) for name, _ in self._repo.store.list(prefix)}
+        return [each for each in manifests if {snapshot.key_of(each.id), snapshot.twin_of(each.id)} & there]
+
     def _enter(self, node_id: bytes) -> bool:
         if node_id in self.damaged:
             return False
@@ -306,9 +331,10 @@ def _batches(positions: Blocks) -> Iterator[list[int]]:
 
 
 def _findings(
-    repo: Repository, manifests: Iterable[Manifest], damaged: dict[bytes, errors.Damaged]
+    repo: Repository, manifests: Iterable[Manifest], damaged: dict[bytes, errors.Damaged], swept: set[bytes]
 ) -> Iterator[Finding]:
-    """One for each damaged object, with all that needs one of its damaged chunks."""
+    """One for each damaged object, with all that needs one of its damaged chunks. Of packs that were ``swept``, only
+    what is needed is missing."""
     if not damaged:
         return
     touched: dict[str, list[Touched]] = {_object_of(error): [] for error in damaged.values()}
@@ -319,6 +345,8 @@ def _findings(
     for error in damaged.values():
         messages.setdefault(_object_of(error), str(error))
     for name in sorted(touched):
+        if not touched[name] and pack.id_of(name) in swept:
+            continue
         yield Finding(name, messages[name], tuple(touched[name]))
 
 

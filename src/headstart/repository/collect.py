@@ -1,0 +1,291 @@
+"""Collecting garbage, in two phases with a quarantine between them, beside everything else that goes on.
+
+::
+
+    condemned long enough?  ->  doomed, durable: from here on nobody may publish upon these packs
+    drafts whose owners are dead are revoked
+    mark: what snapshots, living drafts and readers need
+    doomed packs: what is needed of them is copied  ->  they are deleted  ->  indexes without them  ->  the lists go
+    packs of which little or nothing is needed: what is, is copied  ->  condemned, durable: nothing new is built on them
+
+Who publishes claims the packs that it builds on in a record of its draft, then looks what is doomed; a collector
+dooms, then looks what is claimed. So one of the two sees the other, however their steps fall. No pack is ever pardoned:
+whoever knew of a list goes by it for ever, and a collector that slept through all of it may go on deleting.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from headstart import errors
+from headstart.blocks import Blocks
+from headstart.repository import condemned, draft, layout, lease, mark, pack, reindex, repack, snapshot
+from headstart.repository.mark import Living
+from headstart.repository.repo import Repository
+
+#: Seconds from when a pack is condemned until it is deleted, and for which a new pack is left alone. Longer than a
+#: restore that cannot write a lease, and than a run goes on without a look at the repository.
+QUARANTINE = 24 * 3600.0
+#: A pack of which less than this share is needed is repacked: see ``docs/repository.md`` for the measurement.
+SPARSE = 0.6
+#: Packs shorter than this part of a full one are put together once there are so many of them.
+_SMALL_PART, _SMALL_COUNT = 4, 32
+
+#: Called with what is done now.
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """``dry``: tell what would be done, and write nothing."""
+
+    quarantine: float = QUARANTINE
+    dry: bool = False
+
+
+@dataclass(slots=True)
+class Report:
+    """Bytes and counts of packs. ``condemned`` will be deleted when ``quarantine`` seconds are over; ``waiting`` were
+    condemned before. ``kept`` should have been deleted, by why they are still there."""
+
+    quarantine: float
+    dry: bool
+    snapshots: int = 0
+    drafts: int = 0
+    revoked: list[str] = field(default_factory=list)
+    packs: int = 0
+    bytes: int = 0
+    deleted_packs: int = 0
+    freed_bytes: int = 0
+    condemned_packs: int = 0
+    condemned_bytes: int = 0
+    waiting_packs: int = 0
+    waiting_bytes: int = 0
+    waiting_seconds: float = 0.0
+    repacked_packs: int = 0
+    repacked_bytes: int = 0
+    kept: dict[str, str] = field(default_factory=dict)
+
+
+def quiet(what: str) -> None:
+    """Nobody listens."""
+
+
+def collect(repo: Repository, order: Order, progress: Progress = quiet) -> Report:
+    """Raises ``lease.Held``; ``Damaged`` when it cannot be told what is needed, before anything is deleted; and what
+    the store raises. Killed anywhere, or failed, it is repeated."""
+    if order.dry:
+        return _Collection(repo, order, progress).run()
+    with lease.collecting(repo, "gc"):
+        return _Collection(repo, order, progress).run()
+
+
+@dataclass(frozen=True, slots=True)
+class _Lists:
+    """By name of its object, the packs of each list; ``ages`` in seconds."""
+
+    condemned: Mapping[str, frozenset[bytes]]
+    doomed: Mapping[str, frozenset[bytes]]
+    ages: Mapping[str, float]
+
+    def due(self, quarantine: float) -> list[str]:
+        # Stores round.
+        return [name for name in self.condemned if max(0.0, self.ages.get(name, 0.0)) >= quarantine]
+
+
+class _Collection:
+    def __init__(self, repo: Repository, order: Order, progress: Progress) -> None:
+        self._repo = repo
+        self._order = order
+        self._progress = progress
+        self._report = Report(order.quarantine, order.dry)
+        self._sizes: dict[bytes, int] = {}
+        #: The list of this run.
+        self._mine = ""
+
+    def run(self) -> Report:
+        self._progress("loading the index")
+        index = self._repo.index
+        index.refresh()
+        index.adopt_all()
+        lists = self._lists()
+        due = lists.due(self._order.quarantine)
+        doomed = frozenset().union(*lists.doomed.values(), *(lists.condemned[name] for name in due))
+        fresh = doomed.difference(*lists.doomed.values())
+        if fresh:
+            self._mine = self._put(layout.Kind.DOOMED, layout.DOOMED, fresh)
+        index.set_aside(doomed)
+        self._know(doomed)
+        # A copy that the store has lost must not pass for the one that is kept.
+        index.drop_lost(but_doomed=True)
+        drafts = self._living_drafts()
+        # After the drafts: only what is known now can be judged.
+        self._sizes = self._stored()
+        ages = {pack.id_of(name): age for name, age in lease.ages(self._repo, layout.PACKS).items()}
+        judged = {each for each in index.packs() if max(0.0, ages.get(each, math.inf)) >= self._order.quarantine}
+        self._progress("marking")
+        living = mark.mark(self._repo, drafts)
+        self._report.snapshots, self._report.drafts = living.snapshots, living.drafts
+        self._report.packs, self._report.bytes = len(self._sizes), sum(self._sizes.values())
+        self._sweep(lists, due, doomed, living)
+        self._condemn(living, judged)
+        self._tell_waiting(lists, due)
+        return self._report
+
+    # -- what there is
+
+    def _know(self, packs: Iterable[bytes]) -> None:
+        """What is in doomed packs that no index lists; nobody else looks into them any longer."""
+        for pack_id in set(packs) - self._repo.index.packs():
+            with contextlib.suppress(errors.Damaged):
+                self._repo.index.adopt(pack_id)
+
+    def _lists(self) -> _Lists:
+        """One that cannot be read goes: what of it is garbage is found again."""
+        found: dict[str, dict[str, frozenset[bytes]]] = {layout.CONDEMNED: {}, layout.DOOMED: {}}
+        ages: dict[str, float] = {}
+        for prefix, kind in ((layout.CONDEMNED, layout.Kind.CONDEMNED), (layout.DOOMED, layout.Kind.DOOMED)):
+            ages |= lease.ages(self._repo, prefix)
+            for name, _ in sorted(self._repo.store.list(prefix)):
+                try:
+                    found[prefix][name] = condemned.decode(name, self._repo.get_object(kind, name))
+                except errors.Damaged:
+                    self._delete(name)
+        return _Lists(found[layout.CONDEMNED], found[layout.DOOMED], ages)
+
+    def _stored(self) -> dict[bytes, int]:
+        listed = ((pack.id_of(name), size) for name, size in self._repo.store.list(layout.PACKS))
+        return {pack_id: size for pack_id, size in listed if pack_id is not None}
+
+    def _living_drafts(self) -> dict[str, list[str]]:
+        """Those of dead owners are revoked: they cannot publish any longer."""
+        aged = lease.ages(self._repo, layout.DRAFTS)
+        living: dict[str, list[str]] = {}
+        for draft_id, names in draft.names(self._repo).items():
+            if not lease.is_dead(names, aged, lease.DEAD_SECONDS):
+                living[draft_id] = names
+                continue
+            if not self._order.dry:
+                revoked = snapshot.revoke(self._repo, draft_id)
+                draft.drop(self._repo, draft_id)
+                if not revoked:
+                    continue  # it was published, and only its lease was left
+            self._report.revoked.append(draft_id)
+        return living
+
+    # -- second phase
+
+    def _sweep(self, lists: _Lists, due: Iterable[str], doomed: frozenset[bytes], living: Living) -> None:
+        self._progress("sweeping")
+        needed = living.positions.copy()
+        for pack_id in doomed & living.packs & self._repo.index.packs():
+            needed |= self._only_here(pack_id)
+        unread = self._repack(needed, doomed & self._repo.index.packs())
+        kept = {pack_id: str(error) for pack_id, error in unread.items()}
+        for pack_id in sorted(doomed - kept.keys()):
+            try:
+                self._delete(pack.pack_key(pack_id))
+            except (errors.StoreFailed, errors.Unsupported) as error:
+                kept[pack_id] = str(error)
+                continue
+            if pack_id in self._sizes:
+                self._report.deleted_packs += 1
+                self._report.freed_bytes += self._sizes.pop(pack_id)
+        self._report.kept |= {pack.pack_key(pack_id): why for pack_id, why in kept.items()}
+        if self._order.dry:
+            return
+        reindex.rewrite(self._repo, doomed - kept.keys(), living.linked)
+        for name, packs in lists.condemned.items():
+            if name in due and kept.keys().isdisjoint(packs):
+                self._delete(name)
+        # Last: until then they say what must not be built on.
+        for name, packs in {**lists.doomed, self._mine: doomed}.items():
+            if name and kept.keys().isdisjoint(packs):
+                self._delete(name)
+
+    def _only_here(self, pack_id: bytes) -> Blocks:
+        """What of a pack is in no pack that stays."""
+        index = self._repo.index
+        span = index.span(pack_id)
+        ids = dict(zip(span, index.chunk_ids(span), strict=True))
+        elsewhere = index.holders(ids.values())
+        return Blocks(place for place, chunk_id in ids.items() if chunk_id not in elsewhere)
+
+    # -- first phase
+
+    def _condemn(self, living: Living, judged: set[bytes]) -> None:
+        """``judged``: packs that were there before it was marked, and are old enough."""
+        self._progress("looking for garbage")
+        index = self._repo.index
+        wanted = judged - index.aside - living.packs
+        shares = {
+            pack_id: repack.needed_bytes(index.entries(pack_id), index.span(pack_id), living.positions)
+            for pack_id in wanted
+        }
+        dead = {pack_id for pack_id, live in shares.items() if not live}
+        sparse = self._sparse({pack_id: live for pack_id, live in shares.items() if live})
+        if not dead and not sparse:
+            return
+        held = self._locked(dead | sparse)
+        dead, sparse = dead - held, sparse - held
+        index.set_aside(dead | sparse)
+        unread = self._repack(living.positions, sparse)
+        going = (dead | sparse) - unread.keys()
+        self._report.repacked_packs = len(sparse - unread.keys())
+        self._report.condemned_packs = len(going)
+        self._report.condemned_bytes = sum(self._sizes.get(pack_id, 0) for pack_id in going)
+        if going:
+            self._put(layout.Kind.CONDEMNED, layout.CONDEMNED, going)
+
+    def _locked(self, packs: Iterable[bytes]) -> set[bytes]:
+        """Those that the store keeps, whatever it is told: to delete them would free nothing."""
+        locks = self._repo.store.locks()
+        if locks is None or not locks.available():
+            return set()
+        now = self._repo.store.clock()
+        return {each for each in packs if each in self._sizes and locks.locked_until(pack.pack_key(each)) > now}
+
+    def _sparse(self, live: Mapping[bytes, int]) -> set[bytes]:
+        """Packs of which little is needed, and small ones where there are many."""
+        sizes = {pack_id: self._sizes.get(pack_id, 0) for pack_id in live}
+        held = {pack_id: self._repo.index.entries(pack_id).frames_bytes for pack_id in live}
+        found = {pack_id for pack_id, count in live.items() if count < SPARSE * held[pack_id]}
+        small = {pack_id for pack_id, size in sizes.items() if 0 < size < layout.PACK_SIZE // _SMALL_PART}
+        return found | small if len(small) >= _SMALL_COUNT else found
+
+    # -- both
+
+    def _repack(self, positions: Blocks, packs: Iterable[bytes]) -> Mapping[bytes, errors.Damaged]:
+        """Packs that could not be read."""
+        self._progress("repacking")
+        if self._order.dry:
+            index = self._repo.index
+            self._report.repacked_bytes += sum(
+                repack.needed_bytes(index.entries(each), index.span(each), positions) for each in packs
+            )
+            return {}
+        done = repack.repack(self._repo, {each: self._sizes.get(each, 0) for each in packs}, positions)
+        self._report.repacked_bytes += done.stored_bytes
+        return done.unread
+
+    def _tell_waiting(self, lists: _Lists, due: Iterable[str]) -> None:
+        waiting = {name: packs for name, packs in lists.condemned.items() if name not in due}
+        packs = frozenset().union(*waiting.values())
+        self._report.waiting_packs = len(packs)
+        self._report.waiting_bytes = sum(self._sizes.get(pack_id, 0) for pack_id in packs)
+        left = [self._order.quarantine - lists.ages.get(name, 0.0) for name in waiting]
+        self._report.waiting_seconds = max(left, default=0.0)
+
+    def _put(self, kind: layout.Kind, prefix: str, packs: Iterable[bytes]) -> str:
+        name = prefix + os.urandom(layout.OBJECT_ID_LENGTH).hex()
+        if not self._order.dry:
+            self._repo.put_object(kind, name, condemned.encode(packs))
+        return name
+
+    def _delete(self, name: str) -> None:
+        if not self._order.dry:
+            self._repo.store.delete(name)

@@ -1,0 +1,148 @@
+"""Marking: every copy of a chunk that somebody needs, found by walking trees with the structure secret alone.
+
+Who needs: the snapshots; drafts whose owners live, by what their records list; readers, by their leases. Chunks are
+remembered as positions in the index, in a compressed bitmap: some bits for each. What trees share is walked once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from headstart import errors
+from headstart.blocks import Blocks
+from headstart.repository import census, draft, layout, lease, snapshot, tree
+from headstart.repository.lease import Root
+from headstart.repository.manifest import Manifest
+from headstart.repository.repo import Repository
+from headstart.store.contract import Missing
+
+
+@dataclass(frozen=True, slots=True)
+class Living:
+    """``positions`` of chunks that are needed; ``packs`` that are needed whole. ``linked``: names of index objects that
+    manifests and records know of."""
+
+    positions: Blocks
+    packs: frozenset[bytes]
+    linked: frozenset[str]
+    snapshots: int
+    drafts: int
+
+
+def mark(repo: Repository, drafts: dict[str, list[str]]) -> Living:
+    """``drafts`` are the records of living ones, listed before this is called: what has been published since is found
+    among the manifests. Raises ``Damaged`` when it cannot be told what somebody needs."""
+    marking = _Marking(repo)
+    for names in drafts.values():
+        for name in names:
+            marking.record(name)
+    manifests = 0
+    for manifest in _manifests(repo):
+        marking.manifest(manifest)
+        manifests += 1
+    for held in lease.living(repo):
+        marking.held_roots(held.roots)
+        marking.chunks(held.chunks)
+    return Living(
+        marking.positions,
+        frozenset(marking.packs),
+        frozenset(marking.linked),
+        manifests,
+        len(drafts),
+    )
+
+
+def _manifests(repo: Repository) -> Iterator[Manifest]:
+    """Of all snapshots, of those whose own cannot be read by their twins."""
+    listing = snapshot.all_manifests(repo)
+    yield from listing.manifests
+    unread = {str(error.facts["object"]).removeprefix(layout.SNAPSHOTS): error for error in listing.damaged}
+    ids = {
+        prefix: {name.removeprefix(prefix) for name, _ in repo.store.list(prefix)}
+        for prefix in (layout.SNAPSHOTS, layout.TWINS)
+    }
+    lost = {each for noted in repo.index.all_losses() for each in noted.snapshots}
+    alone = filter(layout.is_object_id, ids[layout.TWINS] - ids[layout.SNAPSHOTS])
+    for each in sorted({*unread, *alone} - lost):
+        pair = census.read_pair(repo, each)
+        if pair.payload is None:
+            found = next((side for side in (pair.own, pair.twin) if isinstance(side, errors.Damaged)), unread.get(each))
+            if found is not None:
+                raise _cannot(found)
+        elif (manifest := census.manifest_of(pair)) is not None:
+            yield manifest
+
+
+def _cannot(error: errors.Damaged) -> errors.Damaged:
+    return errors.Damaged(
+        f"{error} What it needs cannot be told, so nothing was deleted. Use 'headstart repair', then try again.",
+        **error.facts,
+    )
+
+
+class _Marking:
+    def __init__(self, repo: Repository) -> None:
+        self._repo = repo
+        self.positions = Blocks()
+        self.packs: set[bytes] = set()
+        self.linked: set[str] = set()
+
+    def record(self, name: str) -> None:
+        try:
+            found = draft.read(self._repo, name)
+        except Missing:
+            return  # it was published meanwhile
+        except errors.Damaged as error:
+            if self._repo.index.given_up(name):
+                return
+            raise _cannot(error) from None
+        for entries in found.entries.values():
+            step = layout.CHUNK_ID_LENGTH
+            ids = entries.chunk_ids
+            # One that is nowhere is copied again by its owner, who looks before anything is published.
+            self.chunks(ids[start : start + step] for start in range(0, len(ids), step))
+        self.packs.update(bytes.fromhex(each) for each in found.packs if layout.is_object_id(each))
+        self.linked.update(each.name for each in found.links)
+        self.held_roots(found.roots)
+
+    def manifest(self, manifest: Manifest) -> None:
+        self.roots(Root(manifest.id, disk.name, disk.size, disk.root) for disk in manifest.disks)
+        for attached in manifest.attachments:
+            self.chunks(attached.chunks)
+        self.linked.update(each.name for each in manifest.links)
+
+    def roots(self, roots: Iterable[Root]) -> None:
+        for node_id, error in self._walk(roots):
+            self._unreadable(node_id, error)
+
+    def held_roots(self, roots: Iterable[Root]) -> None:
+        """Those of a draft or a reader, whose owner looks himself whether all is there: it may have come too late."""
+        for _ in self._walk(roots):
+            pass
+
+    def _walk(self, roots: Iterable[Root]) -> Iterator[tuple[bytes, errors.Damaged]]:
+        """Nodes that cannot be read."""
+        for root in roots:
+            for visited in tree.visit(self._repo, root.root, root.size, self._enter):
+                if isinstance(visited.slots, errors.Damaged):
+                    yield visited.node_id, visited.slots
+                elif visited.level == 0:
+                    self.chunks(chunk for chunk in visited.slots if chunk is not None)
+
+    def chunks(self, chunk_ids: Iterable[bytes]) -> None:
+        self.positions.update(self._repo.index.places(chunk_ids))
+
+    def _enter(self, node_id: bytes) -> bool:
+        """The trees of different disks share nodes; of one node, what is below is the same."""
+        [place] = self._repo.index.places([node_id]) or [-1]
+        if place < 0:
+            return True  # it is read from a pack that no index lists, or found missing
+        known = place in self.positions
+        self.positions.add(place)
+        return not known
+
+    def _unreadable(self, node_id: bytes, error: errors.Damaged) -> None:
+        """What a repair found lost, and could not heal, nobody reaches any longer."""
+        if node_id in self._repo.index or not self._repo.index.has_losses:
+            raise _cannot(error)

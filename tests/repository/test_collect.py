@@ -1,0 +1,523 @@
+"""Space is really freed, and nothing that somebody needs is: whatever is killed, asleep, or going on meanwhile."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from datetime import UTC
+from typing import Any
+
+import pytest
+
+from headstart import errors, repository
+from headstart.repository import collect, draft, forget, label, layout, lease, pack, snapshot, verify
+from headstart.repository.collect import Order, Report
+from headstart.repository.config import Config
+from headstart.repository.lease import Root
+from headstart.repository.manifest import Manifest
+from headstart.repository.repo import Repository
+from headstart.store.memory import MemoryStore
+from tests.kit import stores
+from tests.kit.clock import Clock
+from tests.kit.stores import FaultyStore
+from tests.repository import samples
+from tests.repository.samples import BLOCK, Image, noise
+
+DAY = 24 * 3600.0
+SIZE = 16 * BLOCK
+
+
+@dataclasses.dataclass
+class Shop:
+    """A store with a clock, and what each process would see of it."""
+
+    clock: Clock
+    store: FaultyStore
+
+    def open(self) -> Repository:
+        return repository.open(self.store, lambda: stores.PASSWORD)
+
+    def add(self, *seeds: int, vm: str = "web", created: float = 1000.5) -> Manifest:
+        """A snapshot whose blocks have the content of these numbers."""
+        with self.open() as repo:
+            contents = {number: noise(seed) for number, seed in enumerate(seeds)}
+            return samples.add_snapshot(repo, {"a": Image(SIZE, contents)}, vm, created)
+
+    def forget(self, *forgotten: Manifest) -> None:
+        with self.open() as repo:
+            forget.forget(repo, forget.Order(now=2000.0, zone=UTC, ids=[each.id for each in forgotten]))
+
+    def collect(self, quarantine: float = collect.QUARANTINE, *, dry: bool = False) -> Report:
+        with self.open() as repo:
+            return collect.collect(repo, Order(quarantine, dry))
+
+    def sweep(self) -> Report:
+        """All that can be freed now."""
+        for _ in range(3):
+            report = self.collect(0)
+        return report
+
+    def check(self, manifest: Manifest, *seeds: int) -> None:
+        """Everything in it is what it was."""
+        with self.open() as repo:
+            found = samples.restored(repo, snapshot.load(repo, manifest.id).disks[0])
+            assert found.contents == {number: noise(seed) for number, seed in enumerate(seeds)}
+
+    def require_whole(self) -> None:
+        with self.open() as repo:
+            assert verify.verify_all(repo, lambda done, total: None).findings == ()
+
+    def bytes(self) -> int:
+        return sum(size for _, size in self.store.list(layout.PACKS))
+
+    def names(self, prefix: str) -> list[str]:
+        return sorted(name for name, _ in self.store.list(prefix))
+
+
+@pytest.fixture
+def shop(small_packs: int) -> Iterator[Shop]:
+    clock = Clock(1_700_000_000.0)
+    store = FaultyStore(MemoryStore(clock))
+    with stores.new_repository(store):
+        yield Shop(clock, store)
+
+
+def test_nothing_is_garbage(shop: Shop) -> None:
+    kept = shop.add(1, 2, 3)
+    before = shop.names("")
+    report = shop.sweep()
+    assert (report.condemned_packs, report.deleted_packs) == (0, 0)
+    assert shop.names("") == before, "and nothing was left behind"
+    shop.check(kept, 1, 2, 3)
+
+
+def test_the_space_of_a_forgotten_snapshot_is_freed_after_the_quarantine(shop: Shop) -> None:
+    kept = shop.add(1, 2, 3)
+    before = shop.bytes()
+    gone = shop.add(*range(10, 22))
+    assert shop.bytes() > before + 11 * BLOCK
+    shop.forget(gone)
+    shop.clock.sleep(DAY)
+    report = shop.collect()
+    assert report.condemned_bytes > 11 * BLOCK and report.deleted_packs == 0
+    shop.clock.sleep(DAY - 1)
+    assert shop.collect().deleted_packs == 0, "not before"
+    shop.clock.sleep(1)
+    report = shop.collect()
+    assert report.freed_bytes > 11 * BLOCK
+    assert shop.bytes() == before
+    assert not shop.names(layout.CONDEMNED) and not shop.names(layout.DOOMED) and not shop.names(layout.LEASES)
+    shop.check(kept, 1, 2, 3)
+    shop.require_whole()
+
+
+def test_what_is_shared_stays(shop: Shop) -> None:
+    gone = shop.add(1, 2, 3, 4, 5, 6)
+    kept = shop.add(1, 2, 7, 4, 5, 6)
+    shop.forget(gone)
+    shop.sweep()
+    shop.check(kept, 1, 2, 7, 4, 5, 6)
+    shop.require_whole()
+
+
+def test_a_pack_of_which_little_is_needed_is_repacked(shop: Shop) -> None:
+    gone = shop.add(1, 2, 3)
+    kept = shop.add(2, vm="other")
+    before = shop.bytes()
+    shop.forget(gone)
+    report = shop.collect(0)
+    assert report.repacked_packs >= 1 and report.condemned_packs >= 1
+    report = shop.collect(0)
+    assert report.deleted_packs >= 1 and report.repacked_packs == 0
+    assert shop.bytes() < before - BLOCK
+    shop.check(kept, 2)
+    shop.require_whole()
+
+
+def test_a_new_pack_is_left_alone(shop: Shop) -> None:
+    """A run that is under way has listed it nowhere yet."""
+    with shop.open() as repo, repo.writer(samples.ignore) as writer:
+        samples.put(repo, writer, {0: noise(1)})
+    assert shop.collect().condemned_packs == 0
+    shop.clock.sleep(DAY)
+    assert shop.collect().condemned_packs == 1
+
+
+def test_nothing_new_is_built_on_what_is_condemned(shop: Shop) -> None:
+    gone = shop.add(1, 2, 3)
+    shop.forget(gone)
+    shop.collect(0)
+    again = shop.add(1, 2, 3)
+    report = shop.collect(0)
+    assert report.freed_bytes and not report.repacked_bytes, "all of it was stored anew, so nothing is needed of it"
+    shop.check(again, 1, 2, 3)
+    shop.require_whole()
+
+
+def test_a_run_that_did_not_know_is_not_harmed(shop: Shop) -> None:
+    """It took for stored what was condemned meanwhile, and publishes before it is deleted."""
+    gone = shop.add(1, 2, 3)
+    shop.forget(gone)
+    with shop.open() as repo:
+        assert len(repo.index) > 0
+        repo.refresh = None  # type: ignore[attr-defined]
+        with repo.writer(samples.ignore) as writer:
+            shop.collect(0)
+            samples.put(repo, writer, {0: noise(1), 1: noise(2), 2: noise(3)})
+        made = samples.add_snapshot(repo, {"a": Image(SIZE, {number: noise(number + 1) for number in range(3)})})
+    shop.sweep()
+    shop.check(made, 1, 2, 3)
+    shop.require_whole()
+
+
+def test_a_living_draft_keeps_what_it_lists_and_a_dead_one_is_revoked_first(shop: Shop) -> None:
+    with shop.open() as repo:
+        with repo.writer(samples.ignore) as writer:
+            ids = samples.put(repo, writer, {0: noise(1), 1: noise(2)})
+        made = draft.begin(repo, "web", "host", 1.0)
+        draft.record(repo, made, 1, 2.0, (), {"a": list(ids.items())})
+    shop.clock.sleep(lease.DEAD_SECONDS)
+    shop.sweep()
+    with shop.open() as repo:
+        assert not repo.missing(ids.values())
+    shop.clock.sleep(1)
+    report = shop.collect(0)
+    assert report.revoked == [made.id] and report.condemned_packs == 1
+    assert not shop.names(layout.DRAFTS)
+    with shop.open() as repo:
+        with pytest.raises(snapshot.Revoked):
+            snapshot.publish(repo, dataclasses.replace(shop_manifest(), id=made.id))
+        with pytest.raises(snapshot.Revoked):
+            draft.heartbeat(repo, made, 2, 3.0)
+
+
+def shop_manifest() -> Manifest:
+    return Manifest(snapshot.new_id(), "web", 1.0, None, "crash", "host", "installation", ())
+
+
+def test_a_sign_of_life_is_enough(shop: Shop) -> None:
+    with shop.open() as repo:
+        made = draft.begin(repo, "web", "host", 1.0)
+        for number in range(1, 4):
+            shop.clock.sleep(lease.DEAD_SECONDS)
+            draft.heartbeat(repo, made, number, 1.0)
+            assert shop.collect().revoked == []
+
+
+def test_what_a_draft_is_built_on_stays_after_its_snapshot_was_forgotten(shop: Shop) -> None:
+    base = shop.add(1, 2, 3)
+    with shop.open() as repo:
+        disk = base.disks[0]
+        draft.begin(repo, "web", "host", 1.0, roots=[Root(base.id, disk.name, disk.size, disk.root)])
+    shop.forget(base)
+    shop.sweep()
+    with shop.open() as repo:
+        assert samples.restored(repo, disk).contents == {number: noise(number + 1) for number in range(3)}
+
+
+def test_what_is_being_read_stays(shop: Shop) -> None:
+    base = shop.add(1, 2, 3)
+    disk = base.disks[0]
+    with shop.open() as repo:
+        with lease.reading(repo, "restore", [Root(base.id, disk.name, disk.size, disk.root)], []) as held:
+            assert held
+            shop.forget(base)
+            shop.sweep()
+            assert samples.restored(shop.open(), disk).contents
+        assert not shop.names(layout.LEASES)
+    shop.sweep()
+    with shop.open() as repo, pytest.raises(errors.Damaged):
+        samples.restored(repo, disk)
+
+
+def test_a_reader_that_knows_of_old_places_only_finds_the_new_ones(shop: Shop) -> None:
+    gone = shop.add(1, 2, 3)
+    kept = shop.add(2, vm="other")
+    with shop.open() as repo:
+        assert len(repo.index) > 0
+        shop.forget(gone)
+        shop.sweep()
+        assert samples.restored(repo, kept.disks[0]).contents == {0: noise(2)}
+
+
+def test_a_reader_looks_where_no_index_lists_it(shop: Shop) -> None:
+    """A run listed what had been swept meanwhile, and the index object of what it stored then was lost."""
+    made = shop.add(1)
+    with shop.open() as repo, repo.writer(samples.ignore) as writer:
+        repo.index.set_aside(repo.index.packs())
+        samples.put(repo, writer, {0: noise(1)})
+        before = shop.names(layout.INDEXES)
+    [listed] = set(shop.names(layout.INDEXES)) - set(before)
+    shop.store.delete(listed)
+    with shop.open() as repo:
+        location = repo.index.find(repo.chunk_id(noise(1)))
+        assert location is not None and location.pack_id.hex() not in writer.packs
+        shop.store.delete(pack.pack_key(location.pack_id))
+    with shop.open() as repo:
+        assert samples.restored(repo, made.disks[0]).contents == {0: noise(1)}
+
+
+def test_who_cannot_write_reads_without_a_lease(shop: Shop) -> None:
+    shop.store.plan("create", stores.fail(errors.StoreFailed("read-only")), layout.LEASES)
+    with shop.open() as repo, lease.reading(repo, "restore", [], []) as held:
+        assert not held
+
+
+def test_packs_that_an_owner_claims_stay_as_a_whole(shop: Shop) -> None:
+    with shop.open() as repo:
+        with repo.writer(samples.ignore) as writer:
+            ids = samples.put(repo, writer, {0: noise(1), 1: noise(2)})
+        made = draft.begin(repo, "web", "host", 1.0)
+        draft.record(repo, made, 1, 2.0, writer.packs)
+    shop.sweep()
+    with shop.open() as repo:
+        assert not repo.missing(ids.values()) and not repo.drop_lost()
+
+
+def test_one_collects_at_a_time(shop: Shop) -> None:
+    with shop.open() as repo, lease.collecting(repo, "gc"):
+        with pytest.raises(lease.Held, match="gc"):
+            shop.collect()
+        with pytest.raises(errors.Locked):
+            shop.forget()
+    shop.collect()
+
+
+def test_a_collector_that_was_killed_holds_nobody_up_for_long(shop: Shop) -> None:
+    with shop.open() as repo:
+        lease._take(repo, lease.Lease(lease._COLLECTOR, "host", "gc"))
+    with pytest.raises(lease.Held):
+        shop.collect()
+    shop.clock.sleep(lease.COLLECTOR_DEAD_SECONDS + 1)
+    shop.collect()
+    assert not shop.names(layout.LEASES)
+
+
+def test_a_dry_run_writes_nothing_and_tells_the_same(shop: Shop) -> None:
+    gone = shop.add(1, 2, 3)
+    shop.add(2, vm="other")
+    with shop.open() as repo:
+        draft.begin(repo, "web", "host", 1.0)
+    shop.forget(gone)
+    shop.clock.sleep(lease.DEAD_SECONDS + 1)
+    before, changes = shop.names(""), shop.store.count("create") + shop.store.count("delete")
+    told = shop.collect(dry=True)
+    assert shop.names("") == before
+    assert shop.store.count("create") + shop.store.count("delete") == changes
+    done = shop.collect()
+    assert (told.condemned_packs, told.revoked) == (done.condemned_packs, done.revoked)
+    shop.clock.sleep(DAY)
+    told, done = shop.collect(dry=True), shop.collect()
+    assert (told.deleted_packs, told.freed_bytes) == (done.deleted_packs, done.freed_bytes) != (0, 0)
+
+
+def test_nothing_is_deleted_where_it_cannot_be_told_what_is_needed(shop: Shop) -> None:
+    shop.forget(shop.add(1, 2, 3))
+    shop.collect(0)
+    kept = shop.add(4, 5)
+    for name in (snapshot.key_of(kept.id), snapshot.twin_of(kept.id)):
+        samples.rewrite(shop.open(), name, samples.flipped(shop.store.read(name), [40]))
+    packs = shop.names(layout.PACKS)
+    with pytest.raises(errors.Damaged, match="nothing was deleted"):
+        shop.collect(0)
+    assert shop.names(layout.PACKS) == packs
+
+
+def test_a_snapshot_whose_manifest_was_lost_is_kept_by_its_twin(shop: Shop) -> None:
+    kept = shop.add(4, 5)
+    data = shop.store.read(snapshot.key_of(kept.id))
+    shop.store.delete(snapshot.key_of(kept.id))
+    shop.sweep()
+    shop.store.create(snapshot.key_of(kept.id), data)
+    shop.check(kept, 4, 5)
+
+
+def test_a_pack_that_cannot_be_deleted_yet_is_tried_again(shop: Shop) -> None:
+    """A lock of the store's, for example. Nobody builds on it meanwhile."""
+    shop.forget(shop.add(1, 2, 3))
+    shop.collect(0)
+    shop.store.plan("delete", stores.fail(errors.StoreFailed("locked")), layout.PACKS)
+    report = shop.collect(0)
+    [(name, why)] = report.kept.items()
+    assert why == "locked" and name in shop.names(layout.PACKS)
+    with shop.open() as repo:
+        repo.index.refresh()
+        assert pack.id_of(name) in repo.index.doomed
+    assert shop.collect(0).deleted_packs == 1
+    assert not shop.names(layout.DOOMED)
+
+
+def test_who_verifies_meanwhile_misses_nothing(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone, kept = shop.add(1, 2, 3, 4), shop.add(2, vm="other")
+    with shop.open() as repo:
+        assert len(repo.index) > 0
+        right = verify._Check.read
+
+        def read(check: verify._Check, *how: Any) -> None:
+            shop.forget(gone)
+            shop.sweep()
+            right(check, *how)
+
+        monkeypatch.setattr(verify._Check, "read", read)
+        assert verify.verify_all(repo, lambda done, total: None).findings == ()
+    shop.check(kept, 2)
+
+
+def test_many_small_index_objects_become_few(shop: Shop) -> None:
+    made = [shop.add(seed, created=float(seed)) for seed in range(1, 41)]
+    before = len(shop.names(layout.INDEXES))
+    shop.collect()
+    assert len(shop.names(layout.INDEXES)) < before // 8
+    shop.require_whole()
+    for number, each in enumerate(made):
+        shop.check(each, number + 1)
+
+
+def test_without_the_secret_of_content(shop: Shop) -> None:
+    gone, kept = shop.add(1, 2, 3, 4), shop.add(2, vm="other")
+    shop.forget(gone)
+    for _ in range(2):
+        with (
+            shop.open() as whole,
+            Repository(
+                shop.store, whole.secrets.structure_alone(), Config(whole.secrets.repository_id, BLOCK), encrypted=True
+            ) as repo,
+        ):
+            report = collect.collect(repo, Order(0))
+    assert report.deleted_packs > 0
+    shop.check(kept, 2)
+    shop.require_whole()
+
+
+def test_of_two_copies_the_lost_one_is_not_kept(shop: Shop) -> None:
+    for number in range(8):  # one of the two comes first in the index, by chance
+        with shop.open() as one, shop.open() as other:
+            assert len(one.index) == len(other.index)
+            image = {"a": Image(SIZE, {0: noise(100 + number)})}
+            with one.writer(samples.ignore) as first, other.writer(samples.ignore) as second:
+                samples.put(one, first, image["a"].contents)
+                samples.put(other, second, image["a"].contents)
+        made = samples.add_snapshot(shop.open(), image)
+        shop.store.delete(layout.PACKS + first.packs[0])
+        shop.sweep()
+        with shop.open() as repo:
+            assert samples.restored(repo, made.disks[0]).contents == image["a"].contents
+
+
+def test_a_draft_that_came_too_late_holds_nobody_up(shop: Shop) -> None:
+    """Its base was swept before it said that it needs it. Its owner will find out."""
+    base = shop.add(1, 2, 3)
+    shop.forget(base)
+    shop.sweep()
+    with shop.open() as repo:
+        disk = base.disks[0]
+        draft.begin(repo, "web", "host", 1.0, roots=[Root(base.id, disk.name, disk.size, disk.root)])
+    shop.collect()
+
+
+def test_what_the_store_has_locked_is_not_condemned(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deleting it would only hide it."""
+    shop.forget(shop.add(1, 2, 3))
+    until = shop.clock() + 10
+
+    class Locked:
+        def available(self) -> bool:
+            return True
+
+        def locked_until(self, key: str) -> float:
+            assert key.startswith(layout.PACKS)
+            return until
+
+    monkeypatch.setattr(shop.store, "locks", Locked)
+    assert shop.collect(0).condemned_packs == 0
+    shop.clock.sleep(11)
+    assert shop.collect(0).condemned_packs > 0
+
+
+def test_an_unreadable_list_is_done_without(shop: Shop) -> None:
+    """Nobody publishes while it cannot be told what is being deleted; the next collector puts that right."""
+    kept = shop.add(4)
+    shop.forget(shop.add(1, 2, 3))
+    shop.store.create(layout.DOOMED + "ab" * 16, b"HDSTRTX\1 nonsense")
+    with shop.open() as repo, pytest.raises(errors.StoreFailed, match="headstart gc"):
+        repo.drop_lost()
+    shop.sweep()
+    with shop.open() as repo:
+        assert repo.drop_lost() == set()
+    shop.check(kept, 4)
+    shop.require_whole()
+
+
+def test_a_forgetting_that_was_killed_is_repeated(shop: Shop) -> None:
+    gone, kept = shop.add(1, created=1.0), shop.add(2, created=2.0)
+    with shop.open() as repo:
+        label.tag(repo, gone.id, ["q1"])
+    for number in (1, 2):
+        shop.store.plan("delete", stores.fail(errors.StoreFailed("killed")), f"{'labels' if number == 2 else 'snap'}")
+        with pytest.raises(errors.StoreFailed):
+            shop.forget(gone)
+        with shop.open() as repo:
+            snapshot.all_manifests(repo)
+    shop.forget(gone)
+    with shop.open() as repo:
+        assert [each.id for each in snapshot.all_manifests(repo).manifests] == [kept.id]
+    shop.sweep()
+    shop.require_whole()
+
+
+def test_killed_at_any_change_it_loses_nothing_and_the_next_one_finishes(small_packs: int) -> None:
+    """Each creation and deletion is the last that comes through, once with and once without its answer."""
+    count = 0
+    while True:
+        count += 1
+        clock = Clock(1_700_000_000.0)
+        store = MortalStore(clock)
+        with stores.new_repository(store):
+            shop = Shop(clock, store)  # type: ignore[arg-type]
+            gone, kept = shop.add(1, 2, 3, 4, 5, 6), shop.add(2, 8, vm="other")
+            shop.forget(gone)
+            least = 0
+            for _ in range(2):
+                store.left = count - least
+                try:
+                    shop.collect(0)
+                except Ended:
+                    break
+                finally:
+                    least += (count - least) - store.left
+                    store.left = None
+            else:
+                assert count > 12, "there were so many changes"
+                return
+        clock.sleep(lease.COLLECTOR_DEAD_SECONDS + 1)
+        shop.check(kept, 2, 8)
+        shop.require_whole()
+        shop.sweep()
+        shop.check(kept, 2, 8)
+        shop.require_whole()
+        assert not any(map(shop.names, (layout.CONDEMNED, layout.DOOMED, layout.LEASES)))
+        assert shop.bytes() < 3 * BLOCK, f"killed at change {count}, it has left garbage"
+
+
+class Ended(BaseException):
+    """As by SIGKILL."""
+
+
+class MortalStore(MemoryStore):
+    """Its user dies with the change after the last one that is ``left``."""
+
+    left: int | None = None
+
+    def _live(self) -> None:
+        if self.left is not None:
+            if self.left <= 0:
+                raise Ended
+            self.left -= 1
+
+    def create(self, key: str, data: bytes | bytearray | memoryview) -> None:
+        self._live()
+        super().create(key, data)
+
+    def delete(self, key: str) -> None:
+        self._live()
+        super().delete(key)
