@@ -69,6 +69,18 @@ Vice = Literal["vanishes", "refuses", "lies", "is absent"]
 
 
 @dataclass(frozen=True, slots=True)
+class Collecting:
+    """A collector of garbage comes by at the ``number``-th creation, half a day after the last one. ``forgets``: a
+    snapshot (by its place in the list) is forgotten before. ``asleep``: so much time has passed that the draft counts
+    as dead. ``hasty``: it waits for nothing, and may take what a run has put, and told nobody."""
+
+    number: int
+    forgets: int | None = None
+    asleep: bool = False
+    hasty: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class AgentScript:
     """An agent answers. With a ``vice`` it has that from its ``number``-th piece on."""
 
@@ -86,6 +98,7 @@ class Script:
     cut: Cut | None = None
     misread: Misread | None = None
     agent: AgentScript | None = None
+    collecting: tuple[Collecting, ...] = ()
     #: The clock is set by so many seconds while the run is under way.
     clock: float = 0.0
     #: At this step what the run before had reported as copied is reported again; 0: not.
@@ -94,4 +107,5 @@ class Script:
     @property
     def disturbs(self) -> bool:
         ours = (self.death, self.outage, self.cut, self.misread)
-        return any(ours) or any(event.disturbs for _, event in self.between)
+        unfair = any(each.asleep or each.hasty for each in self.collecting)
+        return any(ours) or unfair or any(event.disturbs for _, event in self.between)

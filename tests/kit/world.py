@@ -7,10 +7,12 @@ should not be there.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -24,11 +26,11 @@ from headstart.guest.agent import Agent
 from headstart.hypervisor import names
 from headstart.hypervisor.memory import MemoryVm
 from headstart.hypervisor.memory.image import Image
-from headstart.repository import config, keys, layout, objects, snapshot
+from headstart.repository import collect, config, forget, keys, layout, lease, objects, snapshot
 from headstart.repository.config import Config
 from headstart.repository.repo import Repository
 from headstart.state.values import Vm
-from tests.kit import collector
+from tests.kit.clock import Clock
 from tests.kit.insider import Insider
 from tests.kit.script import Misread, Place, Script, Trouble
 from tests.kit.truth import Truth
@@ -54,7 +56,9 @@ class World:
     def __init__(self, vm: MemoryVm, scratch: Path) -> None:
         self.vm = vm
         self.scratch = scratch
-        self.stores = [_new_store() for _ in range(REPOSITORIES)]
+        #: Of the stores, which is not set with the host's.
+        self.store_clock = Clock(1_700_000_000.0)
+        self.stores = [_new_store(self.store_clock) for _ in range(REPOSITORIES)]
         self.chosen = 0
         #: Copies of all images, taken while the VM was off; and of the state.
         self.copies: list[dict[str, list[Image]]] = []
@@ -111,7 +115,8 @@ class World:
         finally:
             self._script = CALM
         died, self._dead = self._dead, False
-        cut = self._machine is not None and self._machine.cut
+        # Who did not come to meet the VM has not put right what a killed run left.
+        cut = self._machine is None or self._machine.cut
         self._end()
         self._check_published()
         self._check_vm(died or cut, excused=held_before or (script.death is not None and not script.death.guarded))
@@ -202,6 +207,8 @@ class World:
         number = self._reached[place, after]
         if place == "step":
             self._let_happen(number)
+        if place == "create" and not after:
+            self._let_collect(number)
         death = self._script.death
         if death is not None and (death.place, death.number, death.after) == (place, number, after):
             self._dead = True
@@ -218,6 +225,15 @@ class World:
                 event.happen(self)
         if number == self._script.repeated and self.journal.repeat():
             self.faults["an answer comes twice"] += 1
+
+    def _let_collect(self, number: int) -> None:
+        for each in self._script.collecting:
+            if each.number == number:
+                if each.forgets is not None and (found := self.snapshots()):
+                    self.forget(found[each.forgets % len(found)])
+                    # What is built on it is compared, unless a draft keeps it.
+                    self.marks_lost = True
+                self.collect(asleep=each.asleep, hasty=each.hasty)
 
     def store_trouble(self) -> Trouble | None:
         outage = self._script.outage
@@ -399,13 +415,31 @@ class World:
         return list(self.stores[self.chosen].keys(layout.SNAPSHOTS))
 
     def forget(self, key: str) -> None:
-        self.stores[self.chosen].delete(key)
+        with self._unwatched(self.chosen) as repo:
+            forget.forget(repo, forget.Order(now=self._now, zone=UTC, ids=[key.removeprefix(layout.SNAPSHOTS)]))
 
-    def collect(self) -> None:
-        """A collector of garbage comes by, and finds every draft asleep."""
+    def collect(self, *, asleep: bool = False, hasty: bool = False) -> None:
+        """A collector of garbage comes by, some time after the last one. ``asleep``: it finds every draft so.
+        ``hasty``: no time has to pass between its phases."""
+        self.store_clock.sleep(lease.DEAD_SECONDS + 1 if asleep else collect.QUARANTINE * 0.55)
+        quarantine = 0 if hasty else collect.QUARANTINE
         for number in range(REPOSITORIES):
+            with self._unwatched(number) as repo:
+                report = collect.collect(repo, collect.Order(quarantine))
+                self.faults["packs were condemned"] += bool(report.condemned_packs)
+                self.faults["packs were collected"] += bool(report.deleted_packs)
+                self.faults["packs were repacked"] += bool(report.repacked_packs)
+                self.faults["drafts were revoked"] += bool(report.revoked)
+
+    @contextlib.contextmanager
+    def _unwatched(self, number: int) -> Iterator[Repository]:
+        """Somebody else's view of a repository, also in the middle of a run."""
+        watcher = self.stores[number].watcher
+        try:
             with self.repository(number) as repo:
-                self.faults["packs were collected"] += bool(collector.collect(repo))
+                yield repo
+        finally:
+            self.stores[number].watcher = watcher
 
     def revoke_draft(self) -> None:
         """A collector of garbage takes the draft for dead."""
@@ -417,9 +451,9 @@ class World:
                         snapshot.revoke(repo, draft.id)
 
 
-def _new_store() -> WatchedStore:
+def _new_store(clock: Clock) -> WatchedStore:
     """With a repository without encryption, of small blocks and high trees."""
-    store = WatchedStore()
+    store = WatchedStore(clock)
     secrets = keys.Secrets.generate()
     key, wrapped = keys.wrap(secrets, None, keys.DEFAULT_COST)
     objects.put(store, key, wrapped)

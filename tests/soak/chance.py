@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 from headstart.backup.complete import Options
 from headstart.hypervisor.memory import MemoryVm
 from tests.kit import events
-from tests.kit.script import AgentScript, Cut, Death, Event, Misread, Outage, Script, Trouble, Vice
+from tests.kit.script import AgentScript, Collecting, Cut, Death, Event, Misread, Outage, Script, Trouble, Vice
 from tests.kit.world import BLOCK
 
 #: Most runs have 30 to 70 steps, 8 to 12 commits, 2 to 6 creations, and some reads.
-STEPS, COMMITS, CREATIONS, READS = 70, 13, 7, 40
+STEPS, COMMITS, CREATIONS, READS = 70, 13, 9, 40
+#: Most creations that a run has in which garbage is collected.
+COLLECTIONS = 10
 BLOCKS = 24
 KINDS = ("plain", "plain", "iothread", "checkpoints", "checkpoints")
 VICES: tuple[Vice | None, ...] = (None, None, "vanishes", "refuses", "lies", "is absent")
@@ -85,16 +88,28 @@ class Chance:
         draw = self._random
         writes = [(draw.randint(1, STEPS), self.guest()) for _ in range(draw.randint(0, 12))]
         calm = draw.random() > DISTURBED
+        collecting = self._collecting()
         return (
             Script(
                 tuple(writes),
                 agent=self._agent(),
+                collecting=collecting,
                 repeated=draw.randint(1, STEPS) if draw.random() < 0.2 else 0,
                 clock=draw.uniform(-5000, 5000) if draw.random() < 0.1 else 0.0,
             )
             if calm
-            else self._disturbed(writes)
+            else replace(self._disturbed(writes), collecting=collecting)
         )
+
+    def _collecting(self) -> tuple[Collecting, ...]:
+        """Twice, so that what was condemned before the run, or in it, is deleted in it."""
+        draw = self._random
+        if draw.random() < 0.6:
+            return ()
+        forgets = draw.randrange(100) if draw.random() < 0.5 else None
+        hasty = draw.random() < 0.2
+        first = Collecting(draw.randint(1, COLLECTIONS), forgets, draw.random() < 0.1, hasty)
+        return (first, *(Collecting(draw.randint(1, COLLECTIONS), hasty=hasty) for _ in range(2)))
 
     def calm(self) -> Script:
         """The guest writes, and that is all."""

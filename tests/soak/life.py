@@ -80,9 +80,8 @@ def _cycle(world: World, chance: Chance, *, healed: bool) -> None:
     if chance.one_in(3):
         # The administrator believes an agent that was found false.
         world.journal.trust(NAME)
-    if chance.one_in(8):
-        # It takes every draft for dead.
-        world.collect()
+    if chance.one_in(6):
+        world.collect(asleep=chance.one_in(3), hasty=chance.one_in(2))
     if healed:
         world.heal()
     report = _backup(world, chance.calm() if healed else chance.script(), chance.options())

@@ -13,7 +13,7 @@ from typing import Any
 from unittest import mock
 
 from headstart import errors
-from headstart.backup import plan
+from headstart.backup import plan, records
 from headstart.backup.complete import Completing
 from headstart.blocks import Blocks
 from headstart.hypervisor.contract import Bitmap, Disk, PointInTime, Remove
@@ -22,13 +22,14 @@ from headstart.hypervisor.memory.image import Drive, Image, Record
 from headstart.hypervisor.memory.machine import MemoryMachine
 from headstart.hypervisor.memory.point import MemoryPoint
 from headstart.repository import objects
+from headstart.repository.collect import _Collection
+from headstart.repository.index import Index
 from headstart.repository.repo import Repository
 from headstart.repository.writer import Writer
 from headstart.state.journal import Journal
 from headstart.state.values import Facts
 from headstart.tracking.bitmap import BitmapTracker
 from headstart.tracking.contract import Marks
-from tests.kit import collector
 
 Plant = Callable[[], Any]
 
@@ -121,8 +122,28 @@ def _with(function: Callable[..., Any], owner: Any, name: str, planted: Callable
 
 def gc_against_sleeping_draft() -> Any:
     """A collector of garbage sweeps what a draft refers to, without giving the draft up first."""
-    right = collector.collect
-    return _unseen(mock.patch.object(collector, "collect", lambda repo: right(repo, revoking=False)))
+    return _unseen(mock.patch.object(_Collection, "_living_drafts", lambda _self: {}))
+
+
+def claims_forgotten() -> Any:
+    """A backup does not say what it is about to be published upon."""
+    return mock.patch.object(records, "claim", lambda _context, _vm, _packs: None)
+
+
+def doom_overlooked() -> Any:
+    """A backup is published upon what is being deleted."""
+    right = Index.drop_lost
+    return mock.patch.object(Index, "drop_lost", lambda self, **_how: right(self, but_doomed=True))
+
+
+def lost_copies_kept() -> Any:
+    """Of two copies of a chunk a collector of garbage keeps the one that the store has lost."""
+    right = Index.drop_lost
+
+    def planted(self: Index, *, but_doomed: bool = False) -> Any:
+        return set() if but_doomed else right(self)
+
+    return mock.patch.object(Index, "drop_lost", planted)
 
 
 def bitmap_below_overlay_believed() -> Any:
@@ -174,6 +195,9 @@ PLANTS: dict[str, Plant] = {
     "stale-block-kept": stale_blocks_kept,
     "undurable-pack-counted": undurable_pack_counted,
     "gc-against-sleeping-draft": gc_against_sleeping_draft,
+    "claims-forgotten": claims_forgotten,
+    "doom-overlooked": doom_overlooked,
+    "lost-copies-kept": lost_copies_kept,
     "bitmap-below-overlay-believed": bitmap_below_overlay_believed,
     "audit-after-trim": audit_after_trim,
 }

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from headstart import errors
+from headstart.backup import records
 from headstart.backup.context import Context
 from headstart.backup.inside import Inside
 from headstart.blocks import Blocks
 from headstart.hypervisor.contract import Disk, Disturbed, GuestFreezer, Inventory, Machine
 from headstart.reading import Reader
-from headstart.repository import lost, snapshot
+from headstart.repository import lost
 from headstart.repository.lost import Lost
 from headstart.repository.manifest import Disk as StoredDisk
 from headstart.repository.manifest import Manifest
@@ -124,27 +125,18 @@ class Contact:
 
     def stored_disk(self, snapshot_id: str, disk: str) -> StoredDisk | None:
         """None also where parts of its tree are lost: nothing can be built on it."""
-        manifest = self.manifests.get(snapshot_id) or find_manifest(self.context, snapshot_id)
+        manifest = self.manifests.get(snapshot_id) or records.find_manifest(self.context, snapshot_id)
         if manifest is None:
-            return None
-        self.manifests[snapshot_id] = manifest
-        found = next((each for each in manifest.disks if each.name == disk), None)
+            found = records.recorded_disk(self.context, self.name, snapshot_id, disk)
+        else:
+            self.manifests[snapshot_id] = manifest
+            found = next((each for each in manifest.disks if each.name == disk), None)
         if found is None:
             return None
         place = (snapshot_id, disk)
         if place not in self.losses:
             self.losses[place] = lost.of_disk(self.context.repository, found)
         return None if self.losses[place].nodes else found
-
-
-def find_manifest(context: Context, snapshot_id: str) -> Manifest | None:
-    """A published snapshot; None if it was never published, revoked, or forgotten."""
-    try:
-        return snapshot.load(context.repository, snapshot_id)
-    except errors.Damaged:
-        return None
-    except errors.NotFound:
-        return None
 
 
 class Asleep(Enum):

@@ -18,8 +18,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from headstart import blocks, units
-from headstart.backup import plan
-from headstart.backup.contact import Contact, find_manifest
+from headstart.backup import plan, records
+from headstart.backup.contact import Contact
 from headstart.backup.plan import Verdict
 from headstart.blocks import Blocks
 from headstart.hypervisor.contract import Disk
@@ -57,6 +57,7 @@ def run(contact: Contact) -> Identified:
     round_id = secrets.token_hex(8)
     draft = replace(draft, next_rounds=(*_begun(draft, standing), round_id))
     prepared = {verdict.disk.name: _prepared(contact, verdict, known) for verdict in verdicts}
+    draft = _held(contact, draft, known, prepared)
     doubted = [verdict.disk.name for verdict in verdicts if not verdict.rounds and not _is_guide(verdict, known)]
     journal.begin_round(name, draft, prepared.values(), doubted)
     _rotate(contact, round_id, verdicts, prepared, standing)
@@ -90,6 +91,7 @@ def at_rest(contact: Contact) -> Identified:
     contact.inventory = replace(contact.inventory, disks=tuple(verdict.disk for verdict in verdicts))
     doubted = [verdict.disk.name for verdict in verdicts if not verdict.rounds and not _is_guide(verdict, known)]
     prepared = {verdict.disk.name: _prepared(contact, verdict, known) for verdict in verdicts}
+    draft = _held(contact, draft, known, prepared)
     # What is known stays as it is until the images are read: the VM may be started meanwhile.
     journal.begin_round(
         name, draft, [known.get(each.name, replace(each, base="")) for each in prepared.values()], doubted
@@ -140,8 +142,15 @@ def _draft(contact: Contact) -> Draft:
     if present is not None and not _ended(contact, present):
         return present
     begun = context.clock()
-    lease = leases.begin(context.repository, contact.name, context.host, begun)
+    roots = records.base_roots(context, contact.name, contact.tracked().values())
+    lease = leases.begin(context.repository, contact.name, context.host, begun, roots=roots)
     return Draft(lease.id, context.repository.id, records=1, begun=begun)
+
+
+def _held(contact: Contact, draft: Draft, known: Mapping[str, Tracked], prepared: Mapping[str, Tracked]) -> Draft:
+    """Snapshots that disks follow from now on, and the draft's records do not hold yet."""
+    new = [each for name, each in prepared.items() if name not in known or known[name].snapshot != each.snapshot]
+    return records.hold(contact.context, contact.name, draft, new)
 
 
 def _is_guide(verdict: Verdict, known: Mapping[str, Tracked]) -> bool:
@@ -168,7 +177,7 @@ def _ended(contact: Contact, draft: Draft) -> bool:
     if draft.repository != repo.id:
         contact.notes.append("the draft was begun in another repository; a new one was begun")
         return True
-    if find_manifest(contact.context, draft.id) is not None:
+    if records.find_manifest(contact.context, draft.id) is not None:
         contact.notes.append("the draft was published already (an old copy of the state?); a new one was begun")
         return True
     if snapshot.is_revoked(repo, draft.id):

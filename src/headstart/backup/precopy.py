@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from headstart import blocks
-from headstart.backup import audit, transport
+from headstart.backup import audit, records, transport
 from headstart.backup.contact import Contact
 from headstart.backup.fill import Filling, filling
 from headstart.backup.identify import Identified
@@ -19,15 +19,12 @@ from headstart.guest.channel import Lost, Refused
 from headstart.hypervisor.contract import Migrating
 from headstart.load.throttle import Halted, Permit, ThrottledReader
 from headstart.reading import Reader
-from headstart.repository import draft as leases
-from headstart.state.values import Draft, Tracked
+from headstart.state.values import Tracked
 from headstart.tracking.contract import Kind, Mark
 
 AT_ONCE = AtOnce()
 #: An agent at the lowest priority takes some 15 ms to answer at all.
 AGENT_PORTIONS = 3
-#: Blocks that one object of the draft lists, at most.
-RECORD_BLOCKS = 32_768
 
 
 def run(
@@ -68,7 +65,7 @@ def run(
                 halted = str(error)
         read = fill.done
         stored = fill.writer.stored_bytes
-        record(contact, identified.draft)
+        records.record(contact.context, contact.name, identified.draft)
     after = remaining(contact, disks)
     return PrecopyReport(
         vm=contact.name,
@@ -140,31 +137,3 @@ def _unreadable(contact: Contact, wanted: Mapping[str, Blocks]) -> list[str]:
 def _bytes(contact: Contact, disks: Mapping[str, Tracked], sets: Mapping[str, Blocks]) -> int:
     size = contact.context.repository.block_size
     return sum(blocks.total_bytes(found, size, disks[name].facts.size) for name, found in sets.items())
-
-
-def record(contact: Contact, draft: Draft) -> Draft:
-    """List what was copied in the repository, so that a collector of garbage can mark it."""
-    context = contact.context
-    lease = leases.Draft(draft.id, contact.name, context.host, draft.begun, draft.begun, draft.records)
-    number = draft.records
-    for entries in context.journal.unrecorded(contact.name, draft.records, RECORD_BLOCKS):
-        number = _record(contact, lease, number, entries)
-    if number == draft.records:  # a sign of life
-        number = _record(contact, lease, number, {})
-    written = replace(context.journal.draft(contact.name) or draft, records=number)
-    context.journal.recorded(contact.name, written)
-    return written
-
-
-def _record(contact: Contact, lease: leases.Draft, number: int, entries: Mapping[str, list[tuple[int, bytes]]]) -> int:
-    """Add an object of the draft; returns the number of the next one. Numbers may be taken by a run that died before
-    its journal knew, or that an old copy of the state forgot: what those list is marked as well, which harms nothing.
-    """
-    context = contact.context
-    while True:
-        try:
-            leases.record(context.repository, lease, number, context.clock(), (), entries)
-        except leases.Taken:
-            number += 1
-        else:
-            return number + 1

@@ -6,13 +6,12 @@ manifest that exists already ends it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from headstart import blocks, errors
-from headstart.backup import losses
-from headstart.backup.contact import find_manifest
+from headstart.backup import losses, records
 from headstart.backup.context import Context
 from headstart.backup.fill import Filling, filling
 from headstart.backup.spooling import spool_of
@@ -21,6 +20,7 @@ from headstart.repository import attachment, snapshot, tree
 from headstart.repository import draft as leases
 from headstart.repository import manifest as manifests
 from headstart.repository.manifest import Attachment, Manifest
+from headstart.repository.repo import Repository
 from headstart.state.values import Completion, Point, Tracked
 from headstart.transfer.spool import Spool
 
@@ -50,7 +50,7 @@ def run(context: Context, vm: str) -> Published:
     found = _published(context, vm, completion)
     stored: dict[str, int] = {}
     if found is None:
-        found = _store(context, vm, completion, disks, stored)
+        found = _stored(context, vm, completion, disks, stored)
         found = snapshot.publish(context.repository, found)
     else:
         snapshot.add_twin(context.repository, found.id)
@@ -84,21 +84,39 @@ def _published(context: Context, vm: str, completion: Completion) -> Manifest | 
     draft = context.journal.draft(vm)
     if draft is None or draft.repository != context.repository.id:
         raise Superseded("It was begun in another repository.")
-    found = find_manifest(context, completion.id)
+    found = records.find_manifest(context, completion.id)
     if found is not None and found.facts.get("base_mark") != completion.facts["base_mark"]:
         raise Superseded("Its draft became another snapshot (an old copy of the state was put back?).")
     return found
+
+
+#: A collector deletes something else each time: more often than this it is no coincidence.
+ATTEMPTS = 3
+
+
+def _stored(
+    context: Context, vm: str, completion: Completion, disks: Mapping[str, Tracked], stored: dict[str, int]
+) -> Manifest:
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return _store(context, vm, completion, disks, stored)
+        except losses.Swept:
+            if attempt == ATTEMPTS:
+                raise
+    raise AssertionError("the last attempt returns or raises")
 
 
 def _store(
     context: Context, vm: str, completion: Completion, disks: Mapping[str, Tracked], stored: dict[str, int]
 ) -> Manifest:
     spool = spool_of(context, vm, completion.facts["base_mark"])
+    _list(context, vm)
     losses.require_none(context, vm, disks)
     rest = {name: each.owed - context.journal.copied_blocks(vm, name) for name, each in disks.items()}
     size = context.repository.block_size
     total = sum(blocks.total_bytes(found, size, disks[name].facts.size) for name, found in rest.items())
     rounds = next(iter(disks.values())).round
+    used: set[str] = set()
     with filling(context, vm, rounds, total) as fill:
         for name, wanted in rest.items():
             before = fill.writer.stored_bytes
@@ -106,10 +124,13 @@ def _store(
                 with spool.reader(name) as reader:
                     fill.disk(disks[name], reader, wanted)
             fill.settle()
-            stored[name] = fill.writer.stored_bytes - before
+            stored[name] = stored.get(name, 0) + fill.writer.stored_bytes - before
         attachments = _attachments(context, fill, completion, spool)
-        built = [_disk(context, vm, fill, each, completion.facts["disks"][each.name]) for each in disks.values()]
-    losses.require_none(context, vm, disks, {*fill.writer.packs, *context.journal.packs(vm)})
+        built = [_disk(context, vm, fill, each, completion.facts["disks"][each.name], used) for each in disks.values()]
+    put = {*fill.writer.packs, *(pack.hex() for pack in fill.writer.relied)}
+    records.claim(context, vm, used | put)
+    losses.require_none(context, vm, disks, put, used)
+    _require_bases(context, vm, disks.values(), built)
     return Manifest(
         id=completion.id,
         vm=vm,
@@ -122,6 +143,34 @@ def _store(
         attachments=attachments,
         facts={"base_mark": completion.facts["base_mark"]},
     )
+
+
+def _list(context: Context, vm: str) -> None:
+    """All that the draft has, and what it is built on. From here on no collector takes it."""
+    draft = context.journal.draft(vm)
+    assert draft is not None, "there is one, or the completion is superseded"
+    records.record(context, vm, draft)
+
+
+def _require_bases(context: Context, vm: str, disks: Iterable[Tracked], built: Iterable[manifests.Disk]) -> None:
+    """What the trees share with their bases is there: as long as the snapshots are, it has to be. Where one was
+    forgotten, the records of the draft may have come too late, so all of the tree is looked at."""
+    gone = {each.name for each in disks if each.snapshot and records.find_manifest(context, each.snapshot) is None}
+    for disk in built:
+        if disk.name in gone and not _is_whole(context.repository, disk):
+            raise errors.Damaged(
+                f"The snapshot that the backup of disk {disk.name} builds on was forgotten, and swept. Nothing was"
+                " published: back up again."
+            )
+
+
+def _is_whole(repo: Repository, disk: manifests.Disk) -> bool:
+    for visited in tree.visit(repo, disk.root, disk.size, lambda _node: True):
+        if isinstance(visited.slots, errors.Damaged) or visited.node_id not in repo:
+            return False
+        if visited.level == 0 and repo.missing(chunk for chunk in visited.slots if chunk is not None):
+            return False
+    return True
 
 
 def _base(disks: Mapping[str, Tracked]) -> str | None:
@@ -139,11 +188,14 @@ def _attachments(context: Context, fill: Filling, completion: Completion, spool:
     )
 
 
-def _disk(context: Context, vm: str, fill: Filling, tracked: Tracked, facts: Mapping[str, Any]) -> manifests.Disk:
+def _disk(
+    context: Context, vm: str, fill: Filling, tracked: Tracked, facts: Mapping[str, Any], used: set[str]
+) -> manifests.Disk:
+    """``used`` gets the packs (hex) that hold what the draft has."""
     repo = context.repository
-    last = _last(context, tracked)
+    last = _last(context, vm, tracked)
     root, old_size = (last.root, last.size) if last else (None, tracked.facts.size)
-    changes = _changes(context, vm, tracked)
+    changes = _changes(context, vm, tracked, used)
     return manifests.Disk(
         name=tracked.name,
         size=tracked.facts.size,
@@ -156,21 +208,20 @@ def _disk(context: Context, vm: str, fill: Filling, tracked: Tracked, facts: Map
     )
 
 
-def _last(context: Context, tracked: Tracked) -> manifests.Disk | None:
+def _last(context: Context, vm: str, tracked: Tracked) -> manifests.Disk | None:
     """The disk that the changes apply to. Without it they would be taken for the whole disk."""
     if tracked.snapshot is None:
         return None
-    found = find_manifest(context, tracked.snapshot)
-    for each in found.disks if found else ():
-        if each.name == tracked.name:
-            return each
+    found = records.base_disk(context, vm, tracked)
+    if found is not None:
+        return found
     raise errors.Damaged(
         f"Snapshot {tracked.snapshot}, which the backup of disk {tracked.name} builds on, is gone from the"
         " repository. Nothing was published: back up again."
     )
 
 
-def _changes(context: Context, vm: str, tracked: Tracked) -> Iterator[tuple[int, bytes | None]]:
+def _changes(context: Context, vm: str, tracked: Tracked, used: set[str]) -> Iterator[tuple[int, bytes | None]]:
     """The draft, which holds every changed block by now. One that is missing, here or in the repository, must never
     pass."""
     count = 0
@@ -182,6 +233,8 @@ def _changes(context: Context, vm: str, tracked: Tracked) -> Iterator[tuple[int,
                     " nothing was published. Back up again.",
                     object=f"chunk {chunk.hex()}",
                 )
+            if chunk is not None and (found := context.repository.index.find(chunk)) is not None:
+                used.add(found.pack_id.hex())
             count += 1
             yield block, chunk
     if count != len(tracked.owed):

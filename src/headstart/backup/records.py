@@ -1,0 +1,120 @@
+"""The draft's records in the repository: what a backup needs is listed there, so that no collector of garbage takes it.
+
+A record is a sign of life as well. What is recorded *before* it is looked what is being deleted cannot be overlooked by
+who deletes: see ``repository.collect``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+
+from headstart import errors
+from headstart.backup.context import Context
+from headstart.repository import draft as leases
+from headstart.repository import snapshot
+from headstart.repository.lease import Root
+from headstart.repository.manifest import Disk as StoredDisk
+from headstart.repository.manifest import Manifest
+from headstart.state.values import Draft, Tracked
+
+#: Blocks that one object of the draft lists, at most.
+RECORD_BLOCKS = 32_768
+
+
+def record(context: Context, vm: str, draft: Draft) -> Draft:
+    """List what was copied since the record before, and what the backup builds on."""
+    number, roots = draft.records, base_roots(context, vm, context.journal.tracked(vm).values())
+    for entries in context.journal.unrecorded(vm, draft.records, RECORD_BLOCKS):
+        number = _add(context, vm, draft, number, entries=entries)
+    number = _add(context, vm, draft, number, roots=roots)  # a sign of life, whatever it lists
+    return _written(context, vm, draft, number)
+
+
+def hold(context: Context, vm: str, draft: Draft, disks: Iterable[Tracked]) -> Draft:
+    """The snapshots that these disks follow may be forgotten from now on, and the draft is still built on them."""
+    roots = base_roots(context, vm, disks)
+    return replace(draft, records=_add(context, vm, draft, draft.records, roots=roots)) if roots else draft
+
+
+def claim(context: Context, vm: str, packs: Iterable[str]) -> None:
+    """What is about to be published is in these packs (hex)."""
+    draft = context.journal.draft(vm)
+    assert draft is not None, "only called with one that is to be published"
+    _written(context, vm, draft, _add(context, vm, draft, draft.records, packs=sorted(packs)))
+
+
+def _written(context: Context, vm: str, draft: Draft, number: int) -> Draft:
+    written = replace(context.journal.draft(vm) or draft, records=number)
+    context.journal.recorded(vm, written)
+    return written
+
+
+def _add(
+    context: Context,
+    vm: str,
+    draft: Draft,
+    number: int,
+    *,
+    packs: Iterable[str] = (),
+    entries: Mapping[str, list[tuple[int, bytes]]] | None = None,
+    roots: Iterable[Root] = (),
+) -> int:
+    """Add an object of the draft; returns the number of the next one. Numbers may be taken by a run that died before
+    its journal knew, or that an old copy of the state forgot: what those list is marked as well, which harms nothing.
+    """
+    lease = leases.Draft(draft.id, vm, context.host, draft.begun, draft.begun, draft.records)
+    while True:
+        try:
+            leases.record(context.repository, lease, number, context.clock(), packs, entries, roots)
+        except leases.Taken:
+            number += 1
+        else:
+            return number + 1
+
+
+def base_roots(context: Context, vm: str, disks: Iterable[Tracked]) -> list[Root]:
+    """The trees of the snapshots that these disks follow, as far as they can be told."""
+    found: list[Root] = []
+    for tracked in disks:
+        disk = base_disk(context, vm, tracked)
+        if disk is not None and tracked.snapshot is not None:
+            found.append(Root(tracked.snapshot, disk.name, disk.size, disk.root))
+    return found
+
+
+def base_disk(context: Context, vm: str, tracked: Tracked) -> StoredDisk | None:
+    """The disk in the snapshot that ``tracked`` follows; if that was forgotten, by the records of the draft."""
+    if tracked.snapshot is None:
+        return None
+    manifest = find_manifest(context, tracked.snapshot)
+    if manifest is None:
+        return recorded_disk(context, vm, tracked.snapshot, tracked.name)
+    return next((each for each in manifest.disks if each.name == tracked.name), None)
+
+
+def recorded_disk(context: Context, vm: str, snapshot_id: str, disk: str) -> StoredDisk | None:
+    """What the draft keeps of a snapshot that was forgotten while it was made."""
+    for root in _recorded_roots(context, vm):
+        if (root.snapshot, root.disk) == (snapshot_id, disk):
+            return StoredDisk(disk, root.size, "raw", root.root, context.repository.block_size)
+    return None
+
+
+def _recorded_roots(context: Context, vm: str) -> Iterator[Root]:
+    draft = context.journal.draft(vm)
+    if draft is None or draft.repository != context.repository.id:
+        return
+    for number in range(draft.records):
+        try:
+            yield from leases.read(context.repository, leases.key_of(draft.id, number)).roots
+        except errors.Damaged:
+            continue
+
+
+def find_manifest(context: Context, snapshot_id: str) -> Manifest | None:
+    """A published snapshot; None if it was never published, revoked, or forgotten."""
+    try:
+        return snapshot.load(context.repository, snapshot_id)
+    except (errors.Damaged, errors.NotFound):
+        return None

@@ -1,0 +1,117 @@
+"""A backup is published while garbage is collected: every order of the steps that matter."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from headstart import repository
+from headstart.backup import cycle, losses
+from headstart.backup.complete import Options
+from headstart.hypervisor.memory import MemoryVm
+from headstart.repository import collect, layout, verify
+from headstart.repository.collect import Order
+from headstart.store.contract import Store
+from tests.kit import events, orders
+from tests.kit.orders import Actor, Choices, Step
+from tests.kit.script import Outage, Script
+from tests.kit.world import BLOCK, NAME, World
+
+
+def write(world: World, kind: str) -> None:
+    for block in range(2):
+        events.GuestWrite(0, block, kind).happen(world)  # type: ignore[arg-type]
+
+
+def prepared(folder: Path) -> World:
+    """What the backup that waits in the spool holds is garbage in the repository: of a snapshot that was forgotten."""
+    world = World(MemoryVm({"a": 2 * BLOCK}, BLOCK), folder)
+    write(world, "common")
+    assert world.backup() is not None
+    write(world, "fresh")
+    assert world.backup() is not None
+    oldest = world.snapshots()[0]
+    world.forget(oldest)
+    write(world, "common")
+    assert world.backup(Script(outage=Outage(2)), Options(plain=True)) is None
+    assert world.journal.completion(NAME) is not None
+    world.journal.watcher = None
+    return world
+
+
+#: Of each actor: the steps that matter, how many come before, and after how many it may go on as it likes.
+Part = tuple[Sequence[Step], int, int]
+
+
+def courses(folder: Path, publishing: Part, collecting: Part) -> Iterator[str]:
+    """Each course of a publisher and a collector, after which everything is as it should be."""
+    choices = Choices()
+    while True:
+        world = prepared(folder)
+        store = world.stores[0]
+        (own, skipped, most), (theirs, before, at_most) = publishing, collecting
+        publisher = Actor(store, own, functools.partial(publish, world), skipped=skipped, most=most)
+        collector = Actor(store, theirs, sweep, skipped=before, most=at_most)
+        course = "\n".join(orders.run(choices, [publisher, collector]))
+        assert collector.error is None, (collector.error, course)
+        assert publisher.error is None, (publisher.error, course)
+        world.check_everything()
+        sweep(store)
+        world.check_everything()
+        with world.repository() as repo:
+            assert verify.verify_all(repo, lambda done, total: None).findings == (), course
+        yield course
+        if not choices.advance():
+            return
+
+
+def publish(world: World, store: Store) -> None:
+    with repository.open(store, bytes) as repo:
+        notes = cycle.finish(world._context(repo), NAME)
+        assert notes and "was published" in notes[0], notes
+
+
+def sweep(store: Store) -> None:
+    """Condemned, and swept at once."""
+    for _ in range(2):
+        with repository.open(store, bytes) as repo:
+            collect.collect(repo, Order(quarantine=0))
+
+
+#: What a publisher tells, and what it looks at, from its claim on; and the same of a collector.
+CLAIMING = (
+    ("create", layout.DRAFTS),
+    ("list", layout.DOOMED),
+    ("list", layout.PACKS),
+    ("create", layout.SNAPSHOTS),
+)
+DOOMING = (
+    ("create", layout.DOOMED),
+    ("modified", layout.DRAFTS),
+    ("list", layout.SNAPSHOTS),
+    ("delete", layout.PACKS),
+    ("delete", layout.DOOMED),
+)
+
+
+def test_who_claims_and_who_dooms(tmp_path: Path) -> None:
+    """The publisher has put everything before anything is condemned: it relies on packs that go."""
+    seen: Counter[str] = Counter()
+    right = losses.require_none
+
+    def require_none(*arguments: Any) -> None:
+        try:
+            right(*arguments)
+        except losses.Swept:
+            seen["swept"] += 1
+            raise
+
+    with mock.patch.object(losses, "require_none", require_none):
+        for course in courses(tmp_path, (CLAIMING, 5, 4), (DOOMING, 3, 8)):
+            seen["courses"] += 1
+            seen["claimed first"] += course.startswith("create drafts")
+    assert seen["courses"] > 300 and seen["swept"] > 100 and seen["claimed first"] > 100, seen
