@@ -16,12 +16,15 @@ from headstart.cli import (
     diff,
     doctor,
     flags,
+    forget,
+    gc,
     history,
     identify,
     init,
     key,
     pause,
     precopy,
+    protect,
     repair,
     restore,
     signals,
@@ -29,6 +32,7 @@ from headstart.cli import (
     snapshots,
     stats,
     status,
+    tag,
     verify,
     vm,
 )
@@ -42,6 +46,7 @@ _log = logging.getLogger("headstart")
 VERBS = (
     *(init, key, vm, agent, identify, precopy, backup),
     *(snapshots, diff, stats, verify, repair, restore, copy),
+    *(forget, gc, protect, tag),
     *(config, running, status, doctor, pause, history, simulate),
 )
 

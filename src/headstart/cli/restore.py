@@ -9,7 +9,7 @@ from pathlib import Path
 from headstart import plain, units
 from headstart.cli import arguments
 from headstart.cli.session import Session
-from headstart.repository import snapshot
+from headstart.repository import lease, snapshot
 from headstart.restore import order, restoration
 
 
@@ -40,7 +40,9 @@ def add(verbs: arguments.Verbs) -> None:
 def run(session: Session, given: argparse.Namespace) -> None:
     ordered = order.Order(given.directory, tuple(given.disk), given.format, given.lost_as_zeroes)
     with session.repository() as repo, session.output.progress() as progress:
-        done = restoration.restore(repo, snapshot.resolve(repo, given.snapshot), ordered, progress)
+        found = snapshot.resolve(repo, given.snapshot)
+        with lease.reading_snapshot(repo, "restore", found) as held:
+            done = restoration.restore(repo, found, ordered, progress)
     lines = [
         f"{disk.path}  {disk.format}, {units.format_bytes(disk.size)}, {units.format_bytes(disk.data_bytes)} of it data"
         for disk in done.disks
@@ -50,3 +52,8 @@ def run(session: Session, given: argparse.Namespace) -> None:
     session.output.result(dataclasses.asdict(done), "\n".join(lines))
     for note in done.notes:
         session.output.note(note)
+    if not held:
+        session.output.note(
+            "the repository cannot be written to: had the snapshot been forgotten meanwhile, its data would have been "
+            "kept for a day only"
+        )

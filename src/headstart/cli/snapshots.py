@@ -9,7 +9,8 @@ from typing import Any
 from headstart import errors, units
 from headstart.cli import arguments, text
 from headstart.cli.session import Session
-from headstart.repository import lost, snapshot
+from headstart.repository import label, lost, snapshot
+from headstart.repository.label import Labels
 from headstart.repository.loss import Hurt
 from headstart.repository.manifest import Manifest
 
@@ -23,13 +24,17 @@ def run(session: Session, given: argparse.Namespace) -> None:
     with session.repository(structure_is_enough=True) as repo:
         listing = snapshot.all_manifests(repo)
         hurt = lost.still_hurt(repo)
+        labels = label.all_labels(repo)
     found = [each for each in listing.manifests if given.name in (None, each.vm)]
     damaged = [{"object": error.facts["object"], "message": str(error)} for error in listing.damaged]
     values = {
-        "snapshots": [_values(each) | {"lost": _lost(hurt.get(each.id, ()))} for each in found],
+        "snapshots": [
+            _values(each) | _labels(labels.get(each.id, label.NONE)) | {"lost": _lost(hurt.get(each.id, ()))}
+            for each in found
+        ],
         "damaged": damaged,
     }
-    rows = [(*_row(each), "parts are lost" if each.id in hurt else "") for each in found]
+    rows = [(*_row(each), _remarks(labels.get(each.id, label.NONE), lost=each.id in hurt)) for each in found]
     session.output.result(values, text.table(("SNAPSHOT", "VM", "POINT IN TIME", "CONSISTENCY", "DISKS", ""), rows))
     if damaged:
         raise errors.Incomplete(
@@ -40,6 +45,15 @@ def run(session: Session, given: argparse.Namespace) -> None:
 def _row(manifest: Manifest) -> tuple[str, ...]:
     disks = ", ".join(f"{disk.name} {units.format_bytes(disk.size)}" for disk in manifest.disks)
     return (text.short(manifest.id), manifest.vm, text.moment(manifest.created), manifest.consistency, disks)
+
+
+def _remarks(labels: Labels, *, lost: bool) -> str:
+    said = [*sorted(labels.tags), *(["protected"] if labels.protected else []), *(["parts are lost"] if lost else [])]
+    return ", ".join(said)
+
+
+def _labels(labels: Labels) -> dict[str, Any]:
+    return {"tags": sorted(labels.tags), "protected": labels.protected}
 
 
 def _lost(hurt: Iterable[Hurt]) -> list[str]:
