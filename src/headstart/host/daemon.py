@@ -16,6 +16,7 @@ from pathlib import Path
 
 from headstart import __version__, errors
 from headstart.host import control, log
+from headstart.host.caretaker import Caretaker
 from headstart.host.house import House
 from headstart.host.notify import Notifier
 from headstart.host.policy import Config, Host, Policy, policy_of
@@ -66,6 +67,7 @@ class Daemon:
         self._notifier = notifier
         self._hang_seconds = hang_seconds
         self._grace_seconds = grace_seconds
+        self._caretaker = Caretaker(house)
         self._leaving: list[Ward] = []
         #: Those that did not end.
         self._left: Sequence[Ward] = ()
@@ -90,6 +92,7 @@ class Daemon:
             self._look_at_repository()
             try:
                 self._apply(self.config)
+                self._caretaker.start()
                 # Not before: who asks is answered about all VMs.
                 with control.Server(control.address(self._state), Requests(self).handle):
                     _log.info("%s", log.line(event="started", version=__version__, vms=len(self.wards)))
@@ -156,6 +159,7 @@ class Daemon:
         except errors.HeadstartError as error:
             _log.error("The state cannot be read: %s", error)
             return
+        self._caretaker.renew(wanted)
         for name in [name for name in self.wards if name not in wanted]:
             self._dismiss(name)
         for name, policy in wanted.items():
@@ -225,6 +229,7 @@ class Daemon:
     def _farewell(self) -> None:
         """Rounds end at once, what they copied counts; a backup may let go of its point in time by itself."""
         self._notifier.tell(STOPPING=1)
+        self._caretaker.stop()
         wards = [*self.wards.values(), *self._leaving]
         for ward in wards:
             if ward.completes:

@@ -16,6 +16,7 @@ from headstart import errors
 from headstart.backup import plan
 from headstart.backup.hooks import Hook
 from headstart.backup.transport import Transport
+from headstart.repository.retention import Rules, Span
 
 DAY_MINUTES = 24 * 60
 WEEK_MINUTES = 7 * DAY_MINUTES
@@ -120,6 +121,19 @@ class Retention:
     keep_monthly: int = 0
     keep_yearly: int = 0
     keep_within: float = 0.0
+
+    @property
+    def rules(self) -> Rules:
+        """Without any, everything is kept."""
+        return Rules(
+            self.keep_last,
+            self.keep_hourly,
+            self.keep_daily,
+            self.keep_weekly,
+            self.keep_monthly,
+            self.keep_yearly,
+            Span(seconds=self.keep_within),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,10 @@ class Vault:
                 self._opened = repository.open(LimitedStore(self._place(), self._bucket), self._password)
             return self._opened
 
+    def another(self) -> Repository:
+        """Opened anew, for who changes what is in it: the caller closes it. Raises as ``repository``."""
+        return repository.open(LimitedStore(self._place(), self._bucket), self._password)
+
     def failed(self, error: errors.HeadstartError) -> None:
         """A run failed: what was read of the repository when it was opened may not hold any longer."""
         if isinstance(error, errors.NoRepository | errors.StoreFailed | errors.Damaged):
