@@ -8,9 +8,24 @@ from typing import Any
 
 from headstart.agentd import frames, messages
 from headstart.agentd.messages import Read
-from headstart.repository import codec, draft, index, keys, layout, manifest, node, pack, paper, seal, snapshot
+from headstart.repository import (
+    codec,
+    condemned,
+    draft,
+    index,
+    keys,
+    layout,
+    lease,
+    manifest,
+    node,
+    pack,
+    paper,
+    seal,
+    snapshot,
+)
 from headstart.repository.config import Config
 from headstart.repository.draft import Entries, Record
+from headstart.repository.lease import Lease, Root
 from headstart.repository.manifest import Attachment, Disk, Manifest
 from headstart.repository.pack import PackEntries
 from tests.fuzz.stored import OBJECT_ID, PACK_ID, SECRETS, SLOTS
@@ -204,6 +219,11 @@ def seeds() -> dict[str, list[bytes]]:
         "node": [leaf, inner_node],
         "manifest": [payload],
         "draft": [draft.encode(record)],
+        "lease": [
+            lease.encode(Lease("", "host", "restore", (Root("11" * 16, "a", 1 << 30, bytes(32)),), (bytes(32),)))
+        ],
+        "packs-that-go": [condemned.encode([bytes(16), bytes(range(16))])],
+        "label": [b'{"protected":true}', b'{"tag":"q1"}'],
         "sealed": [
             seal.seal_object(SECRETS, layout.Kind.SNAPSHOT, snapshot.key_of(OBJECT_ID), payload),
             codec.compress(payload),

@@ -12,11 +12,14 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from headstart import errors
 from headstart.repository import (
     codec,
+    condemned,
     config,
     draft,
     index,
     keys,
+    label,
     layout,
+    lease,
     manifest,
     node,
     pack,
@@ -186,6 +189,33 @@ def record(data: bytes) -> None:
         assert len(list(entries)) == len(entries)
 
 
+def held(data: bytes) -> None:
+    try:
+        found = lease.decode(OBJECT_ID, data)
+    except ValueError:
+        return
+    assert lease.decode(OBJECT_ID, lease.encode(found)) == found
+    repo = _repository()
+    for root in found.roots:
+        list(tree.visit(repo, root.root, root.size, lambda _node: True))
+
+
+def packs_that_go(data: bytes) -> None:
+    name = layout.DOOMED + OBJECT_ID
+    with contextlib.suppress(*REFUSED):
+        found = condemned.decode(name, data)
+        assert condemned.decode(name, condemned.encode(found)) == found
+
+
+def labelled(data: bytes) -> None:
+    repo = _repository()
+    label.drop(repo, OBJECT_ID)
+    repo.put_object(layout.Kind.LABEL, f"{layout.LABELS}{OBJECT_ID}/{OBJECT_ID}", data)
+    found = label.all_labels(repo)[OBJECT_ID]
+    assert found.protected != bool(found.tags)
+    assert all(label.check_tag(tag) == tag for tag in found.tags)
+
+
 def sealed(data: bytes) -> None:
     """An object by anybody; then with a sound seal around any frame, and around the frame of any payload."""
     key_of = snapshot.key_of(OBJECT_ID)
@@ -232,6 +262,9 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "node": tree_node,
     "manifest": published,
     "draft": record,
+    "lease": held,
+    "packs-that-go": packs_that_go,
+    "label": labelled,
     "sealed": sealed,
     "frame": frame,
     "snapshots": snapshots,

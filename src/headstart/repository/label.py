@@ -110,6 +110,6 @@ def _read(repo: Repository, name: str) -> str | None:
     """The tag; None is a protection."""
     try:
         told = values.parse(repo.get_object(layout.Kind.LABEL, name))
-        return None if told.get("protected") is True else values.text(told["tag"])
-    except (ValueError, KeyError):
+        return None if told.get("protected") is True else check_tag(values.text(told["tag"]))
+    except (ValueError, KeyError, errors.Usage):
         raise errors.Damaged(f"{name} is damaged: it cannot be decoded.", object=name) from None
