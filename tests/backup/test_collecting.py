@@ -18,7 +18,7 @@ from headstart.repository.collect import Order
 from headstart.store.contract import Store
 from tests.kit import events, orders
 from tests.kit.orders import Actor, Choices, Step
-from tests.kit.script import Outage, Script
+from tests.kit.script import Collecting, Outage, Script
 from tests.kit.world import BLOCK, NAME, World
 
 
@@ -115,3 +115,34 @@ def test_who_claims_and_who_dooms(tmp_path: Path) -> None:
             seen["courses"] += 1
             seen["claimed first"] += course.startswith("create drafts")
     assert seen["courses"] > 300 and seen["swept"] > 100 and seen["claimed first"] > 100, seen
+
+
+def test_a_forgotten_base_costs_a_draft_nothing(tmp_path: Path) -> None:
+    world = World(MemoryVm({"a": 12 * BLOCK}, BLOCK), tmp_path)
+    events.GuestWrite(0, 3, "fresh").happen(world)
+    assert world.backup() is not None
+    events.GuestWrite(0, 3, "fresh").happen(world)
+    assert world.precopy() is not None
+    world.forget(world.snapshots()[0])
+    for _ in range(3):
+        world.collect(hasty=True)
+    events.GuestWrite(0, 4, "fresh").happen(world)
+    report = world.backup(options=Options(settle=False))
+    assert report is not None
+    [disk] = report.disks
+    assert not disk.compared and disk.precopied_bytes == BLOCK and disk.residue_bytes == BLOCK
+    world.check_everything()
+
+
+def test_who_sleeps_past_his_lease_publishes_nothing_that_was_swept(tmp_path: Path) -> None:
+    """The owner of the draft falls asleep before each creation of a run in turn, and a collector does all its work."""
+    published = 0
+    for number in range(1, 14):
+        world = prepared(tmp_path)
+        world.journal.watcher = world
+        naps = tuple(Collecting(number, asleep=True, hasty=True) for _ in range(2))
+        published += world.backup(Script(collecting=naps)) is not None
+        world.check_everything()
+        assert world.backup() is not None, "the next one begins anew"
+        world.check_everything()
+    assert 0 < published < 13, "some were too late, and some had nothing more to create"
