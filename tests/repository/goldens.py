@@ -11,8 +11,21 @@ import sys
 from pathlib import Path
 
 from headstart import repository
-from headstart.repository import attachment, codec, draft, keys, layout, pack, snapshot, tree
+from headstart.repository import (
+    attachment,
+    codec,
+    condemned,
+    draft,
+    keys,
+    label,
+    layout,
+    lease,
+    pack,
+    snapshot,
+    tree,
+)
 from headstart.repository.layout import ChunkClass
+from headstart.repository.lease import Lease, Root
 from headstart.repository.manifest import Disk, Manifest
 from headstart.repository.repo import Repository
 from headstart.store.local import LocalStore
@@ -20,6 +33,8 @@ from tests.repository import samples
 
 FOLDER = Path(__file__).parent / "golden"
 PASSWORD, SECOND_PASSWORD = b"golden", b"goldener"
+#: Of format 1 on: it opens everything but content.
+SERVER_PASSWORD = b"silver"
 BLOCK = 4096
 SIZE = 5000 * BLOCK + 512
 FIRST, SECOND, REVOKED, DRAFT = "11" * 16, "22" * 16, "33" * 16, "44" * 16
@@ -41,18 +56,24 @@ TWO = ONE | {number: content(number, 1) for number in (1, 2, 4000)}
 MANY = {number: content(number, 2) for number in range(100, 116)}
 THREE = TWO | MANY
 THIRD = "55" * 16
+MADE = 1_700_000_009.0
+LEASE = Lease("66" * 16, "host", "restore", (Root(FIRST, "vda", SIZE, bytes(32)),), (bytes(range(32)),))
+CONDEMNED, DOOMED, PACK = "77" * 16, "88" * 16, b"\x99" * 16
 
 
 def make(name: str) -> None:
     password = None if name.endswith("-plain") else PASSWORD
     with repository.create(LocalStore(FOLDER / name), password, block_size=BLOCK) as repo:
         if password:
-            repo.store.create(*keys.wrap(repo.secrets, SECOND_PASSWORD, keys.Argon2(1024, 2, 2)))
+            repo.store.create(*keys.wrap(repo.secrets, SECOND_PASSWORD, keys.Argon2(1024, 2, 2), MADE))
+            alone = repo.secrets.structure_alone()
+            repo.store.create(*keys.wrap(alone, SERVER_PASSWORD, keys.Argon2(512, 1, 1), MADE))
         first = _publish(repo, FIRST, None, ONE, 1_700_000_000.25)
         second = _publish(repo, SECOND, first, TWO, 1_700_003_600.0)
         _publish(repo, THIRD, second, THREE, 1_700_005_000.0)
         snapshot.revoke(repo, REVOKED)
         begun = draft.begin(repo, "web", "host", 1_700_007_200.0, DRAFT)
+        _goings_on(repo)
         draft.record(repo, begun, 1, 1_700_007_201.5, ["ab" * 16], {"vda": [(7, bytes(range(32)))], "sda": []})
 
 
@@ -73,6 +94,15 @@ def _publish(
     )
     snapshot.publish(repo, manifest)
     return manifest
+
+
+def _goings_on(repo: Repository) -> None:
+    """What comes and goes, as it was at one moment."""
+    label.protect(repo, SECOND)
+    label.tag(repo, SECOND, ["kept"])
+    repo.put_object(layout.Kind.LEASE, lease.key_of(LEASE.id, 0), lease.encode(LEASE))
+    repo.put_object(layout.Kind.CONDEMNED, layout.CONDEMNED + CONDEMNED, condemned.encode([PACK]))
+    repo.put_object(layout.Kind.DOOMED, layout.DOOMED + DOOMED, condemned.encode([PACK]))
 
 
 def _together(repo: Repository) -> dict[int, bytes]:

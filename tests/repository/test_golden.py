@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from headstart import repository
-from headstart.repository import attachment, draft, layout, snapshot, tree, verify
+from headstart.repository import attachment, draft, label, layout, lease, snapshot, tree, verify
+from headstart.repository.label import Labels
 from headstart.store.local import LocalStore
 from tests.repository import goldens, samples
 
@@ -66,6 +67,21 @@ def test_goes_on_with_it(name: str, tmp_path: Path) -> None:
     with repo.writer(samples.ignore) as writer:
         samples.put(repo, writer, goldens.TWO)
     assert writer.packs == [], "known content is recognised"
+
+
+@pytest.mark.parametrize("name", ["format1", "format1-plain"])
+def test_what_comes_and_goes(repo: repository.Repository) -> None:
+    assert label.of(repo, goldens.SECOND) == Labels(frozenset({"kept"}), protected=True)
+    assert lease.read(repo, lease.key_of(goldens.LEASE.id, 0)) == goldens.LEASE
+    repo.index.refresh()
+    assert repo.index.doomed == repo.index.aside == {goldens.PACK}
+
+
+def test_the_password_of_a_server() -> None:
+    store = LocalStore(goldens.FOLDER / "format1")
+    opened = repository.open(store, lambda: goldens.SERVER_PASSWORD, structure_is_enough=True)
+    assert not opened.secrets.opens_content
+    assert verify.verify_all(opened, lambda done, total: None).findings == ()
 
 
 @pytest.mark.parametrize("name", ["format0", "format1"])
