@@ -176,11 +176,12 @@ class _Count:
         return True
 
     def _want(self, seen: Blocks, chunk_ids: Iterable[bytes]) -> None:
-        for location in self._repo.index.locate(chunk_ids).values():
-            if isinstance(location, errors.Damaged):
-                self.damaged.append(location)
-            else:
-                seen.add(location.position)
+        wanted = list(chunk_ids)
+        found = self._repo.index.places(wanted)
+        seen.update(found)
+        if len(found) < len(wanted):
+            located = self._repo.index.locate(wanted).values()
+            self.damaged += [each for each in located if isinstance(each, errors.Damaged)]
 
 
 def _shared(counted: Iterable[_Count]) -> Blocks:
