@@ -38,10 +38,15 @@ def hold(context: Context, vm: str, draft: Draft, disks: Iterable[Tracked]) -> D
 
 
 def claim(context: Context, vm: str, packs: Iterable[str]) -> None:
-    """What is about to be published is in these packs (hex)."""
+    """What is about to be published is in these packs (hex). Raises ``StoreFailed`` if the store has lost the claim."""
     draft = context.journal.draft(vm)
     assert draft is not None, "only called with one that is to be published"
-    _written(context, vm, draft, _add(context, vm, draft, draft.records, packs=sorted(packs)))
+    number = _add(context, vm, draft, draft.records, packs=sorted(packs))
+    try:
+        leases.read(context.repository, leases.key_of(draft.id, number - 1))
+    except errors.Damaged as error:
+        raise errors.StoreFailed(f"{error} It was written just now. Nothing was published: try again.") from None
+    _written(context, vm, draft, number)
 
 
 def _written(context: Context, vm: str, draft: Draft, number: int) -> Draft:
