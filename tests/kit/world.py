@@ -69,6 +69,8 @@ class World:
         self.faults: Counter[str] = Counter()
         #: Since this was last set to False, something happened that marks do not survive; at first there are none.
         self.marks_lost = True
+        #: Since the last backup a collector was hasty: it may have taken what a draft had and had told nobody.
+        self.hastened = False
         self._now = 1_700_000_000.0
         self._script = CALM
         self._reached: Counter[tuple[Place, bool]] = Counter()
@@ -97,11 +99,11 @@ class World:
         # What is read from a spool is reported by who publishes it, and by nobody afterwards.
         self.journal.new_run()
         if report is not None:
-            self._lied_to = False
+            self._lied_to = self.hastened = False
         return report
 
     def _run(self, script: Script, verb: Callable[[Context], Report], troubles: list[str]) -> Report | None:
-        disturbed = script.disturbs or bool(troubles)
+        disturbed = script.disturbs or bool(troubles) or self.hastened
         held_before = self._held()
         self._begin(script)
         report = None
@@ -421,8 +423,9 @@ class World:
     def collect(self, *, asleep: bool = False, hasty: bool = False) -> None:
         """A collector of garbage comes by, some time after the last one. ``asleep``: it finds every draft so.
         ``hasty``: no time has to pass between its phases."""
-        self.store_clock.sleep(lease.DEAD_SECONDS + 1 if asleep else collect.QUARANTINE * 0.55)
+        self.store_clock.sleep(lease.DEAD_SECONDS + 1 if asleep else collect.QUARANTINE * 0.4)
         quarantine = 0 if hasty else collect.QUARANTINE
+        self.hastened = self.hastened or hasty
         for number in range(REPOSITORIES):
             with self._unwatched(number) as repo:
                 report = collect.collect(repo, collect.Order(quarantine))

@@ -84,7 +84,10 @@ def _cycle(world: World, chance: Chance, *, healed: bool) -> None:
         world.collect(asleep=chance.one_in(3), hasty=chance.one_in(2))
     if healed:
         world.heal()
+    hastened = world.hastened
     report = _backup(world, chance.calm() if healed else chance.script(), chance.options())
+    if report is None and healed and hastened:
+        report = _backup(world, CALM, chance.options())
     assert report is not None or not healed, "a backup failed that nothing disturbed"
 
 

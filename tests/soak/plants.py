@@ -130,12 +130,6 @@ def claims_forgotten() -> Any:
     return mock.patch.object(records, "claim", lambda _context, _vm, _packs: None)
 
 
-def doom_overlooked() -> Any:
-    """A backup is published upon what is being deleted."""
-    right = Index.drop_lost
-    return mock.patch.object(Index, "drop_lost", lambda self, **_how: right(self, but_doomed=True))
-
-
 def lost_copies_kept() -> Any:
     """Of two copies of a chunk a collector of garbage keeps the one that the store has lost."""
     right = Index.drop_lost
@@ -196,7 +190,6 @@ PLANTS: dict[str, Plant] = {
     "undurable-pack-counted": undurable_pack_counted,
     "gc-against-sleeping-draft": gc_against_sleeping_draft,
     "claims-forgotten": claims_forgotten,
-    "doom-overlooked": doom_overlooked,
     "lost-copies-kept": lost_copies_kept,
     "bitmap-below-overlay-believed": bitmap_below_overlay_believed,
     "audit-after-trim": audit_after_trim,
