@@ -238,22 +238,25 @@ class Client:
         self._guarded(self._handle.flush, "flush")
 
     def _control(self, ranges: Iterable[Extent], request: Any) -> None:
-        flying: list[int] = []
+        flying = 0
         for extent in ranges:
             for part in extents.split(extent, CONTROL_LENGTH):
-                flying.append(self._guarded(lambda part=part: request(part.length, part.start), "trim"))
-                while len(flying) >= CONTROL_DEPTH:
-                    flying = self._control_landed(flying)
+                self._guarded(lambda part=part: request(part.length, part.start), "trim")
+                flying += 1
+                while flying >= CONTROL_DEPTH:
+                    flying -= self._control_landed(flying)
         while flying:
-            flying = self._control_landed(flying)
+            flying -= self._control_landed(flying)
 
-    def _control_landed(self, flying: list[int]) -> list[int]:
+    def _control_landed(self, flying: int) -> int:
+        """How many of so many requests are answered now. (Of a large disk there are thousands: none is asked for that
+        is not.)"""
         self._poll(SILENCE_SECONDS)
-        return [
-            cookie
-            for cookie in flying
-            if not self._guarded(lambda cookie=cookie: self._handle.aio_command_completed(cookie), "trim")
-        ]
+        landed = 0
+        while landed < flying and (cookie := self._guarded(self._handle.aio_peek_command_completed, "trim")):
+            self._guarded(lambda cookie=cookie: self._handle.aio_command_completed(cookie), "trim")
+            landed += 1
+        return landed
 
     def _guarded(self, call: Any, what: str) -> Any:
         try:
