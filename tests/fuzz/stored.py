@@ -31,7 +31,7 @@ from headstart.repository import (
 from headstart.repository.config import Config
 from headstart.repository.keys import Argon2, Secrets
 from headstart.repository.repo import Repository
-from headstart.repository.table import Table
+from headstart.repository.stack import Stack
 from headstart.store.memory import MemoryStore
 
 SECRETS = Secrets.of(bytes(range(96)))
@@ -124,7 +124,7 @@ def pack_table(data: bytes) -> None:
 
 def _entered(found: pack.PackEntries) -> None:
     """In the index of a repository in memory, and found there."""
-    known = Table()
+    known = Stack()
     known.add(found)
     for number in range(len(found)):
         chunk_id = known.chunk_id(number)

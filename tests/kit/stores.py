@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TypeVar
 
 from headstart import repository
@@ -166,6 +167,9 @@ def new_repository(store: Store | None = None) -> Repository:
     return repository.create(MemoryStore() if store is None else store, PASSWORD, cost=QUICK)
 
 
-def reopened(repo: Repository) -> Repository:
-    """What another process would see: nothing that is not in the store."""
-    return repository.open(repo.store, lambda: PASSWORD)
+def reopened(repo: Repository, cache: Path | None = None) -> Repository:
+    """What another process would see: nothing that is not in the store, or in the cache of the index."""
+    opened = repository.open(repo.store, lambda: PASSWORD)
+    if cache is not None:
+        opened.index.use_cache(cache)
+    return opened

@@ -14,9 +14,10 @@ from headstart import errors
 from headstart.repository import index, layout, pack
 from headstart.repository.layout import ChunkClass
 from headstart.repository.link import Link
+from headstart.repository.memtable import MemTable
 from headstart.repository.pack import PackEntries
 from headstart.repository.repo import Repository
-from headstart.repository.table import Table
+from headstart.repository.stack import Stack
 from headstart.store.memory import MemoryStore
 from tests.kit import stores
 from tests.kit.stores import FaultyStore
@@ -44,7 +45,7 @@ def entries(number: int, ids: list[bytes]) -> PackEntries:
 
 @given(st.lists(st.lists(IDS, max_size=20), max_size=5), st.lists(IDS, max_size=5))
 def test_table_is_a_dictionary(packs: list[list[bytes]], others: list[bytes]) -> None:
-    table = Table()
+    table = Stack()
     model: dict[bytes, tuple[int, int]] = {}
     for number, ids in enumerate(packs):
         table.add(entries(number, ids))
@@ -69,7 +70,7 @@ def test_table_is_a_dictionary(packs: list[list[bytes]], others: list[bytes]) ->
 
 def test_ids_that_begin_alike() -> None:
     ids = [bytes(24) + number.to_bytes(8, "big") for number in range(3000)]
-    table = Table()
+    table = Stack()
     table.add(entries(1, ids))
     assert [table.position(chunk_id) for chunk_id in ids] == list(range(3000))
     assert table.position(b"\xff" * 32) == -1
@@ -79,7 +80,7 @@ def test_memory_of_a_chunk() -> None:
     source = random.Random(1)
     packs = [entries(number, [source.randbytes(32) for _ in range(2000)]) for number in range(100)]
     tracemalloc.start()
-    table = Table()
+    table = MemTable()
     for listed in packs:
         table.add(listed)
     used, peak = tracemalloc.get_traced_memory()

@@ -1,21 +1,36 @@
-"""Which chunks are durable, and where: an index of the whole repository in memory, loaded from ``indexes/``."""
+"""Which chunks are durable, and where: an index of the whole repository, loaded from ``indexes/``.
+
+What was loaded once is kept in a cache of this host, if it has one, and not in memory::
+
+    indexes/  --->  MemTable          --->  segments, mapped (a ``Shelf``)
+                    what is new             what was known before
+"""
 
 from __future__ import annotations
 
 import os
 import struct
 import threading
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
 
 from headstart import errors
+from headstart.blocks import Blocks
 from headstart.repository import condemned, layout, link, loss, objects, pack, seal
+from headstart.repository.hoard import Hoard
 from headstart.repository.keys import Secrets
+from headstart.repository.known import Known
 from headstart.repository.link import Link
 from headstart.repository.loss import Loss
 from headstart.repository.pack import PackEntries
-from headstart.repository.table import Location, Table
+from headstart.repository.shelf import Shelf
+from headstart.repository.stack import Stack
+from headstart.repository.table import Location
 from headstart.store.contract import Missing, Store
+
+_Found = TypeVar("_Found")
 
 
 class Index:
@@ -25,27 +40,42 @@ class Index:
         self._secrets = secrets
         self._store = store
         self._lock = threading.RLock()
-        self._table = Table()
-        self._packs: set[bytes] = set()
+        self._table = Stack()
+        self._cache: Path | None = None
+        self._hoard = Hoard(None)
         self._broken: set[bytes] = set()  # packs whose own index cannot be read
         self._objects: set[str] = set()
         self._written: dict[str, bytes] = {}  # digests of the index objects and losses that were read or written
+        self._known: dict[str, Known] = {}  # the index objects among them
+        self._cached: set[str] = set()  # those that were not read in the store, but in the cache
         self._linked: dict[str, bytes] = {}
         self._replaced: set[str] = set()
         self._unwritten: list[PackEntries] = []
+        self._underway: set[bytes] = set()  # packs for which an index object is being written
         self._loaded = False
         self._aside: set[bytes] = set()  # packs that are condemned or doomed
         self._doomed: set[bytes] = set()
         self._unread_doom: errors.Damaged | None = None
+        self._is_unused = True  # no position was given out
         #: Objects that could not be read. What they listed was taken from the packs themselves.
         self.damaged: list[errors.Damaged] = []
         #: What repairs found damaged. The copies in them do not count as durable any longer.
         self.losses: list[Loss] = []
 
+    def use_cache(self, directory: Path) -> None:
+        """Before anything is asked: keep what is known in this directory of the host, and not in memory."""
+        self._cache = directory
+        self._hoard = Hoard(Shelf(directory, self._secrets))
+
+    @property
+    def cache_failure(self) -> OSError | None:
+        """Why the cache is not used."""
+        return self._hoard.failure
+
     def __contains__(self, chunk_id: bytes) -> bool:
         with self._lock:
             self._load_once()
-            return self._table.position(chunk_id) >= 0
+            return self._trusting(lambda: self._table.position(chunk_id)) >= 0
 
     def __len__(self) -> int:
         with self._lock:
@@ -56,8 +86,11 @@ class Index:
         """A copy to read: a bad one where there is no other, which may have come back."""
         with self._lock:
             self._load_once()
-            position = self._place(chunk_id)
-            return None if position < 0 else self._table.location(position)
+            return self._trusting(lambda: self._find(chunk_id))
+
+    def _find(self, chunk_id: bytes) -> Location | None:
+        position = self._place(chunk_id)
+        return None if position < 0 else self._table.location(position)
 
     def _place(self, chunk_id: bytes) -> int:
         """Of a copy that stays, where there is one; -1 when there is none at all."""
@@ -74,24 +107,29 @@ class Index:
 
     def holders(self, chunk_ids: Iterable[bytes]) -> dict[bytes, bytes]:
         """By chunk, a pack that has it, and that something new may be built on. Chunks without one are left out."""
-        found: dict[bytes, bytes] = {}
+        wanted = list(chunk_ids)
         with self._lock:
             self._load_once()
-            for chunk_id in chunk_ids:
-                position = self._table.position(chunk_id)
+            return self._trusting(lambda: self._holders(wanted))
+
+    def _holders(self, chunk_ids: Iterable[bytes]) -> dict[bytes, bytes]:
+        found: dict[bytes, bytes] = {}
+        for chunk_id in chunk_ids:
+            position = self._table.position(chunk_id)
+            pack_id = None if position < 0 else self._table.pack_of(position)
+            if pack_id in self._aside:
+                position = self._staying(chunk_id, -1)
                 pack_id = None if position < 0 else self._table.pack_of(position)
-                if pack_id in self._aside:
-                    position = self._staying(chunk_id, -1)
-                    pack_id = None if position < 0 else self._table.pack_of(position)
-                if pack_id is not None:
-                    found[chunk_id] = pack_id
+            if pack_id is not None:
+                found[chunk_id] = pack_id
         return found
 
     def places(self, chunk_ids: Iterable[bytes]) -> list[int]:
         """The position of the copy of each chunk that is to stay: of those that have one."""
+        wanted = list(chunk_ids)
         with self._lock:
             self._load_once()
-            return [place for chunk_id in chunk_ids if (place := self._place(chunk_id)) >= 0]
+            return self._trusting(lambda: [place for each in wanted if (place := self._place(each)) >= 0])
 
     def set_aside(self, packs: Iterable[bytes]) -> None:
         """In this index alone: what a :mod:`condemned` object says to all."""
@@ -100,25 +138,28 @@ class Index:
 
     def others(self, chunk_id: bytes, location: Location) -> list[Location]:
         """Where else a chunk lies: two writers that knew nothing of each other put it, or one pack was lost."""
+
+        def found() -> list[Location]:
+            return [self._table.location(each) for each in self._table.positions(chunk_id) if each != location.position]
+
         with self._lock:
-            found = self._table.positions(chunk_id)
-            return [self._table.location(each) for each in found if each != location.position]
+            return self._trusting(found)
 
     def copies(self, positions: Iterable[int]) -> list[tuple[bytes, Location]]:
         with self._lock:
             found = self._table.locations(positions)
             return [(self._table.chunk_id(location.position), location) for location in found]
 
-    def believed(self) -> list[int]:
+    def believed(self) -> Blocks:
         """The positions of all copies that are not known to be bad, nor being deleted."""
         with self._lock:
             self._load_once()
-            going = {place for each in self._doomed & self._packs for place in self._table.positions_of(each)}
-            return [
-                position
-                for position in range(len(self._table))
-                if not self._table.is_doubted(position) and position not in going
-            ]
+            found = self._table.believed()
+            for each in self._doomed:
+                if each in self._table:
+                    span = self._table.positions_of(each)
+                    found.remove_range(span.start, span.stop)
+            return found
 
     def doubt(self, copies: Mapping[bytes, loss.Copies]) -> None:
         """In this index alone: what a :class:`Loss` says to all."""
@@ -134,44 +175,60 @@ class Index:
         """Those of ``chunk_ids`` that are not known to be durable, each once."""
         with self._lock:
             self._load_once()
-            position = self._table.position
-            return [chunk_id for chunk_id in dict.fromkeys(chunk_ids) if position(chunk_id) < 0]
+            wanted = dict.fromkeys(chunk_ids)
+            return self._trusting(lambda: self._table.absent(wanted))
 
     def locate(self, chunk_ids: Iterable[bytes]) -> dict[bytes, Location | errors.Damaged]:
         """Where each chunk lies, in the order of the packs, or the error that says that it is nowhere.
 
-        Unlike ``find`` it looks, for what is not known, at what other writers added, then into packs that no index
-        lists.
+        Unlike ``find`` it looks, for what is not known, at what other writers added, whether the cache is whole, then
+        into packs that no index lists.
         """
-        found, unknown = self._find_all(dict.fromkeys(chunk_ids))
-        for look in (self.refresh, self.adopt_all):
+        found: dict[bytes, Location | errors.Damaged] = {}
+        known, unknown = self._find_all(dict.fromkeys(chunk_ids))
+        found |= known
+        for look in (self.refresh, self.recheck, self.adopt_all):
             if unknown:
                 look()
                 more, unknown = self._find_all(unknown)
                 found |= more
         return found | {chunk_id: _nowhere(chunk_id) for chunk_id in unknown}
 
-    def _find_all(self, chunk_ids: Iterable[bytes]) -> tuple[dict[bytes, Location | errors.Damaged], list[bytes]]:
+    def _find_all(self, chunk_ids: Iterable[bytes]) -> tuple[dict[bytes, Location], list[bytes]]:
         """In the order in which they lie in the packs; and those that are not known."""
+        wanted = list(chunk_ids)
         with self._lock:
             self._load_once()
-            table = self._table
-            places: dict[int, bytes] = {}
-            unknown: list[bytes] = []
-            for chunk_id in chunk_ids:
-                position = table.position(chunk_id)
-                if position < 0:
-                    position = table.doubtful_position(chunk_id)
-                if position < 0:
-                    unknown.append(chunk_id)
-                else:
-                    places[position] = chunk_id
-            return {places[each.position]: each for each in table.locations(sorted(places))}, unknown
+            return self._trusting(lambda: self._look_up(wanted))
+
+    def _look_up(self, chunk_ids: Iterable[bytes]) -> tuple[dict[bytes, Location], list[bytes]]:
+        table = self._table
+        places: dict[int, bytes] = {}
+        unknown: list[bytes] = []
+        for chunk_id in chunk_ids:
+            position = table.position(chunk_id)
+            if position < 0:
+                position = table.doubtful_position(chunk_id)
+            if position < 0:
+                unknown.append(chunk_id)
+            else:
+                places[position] = chunk_id
+        return {places[each.position]: each for each in table.locations(sorted(places))}, unknown
+
+    def _trusting(self, look: Callable[[], _Found]) -> _Found:
+        """Once more where a damaged cache is to blame that it failed."""
+        try:
+            return look()
+        except IndexError:
+            self.recheck()
+            return look()
 
     def refresh(self) -> None:
         """Load index objects and losses that were added since the last look."""
         with self._lock:
-            self._loaded = True
+            if not self._loaded:
+                self._loaded = True
+                self._mount()
             self._load_doomed()
             self._load_condemned()
             unreadable = [
@@ -183,6 +240,20 @@ class Index:
                 self._note(error)
             if unreadable:
                 self.adopt_all()
+            self._hoard.keep(self._table)
+        self._tidy()
+
+    def _tidy(self) -> None:
+        if not self._hoard.tidy(self._table, self._lock):
+            self.recheck()
+
+    def _mount(self) -> None:
+        """What the cache has; of that what an index object lists."""
+        for known in self._hoard.mount(self._table):
+            self._objects.add(known.name)
+            self._cached.add(known.name)
+            self._know(known)
+        self._forget(())
 
     def _look_for_doomed(self) -> None:
         """What was needed of it has been copied: that is found as well."""
@@ -220,13 +291,53 @@ class Index:
             return frozenset()  # it was withdrawn between listing and reading
 
     def _fresh(self, prefix: str) -> list[str]:
-        fresh = [
-            name
-            for name, _ in sorted(self._store.list(prefix))
-            if name not in self._objects and layout.is_object_id(name.removeprefix(prefix))
-        ]
+        there = sorted(name for name, _ in self._store.list(prefix) if layout.is_object_id(name.removeprefix(prefix)))
+        if prefix == layout.INDEXES:
+            self._look_for_gone(there)
+        fresh = [name for name in there if name not in self._objects]
         self._objects.update(fresh)
         return fresh
+
+    def recheck(self) -> None:
+        """Something does not fit: look whether the cache is damaged, and do without the part that is. Costs reading it,
+        once."""
+        with self._lock:
+            self._load_once()
+            unsound = self._hoard.unsound(self._table)
+            packs = {pack_id for part in unsound for pack_id in self._table.give_up(part)}
+            if packs:
+                names = [name for name, known in self._known.items() if not packs.isdisjoint(known.pack_ids())]
+                self._forget(names)
+                self.refresh()
+
+    def compare(self) -> None:
+        """Read every index object of which only the cache has told. What is not as it was is read as if for the first
+        time."""
+        with self._lock:
+            self._load_once()
+            changed = [name for name in sorted(self._cached) if not self._is_unchanged(name)]
+            self._cached.clear()
+            self._forget(changed)
+            self.refresh()
+
+    def _is_unchanged(self, name: str) -> bool:
+        try:
+            return Link.to(name, self._store.read(name)).digest == self._written[name]
+        except errors.Damaged:
+            return False
+
+    def _forget(self, names: Iterable[str]) -> None:
+        """These index objects: what only they list is not there any longer."""
+        for name in names:
+            del self._known[name], self._written[name]
+            self._objects.discard(name)
+            self._cached.discard(name)
+        self._hoard.forget(names)
+        self._linked = {each.name: each.digest for known in self._known.values() for each in known.links}
+        self._replaced = {name for known in self._known.values() for name in known.replaced}
+        listed = {pack_id for known in self._known.values() for pack_id in known.pack_ids()}
+        listed |= self._underway.union(entries.pack_id for entries in self._unwritten)
+        self._table.drop([pack_id for pack_id in self._table.packs() if pack_id not in listed])
 
     def heads(self) -> tuple[Link, ...]:
         """The index objects and losses that no index object links yet."""
@@ -276,7 +387,7 @@ class Index:
         """Every pack that is listed, or was adopted."""
         with self._lock:
             self._load_once()
-            return set(self._packs)
+            return set(self._table.packs())
 
     def adopt(self, pack_id: bytes) -> None:
         """Take up a durable pack that no index object lists, from its own index. ``Damaged`` if it is not whole.
@@ -285,7 +396,7 @@ class Index:
         """
         with self._lock:
             self._load_once()
-        if pack_id not in self._packs:
+        if pack_id not in self._table:
             name = pack.pack_key(pack_id)
             self._adopt(pack_id, dict(self._store.list(name)).get(name, 0))
 
@@ -294,7 +405,7 @@ class Index:
         self._load_once()
         for name, size in sorted(self._store.list(layout.PACKS)):
             pack_id = pack.id_of(name)
-            known = pack_id in self._packs or pack_id in self._broken
+            known = pack_id in self._table or pack_id in self._broken
             if pack_id is not None and not known and not self.is_lost(pack_id) and pack_id not in self._doomed:
                 try:
                     self._adopt(pack_id, size)
@@ -332,7 +443,7 @@ class Index:
                 "Try again; if that does not help, 'headstart gc' puts it right."
             )
         with self._lock:
-            known = {pack_id: size for pack_id, size in self._table.sizes() if pack_id in self._packs}
+            known = dict(self._table.sizes())
             going = frozenset() if but_doomed else frozenset(self._doomed)
         for name, size in self._store.list(layout.PACKS):
             pack_id = pack.id_of(name)
@@ -343,8 +454,7 @@ class Index:
         if known:
             self.refresh()  # what was needed of one that was swept has been copied
         with self._lock:
-            self._table.drop(known)
-            self._packs -= known.keys()
+            self._table.drop(each for each in known if each in self._table)
             self._unwritten = [entries for entries in self._unwritten if entries.pack_id not in known]
         return set(known)
 
@@ -352,15 +462,22 @@ class Index:
         """Those of the packs that are gone, or go, because a collector of garbage deletes them: no index lists them any
         longer. Loads all of the index anew."""
         now = Index(self._secrets, self._store)
+        if self._cache is not None:
+            now.use_cache(self._cache)
         listed = now.packs()
         return set(packs) - (listed - now._doomed)
 
     def _require_store(self) -> None:
-        """A place that is not mounted has lost nothing."""
+        """A place that is not mounted has lost nothing. (One without its config may have, and have a twin of it.)"""
+        if not (self._is_there(layout.CONFIG_KEY) or self._is_there(layout.CONFIG_TWIN)):
+            raise errors.StoreFailed(f"{self._store!r} holds no repository now: check that it is mounted.")
+
+    def _is_there(self, name: str) -> bool:
         try:
-            self._store.read(layout.CONFIG_KEY)
+            self._store.read(name)
         except Missing:
-            raise errors.StoreFailed(f"{self._store!r} holds no repository now: check that it is mounted.") from None
+            return False
+        return True
 
     def write(self, replaced: Sequence[str] = ()) -> int:
         """Write an index object for the packs that none lists yet. Returns its bytes; 0 when there is nothing to say.
@@ -368,6 +485,8 @@ class Index:
         ``replaced`` are index objects that cannot be read: all that they listed was found again."""
         with self._lock:
             packs, self._unwritten = self._unwritten, []
+            underway = {each.pack_id for each in packs}
+            self._underway |= underway
         links = self.heads()
         if not packs and not replaced and not any(each.name.startswith(layout.LOSSES) for each in links):
             return 0
@@ -378,6 +497,9 @@ class Index:
             with self._lock:
                 self._unwritten = packs + self._unwritten
             raise
+        finally:
+            with self._lock:
+                self._underway -= underway
 
     def list_packs(self, listed: Listed) -> int:
         """Write an index object. Returns its bytes."""
@@ -387,14 +509,15 @@ class Index:
         objects.put(self._store, name, data)
         with self._lock:
             self._objects.add(name)
-            self._know(Link.to(name, data), listed)
+            self._take_up(Link.to(name, data), listed)
+            self._hoard.keep(self._table)
+        self._tidy()
         return len(data)
 
     def forget(self, packs: Container[bytes]) -> None:
         """These were deleted."""
         with self._lock:
-            self._table.drop(packs)
-            self._packs = {each for each in self._packs if each not in packs}
+            self._table.drop(each for each in self._table.packs() if each in packs)
             self._unwritten = [entries for entries in self._unwritten if entries.pack_id not in packs]
 
     def span(self, pack_id: bytes) -> range:
@@ -457,9 +580,10 @@ class Index:
             except errors.Damaged as error:
                 unreadable.append(error)
                 continue
-            self._know(written, listed)
             for entries in listed.packs:
                 self._enter(entries)
+            self._take_up(written, listed)
+            self._hoard.keep(self._table, loading=True)
         # Between listing and reading, by one that stands in for it.
         return unreadable + self._load_indexes() if replaced else unreadable
 
@@ -469,15 +593,38 @@ class Index:
         payload = seal.open_object(self._secrets, layout.Kind.INDEX, name, data)
         return Link.to(name, data), decode(name, payload, layout.version_of(data, layout.Kind.INDEX, name))
 
-    def _know(self, written: Link, listed: Listed) -> None:
-        self._written[written.name] = written.digest
-        self._linked.update({each.name: each.digest for each in listed.links})
-        self._replaced.update(each.name for each in listed.replaced)
+    def _look_for_gone(self, there: Iterable[str]) -> None:
+        gone = self._known.keys() - set(there)
+        if gone:
+            self._require_store()
+            self._forget(gone)
+        if self._is_unused and 2 * self._table.dropped_chunks > len(self._table):
+            self._start_over()
+        self._is_unused = False
+
+    def _start_over(self) -> None:
+        """Most of what the cache has is of index objects that are gone: load the others anew."""
+        self._hoard.remove_all(self._table)
+        self._table = Stack()
+        self._forget(list(self._known))
+
+    def _take_up(self, written: Link, listed: Listed) -> None:
+        """An index object that was read or written, once its packs are in the table."""
+        packs = b"".join(entries.pack_id for entries in listed.packs)
+        replaced = tuple(each.name for each in listed.replaced)
+        known = Known(written, tuple(listed.links), replaced, packs)
+        self._know(known)
+        self._hoard.add(known)
+
+    def _know(self, known: Known) -> None:
+        self._known[known.name] = known
+        self._written[known.name] = known.itself.digest
+        self._linked.update({each.name: each.digest for each in known.links})
+        self._replaced.update(known.replaced)
 
     def _enter(self, entries: PackEntries) -> bool:
-        if entries.pack_id in self._packs:
+        if entries.pack_id in self._table:
             return False
-        self._packs.add(entries.pack_id)
         self._table.add(entries, loss.copies_of(self.losses, entries.pack_id))
         return True
 

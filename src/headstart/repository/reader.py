@@ -114,7 +114,12 @@ class Reader:
             [(_, found)] = self._read([(chunk_id, other)])
             if not isinstance(found, errors.Damaged):
                 return found
-        return damaged
+        self._index.recheck()
+        moved = self._index.find(chunk_id)
+        if moved is None or moved.position == location.position:
+            return damaged
+        [(_, found)] = self._read([(chunk_id, moved)])
+        return found
 
     def _read(self, wanted: Sequence[Wanted]) -> list[Checked]:
         """Chunks of one pack, ascending and near each other, in one request."""

@@ -1,25 +1,32 @@
-"""The hash table of an index: where every chunk lies.
+"""A part of an index: a hash table over columns, which lie in memory or in a mapped file.
 
-Open addressing over columns, 52 to 64 bytes a chunk, 13 a frame::
+Open addressing, 52 to 64 bytes a chunk, 15 a frame::
 
-    slots    [ 0 | 7 | 0 | 3 | ... ]        position + 1 of a chunk, found by the first bytes of its id
-    columns  id, length, frame, by position; offset, sealed length, flags, first position, by frame
+    slots    [ 0 | 7 | 0 | 3 | ... ]     1 + number of a chunk, found by the first bytes of its id
+    chunks   id, length, frame (within its pack)
+    frames   first chunk (within its pack), offset, sealed length, flags
+    packs    id, class, size, first chunk, first frame, origins
 
-The chunks of a pack have neighbouring positions in the order in which they lie in it.
+The chunks of a pack have neighbouring numbers in the order in which they lie in it. Parts that follow one another are
+joined by writing their columns one after the other; only slots and the firsts of packs are new.
 """
 
 from __future__ import annotations
 
 import bisect
 import itertools
-import os
 import sys
 from array import array
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
 
-from headstart.repository import layout, loss
+from headstart.blocks import Blocks
+from headstart.repository import layout
 from headstart.repository.pack import Moved, PackEntries
+
+Bytes: TypeAlias = "bytearray | memoryview"
+Numbers: TypeAlias = "array[int] | memoryview"
 
 
 class Frame(NamedTuple):
@@ -59,210 +66,192 @@ class Location(NamedTuple):
         return self.frame.sealed_length * self.length / self.frame.length
 
 
-class Table:
-    """The hash table. Not safe against changes from several threads."""
+@dataclass(slots=True)
+class Columns:
+    """What a part consists of. ``moved``: by number of a pack."""
 
-    def __init__(self) -> None:
-        self._ids = bytearray()
-        self._lengths = array("I")
-        self._frames = array("I")
-        self._offsets = array("I")
-        self._sealed_lengths = array("I")
-        self._flags = bytearray()
-        self._starts = array("I")  # position of each frame's first chunk
-        self._slots = array("I", bytes(4 * 1024))
-        self._packs: list[tuple[bytes, layout.ChunkClass]] = []
-        self._firsts: list[int] = []  # position of each pack's first chunk
-        self._first_frames: list[int] = []
-        self._sizes: list[int] = []
-        self._moved: dict[int, Moved] = {}  # by a pack's place in the lists
-        self._owners: dict[bytes, int] = {}  # by pack, its place in the lists
-        self._doubted: set[int] = set()
-        self._doubtful: dict[bytes, int] = {}
+    slots: Numbers
+    ids: Bytes
+    lengths: Numbers
+    frames: Numbers
+    starts: Numbers
+    offsets: Numbers
+    sealed_lengths: Numbers
+    flags: Bytes
+    pack_ids: Bytes
+    classes: Bytes
+    sizes: Numbers
+    firsts: Numbers
+    first_frames: Numbers
+    moved: dict[int, Moved]
+
+
+class Base(NamedTuple):
+    """How many chunks, frames and packs stand in the parts before."""
+
+    chunks: int = 0
+    frames: int = 0
+    packs: int = 0
+
+
+class Part:
+    """Reading. Positions, places and numbers of packs go on from those of the parts before."""
+
+    def __init__(self, columns: Columns, base: Base) -> None:
+        self.columns = columns
+        self.base = base
 
     def __len__(self) -> int:
-        return len(self._lengths)
+        return len(self.columns.lengths)
 
-    def add(self, entries: PackEntries, doubted: loss.Copies = loss.NONE) -> None:
-        """``doubted``: those of its copies that are known to be bad."""
-        first, frame = len(self), len(self._offsets)
-        owner = self._owners[entries.pack_id] = len(self._packs)
-        self._packs.append((entries.pack_id, entries.chunk_class))
-        self._firsts.append(first)
-        self._first_frames.append(frame)
-        self._sizes.append(entries.size)
-        if entries.moved:
-            self._moved[owner] = entries.moved
-        self._ids += entries.ids
-        self._lengths.extend(entries.lengths)
-        self._offsets.extend(_offsets(entries.sealed_lengths))
-        self._sealed_lengths.extend(entries.sealed_lengths)
-        self._flags += entries.flags
-        position = first
-        for number, count in enumerate(entries.counts, frame):
-            self._starts.append(position)
-            self._frames.extend([number] * count)
-            position += count
-        self._doubt(range(first, len(self)), doubted)
-        if 2 * len(self) > len(self._slots):
-            self._grow()
-        else:
-            self._enter(first)
+    @property
+    def pack_count(self) -> int:
+        return len(self.columns.firsts)
 
-    def position(self, chunk_id: bytes) -> int:
-        """-1 when it is not there."""
-        return next(self.positions(chunk_id), -1)
+    @property
+    def end(self) -> Base:
+        """The base of the part that follows."""
+        base = self.base
+        frames = len(self.columns.offsets)
+        return Base(base.chunks + len(self), base.frames + frames, base.packs + self.pack_count)
 
-    def positions(self, chunk_id: bytes) -> Iterator[int]:
-        """Of the chunk in every pack that has it; the one of ``position`` comes first."""
-        mask = len(self._slots) - 1
+    def find(self, chunk_id: bytes, hidden: Blocks | set[int] | tuple[()] = ()) -> int:
+        """The first position of the chunk that is not ``hidden``; -1 where there is none. ``IndexError`` where the part
+        is damaged, and that is seen."""
+        columns = self.columns
+        slots, ids, first = columns.slots, columns.ids, self.base.chunks - 1
+        mask, count = len(slots) - 1, len(columns.lengths)
         slot = int.from_bytes(chunk_id[:8], sys.byteorder) & mask
-        while entry := self._slots[slot]:
-            start = (entry - 1) * layout.CHUNK_ID_LENGTH
-            if self._ids[start : start + layout.CHUNK_ID_LENGTH] == chunk_id:
-                yield entry - 1
+        while entry := slots[slot]:
+            end = entry * layout.CHUNK_ID_LENGTH
+            known: object = ids[end - layout.CHUNK_ID_LENGTH : end]
+            if known == chunk_id and (not hidden or first + entry not in hidden):
+                return first + entry
+            if entry > count:
+                raise IndexError("no such chunk")
             slot = (slot + 1) & mask
+        return -1
 
-    def doubt(self, copies: Mapping[bytes, loss.Copies]) -> None:
-        """From now on these copies, by pack, are not found by ``position``. Costs a pass over everything."""
-        known = [pack_id for pack_id in copies if pack_id in self._owners]
-        for pack_id in known:
-            self._doubt(self._span(self._owners[pack_id]), copies[pack_id])
-        if known:
-            self._slots = array("I", bytes(4 * len(self._slots)))
-            self._enter(0)
+    def find_all(self, chunk_id: bytes) -> Iterator[int]:
+        """Its position in every pack that has it; that of ``find`` comes first."""
+        seen: set[int] = set()
+        while (position := self.find(chunk_id, seen)) >= 0:
+            yield position
+            seen.add(position)
 
-    def _doubt(self, positions: range, copies: loss.Copies) -> None:
-        if copies is not None and not copies:
-            return
-        for position in positions:
-            chunk_id = self.chunk_id(position)
-            if copies is None or chunk_id in copies:
-                self._doubted.add(position)
-                self._doubtful[chunk_id] = position
+    def chunk_id(self, position: int) -> bytes:
+        start = (position - self.base.chunks) * layout.CHUNK_ID_LENGTH
+        return bytes(self.columns.ids[start : start + layout.CHUNK_ID_LENGTH])
 
-    def positions_of(self, pack_id: bytes) -> range:
-        """Of the chunks of a pack."""
-        return self._span(self._owners[pack_id])
+    def pack_id(self, number: int) -> bytes:
+        start = (number - self.base.packs) * layout.OBJECT_ID_LENGTH
+        return bytes(self.columns.pack_ids[start : start + layout.OBJECT_ID_LENGTH])
+
+    def pack_numbers(self) -> Iterator[tuple[bytes, int]]:
+        """Every pack, and its number."""
+        ids = bytes(self.columns.pack_ids)
+        for number, start in enumerate(range(0, len(ids), layout.OBJECT_ID_LENGTH), self.base.packs):
+            yield ids[start : start + layout.OBJECT_ID_LENGTH], number
 
     def pack_of(self, position: int) -> bytes:
         """The pack that a position belongs to."""
-        return self._packs[bisect.bisect_right(self._firsts, position) - 1][0]
+        own = bisect.bisect_right(self.columns.firsts, position - self.base.chunks) - 1
+        return self.pack_id(self.base.packs + own)
 
-    def entries(self, pack_id: bytes) -> PackEntries:
-        owner = self._owners[pack_id]
-        positions, frames = self._span(owner), self._span_of_frames(owner)
-        first, end = positions.start, positions.stop
-        starts = [*self._starts[frames.start : frames.stop], end]
+    def size(self, number: int) -> int:
+        """Bytes of a pack."""
+        return int(self.columns.sizes[number - self.base.packs])
+
+    def span(self, number: int) -> range:
+        """Positions of a pack's chunks."""
+        own = self._span(number - self.base.packs)
+        return range(self.base.chunks + own.start, self.base.chunks + own.stop)
+
+    def entries(self, number: int) -> PackEntries:
+        own = number - self.base.packs
+        columns, chunks, frames = self.columns, self._span(own), self._span_of_frames(own)
+        starts = [*columns.starts[frames.start : frames.stop], len(chunks)]
+        width = layout.CHUNK_ID_LENGTH
         return PackEntries(
-            *self._packs[owner],
-            bytes(self._ids[first * layout.CHUNK_ID_LENGTH : end * layout.CHUNK_ID_LENGTH]),
-            self._lengths[first:end],
+            self.pack_id(number),
+            layout.ChunkClass(columns.classes[own]),
+            bytes(columns.ids[chunks.start * width : chunks.stop * width]),
+            array("I", columns.lengths[chunks.start : chunks.stop].tobytes()),
             bytes(after - before for before, after in itertools.pairwise(starts)),
-            self._sealed_lengths[frames.start : frames.stop],
-            bytes(self._flags[frames.start : frames.stop]),
-            self._moved.get(owner),
+            array("I", columns.sealed_lengths[frames.start : frames.stop].tobytes()),
+            bytes(columns.flags[frames.start : frames.stop]),
+            columns.moved.get(own),
         )
-
-    def doubtful_position(self, chunk_id: bytes) -> int:
-        """A copy that is known to be bad; -1 when there is none."""
-        return self._doubtful.get(chunk_id, -1)
-
-    @property
-    def has_doubts(self) -> bool:
-        return bool(self._doubted)
-
-    def is_doubted(self, position: int) -> bool:
-        return position in self._doubted
-
-    def chunk_id(self, position: int) -> bytes:
-        start = position * layout.CHUNK_ID_LENGTH
-        return bytes(self._ids[start : start + layout.CHUNK_ID_LENGTH])
-
-    def location(self, position: int) -> Location:
-        return next(self.locations([position]))
 
     def locations(self, positions: Iterable[int]) -> Iterator[Location]:
         """Cheapest where neighbours of one frame come one after the other: they share the frame."""
-        frame: Frame | None = None
-        first = -1
+        columns, base = self.columns, self.base
+        chunks, number = range(0), -1
+        place, frame, first = -1, None, 0
         for position in positions:
-            place = self._frames[position]
-            if frame is None or frame.place != place:
-                frame, first = self._frame(place), self._starts[place]
-            start = sum(self._lengths[first:position]) if position > first else 0
-            yield Location(position, frame, start, self._lengths[position])
+            own = position - base.chunks
+            if own not in chunks:
+                number = bisect.bisect_right(columns.firsts, own) - 1
+                chunks = self._span(number)
+            wanted = columns.first_frames[number] + columns.frames[own]
+            if frame is None or place != wanted:
+                place, frame = wanted, self._frame(number, wanted)
+                first = chunks.start + columns.starts[place]
+            start = sum(columns.lengths[first:own]) if own > first else 0
+            yield Location(position, frame, start, columns.lengths[own])
 
-    def _frame(self, place: int) -> Frame:
-        owner = bisect.bisect_right(self._first_frames, place) - 1
-        number = place - self._first_frames[owner]
-        pack_id, chunk_class = self._packs[owner]
-        origin, moved = pack_id, self._moved.get(owner)
+    def _frame(self, number: int, place: int) -> Frame:
+        columns = self.columns
+        chunks, frames = self._span(number), self._span_of_frames(number)
+        if place not in frames:
+            raise IndexError("a frame of another pack")
+        pack_id = self.pack_id(self.base.packs + number)
+        origin, sealed_as = pack_id, place - frames.start
+        moved = columns.moved.get(number)
         if moved is not None:
-            origin, number = moved.packs[moved.places[number]], moved.numbers[number]
-        end = self._starts[place + 1] if place + 1 < len(self._starts) else len(self)
+            origin, sealed_as = moved.packs[moved.places[sealed_as]], moved.numbers[sealed_as]
+        start = chunks.start + columns.starts[place]
+        end = chunks.start + columns.starts[place + 1] if place + 1 < frames.stop else chunks.stop
         return Frame(
-            place,
+            self.base.frames + place,
             pack_id,
-            chunk_class,
+            layout.ChunkClass(columns.classes[number]),
             origin,
-            number,
-            self._offsets[place],
-            self._sealed_lengths[place],
-            sum(self._lengths[self._starts[place] : end]),
-            self._flags[place],
+            sealed_as,
+            columns.offsets[place],
+            columns.sealed_lengths[place],
+            sum(columns.lengths[start:end]),
+            columns.flags[place],
         )
 
-    def sizes(self) -> Iterator[tuple[bytes, int]]:
-        """Packs and their bytes."""
-        for (pack_id, _), size in zip(self._packs, self._sizes, strict=True):
-            yield pack_id, size
+    def _span(self, own: int) -> range:
+        firsts = self.columns.firsts
+        return range(firsts[own], len(self) if own + 1 == len(firsts) else firsts[own + 1])
 
-    def drop(self, pack_ids: Container[bytes]) -> None:
-        """The chunks of these packs are not found any longer: they get ids that no content has."""
-        for owner, (pack_id, _) in enumerate(self._packs):
-            if pack_id in pack_ids:
-                span = self._span(owner)
-                first, end = (each * layout.CHUNK_ID_LENGTH for each in (span.start, span.stop))
-                self._ids[first:end] = os.urandom(end - first)
-
-    def _span(self, owner: int) -> range:
-        """Positions of a pack's chunks."""
-        last = owner + 1 == len(self._firsts)
-        return range(self._firsts[owner], len(self) if last else self._firsts[owner + 1])
-
-    def _span_of_frames(self, owner: int) -> range:
-        last = owner + 1 == len(self._first_frames)
-        return range(self._first_frames[owner], len(self._offsets) if last else self._first_frames[owner + 1])
-
-    def _grow(self) -> None:
-        self._slots = array("I", [0]) * (2 << len(self).bit_length())
-        self._enter(0)
-
-    def _enter(self, first: int) -> None:
-        """Give every position from ``first`` on a slot, unless its copy is bad. Of equal ids the first is found."""
-        slots, mask, doubted = self._slots, len(self._slots) - 1, self._doubted
-        for start in range(first, len(self), _PIECE):
-            for position, head in enumerate(self._heads(start, min(start + _PIECE, len(self))), start + 1):
-                if doubted and position - 1 in doubted:
-                    continue
-                slot = head & mask
-                while slots[slot]:
-                    slot = (slot + 1) & mask
-                slots[slot] = position
-
-    def _heads(self, start: int, end: int) -> Sequence[int]:
-        """The first eight bytes of the ids as numbers: uniform, since ids are keyed hashes."""
-        piece = self._ids[start * layout.CHUNK_ID_LENGTH : end * layout.CHUNK_ID_LENGTH]
-        return memoryview(piece).cast("Q")[:: layout.CHUNK_ID_LENGTH // 8]
+    def _span_of_frames(self, own: int) -> range:
+        firsts = self.columns.first_frames
+        return range(firsts[own], len(self.columns.offsets) if own + 1 == len(firsts) else firsts[own + 1])
 
 
-#: Positions entered at a time, which bounds a copy.
-_PIECE = 1 << 16
+def slots_for(chunks: int) -> int:
+    """How many slots: at most half of them are taken."""
+    return max(1024, 2 << chunks.bit_length())
 
 
-def _offsets(sealed_lengths: array[int]) -> Iterable[int]:
-    offset = layout.PACK_START
-    for length in sealed_lengths:
-        yield offset
-        offset += length
+def new_slots(chunks: int) -> array[int]:
+    return array("I", [0]) * slots_for(chunks)
+
+
+def enter(slots: Numbers, first: int, ids: Iterable[Bytes | bytes]) -> None:
+    """Give the chunks from number ``first`` on, whose ids these are one after the other, a slot each. Of equal ids the
+    first is found."""
+    mask = len(slots) - 1
+    entry = first
+    for piece in ids:
+        # The first eight bytes of the ids as numbers: uniform, since ids are keyed hashes.
+        for head in memoryview(piece).cast("Q")[:: layout.CHUNK_ID_LENGTH // 8]:
+            entry += 1
+            slot = head & mask
+            while slots[slot]:
+                slot = (slot + 1) & mask
+            slots[slot] = entry

@@ -97,6 +97,8 @@ def examine(
     selection: Selection = _EVERYTHING,
 ) -> Examination:
     """``verify_all`` for those who want to do something about it."""
+    repo.index.recheck()
+    repo.index.compare()
     repo.index.adopt_all()
     counted = census.take(repo, remembered)
     check = _Check(repo)
@@ -185,7 +187,7 @@ class _Check:
             self._want(attachment.chunks)
 
     def want_everything(self) -> None:
-        self._rest = Blocks(self._repo.index.believed()) - self._nodes - self._content
+        self._rest = self._repo.index.believed() - self._nodes - self._content
         self._again = self._nodes
         for batch in _batches(self._rest):
             self._content_bytes += sum(location.length for _, location in self._repo.index.copies(batch))
