@@ -47,6 +47,7 @@ class Cli:
             "HEADSTART_REPOSITORY": str(self.repository),
             "HEADSTART_STATE": str(self.state),
             "HEADSTART_SCRATCH": str(self.scratch),
+            "HEADSTART_CACHE": str(folder / "cache"),
             "HEADSTART_PASSWORD": password,
             **environment,
         }

@@ -35,6 +35,7 @@ def _shared() -> Parser:
     )
     options.add_argument("--state", metavar="DIR", help="what this host remembers of its VMs")
     options.add_argument("--scratch", metavar="DIR", help="scratch and spool files; must be on a local disk")
+    options.add_argument("--cache", metavar="DIR", help="what is known of the repository's index; may be lost")
     options.add_argument("--json", action="store_true", help="one JSON object on stdout, lines of JSON on stderr")
     options.add_argument("-v", "--verbose", action="store_true", help="tell more on stderr")
     return parser

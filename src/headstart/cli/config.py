@@ -56,6 +56,7 @@ def beneath(environment: Mapping[str, str], host: Host) -> dict[str, str]:
         "HEADSTART_REPOSITORY": host.repository,
         "HEADSTART_STATE": host.state,
         "HEADSTART_SCRATCH": host.scratch,
+        "HEADSTART_CACHE": host.cache,
     }
     if not any(environment.get(name) for name in (password.PASSWORD, password.FILE, password.COMMAND)):
         said |= {password.FILE: host.password_file, password.COMMAND: host.password_command}

@@ -37,7 +37,10 @@ class Session:
             structure_is_enough=structure_is_enough,
             every_key=every_key,
         ) as opened:
+            opened.index.use_cache(self.settings.cache)
             yield opened
+            if failure := opened.index.cache_failure:
+                self.output.note(f"the cache {self.settings.cache} was not used, which cost time and memory: {failure}")
 
     @contextlib.contextmanager
     def second_repository(self, url: str, which: str = password.FROM, *, to_mend: bool = False) -> Iterator[Repository]:

@@ -19,6 +19,7 @@ class Settings:
     url: str | None
     state: Path
     scratch: Path
+    cache: Path
 
     @property
     def repository(self) -> str:
@@ -39,17 +40,19 @@ def settings(arguments: argparse.Namespace, environment: Mapping[str, str]) -> S
         given: str | None = getattr(arguments, option, None)
         return given if given is not None else environment.get(f"HEADSTART_{option.upper()}") or None
 
-    named, scratch = chosen("state"), chosen("scratch")
-    state = Path(named).absolute() if named else _default_state(environment)
+    def directory(option: str, otherwise: Path) -> Path:
+        named = chosen(option)
+        return Path(named).absolute() if named else otherwise
+
+    state = directory("state", _default(environment, "/var/lib", "XDG_STATE_HOME", ".local/state"))
+    cache = directory("cache", _default(environment, "/var/cache", "XDG_CACHE_HOME", ".cache"))
     url = chosen("repository")
-    return Settings(
-        None if url is None else place_of(url), state, Path(scratch).absolute() if scratch else state / "scratch"
-    )
+    return Settings(None if url is None else place_of(url), state, directory("scratch", state / "scratch"), cache)
 
 
-def _default_state(environment: Mapping[str, str]) -> Path:
+def _default(environment: Mapping[str, str], system: str, variable: str, own: str) -> Path:
     """The system's for root, else the user's (XDG Base Directory Specification)."""
     if os.geteuid() == 0:
-        return Path("/var/lib/headstart")
-    given = Path(environment.get("XDG_STATE_HOME", ""))
-    return (given if given.is_absolute() else Path.home() / ".local" / "state") / "headstart"
+        return Path(system) / "headstart"
+    given = Path(environment.get(variable, ""))
+    return (given if given.is_absolute() else Path.home() / own) / "headstart"

@@ -182,6 +182,7 @@ class Host:
     repository: str | None = None
     state: Path | None = None
     scratch: Path | None = None
+    cache: Path | None = None
     rounds: int = 2
     backups: int = 1
     store_rate: float | None = None

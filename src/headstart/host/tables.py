@@ -261,6 +261,7 @@ class HostTable(Table):
     repository: Annotated[str | None, BeforeValidator(_address)] = None
     state: AbsolutePath | None = None
     scratch: AbsolutePath | None = None
+    cache: AbsolutePath | None = None
     rounds: Count = Host().rounds
     backups: Count = Host().backups
     store_rate: StoreRate | None = None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 from headstart import errors, repository
 from headstart.host.locksmith import Locksmith
@@ -12,28 +14,44 @@ from headstart.repository import Repository
 from headstart.store.contract import Store
 from headstart.store.limited import LimitedStore
 
+_log = logging.getLogger("headstart.host")
+
 
 class Vault:
-    """For several threads. ``bucket`` is what all of them together may send to the store."""
+    """For several threads. ``bucket`` is what all of them together may send to the store; ``cache`` is a directory for
+    what is known of the index."""
 
-    def __init__(self, place: Callable[[], Store], password: Callable[[], bytes], bucket: Bucket) -> None:
+    def __init__(
+        self, place: Callable[[], Store], password: Callable[[], bytes], bucket: Bucket, cache: Path | None = None
+    ) -> None:
         self._place = place
         self._password = password
         self._bucket = bucket
+        self._cache = cache
         self._lock = threading.Lock()
         self._opened: Repository | None = None
         self.locksmith = Locksmith()
+        self._told: OSError | None = None
 
     def repository(self) -> Repository:
         """Raises what opening it raises: trying again may succeed."""
         with self._lock:
             if self._opened is None:
-                self._opened = repository.open(LimitedStore(self._place(), self._bucket), self._password)
+                self._opened = self.another()
+            self._tell(self._opened.index.cache_failure)
             return self._opened
 
     def another(self) -> Repository:
         """Opened anew, for who changes what is in it: the caller closes it. Raises as ``repository``."""
-        return repository.open(LimitedStore(self._place(), self._bucket), self._password)
+        opened = repository.open(LimitedStore(self._place(), self._bucket), self._password)
+        if self._cache is not None:
+            opened.index.use_cache(self._cache)
+        return opened
+
+    def _tell(self, failure: OSError | None) -> None:
+        if failure is not None and failure is not self._told:
+            _log.warning("The cache %s is not used, which costs time and memory: %s.", self._cache, failure)
+            self._told = failure
 
     def failed(self, error: errors.HeadstartError) -> None:
         """A run failed: what was read of the repository when it was opened may not hold any longer."""
