@@ -336,6 +336,7 @@ def test_a_killed_restore_may_be_repeated(shelf: Shelf, tmp_path: Path) -> None:
     ) as process:
         while not part.exists() or not part.stat().st_blocks:
             assert process.poll() is None
+        process.send_signal(signal.SIGSTOP)  # it is not to get to its end meanwhile
         refused = shelf.cli.run(*command, expect=24).error["error"]["message"]
         assert f"{part} exists, and another restore is writing it" in refused
         process.kill()

@@ -83,4 +83,5 @@ def test_two_threads_share_one_rate() -> None:
     for thread in threads:
         thread.join()
     assert sum(taken) <= rate * (seconds + BURST_SECONDS + 0.2)
-    assert min(taken) > 0.25 * sum(taken), taken
+    # Neither is left out; how they share is the scheduler's, which may have other work.
+    assert min(taken) > 0.05 * sum(taken), taken
