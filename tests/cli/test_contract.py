@@ -327,6 +327,10 @@ def test_an_interrupted_restore_cleans_up(shelf: Shelf, tmp_path: Path, number: 
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} if folder.exists() else set()
+
+
 def test_a_killed_restore_may_be_repeated(shelf: Shelf, tmp_path: Path) -> None:
     shelf.add(disks={"big": stored.content(*range(1, 600))}, files={"definition": b"as it was"})
     command = ["restore", "web@latest", str(tmp_path / "out"), "--format", "raw"]
@@ -334,13 +338,15 @@ def test_a_killed_restore_may_be_repeated(shelf: Shelf, tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, *console.SLOW_RESTORE, *command], cwd=ROOT, env=shelf.cli.environment
     ) as process:
-        while not part.exists() or not part.stat().st_blocks:
-            assert process.poll() is None
-        process.send_signal(signal.SIGSTOP)  # it is not to get to its end meanwhile
-        refused = shelf.cli.run(*command, expect=24).error["error"]["message"]
-        assert f"{part} exists, and another restore is writing it" in refused
-        process.kill()
-    assert {path.name for path in part.parent.iterdir()} == {"big.raw.part", "definition.txt"}
+        try:
+            while names(part.parent) != {"big.raw.part", "definition.txt"} or not part.stat().st_blocks:
+                assert process.poll() is None
+            process.send_signal(signal.SIGSTOP)  # it is not to get to its end meanwhile
+            refused = shelf.cli.run(*command, expect=24).error["error"]["message"]
+            assert f"{part} exists, and another restore is writing it" in refused
+        finally:
+            process.kill()
+    assert names(part.parent) == {"big.raw.part", "definition.txt"}
     done = console.run(shelf.cli, *command)
     assert done.status == 0
     assert done.stderr.count("headstart: note: ") == 2
