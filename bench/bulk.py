@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from headstart import repository, units
-from headstart.repository import index, layout, seal
+from headstart.repository import layout, listing, seal
 from headstart.repository.layout import ChunkClass
 from headstart.repository.pack import PackEntries
 from headstart.store.local import LocalStore
@@ -34,7 +34,7 @@ def make(folder: Path, chunks: int) -> None:
                 with (folder / each.name).open("xb") as file:
                     file.truncate(each.size)
             name = layout.INDEXES + os.urandom(layout.OBJECT_ID_LENGTH).hex()
-            store.create(name, seal.seal_object(repo.secrets, layout.Kind.INDEX, name, index.encode(packs)))
+            store.create(name, seal.seal_object(repo.secrets, layout.Kind.INDEX, name, listing.encode(packs)))
 
 
 def _packs(source: random.Random, count: int) -> Iterator[PackEntries]:

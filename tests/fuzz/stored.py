@@ -15,11 +15,11 @@ from headstart.repository import (
     condemned,
     config,
     draft,
-    index,
     keys,
     label,
     layout,
     lease,
+    listing,
     manifest,
     node,
     pack,
@@ -140,13 +140,13 @@ def listed(data: bytes) -> None:
 
 def _listed(data: bytes, version: int) -> None:
     try:
-        found = index.decode("indexes/x", data, version)
+        found = listing.decode("indexes/x", data, version)
     except errors.Damaged:
         return
-    again = index.encode(found.packs, found.links, found.replaced)
+    again = listing.encode(found.packs, found.links, found.replaced)
     # Some bytes of each head say nothing; links are gathered at the end, without a head where there is none.
     assert version == 0 or len(again) <= len(data)
-    assert index.decode("indexes/x", again) == found
+    assert listing.decode("indexes/x", again) == found
     for each in found.packs:
         _entered(each)
 

@@ -10,7 +10,20 @@ from unittest import mock
 
 from headstart import errors, repository
 from headstart.blocks import Blocks
-from headstart.repository import config, draft, index, keys, layout, link, loss, manifest, pack, seal, snapshot, tree
+from headstart.repository import (
+    config,
+    draft,
+    keys,
+    layout,
+    link,
+    listing,
+    loss,
+    manifest,
+    pack,
+    seal,
+    snapshot,
+    tree,
+)
 from headstart.repository.census import Remembered
 from headstart.repository.config import Config
 from headstart.repository.loss import Loss
@@ -135,8 +148,8 @@ def _older_manifest(repo: Repository, name: str) -> bytes:
 
 def _older_index(repo: Repository, name: str) -> bytes:
     data = seal.open_object(repo.secrets, layout.Kind.INDEX, name, repo.store.read(name))
-    listed = index.decode(name, data)
-    return index.encode(listed.packs[1:], listed.links, [link.Link("indexes/" + "0" * 32, bytes(32))])
+    listed = listing.decode(name, data)
+    return listing.encode(listed.packs[1:], listed.links, [link.Link("indexes/" + "0" * 32, bytes(32))])
 
 
 def _older_pack(repo: Repository, name: str, source: random.Random) -> bytes:

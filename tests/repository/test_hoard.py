@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headstart import errors, repository
-from headstart.repository import hoard, index, layout, pack, seal, segment, verify
+from headstart.repository import hoard, layout, listing, pack, seal, segment, verify
 from headstart.repository.keys import Secrets
 from headstart.repository.known import Known
 from headstart.repository.link import Link
@@ -292,13 +292,13 @@ def index_objects(repo: Repository) -> list[str]:
 
 def listed_in(repo: Repository, name: str) -> list[PackEntries]:
     payload = seal.open_object(repo.secrets, layout.Kind.INDEX, name, repo.store.read(name))
-    return index.decode(name, payload).packs
+    return listing.decode(name, payload).packs
 
 
 def put_index(repo: Repository, packs: list[PackEntries], replaced: list[str]) -> str:
     name = layout.INDEXES + os.urandom(16).hex()
     gone = [Link(each, bytes(32)) for each in replaced]
-    data = seal.seal_object(repo.secrets, layout.Kind.INDEX, name, index.encode(packs, (), gone))
+    data = seal.seal_object(repo.secrets, layout.Kind.INDEX, name, listing.encode(packs, (), gone))
     repo.store.create(name, data)
     return name
 

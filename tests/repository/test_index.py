@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headstart import errors
-from headstart.repository import index, layout, pack
+from headstart.repository import layout, listing, pack
 from headstart.repository.layout import ChunkClass
 from headstart.repository.link import Link
 from headstart.repository.memtable import MemTable
@@ -92,20 +92,20 @@ def test_memory_of_a_chunk() -> None:
 @given(st.lists(st.lists(IDS, max_size=5), max_size=4))
 def test_roundtrip_of_an_index_object(packs: list[list[bytes]]) -> None:
     listed = [entries(number, ids) for number, ids in enumerate(packs)]
-    assert index.decode("x", index.encode(listed)) == index.Listed(listed, [], [])
+    assert listing.decode("x", listing.encode(listed)) == listing.Listed(listed, [], [])
 
 
 def test_an_index_object_links_others() -> None:
     links = [Link("indexes/" + "1" * 32, b"d" * 32), Link("losses/" + "2" * 32, b"e" * 32)]
     replaced = [Link("indexes/" + "3" * 32, bytes(32))]
     listed = [entries(1, [b"i" * 32])]
-    assert index.decode("x", index.encode(listed, links, replaced)) == index.Listed(listed, links, replaced)
+    assert listing.decode("x", listing.encode(listed, links, replaced)) == listing.Listed(listed, links, replaced)
 
 
 @pytest.mark.parametrize("payload", [b"x", bytes(23), b"\7" * 24, bytes(16) + b"\1\0\0\0" + b"\1\0\0\0" + bytes(40)])
 def test_an_index_object_that_makes_no_sense(payload: bytes) -> None:
     with pytest.raises(errors.Damaged, match="indexes/x is damaged"):
-        index.decode("indexes/x", payload)
+        listing.decode("indexes/x", payload)
 
 
 @pytest.fixture

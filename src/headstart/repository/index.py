@@ -9,20 +9,20 @@ What was loaded once is kept in a cache of this host, if it has one, and not in 
 from __future__ import annotations
 
 import os
-import struct
 import threading
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from headstart import errors
 from headstart.blocks import Blocks
-from headstart.repository import condemned, layout, link, loss, objects, pack, seal
+from headstart.repository import layout, listing, loss, objects, pack, seal
+from headstart.repository.going import Going
 from headstart.repository.hoard import Hoard
 from headstart.repository.keys import Secrets
 from headstart.repository.known import Known
 from headstart.repository.link import Link
+from headstart.repository.listing import Listed
 from headstart.repository.loss import Loss
 from headstart.repository.pack import PackEntries
 from headstart.repository.shelf import Shelf
@@ -53,9 +53,7 @@ class Index:
         self._unwritten: list[PackEntries] = []
         self._underway: set[bytes] = set()  # packs for which an index object is being written
         self._loaded = False
-        self._aside: set[bytes] = set()  # packs that are condemned or doomed
-        self._doomed: set[bytes] = set()
-        self._unread_doom: errors.Damaged | None = None
+        self._going = Going(secrets, store)
         self._is_unused = True  # no position was given out
         #: Objects that could not be read. What they listed was taken from the packs themselves.
         self.damaged: list[errors.Damaged] = []
@@ -97,13 +95,13 @@ class Index:
         position = self._table.position(chunk_id)
         if position < 0:
             return self._table.doubtful_position(chunk_id)
-        if not self._aside or self._table.pack_of(position) not in self._aside:
+        if not self._going.aside or self._table.pack_of(position) not in self._going.aside:
             return position
         return self._staying(chunk_id, position)
 
     def _staying(self, chunk_id: bytes, otherwise: int) -> int:
         found = self._table.positions(chunk_id)
-        return next((each for each in found if self._table.pack_of(each) not in self._aside), otherwise)
+        return next((each for each in found if self._table.pack_of(each) not in self._going.aside), otherwise)
 
     def holders(self, chunk_ids: Iterable[bytes]) -> dict[bytes, bytes]:
         """By chunk, a pack that has it, and that something new may be built on. Chunks without one are left out."""
@@ -117,7 +115,7 @@ class Index:
         for chunk_id in chunk_ids:
             position = self._table.position(chunk_id)
             pack_id = None if position < 0 else self._table.pack_of(position)
-            if pack_id in self._aside:
+            if pack_id in self._going.aside:
                 position = self._staying(chunk_id, -1)
                 pack_id = None if position < 0 else self._table.pack_of(position)
             if pack_id is not None:
@@ -134,7 +132,7 @@ class Index:
     def set_aside(self, packs: Iterable[bytes]) -> None:
         """In this index alone: what a :mod:`condemned` object says to all."""
         with self._lock:
-            self._aside.update(packs)
+            self._going.aside.update(packs)
 
     def others(self, chunk_id: bytes, location: Location) -> list[Location]:
         """Where else a chunk lies: two writers that knew nothing of each other put it, or one pack was lost."""
@@ -155,7 +153,7 @@ class Index:
         with self._lock:
             self._load_once()
             found = self._table.believed()
-            for each in self._doomed:
+            for each in self._going.doomed:
                 if each in self._table:
                     span = self._table.positions_of(each)
                     found.remove_range(span.start, span.stop)
@@ -229,8 +227,8 @@ class Index:
             if not self._loaded:
                 self._loaded = True
                 self._mount()
-            self._load_doomed()
-            self._load_condemned()
+            for error in self._going.load():
+                self._note(error)
             unreadable = [
                 error
                 for error in (*self._load_losses(), *self._load_indexes())
@@ -259,36 +257,11 @@ class Index:
         """What was needed of it has been copied: that is found as well."""
         with self._lock:
             self._load_once()
-            known = len(self._doomed)
-            self._load_doomed()
-            if len(self._doomed) > known:
+            known = len(self._going.doomed)
+            for error in self._going.load_doomed():
+                self._note(error)
+            if len(self._going.doomed) > known:
                 self.refresh()
-
-    def _load_doomed(self) -> None:
-        self._unread_doom = None
-        for name in self._fresh(layout.DOOMED):
-            try:
-                packs = self._list_of(layout.Kind.DOOMED, name)
-            except errors.Damaged as error:
-                self._objects.discard(name)
-                self._note(error)
-                self._unread_doom = error
-            else:
-                self._doomed.update(packs)
-                self._aside.update(packs)
-
-    def _load_condemned(self) -> None:
-        for name in self._fresh(layout.CONDEMNED):
-            try:
-                self._aside.update(self._list_of(layout.Kind.CONDEMNED, name))
-            except errors.Damaged as error:
-                self._note(error)
-
-    def _list_of(self, kind: layout.Kind, name: str) -> frozenset[bytes]:
-        try:
-            return condemned.decode(name, seal.open_object(self._secrets, kind, name, self._store.read(name)))
-        except Missing:
-            return frozenset()  # it was withdrawn between listing and reading
 
     def _fresh(self, prefix: str) -> list[str]:
         there = sorted(name for name, _ in self._store.list(prefix) if layout.is_object_id(name.removeprefix(prefix)))
@@ -406,7 +379,7 @@ class Index:
         for name, size in sorted(self._store.list(layout.PACKS)):
             pack_id = pack.id_of(name)
             known = pack_id in self._table or pack_id in self._broken
-            if pack_id is not None and not known and not self.is_lost(pack_id) and pack_id not in self._doomed:
+            if pack_id is not None and not known and not self.is_lost(pack_id) and pack_id not in self._going.doomed:
                 try:
                     self._adopt(pack_id, size)
                 except errors.Damaged as error:
@@ -437,19 +410,19 @@ class Index:
         packs are gone. ``but_doomed``: what is being deleted is still there, for who deletes it.
         """
         self._look_for_doomed()
-        if self._unread_doom is not None:
+        if self._going.unread is not None:
             raise errors.StoreFailed(
-                f"{self._unread_doom} It says which packs are being deleted, so nothing can be built on any. "
+                f"{self._going.unread} It says which packs are being deleted, so nothing can be built on any. "
                 "Try again; if that does not help, 'headstart gc' puts it right."
             )
         with self._lock:
             known = dict(self._table.sizes())
-            going = frozenset() if but_doomed else frozenset(self._doomed)
+            going = frozenset() if but_doomed else frozenset(self._going.doomed)
         for name, size in self._store.list(layout.PACKS):
             pack_id = pack.id_of(name)
             if pack_id is not None and known.get(pack_id) == size and pack_id not in going:
                 del known[pack_id]
-        if known.keys() - self._doomed:
+        if known.keys() - self._going.doomed:
             self._require_store()
         if known:
             self.refresh()  # what was needed of one that was swept has been copied
@@ -465,7 +438,7 @@ class Index:
         if self._cache is not None:
             now.use_cache(self._cache)
         listed = now.packs()
-        return set(packs) - (listed - now._doomed)
+        return set(packs) - (listed - now._going.doomed)
 
     def _require_store(self) -> None:
         """A place that is not mounted has lost nothing. (One without its config may have, and have a twin of it.)"""
@@ -504,7 +477,7 @@ class Index:
     def list_packs(self, listed: Listed) -> int:
         """Write an index object. Returns its bytes."""
         name = layout.INDEXES + os.urandom(layout.OBJECT_ID_LENGTH).hex()
-        payload = encode(listed.packs, listed.links, listed.replaced)
+        payload = listing.encode(listed.packs, listed.links, listed.replaced)
         data = seal.seal_object(self._secrets, layout.Kind.INDEX, name, payload)
         objects.put(self._store, name, data)
         with self._lock:
@@ -529,12 +502,12 @@ class Index:
     @property
     def doomed(self) -> frozenset[bytes]:
         """Packs that are being deleted."""
-        return frozenset(self._doomed)
+        return frozenset(self._going.doomed)
 
     @property
     def aside(self) -> frozenset[bytes]:
         """Packs that are condemned or doomed."""
-        return frozenset(self._aside)
+        return frozenset(self._going.aside)
 
     def lose(self, noted: Loss) -> None:
         """Make a loss durable. From then on nothing counts as stored because of the copies in it."""
@@ -591,7 +564,7 @@ class Index:
         """An index object, whether it is loaded or not. ``Damaged``."""
         data = self._store.read(name)
         payload = seal.open_object(self._secrets, layout.Kind.INDEX, name, data)
-        return Link.to(name, data), decode(name, payload, layout.version_of(data, layout.Kind.INDEX, name))
+        return Link.to(name, data), listing.decode(name, payload, layout.version_of(data, layout.Kind.INDEX, name))
 
     def _look_for_gone(self, there: Iterable[str]) -> None:
         gone = self._known.keys() - set(there)
@@ -637,88 +610,3 @@ class Index:
 def _nowhere(chunk_id: bytes) -> errors.Damaged:
     name = chunk_id.hex()
     return errors.Damaged(f"Chunk {name} is missing: no pack of the repository holds it.", object=f"chunk {name}")
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """What an index object says. ``links`` were there when it was written; ``replaced`` were damaged."""
-
-    packs: list[PackEntries]
-    links: list[Link]
-    replaced: list[Link]
-
-
-def encode(packs: Iterable[PackEntries], links: Sequence[Link] = (), replaced: Sequence[Link] = ()) -> bytes:
-    """The payload of an index object."""
-    nobody = bytes(layout.OBJECT_ID_LENGTH)
-    tables = [
-        layout.INDEX_HEAD.pack(each.pack_id, each.chunk_class, each.origins, len(each), len(each.counts))
-        + each.encode()
-        for each in packs
-    ]
-    tables += [
-        layout.INDEX_HEAD.pack(nobody, what, 0, len(named), 0) + link.encode(named)
-        for what, named in ((layout.LINKED, links), (layout.REPLACED, replaced))
-        if named
-    ]
-    return b"".join(tables)
-
-
-def decode(name: str, payload: bytes, version: int = layout.VERSION) -> Listed:
-    """``version`` is the format of the object."""
-    found = Listed([], [], [])
-    start = 0
-    try:
-        while start < len(payload):
-            head = _Head.decode(payload, start, version)
-            start += head.length
-            table = payload[start : start + head.table_length]
-            start += len(table)
-            if len(table) != head.table_length:
-                raise ValueError("cut")
-            if head.what == layout.LINKED:
-                found.links.extend(link.decode(table))
-            elif head.what == layout.REPLACED:
-                found.replaced.extend(link.decode(table))
-            else:
-                found.packs.append(head.entries(table))
-    except (ValueError, KeyError, struct.error):
-        raise errors.Damaged(f"{name} is damaged: it cannot be decoded.", object=name) from None
-    return found
-
-
-@dataclass(frozen=True, slots=True)
-class _Head:
-    """What stands before each table. ``what``: a class of chunks, ``LINKED``, ``REPLACED``."""
-
-    version: int
-    pack_id: bytes
-    what: int
-    origins: int
-    count: int
-    frames: int
-
-    @classmethod
-    def decode(cls, payload: bytes, start: int, version: int) -> _Head:
-        if version == 0:
-            pack_id, what, count = layout.INDEX_HEAD_0.unpack_from(payload, start)
-            return cls(version, pack_id, what, 0, count, count)
-        pack_id, what, origins, count, frames = layout.INDEX_HEAD.unpack_from(payload, start)
-        return cls(version, pack_id, what, origins, count, frames)
-
-    @property
-    def length(self) -> int:
-        return layout.INDEX_HEAD_0.size if self.version == 0 else layout.INDEX_HEAD.size
-
-    @property
-    def table_length(self) -> int:
-        if self.what in (layout.LINKED, layout.REPLACED):
-            return self.count * layout.LINK.size
-        if self.version == 0:
-            return pack.table_length_0(self.count)
-        return pack.table_length(self.count, self.frames, self.origins)
-
-    def entries(self, table: bytes) -> PackEntries:
-        if self.version == 0:
-            return PackEntries.decode_0(self.pack_id, self.what, self.count, table)
-        return PackEntries.decode(self.pack_id, self.what, self.count, self.frames, self.origins, table)

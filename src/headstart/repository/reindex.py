@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from headstart import errors
 from headstart.repository import layout
-from headstart.repository.index import Listed
 from headstart.repository.link import Link
+from headstart.repository.listing import Listed
 from headstart.repository.pack import PackEntries
 from headstart.repository.repo import Repository
 
