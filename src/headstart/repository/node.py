@@ -20,8 +20,10 @@ def encode(level: int, slots: Slots) -> bytes | None:
     ids = [slot for slot in slots if slot is not None]
     if not ids:
         return None
-    bits = "".join("0" if slot is None else "1" for slot in reversed(slots))
-    bitmap = int(bits, 2).to_bytes(bitmap_length(len(slots)), "little")
+    bitmap = bytearray(bitmap_length(len(slots)))
+    for number, slot in enumerate(slots):
+        if slot is not None:
+            bitmap[number >> 3] |= 1 << (number & 7)
     return bytes([level]) + bitmap + b"".join(ids)
 
 
