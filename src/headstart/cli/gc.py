@@ -60,7 +60,7 @@ def _lines(done: Report) -> Iterator[str]:
         yield plain.line(f"Draft {each} was not heard of for too long: its head start is given up.")
     yield f"{would} deleted {_packs(done.deleted_packs, done.freed_bytes)}."
     if done.repacked_bytes:
-        yield f"{would} copied {size(done.repacked_bytes)} of {done.repacked_packs} packs into new ones."
+        yield f"{would} copied {size(done.repacked_bytes)} of what is still needed into new packs."
     yield (
         f"{would} condemned {_packs(done.condemned_packs, done.condemned_bytes)}: the first gc after "
         f"{units.format_seconds(done.quarantine)} deletes them."

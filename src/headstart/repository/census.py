@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from headstart import errors
-from headstart.repository import config, draft, keys, layout, manifest, snapshot
+from headstart.repository import config, draft, keys, layout, manifest, objects, snapshot
 from headstart.repository.link import Link
 from headstart.repository.manifest import Manifest
 from headstart.repository.repo import Repository
@@ -82,8 +82,7 @@ def all_pairs(repo: Repository) -> Iterator[Pair]:
     ids = {
         name.removeprefix(prefix)
         for prefix in (layout.SNAPSHOTS, layout.TWINS)
-        for name, _ in repo.store.list(prefix)
-        if layout.is_object_id(name.removeprefix(prefix))
+        for name in objects.names(repo.store, prefix)
     }
     for each in sorted(ids):
         yield read_pair(repo, each)

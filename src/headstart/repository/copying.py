@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from headstart import blocks, errors, units
+from headstart.batches import batched
 from headstart.blocks import Blocks
 from headstart.repository import attachment, draft, layout, lease, lost, snapshot, tree
 from headstart.repository.draft import Draft
@@ -301,7 +302,7 @@ class _Disks:
         zeroes = Blocks()
         done = self._lease.done.get(disk.name, Blocks())
         entries: list[tuple[int, bytes]] = []
-        for batch in _batches(self._changes(disk, before)):
+        for batch in batched(self._changes(disk, before), _BATCH):
             zeroes.update(block for block, chunk_id in batch if chunk_id is None)
             wanted = [(block, chunk) for block, chunk in batch if chunk is not None and block not in done]
             ids = self._put({chunk_id for _, chunk_id in wanted})
@@ -367,11 +368,6 @@ def _frames(chunks: Iterable[tuple[bytes, Data]]) -> Iterator[list[tuple[bytes, 
         size += len(data)
     if group:
         yield group
-
-
-def _batches(changes: Iterator[Change]) -> Iterator[list[Change]]:
-    while batch := list(itertools.islice(changes, _BATCH)):
-        yield batch
 
 
 def _pair(base: tuple[Manifest, Manifest] | None, name: str) -> tuple[Disk, Disk] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from headstart import errors
-from headstart.repository import condemned, layout, seal
+from headstart.repository import condemned, layout, objects, seal
 from headstart.repository.keys import Secrets
 from headstart.store.contract import Missing, Store
 
@@ -47,8 +47,7 @@ class Going:
         return [] if self.unread is None else [self.unread]
 
     def _fresh(self, prefix: str) -> list[str]:
-        there = sorted(name for name, _ in self._store.list(prefix) if layout.is_object_id(name.removeprefix(prefix)))
-        return [name for name in there if name not in self._seen]
+        return [name for name in objects.names(self._store, prefix) if name not in self._seen]
 
     def _list_of(self, kind: layout.Kind, name: str) -> frozenset[bytes]:
         try:

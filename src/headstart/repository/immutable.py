@@ -124,6 +124,6 @@ def _packs(repo: Repository, manifest: Manifest, seen: set[bytes], beat: Callabl
 
 
 def _places(repo: Repository, chunk_ids: Iterable[bytes]) -> set[bytes]:
-    """The packs, all copies: nobody knows which one will be lost. What is missing is for ``verify`` to tell."""
+    """The packs of the copies that are to stay. What is missing is for ``verify`` to tell."""
     found = (repo.index.find(chunk_id) for chunk_id in chunk_ids)
     return {location.pack_id for location in found if location is not None}

@@ -200,18 +200,15 @@ class Index:
             return self._trusting(lambda: self._look_up(wanted))
 
     def _look_up(self, chunk_ids: Iterable[bytes]) -> tuple[dict[bytes, Location], list[bytes]]:
-        table = self._table
         places: dict[int, bytes] = {}
         unknown: list[bytes] = []
         for chunk_id in chunk_ids:
-            position = table.position(chunk_id)
-            if position < 0:
-                position = table.doubtful_position(chunk_id)
+            position = self._place(chunk_id)
             if position < 0:
                 unknown.append(chunk_id)
             else:
                 places[position] = chunk_id
-        return {places[each.position]: each for each in table.locations(sorted(places))}, unknown
+        return {places[each.position]: each for each in self._table.locations(sorted(places))}, unknown
 
     def _trusting(self, look: Callable[[], _Found]) -> _Found:
         """Once more where a damaged cache is to blame that it failed."""
@@ -264,7 +261,7 @@ class Index:
                 self.refresh()
 
     def _fresh(self, prefix: str) -> list[str]:
-        there = sorted(name for name, _ in self._store.list(prefix) if layout.is_object_id(name.removeprefix(prefix)))
+        there = objects.names(self._store, prefix)
         if prefix == layout.INDEXES:
             self._look_for_gone(there)
         fresh = [name for name in there if name not in self._objects]

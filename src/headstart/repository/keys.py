@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from headstart import errors
-from headstart.repository import layout
+from headstart.repository import layout, objects
 from headstart.store.contract import Store
 
 
@@ -255,8 +255,7 @@ def usable(store: Store) -> list[KeyObject]:
 
 def names(store: Store) -> list[str]:
     """Of all key objects."""
-    listed = sorted(name for name, _ in store.list(layout.KEYS))
-    return [name for name in listed if layout.is_object_id(name.removeprefix(layout.KEYS))]
+    return objects.names(store, layout.KEYS)
 
 
 def unusable(store: Store) -> list[errors.HeadstartError]:

@@ -6,10 +6,11 @@ Sets of chunks are kept as sets of positions in the index: compressed bitmaps, t
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from headstart import errors
+from headstart.batches import batched
 from headstart.blocks import Blocks
 from headstart.repository import snapshot, tree
 from headstart.repository.manifest import Disk, Manifest
@@ -201,17 +202,11 @@ def _together(parts: Iterable[Protected]) -> Protected:
 
 def _chunks(repo: Repository, positions: Blocks) -> Chunks:
     raw, stored = 0, 0.0
-    for batch in _batches(positions):
+    for batch in batched(positions, _BATCH):
         for _, location in repo.index.copies(batch):
             raw += location.length
             stored += location.stored_length
     return Chunks(len(positions), raw, round(stored))
-
-
-def _batches(positions: Blocks) -> Iterator[list[int]]:
-    iterator = iter(positions)
-    while batch := list(itertools.islice(iterator, _BATCH)):
-        yield batch
 
 
 def _objects(repo: Repository) -> dict[str, Objects]:

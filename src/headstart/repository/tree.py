@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from headstart import blocks, errors
+from headstart.batches import batched
 from headstart.repository import layout, node
 from headstart.repository.repo import Repository
 from headstart.repository.writer import Writer
@@ -29,7 +30,6 @@ _BATCH = 64
 #: Blocks looked up in one go.
 _LOOKUP_BATCH = 4096
 
-_Item = TypeVar("_Item")
 _Token = TypeVar("_Token")
 
 
@@ -79,7 +79,7 @@ def lookup(
     """The chunk of each wanted block, in the order asked. Ascending blocks are cheapest."""
     shape = _Shape.of(repo, size)
     view = _View(repo, shape, root, {})
-    for batch in _batches(wanted, _LOOKUP_BATCH):
+    for batch in batched(wanted, _LOOKUP_BATCH):
         leaves = view.nodes(0, sorted({block // shape.leaf for block in batch if block < shape.count}))
         for block in batch:
             leaf = leaves.get(block // shape.leaf)
@@ -200,12 +200,6 @@ class _View:
             raise errors.Damaged(f"Tree node {name} is not a node of level {level}.", object=name) from None
 
 
-def _batches(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
-    iterator = iter(items)
-    while batch := list(itertools.islice(iterator, size)):
-        yield batch
-
-
 def _checked(changes: Iterable[Change], count: int) -> Iterator[Change]:
     last = -1
     for block, chunk_id in changes:
@@ -241,7 +235,7 @@ def _rewritten(
     new: _Shape,
 ) -> Iterator[Change]:
     """The changes of one level, as changes of the level above: each changed node's index and id."""
-    for batch in _batches(_by_node(changes, new.slots(level), touched), _BATCH):
+    for batch in batched(_by_node(changes, new.slots(level), touched), _BATCH):
         before = view.nodes(level, [index for index, _ in batch])
         for index, changed in batch:
             slots = before.get(index) or [None] * new.slots(level)
@@ -277,7 +271,7 @@ def _put(repo: Repository, writer: Writer[_Token], level: int, slots: node.Slots
 def _walk(view: _View, level: int, nodes: list[tuple[int, bytes]], wanted: range) -> Iterator[tuple[int, bytes]]:
     """Below ``nodes``, ascending neighbours of one level."""
     width, below = view.shape.slots(level), view.shape.span(level - 1) if level else 1
-    for batch in _batches(nodes, _BATCH):
+    for batch in batched(nodes, _BATCH):
         fetched = view.fetch(node_id for _, node_id in batch)
         children = [
             (child, child_id)
@@ -312,7 +306,7 @@ def visit(repo: Repository, root: bytes | None, size: int, enter: Callable[[byte
 
 
 def _visit(view: _View, level: int, nodes: list[tuple[int, bytes]], enter: Callable[[bytes], bool]) -> Iterator[Visit]:
-    for batch in _batches(nodes, _BATCH):
+    for batch in batched(nodes, _BATCH):
         scanned = view.repo.scan_chunks(node_id for _, node_id in batch)
         found = {node_id: data if isinstance(data, errors.Damaged) else bytes(data) for node_id, data in scanned}
         visits = [Visit(level, index, node_id, view.read(level, node_id, found)) for index, node_id in batch]
@@ -331,7 +325,7 @@ def _children(view: _View, visited: Visit) -> Iterator[tuple[int, bytes]]:
 
 def _diff(a: _View, b: _View, level: int, pairs: list[tuple[int, bytes | None, bytes | None]]) -> Iterator[int]:
     """Blocks that differ below ``pairs`` of nodes at the same place, which differ."""
-    for batch in _batches(pairs, _BATCH):
+    for batch in batched(pairs, _BATCH):
         fetched_a = a.fetch(pair[1] for pair in batch)
         fetched_b = b.fetch(pair[2] for pair in batch)
         children = [

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from headstart import errors, extents
+from headstart.batches import batched
 from headstart.blocks import Blocks
 from headstart.extents import Extent
 from headstart.repository import census, layout, loss, pack, sealed, snapshot, tree
@@ -189,7 +190,7 @@ class _Check:
     def want_everything(self) -> None:
         self._rest = self._repo.index.believed() - self._nodes - self._content
         self._again = self._nodes
-        for batch in _batches(self._rest):
+        for batch in batched(self._rest, _BATCH):
             self._content_bytes += sum(location.length for _, location in self._repo.index.copies(batch))
 
     def read(self, progress: Progress, packs: Set[bytes], selection: Selection) -> None:
@@ -226,7 +227,7 @@ class _Check:
         """What lies in other packs is not read; the nodes that were are left in the count."""
         found = Blocks()
         self._content_bytes = 0
-        for batch in _batches(self._content | self._rest | self._again):
+        for batch in batched(self._content | self._rest | self._again, _BATCH):
             for _, location in self._repo.index.copies(batch):
                 if location.pack_id in chosen:
                     found.add(location.position)
@@ -239,7 +240,7 @@ class _Check:
     def _portions(self, positions: Blocks) -> Iterator[list[Wanted]]:
         """Chunks of whole packs, about ``_BATCH`` of them at a time."""
         portion: list[Wanted] = []
-        for batch in _batches(positions):
+        for batch in batched(positions, _BATCH):
             for wanted in self._repo.index.copies(batch):
                 if len(portion) >= _BATCH and portion[-1][1].pack_id != wanted[1].pack_id:
                     yield portion
@@ -324,12 +325,6 @@ class _Check:
                 self.used.add(location.pack_id)
                 added.append(location.length)
         return added
-
-
-def _batches(positions: Blocks) -> Iterator[list[int]]:
-    iterator = iter(positions)
-    while batch := list(itertools.islice(iterator, _BATCH)):
-        yield batch
 
 
 def _findings(

@@ -15,9 +15,9 @@ import collections
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
 
 from headstart import blocks, errors, plain, units
+from headstart.batches import batched
 from headstart.blocks import Blocks
 from headstart.extents import Extent
 from headstart.repository import Repository, tree
@@ -39,7 +39,6 @@ MAX_BATCHES = 2 * WRITERS
 #: Bytes zeroed between two calls of the progress callback.
 _ZERO_STEP = 16 * units.GIB
 
-_Item = TypeVar("_Item")
 Placed = tuple[int, Data]
 
 
@@ -70,7 +69,7 @@ def write(
     total = blocks.total_bytes(allocated, disk.block_size, disk.size)
     done = 0
     with _Pipe(disk, target) as pipe:
-        for window in _batched(_chunks(repo, disk, lost), WINDOW):
+        for window in batched(_chunks(repo, disk, lost), WINDOW):
             places: dict[bytes, list[int]] = {}
             for block, chunk_id in window:
                 places.setdefault(chunk_id, []).append(block)
@@ -164,9 +163,3 @@ def _runs(batch: Iterable[Placed]) -> Iterator[list[Placed]]:
         run.append((block, data))
     if run:
         yield run
-
-
-def _batched(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
-    iterator = iter(items)
-    while batch := list(itertools.islice(iterator, size)):
-        yield batch
