@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from headstart import errors, repository
-from headstart.repository import immutable, snapshot, verify
+from headstart.repository import collect, immutable, snapshot, verify
 from headstart.repository.repo import Repository
 from headstart.store import open_store
 from headstart.store.contract import Refused
@@ -183,3 +183,23 @@ def test_requests(gateway: Gateway, url: str) -> None:
         counts.append({method: gateway.count(method) for method in ("PUT", "GET", "HEAD")})
     assert all(each["PUT"] <= 5 and each["HEAD"] == 0 and each["GET"] <= 15 for each in counts), counts
     assert len(set(itertools.chain.from_iterable(each.items() for each in counts))) <= 4, counts
+
+
+@pytest.mark.parametrize("days", [0, 1])
+def test_a_collector_takes_what_is_locked_for_living(
+    gateway: Gateway, locking_bucket: str, place: str, days: int
+) -> None:
+    """The snapshot was forgotten; the same without a lock is condemned, then deleted."""
+    url = f"s3://{locking_bucket}/{place}"
+    with make(url, immutable_days=days) as repo:
+        made = samples.add_snapshot(repo, {"vda": IMAGE})
+        packs = samples.packs_of(repo)
+    with reopen(url) as repo:
+        for name in (snapshot.twin_of(made.id), snapshot.key_of(made.id)):
+            repo.store.delete(name)
+    for _ in range(2):
+        with reopen(url) as repo:
+            done = collect.collect(repo, collect.Order(quarantine=0.0))
+    with reopen(url) as repo:
+        assert samples.packs_of(repo) == (packs if days else [])
+    assert (done.deleted_packs, done.kept) == (0 if days else len(packs), {})
