@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import os
 from collections.abc import Callable
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -24,6 +25,7 @@ from headstart.repository import (
     node,
     pack,
     paper,
+    proof,
     seal,
     snapshot,
     tree,
@@ -216,6 +218,14 @@ def labelled(data: bytes) -> None:
     assert all(label.check_tag(tag) == tag for tag in found.tags)
 
 
+def proven(data: bytes) -> None:
+    repo = _repository()
+    repo.put_object(layout.Kind.PROOF, f"{layout.PROOFS}{OBJECT_ID}/{os.urandom(16).hex()}", data)
+    for each in proof.all_proofs(repo).get(OBJECT_ID, ()):
+        assert each.time >= 0
+    proof.drop(repo, OBJECT_ID)
+
+
 def sealed(data: bytes) -> None:
     """An object by anybody; then with a sound seal around any frame, and around the frame of any payload."""
     key_of = snapshot.key_of(OBJECT_ID)
@@ -265,6 +275,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "lease": held,
     "packs-that-go": packs_that_go,
     "label": labelled,
+    "proof": proven,
     "sealed": sealed,
     "frame": frame,
     "snapshots": snapshots,

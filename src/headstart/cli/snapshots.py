@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from headstart import errors, units
 from headstart.cli import arguments, text
 from headstart.cli.session import Session
-from headstart.repository import label, lost, snapshot
+from headstart.repository import label, lost, proof, snapshot
 from headstart.repository.label import Labels
 from headstart.repository.loss import Hurt
 from headstart.repository.manifest import Manifest
+from headstart.repository.proof import Proof
 
 
 def add(verbs: arguments.Verbs) -> None:
@@ -25,17 +27,24 @@ def run(session: Session, given: argparse.Namespace) -> None:
         listing = snapshot.all_manifests(repo)
         hurt = lost.still_hurt(repo)
         labels = label.all_labels(repo)
+        proofs = proof.all_proofs(repo)
     found = [each for each in listing.manifests if given.name in (None, each.vm)]
     damaged = [{"object": error.facts["object"], "message": str(error)} for error in listing.damaged]
     values = {
         "snapshots": [
-            _values(each) | _labels(labels.get(each.id, label.NONE)) | {"lost": _lost(hurt.get(each.id, ()))}
+            _values(each)
+            | _labels(labels.get(each.id, label.NONE))
+            | {"lost": _lost(hurt.get(each.id, ())), "proofs": list(map(dataclasses.asdict, proofs.get(each.id, ())))}
             for each in found
         ],
         "damaged": damaged,
     }
-    rows = [(*_row(each), _remarks(labels.get(each.id, label.NONE), lost=each.id in hurt)) for each in found]
-    session.output.result(values, text.table(("SNAPSHOT", "VM", "POINT IN TIME", "CONSISTENCY", "DISKS", ""), rows))
+    rows = [
+        (*_row(each), _proven(proofs.get(each.id, ())), _remarks(labels.get(each.id, label.NONE), lost=each.id in hurt))
+        for each in found
+    ]
+    heads = ("SNAPSHOT", "VM", "POINT IN TIME", "CONSISTENCY", "DISKS", "REHEARSED", "")
+    session.output.result(values, text.table(heads, rows))
     if damaged:
         raise errors.Incomplete(
             f"{' '.join(map(str, listing.damaged))} Left out of the list. 'headstart verify' tells all that is damaged."
@@ -45,6 +54,14 @@ def run(session: Session, given: argparse.Namespace) -> None:
 def _row(manifest: Manifest) -> tuple[str, ...]:
     disks = ", ".join(f"{disk.name} {units.format_bytes(disk.size)}" for disk in manifest.disks)
     return (text.short(manifest.id), manifest.vm, text.moment(manifest.created), manifest.consistency, disks)
+
+
+def _proven(proofs: Sequence[Proof]) -> str:
+    """What the last rehearsal has shown, and when."""
+    if not proofs:
+        return "-"
+    last = proofs[-1]
+    return f"{text.moment(last.time)} {'passed' if last.passed else 'FAILED'}"
 
 
 def _remarks(labels: Labels, *, lost: bool) -> str:

@@ -1,6 +1,6 @@
 """Forgetting: snapshots are taken back, by rules or by name. Their space is freed when garbage is collected.
 
-The twin goes first, then the manifest, then the labels: killed anywhere, it is repeated.
+The twin goes first, then the manifest, then labels and proofs: killed anywhere, it is repeated.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import tzinfo
 
 from headstart import errors
-from headstart.repository import label, layout, lease, retention, snapshot
+from headstart.repository import label, layout, lease, proof, retention, snapshot
 from headstart.repository.label import Labels
 from headstart.repository.loss import Loss
 from headstart.repository.manifest import Manifest
@@ -113,6 +113,7 @@ def _remove(repo: Repository, forgotten: Iterable[Manifest]) -> None:
             repo.store.delete(snapshot.twin_of(each.id))
             repo.store.delete(snapshot.key_of(each.id))
             label.drop(repo, each.id)
+            proof.drop(repo, each.id)
 
 
 def _note_newest(repo: Repository, forgotten: Sequence[Manifest], manifests: Iterable[Manifest], now: float) -> None:

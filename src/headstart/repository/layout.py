@@ -12,6 +12,7 @@ All numbers are little endian. Keys of objects::
     twins/config                the same again as config
     losses/<loss id>            what a repair found damaged
     labels/<snapshot id>/<id>   a tag of a snapshot, or its protection
+    proofs/<snapshot id>/<id>   what a rehearsal of a snapshot has shown
     leases/<lease id>/<number>  what somebody reads, or that somebody collects garbage
     condemned/<id>              packs that nothing is to be built on any longer
     doomed/<id>                 packs that are being deleted
@@ -41,6 +42,7 @@ DRAFTS = "drafts/"
 TWINS = "twins/"
 LOSSES = "losses/"
 LABELS = "labels/"
+PROOFS = "proofs/"
 LEASES = "leases/"
 CONDEMNED = "condemned/"
 DOOMED = "doomed/"
@@ -114,6 +116,7 @@ class Kind(enum.Enum):
     TWIN = b"T"
     LOSS = b"L"
     LABEL = b"B"
+    PROOF = b"R"
     LEASE = b"E"
     CONDEMNED = b"G"
     DOOMED = b"X"

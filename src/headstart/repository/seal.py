@@ -96,3 +96,18 @@ def _object_cipher(secrets: Secrets, kind: layout.Kind, salt: bytes) -> AESGCM:
 
 def _object_context(secrets: Secrets, start: bytes, key: str) -> bytes:
     return secrets.repository_id + start + key.encode()
+
+
+def seal_evidence(secrets: Secrets, key: str, payload: bytes) -> bytes:
+    """What came out of a guest, within the object ``key``, whose last part is random: sealed under the content secret.
+    Raises ``keys.NoContent`` for who may not, as ``open_evidence`` does."""
+    return _evidence_cipher(secrets, key).encrypt(_ONLY_NONCE, payload, secrets.repository_id + key.encode())
+
+
+def open_evidence(secrets: Secrets, key: str, sealed: bytes) -> bytes:
+    """Raises ``InvalidTag`` when it is not what was sealed there."""
+    return _evidence_cipher(secrets, key).decrypt(_ONLY_NONCE, sealed, secrets.repository_id + key.encode())
+
+
+def _evidence_cipher(secrets: Secrets, key: str) -> AESGCM:
+    return AESGCM(derive(secrets.of_class(layout.ChunkClass.CONTENT), b"evidence", key.encode()))
