@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from urllib.parse import quote
 
 import nbd
 
@@ -53,7 +54,7 @@ class Export:
 
     @property
     def uri(self) -> str:
-        return f"nbd+unix:///{self.name}?socket={self.socket}"
+        return f"nbd+unix:///{quote(self.name, safe='')}?socket={quote(str(self.socket))}"
 
 
 class Client:
