@@ -57,10 +57,11 @@ class Reader:
         """Like ``read_many``, with the error in place of what cannot be read."""
         located, missing = self._locate(chunk_ids)
         yield from missing
-        if len(located) == 1:
-            yield from self._fetch(located)  # a thread more would only cost
+        requests = list(_requests(located))
+        if len(requests) == 1:
+            yield from self._fetch(requests[0])  # a thread more would only cost
         else:
-            yield from self._pipelined(_requests(located), self._fetch)
+            yield from self._pipelined(requests, self._fetch)
 
     def scan_copies(self, positions: Iterable[int]) -> Iterator[tuple[int, bytes, Data | errors.Damaged]]:
         """The copies at these ascending positions, also those that ``find`` does not give."""
