@@ -10,25 +10,27 @@ import os
 import threading
 import time
 from collections.abc import Iterable
+from pathlib import Path
 
 import nbdkit
 
 from headstart import errors, units
 from headstart.repository import Repository
 from headstart.restore import offer
-from headstart.restore.view import DiskView
+from headstart.restore.pool import Pool
+from headstart.restore.view import CACHE, DiskView
 
 API_VERSION = 2
 #: What cannot be read is told of once in so many seconds: clients try again and again.
 _SILENT_SECONDS = 60.0
-#: Seconds in which requests may end after those who started us have gone.
-_END_SECONDS = 10.0
+_MOST_TOLD = 1000
 #: Zeroes and data in one answer, at most.
 _MOST_EXTENTS = 4096
 
 #: Of its own: nbdkit closes standard input before it serves.
 _stdin = os.fdopen(os.dup(0), "rb")
 _repo: Repository | None = None
+_leavings: tuple[Path, ...] = ()
 _views: dict[str, DiskView] = {}
 _told: dict[tuple[str, str], float] = {}
 
@@ -39,15 +41,17 @@ def _say(what: str, text: str = "") -> None:
 
 def config_complete() -> None:
     """nbdkit ends if this raises."""
-    global _repo
+    global _repo, _leavings
     try:
         given = offer.Offer.decode(_stdin.readline())
+        _leavings = given.leavings
         _repo, disks = given.open()
         _repo.index.refresh()
     except errors.HeadstartError as error:
         _say(offer.FAILED, offer.failure(error))
         raise
-    _views.update((disk.name, DiskView(_repo, disk)) for disk in disks)
+    pool = Pool(_repo, CACHE)
+    _views.update((disk.name, DiskView(_repo, disk, pool)) for disk in disks)
 
 
 def after_fork() -> None:
@@ -59,8 +63,8 @@ def after_fork() -> None:
 def _end_with_parent() -> None:
     """Whoever started us holds the other end of the pipe."""
     _stdin.read()
-    nbdkit.shutdown()
-    time.sleep(_END_SECONDS)
+    for path in _leavings:
+        path.unlink(missing_ok=True)
     os._exit(1)
 
 
@@ -74,15 +78,15 @@ def list_exports(readonly: bool, is_tls: bool) -> Iterable[tuple[str, str]]:
 
 
 def default_export(readonly: bool, is_tls: bool) -> str:
-    """Of a client that names none."""
-    return next(iter(_views))
+    """Of a client that names none: that one, where there is one alone."""
+    return next(iter(_views)) if len(_views) == 1 else ""
 
 
 def open(readonly: bool) -> DiskView:  # noqa: A001
     name = nbdkit.export_name() or default_export(readonly, False)
     if name not in _views:
         nbdkit.set_error(errno.ENOENT)
-        raise LookupError(f"there is no disk of this name; there are: {', '.join(_views)}")
+        raise LookupError(f"there is no disk {name!r}; there are: {', '.join(_views)}")
     return _views[name]
 
 
@@ -116,7 +120,7 @@ def can_cache(view: DiskView) -> int:
 
 def pread(view: DiskView, buffer: memoryview, offset: int, flags: int) -> None:
     try:
-        buffer[:] = view.read(offset, len(buffer))
+        view.read_into(buffer, offset)
     except errors.HeadstartError as error:
         raise _failed(view, offset, len(buffer), error) from None
 
@@ -140,6 +144,8 @@ def _failed(view: DiskView, offset: int, length: int, error: errors.HeadstartErr
     nbdkit.set_error(errno.EIO)
     key, now = (view.disk.name, str(error)), time.monotonic()
     if now - _told.get(key, -_SILENT_SECONDS) >= _SILENT_SECONDS:
+        if len(_told) >= _MOST_TOLD:
+            _told.clear()
         _told[key] = now
         _say(offer.WARNING, f"Disk {view.disk.name}: {length} bytes at {offset} cannot be read. {error}")
     return OSError(errno.EIO, "Input/output error")

@@ -28,13 +28,16 @@ WARNING = "warning"
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """Disks of a snapshot, by name; ``cache`` is the directory with what is known of the index."""
+    """Disks of a snapshot, by name; ``cache`` is the directory with what is known of the index; ``patience``: seconds
+    for which a store that is not at hand is asked again; ``leavings``: files to remove when we end before nbdkit."""
 
     url: str
     secrets: Secrets = field(repr=False)
     cache: Path | None
     manifest: Manifest
     disks: tuple[str, ...]
+    patience: float
+    leavings: tuple[Path, ...]
 
     def encode(self) -> bytes:
         told = {
@@ -43,6 +46,8 @@ class Offer:
             "cache": None if self.cache is None else str(self.cache),
             "manifest": manifest.encode(self.manifest).decode(),
             "disks": self.disks,
+            "patience": self.patience,
+            "leavings": list(map(str, self.leavings)),
         }
         return json.dumps(told).encode() + b"\n"
 
@@ -55,11 +60,13 @@ class Offer:
             None if told["cache"] is None else Path(told["cache"]),
             manifest.decode(told["manifest"].encode()),
             tuple(told["disks"]),
+            told["patience"],
+            tuple(map(Path, told["leavings"])),
         )
 
     def open(self) -> tuple[Repository, list[Disk]]:
         """The repository, once more, without a password; and the disks."""
-        repo = repository.open_with(store.open_store(self.url), self.secrets)
+        repo = repository.open_with(store.open_store(self.url, self.patience), self.secrets)
         if self.cache is not None:
             repo.index.use_cache(self.cache)
         by_name = {disk.name: disk for disk in self.manifest.disks}

@@ -11,6 +11,7 @@ The child opens the repository once more: nothing that clients do can hold up or
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
@@ -22,20 +23,26 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol, Self
+from typing import IO, Self
 
 from headstart import errors, plain
 from headstart.repository import Repository
 from headstart.repository.manifest import Manifest
 from headstart.restore import offer
 from headstart.restore.offer import Offer
+from headstart.restore.places import Place, Unix
 from headstart.wire import children
-from headstart.wire.nbd import Export
+
+__all__ = ["Serving", "Source", "Unix"]
 
 _log = logging.getLogger(__name__)
 
 #: Opening a repository far away, and loading its index.
 START_SECONDS = 120.0
+#: A guest that waits for its disk looks hung, and may give the disk up: it should learn that it cannot be read.
+PATIENCE = 60.0
+#: nbdkit waits for clients to go, and there is nothing to wait for.
+_END_SECONDS = 0.5
 PLUGIN = Path(__file__).with_name("nbdplugin.py")
 _PACKAGES = "nbdkit and nbdkit-plugin-python (Debian's names)"
 #: Lines of nbdkit's that are kept to tell why it failed.
@@ -45,43 +52,14 @@ _LINES = 20
 @dataclass(frozen=True, slots=True)
 class Source:
     """A snapshot in an open repository. ``url`` is the repository's; ``cache`` as for its index. Hold a lease
-    (``lease.reading_snapshot``) for as long as it is served."""
+    (``lease.reading_snapshot``) for as long as it is served. ``patience``: a read that the store has not answered for
+    so many seconds fails."""
 
     repo: Repository
     url: str
     manifest: Manifest
     cache: Path | None = None
-
-
-class Place(Protocol):
-    """Where clients connect."""
-
-    def arguments(self) -> Sequence[str]:
-        """For nbdkit."""
-
-    def uri(self, disk: str) -> str: ...
-
-    def clear(self) -> None:
-        """Remove what nbdkit may have left there."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unix:
-    """A socket that is made, for this user alone."""
-
-    socket: Path
-
-    def arguments(self) -> Sequence[str]:
-        return ["--unix", str(self.socket)]
-
-    def export(self, disk: str) -> Export:
-        return Export(self.socket, disk)
-
-    def uri(self, disk: str) -> str:
-        return self.export(disk).uri
-
-    def clear(self) -> None:
-        self.socket.unlink(missing_ok=True)
+    patience: float = PATIENCE
 
 
 class Serving:
@@ -91,23 +69,23 @@ class Serving:
         """``disks`` of the snapshot, by name. ``scratch``: a directory; clients may write, into a file there without a
         name, and all of it is gone when this ends. That works with one disk alone (``ValueError``).
 
-        Raises ``Unsupported`` when nbdkit or its plugin is missing, ``Unreachable`` when it cannot listen, and what
-        opening the repository raises. From any thread.
+        Raises ``Unsupported`` when nbdkit or its plugin is missing, ``TargetRefused`` when it cannot listen, and what
+        ``place.prepare`` and opening the repository raise. From any thread.
         """
         if scratch is not None and len(disks) != 1:
             raise ValueError("the filter for writes holds one disk")
-        _check_nbdkit()
+        version = _check_nbdkit()
+        place.prepare()
         self.place = place
         self.uris: Mapping[str, str] = {name: place.uri(name) for name in disks}
         filters = [] if scratch is None else ["--filter", "cow"]
-        command = ["nbdkit", "--foreground", "--newstyle", *filters, *place.arguments(), "python", str(PLUGIN)]
+        command = ["nbdkit", "--foreground", "--newstyle", *_threads(version), *filters, *place.arguments()]
         self._process = subprocess.Popen(
-            command,
+            [*command, "python", str(PLUGIN)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             env=_environment(scratch),
-            umask=0o077,
             start_new_session=True,  # a terminal's Ctrl-C is for us
         )
         self._heard: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
@@ -115,7 +93,17 @@ class Serving:
         self._ears = threading.Thread(target=self._listen, name="nbdkit", daemon=True)
         self._ears.start()
         try:
-            self._begin(Offer(source.url, source.repo.secrets, source.cache, source.manifest, tuple(disks)))
+            self._begin(
+                Offer(
+                    source.url,
+                    source.repo.secrets,
+                    source.cache,
+                    source.manifest,
+                    tuple(disks),
+                    source.patience,
+                    tuple(place.leavings()),
+                )
+            )
         except BaseException:
             self.close()
             raise
@@ -123,11 +111,9 @@ class Serving:
     def _begin(self, offered: Offer) -> None:
         stdin = self._process.stdin
         assert stdin is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):  # it has ended, and the reason is being told
             stdin.write(offered.encode())
             stdin.flush()
-        except BrokenPipeError:
-            pass  # it has ended, and the reason is being told
         try:
             what, text = self._heard.get(timeout=START_SECONDS)
         except queue.Empty:
@@ -135,7 +121,7 @@ class Serving:
         if what == offer.FAILED:
             raise offer.failed(text)
         if what == _ENDED:
-            raise errors.Unreachable(f"nbdkit cannot serve: {self._last_words()}")
+            raise errors.TargetRefused(f"nbdkit cannot serve here: {self._last_words()}")
 
     def _listen(self) -> None:
         stderr = self._process.stderr
@@ -151,6 +137,10 @@ class Serving:
                 self._heard.put(heard)
         self._heard.put((_ENDED, ""))
 
+    @property
+    def process_id(self) -> int:
+        return self._process.pid
+
     def wait(self, seconds: float | None = None) -> None:
         """Until it ends without having been told to, which raises ``Unreachable``; at most for these seconds."""
         try:
@@ -164,12 +154,14 @@ class Serving:
         return plain.joined(" ".join(self._lines)) or "it does not say why"
 
     def close(self) -> None:
-        children.end(self._process)
+        children.end(self._process, _END_SECONDS)
         self._ears.join()
         for pipe in (self._process.stdin, self._process.stderr):
             assert pipe is not None
-            pipe.close()
-        self.place.clear()
+            with contextlib.suppress(BrokenPipeError):  # of an offer that it did not live to read
+                pipe.close()
+        for path in self.place.leavings():
+            path.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         return self
@@ -187,8 +179,8 @@ def _lines_of(stderr: IO[bytes]) -> Iterator[str]:
 
 
 def _environment(scratch: Path | None) -> dict[str, str]:
-    """Ours, with the way to our packages; without passwords, which it does not need."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("HEADSTART_")}
+    """Ours, with the way to our packages; without passwords, which it does not need, and what is for our Python."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HEADSTART_", "PYTHON"))}
     kept["PYTHONPATH"] = os.pathsep.join(_packages())
     if scratch is not None:
         kept["TMPDIR"] = str(scratch)
@@ -201,8 +193,8 @@ def _packages() -> list[str]:
     return [path for path in sys.path if path and path not in own and Path(path).name != "lib-dynload"]
 
 
-def _check_nbdkit() -> None:
-    """Whether it is there, with a Python that can load the same packages."""
+def _check_nbdkit() -> list[int]:
+    """Whether it is there, with a Python that can load the same packages; its version."""
     try:
         told = subprocess.run(
             ["nbdkit", "python", "--dump-plugin"], stdin=subprocess.DEVNULL, capture_output=True, text=True
@@ -219,3 +211,10 @@ def _check_nbdkit() -> None:
             f"nbdkit's plugin is for Python {'.'.join(theirs) or 'of an unknown version'}, and Headstart runs with "
             f"Python {'.'.join(ours)}: install Headstart with the Python that the distribution's nbdkit is made for."
         )
+    return [int(part) for part in facts.get("version", "").split(".") if part.isdecimal()]
+
+
+def _threads(version: list[int]) -> Sequence[str]:
+    """nbdkit 1.32.4 to 1.33.9 aborts if a client goes away while several threads work for it ("server: Don't assert on
+    send if client hangs up early", nbdkit's 9d82aa4f), which would take the disk from all others: one for each then."""
+    return ["--threads", "1"] if [1, 32, 4] <= version < [1, 33, 10] else []

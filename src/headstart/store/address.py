@@ -8,6 +8,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from headstart import errors
 from headstart.store import contract, local
+from headstart.store.retrying import PATIENCE
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _KINDS = "a path, file:///path, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix"
@@ -17,14 +18,15 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
 _EXPRESS = "--x-s3"
 
 
-def open_store(url: str) -> contract.Store:
-    """The store at ``url``. Touches nothing yet; else raises ``Usage``."""
+def open_store(url: str, patience: float = PATIENCE) -> contract.Store:
+    """The store at ``url``. Touches nothing yet; else raises ``Usage``. ``patience``: how long one that is not at hand
+    is asked again, in seconds."""
     scheme = _SCHEME.match(url)
     if scheme is None:
         return local.LocalStore(_directory(url, url))
     kind = scheme[1].lower()
     if kind in ("s3", "gs", "az"):
-        return _in_bucket(kind, url)
+        return _in_bucket(kind, url, patience)
     if kind != "file":
         raise errors.Usage(f"{url}: there is no kind of repository called {scheme[1]!r}. Use {_KINDS}.", url=url)
     parts = _split(url)
@@ -39,7 +41,7 @@ def local_directory(url: str) -> Path | None:
     return found.root if isinstance(found, local.LocalStore) else None
 
 
-def _in_bucket(kind: str, url: str) -> contract.Store:
+def _in_bucket(kind: str, url: str, patience: float) -> contract.Store:
     # Of no use to those who have a directory, and slow to load.
     from headstart.store import buckets
 
@@ -57,7 +59,7 @@ def _in_bucket(kind: str, url: str) -> contract.Store:
                 " a dot.",
                 url=url,
             ) from None
-    return buckets.open_bucket(kind, bucket, prefix)
+    return buckets.open_bucket(kind, bucket, prefix, patience)
 
 
 def _split(url: str) -> SplitResult:

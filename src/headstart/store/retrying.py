@@ -32,12 +32,14 @@ class RetryingStore:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         chance: Callable[[], float] = random.random,
+        patience: float = PATIENCE,
     ) -> None:
-        """``chance``: from 0 to 1."""
+        """``chance``: from 0 to 1. ``patience``: in seconds, with a store that has answered before."""
         self._inner = inner
         self._clock = clock
         self._sleep = sleep
         self._chance = chance
+        self._patience = patience
         self._answered = False
 
     @property
@@ -98,7 +100,7 @@ class RetryingStore:
             try:
                 done = attempt()
             except errors.StoreFailed as error:
-                patience = PATIENCE if self._answered else FIRST_PATIENCE
+                patience = self._patience if self._answered else min(self._patience, FIRST_PATIENCE)
                 if isinstance(error, (Refused, Exists)) or self._clock() - begun + pause > patience:
                     raise
             except errors.HeadstartError:

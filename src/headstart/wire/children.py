@@ -7,11 +7,11 @@ import subprocess
 END_SECONDS = 5.0
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
-    """In good order if it can be, and in any case."""
+def end(process: subprocess.Popen[bytes], seconds: float = END_SECONDS) -> None:
+    """In good order if it can be within these seconds, and in any case."""
     process.terminate()
     try:
-        process.wait(END_SECONDS)
+        process.wait(seconds)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
