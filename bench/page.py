@@ -41,6 +41,9 @@ _MEANING = f"""
 - **Beside restic and borg**, as Debian has them and with their own defaults: they read a raw image of the same disk
   from the page cache, which is less work than to read a running VM's. All three compress, encrypt and find duplicates.
   `verify` is `restic check --read-data`, `borg check --verify-data`, `headstart verify`; restores go to a raw file.
+- **Served over NBD**: nbdcopy from `headstart serve` into a sparse raw file, and into nothing (the server alone),
+  against nbdcopy from nbdkit's file plugin with the same disk as a raw file in the page cache. From S3: SeaweedFS
+  behind an emulated line; the peer is the time that the stored bytes need on the line, without any protocol.
 - **Read in the guest and sent**: the agent reads a disk of {inside.SIZE >> 20} MiB from its beginning to its end, past
   the guest's cache, and the host takes it; against `dd` from the same disk into the same virtio-serial port, which
   neither frames nor checks anything. Processor time is that of the one process in the guest. The guest is emulated
@@ -50,8 +53,9 @@ _MEANING = f"""
   the agent copies as fast as it can at its priority, while the host copies over NBD as fast as it can.
 
 Targets: full backup at most 2.0 times nbdcopy and half of the time of the faster of restic and borg, stored size at
-most 1.15 of the smaller, restore to raw at most 1.25 times nbdcopy, verify no slower than restore, peak memory at most
-300 MiB, the window at most a tenth of the plain.
+most 1.15 of the smaller, restore to raw at most 1.25 times nbdcopy, verify no slower than restore, nbdcopy of a
+served disk into a file at most 2.0 times that of a raw file, and from S3 at most 1.25 times the line's time, peak
+memory at most 300 MiB, the window at most a tenth of the plain.
 Of a libvirt VM: full backup at most half of virtnbdbackup's time, the window at most a twentieth of its job's.
 """
 

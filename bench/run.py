@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench import contest, inside, machine, page, peace, peer, realdisk, rivals, windows
+from bench import contest, inside, machine, page, peace, peer, realdisk, rivals, serving, windows
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -28,6 +28,7 @@ def main() -> int:
         figures = [
             *contest.run(WORK / "contest", RUNS, say),
             *rivals.run(WORK / "rivals", RUNS, say),
+            *serving.run(WORK / "serving", RUNS, say),
             *windows.run(WORK / "windows", RUNS, say),
             *inside.run(WORK / "inside", RUNS, say),
             *peer.run(WORK / "peer", RUNS, say),
