@@ -23,6 +23,7 @@ import pytest
 from headstart import errors
 from headstart.repository import Repository, lease
 from headstart.repository.manifest import Manifest
+from headstart.restore import offer, serving
 from headstart.restore.places import Unix
 from headstart.restore.serving import Serving, Source
 from headstart.store import open_store
@@ -296,7 +297,7 @@ def test_a_store_in_trouble_is_asked_again_and_then_given_up(
             gateway.forget()
             assert handle.pread(BLOCK, 60 * BLOCK) == SYSTEM[60 * BLOCK :][:BLOCK]
     [told] = caplog.messages
-    assert f"Disk system: {BLOCK} bytes at {60 * BLOCK} cannot be read." in told
+    assert f"Disk system, bytes {60 * BLOCK} to {61 * BLOCK - 1}: " in told
 
 
 def test_secrets_are_seen_by_nobody(served: Serving, repo: Repository) -> None:
@@ -388,6 +389,39 @@ def test_a_socket_that_exists_is_left_alone(repo: Repository, found: Manifest, t
     with pytest.raises(errors.TargetRefused, match="exists"):
         Serving(source_of(repo, found), ["system"], Unix(place))
     assert place.read_text() == "somebody's"
+
+
+def test_a_socket_that_somebody_makes_meanwhile_is_left_alone(
+    repo: Repository, found: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "nbd"
+    monkeypatch.setattr(Unix, "prepare", lambda _: place.write_text("somebody's"))
+    with pytest.raises(errors.TargetRefused, match="in use"):
+        Serving(source_of(repo, found), ["system"], Unix(place))
+    assert place.read_text() == "somebody's"
+
+
+def test_what_clients_say_is_not_taken_for_ours() -> None:
+    assert offer.heard("headstart: ready") is None
+    assert offer.heard("headstart: warning [") is None
+    assert offer.heard("nbdkit: headstart: ready") is None
+    assert offer.heard(offer.say(offer.WARNING, "a\nb").decode()) == (offer.WARNING, "a\nb")
+
+
+def test_it_ends_in_good_order(
+    repo: Repository,
+    found: Manifest,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(serving, "_END_SECONDS", 20.0)
+    caplog.set_level(logging.INFO)
+    with Serving(source_of(repo, found), ["system"], Unix(tmp_path / "nbd")) as running:
+        run("nbdcopy", running.uris["system"], "null:")
+        time.sleep(0.1)
+    assert running._process.returncode == 0
+    assert not caplog.messages
 
 
 def test_a_repository_that_cannot_be_opened_there_is_told_as_here(

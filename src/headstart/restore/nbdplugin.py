@@ -28,7 +28,7 @@ _MOST_TOLD = 1000
 _MOST_EXTENTS = 4096
 
 #: Of its own: nbdkit closes standard input before it serves.
-_stdin = os.fdopen(os.dup(0), "rb")
+_stdin = os.dup(0)
 _repo: Repository | None = None
 _leavings: tuple[Path, ...] = ()
 _views: dict[str, DiskView] = {}
@@ -43,7 +43,8 @@ def config_complete() -> None:
     """nbdkit ends if this raises."""
     global _repo, _leavings
     try:
-        given = offer.Offer.decode(_stdin.readline())
+        with os.fdopen(os.dup(_stdin), "rb") as stdin:
+            given = offer.Offer.decode(stdin.readline())
         _leavings = given.leavings
         _repo, disks = given.open()
         _repo.index.refresh()
@@ -61,8 +62,8 @@ def after_fork() -> None:
 
 
 def _end_with_parent() -> None:
-    """Whoever started us holds the other end of the pipe."""
-    _stdin.read()
+    """Whoever started us holds the other end of the pipe, and says nothing more."""
+    os.read(_stdin, 1)
     for path in _leavings:
         path.unlink(missing_ok=True)
     os._exit(1)
@@ -142,10 +143,12 @@ def extents(view: DiskView, count: int, offset: int, flags: int) -> list[tuple[i
 def _failed(view: DiskView, offset: int, length: int, error: errors.HeadstartError) -> OSError:
     """Told to us once, and to the client as an I/O error, each time."""
     nbdkit.set_error(errno.EIO)
+    end = offset + length - 1
     key, now = (view.disk.name, str(error)), time.monotonic()
     if now - _told.get(key, -_SILENT_SECONDS) >= _SILENT_SECONDS:
         if len(_told) >= _MOST_TOLD:
             _told.clear()
         _told[key] = now
-        _say(offer.WARNING, f"Disk {view.disk.name}: {length} bytes at {offset} cannot be read. {error}")
+        told = str(error) if "start" in error.facts else f"Disk {view.disk.name}, bytes {offset} to {end}: {error}"
+        _say(offer.WARNING, f"An I/O error was given to a client. {told}")
     return OSError(errno.EIO, "Input/output error")

@@ -79,11 +79,14 @@ def say(what: str, text: str = "") -> bytes:
 
 
 def heard(line: str) -> tuple[str, str] | None:
-    """What a line says, and its text; None of nbdkit's own."""
+    """What a line says, and its text; None of nbdkit's own, which may hold what clients say."""
     if not line.startswith(MARK):
         return None
     what, _, text = line.removeprefix(MARK).strip().partition(" ")
-    return what, json.loads(text)
+    try:
+        return what, str(json.loads(text))
+    except (ValueError, RecursionError):
+        return None
 
 
 def failure(error: errors.HeadstartError) -> str:

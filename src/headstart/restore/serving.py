@@ -92,6 +92,7 @@ class Serving:
         self._lines: deque[str] = deque(maxlen=_LINES)
         self._ears = threading.Thread(target=self._listen, name="nbdkit", daemon=True)
         self._ears.start()
+        self._listening = False
         try:
             self._begin(
                 Offer(
@@ -122,6 +123,7 @@ class Serving:
             raise offer.failed(text)
         if what == _ENDED:
             raise errors.TargetRefused(f"nbdkit cannot serve here: {self._last_words()}")
+        self._listening = True
 
     def _listen(self) -> None:
         stderr = self._process.stderr
@@ -160,8 +162,9 @@ class Serving:
             assert pipe is not None
             with contextlib.suppress(BrokenPipeError):  # of an offer that it did not live to read
                 pipe.close()
-        for path in self.place.leavings():
-            path.unlink(missing_ok=True)
+        if self._listening:  # else what is there is another one's
+            for path in self.place.leavings():
+                path.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         return self
