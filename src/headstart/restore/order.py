@@ -72,7 +72,7 @@ def _placed(disk: Disk, target: Path | None, order: Order) -> Placed:
     if target is not None:
         return Placed(disk, target, order.format or _FORMATS.get(target.suffix.lower(), _DEFAULT))
     chosen = order.format or _DEFAULT
-    return Placed(disk, order.directory / f"{_file_name(disk.name)}.{chosen}", chosen)
+    return Placed(disk, order.directory / f"{file_name(disk.name)}.{chosen}", chosen)
 
 
 def file_of(attached: Attachment, content: bytes) -> str:
@@ -81,9 +81,9 @@ def file_of(attached: Attachment, content: bytes) -> str:
         return "definition.xml" if content.lstrip().startswith(b"<") else "definition.txt"
     if attached.kind == "uefi-variables":
         return "uefi-variables.fd"
-    return _file_name(attached.name)
+    return file_name(attached.name)
 
 
-def _file_name(name: str) -> str:
+def file_name(name: str) -> str:
     """Nothing that leads out of the directory, or hides."""
     return re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip(".") or "_"
