@@ -101,6 +101,25 @@ def test_a_vm_is_added_once(journal: Journal) -> None:
     assert journal.vm("web") == WEB
 
 
+def test_a_vm_goes_on_from_a_snapshot(drafted: Journal) -> None:
+    """At another place, with its settings; what was known of its disks and its draft is forgotten."""
+    drafted.keep("web", {"inventory": "old"})
+    moved = dataclasses.replace(DATA, base="base2", snapshot="snapshot2", round="")
+    drafted.adopt(Vm("web", Path("/run/new"), "/run/agent"), [moved])
+    assert drafted.vm("web") == dataclasses.replace(WEB, monitor=Path("/run/new"), agent="/run/agent", qga=None)
+    assert drafted.tracked("web") == {"data": moved}
+    assert drafted.draft("web") is None and not drafted.kept("web")
+    assert not drafted.copied_blocks("web", "system")
+
+
+def test_a_new_vm_goes_on_from_a_snapshot(journal: Journal) -> None:
+    domain = Vm("new", domain=Domain("qemu:///system", "new"))
+    journal.adopt(domain, [DATA])
+    assert dataclasses.replace(journal.vm("new"), added=0.0) == domain
+    assert journal.tracked("new") == {"data": DATA}
+    assert journal.vm("web") == WEB
+
+
 def test_a_removed_vm_leaves_nothing(drafted: Journal) -> None:
     drafted.spooled("web", Completion("draft1", {}), [], {})
     drafted.remove_vm("web")

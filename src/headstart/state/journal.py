@@ -39,21 +39,10 @@ class Journal(Database):
     # VMs
 
     def add_vm(self, vm: Vm) -> None:
-        values = (
-            vm.name,
-            str(vm.monitor or ""),
-            vm.agent or None,
-            str(vm.qga) if vm.qga else None,
-            json.dumps(vm.excluded),
-            vm.definition,
-            vm.added or time.time(),
-            vm.domain.uri if vm.domain else None,
-            vm.domain.name if vm.domain else None,
-        )
         with self.change() as database:
             if database.execute("SELECT 1 FROM vms WHERE name = ?", (vm.name,)).fetchone():
                 raise errors.Usage(f"There is a VM '{vm.name}' already: 'headstart vm remove {vm.name}' first.")
-            database.execute("INSERT INTO vms VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+            database.execute("INSERT INTO vms VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", _vm_row(vm))
 
     def vms(self) -> list[Vm]:
         return [_vm(row) for row in self.rows("SELECT * FROM vms ORDER BY name")]
@@ -68,6 +57,23 @@ class Journal(Database):
         """It was renamed."""
         with self.change() as database:
             database.execute("UPDATE vms SET uri = ?, domain = ? WHERE name = ?", (domain.uri, domain.name, name))
+
+    def adopt(self, vm: Vm, disks: Iterable[Tracked]) -> None:
+        """A VM that goes on from a snapshot, at this place: its marks have recorded all since, and what was known of
+        its disks before is forgotten. One of this name keeps its settings."""
+        with self.change() as database:
+            name, monitor, agent, qga, _, _, _, uri, domain = _vm_row(vm)
+            known = database.execute(
+                "UPDATE vms SET monitor = ?, agent = ?, qga = ?, uri = ?, domain = ? WHERE name = ?",
+                (monitor, agent, qga, uri, domain, name),
+            )
+            if not known.rowcount:
+                database.execute("INSERT INTO vms VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", _vm_row(vm))
+            self._forget_draft(database, vm.name)
+            for table in ("disks", "keepsakes"):
+                database.execute(f"DELETE FROM {table} WHERE vm = ?", (vm.name,))
+            for disk in disks:
+                self._put_disk(database, vm.name, disk)
 
     def remove_vm(self, name: str) -> None:
         self.vm(name)
@@ -375,6 +381,20 @@ class Journal(Database):
         )
         rows = self.rows(query, vm, until, since, vm)
         return [Run(row[0], row[1], row[2], row[3], row[4], json.loads(row[5])) for row in rows]
+
+
+def _vm_row(vm: Vm) -> tuple[object, ...]:
+    return (
+        vm.name,
+        str(vm.monitor or ""),
+        vm.agent or None,
+        str(vm.qga) if vm.qga else None,
+        json.dumps(vm.excluded),
+        vm.definition,
+        vm.added or time.time(),
+        vm.domain.uri if vm.domain else None,
+        vm.domain.name if vm.domain else None,
+    )
 
 
 def _vm(row: Sequence[Any]) -> Vm:

@@ -1,0 +1,63 @@
+"""The folder of a booted VM's sockets, one for each name: found again by everybody, had by one at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from headstart import errors
+from headstart.hypervisor.qemu import offline
+
+#: In the folder; locked by the process that boots.
+_LOCK = "lock"
+
+
+def folder_of(name: str, environment: Mapping[str, str]) -> Path:
+    """In the folder for what lives as long as the system runs: short, as paths of sockets must be."""
+    if os.geteuid() == 0:
+        return Path("/run/headstart/vm") / name
+    own = environment.get("XDG_RUNTIME_DIR", "")
+    return (Path(own) / "headstart" if own else Path(f"/tmp/headstart-{os.geteuid()}")) / "vm" / name
+
+
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """While a VM is being booted, and served. Raises ``Locked`` when one of this name is there. What one that has ended
+    left in it is removed."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.chmod(0o700)
+        descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise errors.Usage(f"The folder {folder} for the VM's sockets cannot be used: {error.strerror}.") from error
+    try:
+        _lock(descriptor, folder)
+        if offline.listens(folder / "qmp"):
+            raise _taken(folder, "a VM that was booted runs there")
+        _clear(folder)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise _taken(folder, "another 'headstart boot' is at work there") from None
+
+
+def _taken(folder: Path, why: str) -> errors.Locked:
+    return errors.Locked(
+        f"There is a booted VM of the name {folder.name!r} already ({folder}): {why}. End it, or take another --name.",
+        vm=folder.name,
+    )
+
+
+def _clear(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.name != _LOCK:
+            path.unlink()
