@@ -42,20 +42,7 @@ class Place:
     def open(self, owner: tuple[int, int] | None) -> None:
         """Make it, for QEMU (user and group) to write into. Raises ``Usage``."""
         self.folder.mkdir(mode=0o700, exist_ok=True)
-        if owner is None or owner[0] in (0, os.geteuid()):
-            return
-        for folder in self.folder.parents:
-            if not _passable(folder.stat(), owner):
-                raise errors.Usage(
-                    f"QEMU runs as user {owner[0]} and cannot get into {folder}, where its scratch files are to be:"
-                    f" 'chmod o+x {folder}', or name another directory with --scratch."
-                )
-        try:
-            os.chown(self.folder, *owner)
-        except OSError as error:
-            raise errors.Usage(
-                f"{self.folder} cannot be given to QEMU's user {owner[0]}: {error.strerror}. Run as root."
-            ) from error
+        give(self.folder, owner)
 
     def leftovers(self) -> list[Path]:
         return sorted(self.folder.iterdir()) if self.folder.exists() else []
@@ -65,6 +52,24 @@ class Place:
             path.unlink(missing_ok=True)
         with contextlib.suppress(FileNotFoundError):
             self.folder.rmdir()
+
+
+def give(folder: Path, owner: tuple[int, int] | None) -> None:
+    """A folder of ours to QEMU's user and group, who has to get there. Raises ``Usage``."""
+    if owner is None or owner[0] in (0, os.geteuid()):
+        return
+    for above in folder.parents:
+        if not _passable(above.stat(), owner):
+            raise errors.Usage(
+                f"QEMU runs as user {owner[0]} and cannot get into {above}, where its scratch files are to be:"
+                f" 'chmod o+x {above}', or name another directory with --scratch."
+            )
+    try:
+        os.chown(folder, *owner)
+    except OSError as error:
+        raise errors.Usage(
+            f"{folder} cannot be given to QEMU's user {owner[0]}: {error.strerror}. Run as root."
+        ) from error
 
 
 def _passable(facts: os.stat_result, owner: tuple[int, int]) -> bool:
