@@ -11,6 +11,7 @@ from headstart.cli import (
     agent,
     arguments,
     backup,
+    boot,
     config,
     copy,
     diff,
@@ -46,7 +47,7 @@ _log = logging.getLogger("headstart")
 
 VERBS = (
     *(init, key, vm, agent, identify, precopy, backup),
-    *(snapshots, diff, stats, verify, repair, restore, serve, copy),
+    *(snapshots, diff, stats, verify, repair, restore, boot, serve, copy),
     *(forget, gc, protect, tag),
     *(config, running, status, doctor, pause, history, simulate),
 )

@@ -18,7 +18,7 @@ from headstart.guest import links
 from headstart.state.values import Domain, Vm
 
 #: As files and lock files are named after it, and as ``NAME@latest`` takes it apart.
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _OTHER_DEFINITION = "Name another file with --definition, or none: then what the hypervisor tells is kept."
 
 
@@ -72,7 +72,7 @@ def run_add(session: Session, given: argparse.Namespace) -> None:
 
 
 def _vm(given: argparse.Namespace) -> Vm:
-    if not _NAME.fullmatch(given.name):
+    if not NAME.fullmatch(given.name):
         raise errors.Usage(
             f"{given.name!r} cannot be the name of a VM: it takes letters, digits, '.', '_' and '-', "
             "64 at most, and begins with a letter or a digit."
