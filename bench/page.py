@@ -51,11 +51,14 @@ _MEANING = f"""
 - **fsync of the guest, p99**: 16 KiB writes with an fsync each, at up to {inside.RATE / MIB:.0f} MiB/s on another disk
   of the same guest, {inside.SPAN_SECONDS:.0f} s each, in turn: idle, idle again (the difference is the noise), while
   the agent copies as fast as it can at its priority, while the host copies over NBD as fast as it can.
+- **Boot to the agent**: a Debian guest from the start of `headstart boot` to the first answer of qemu-guest-agent,
+  against QEMU alone on the same disk as a local image.
 
 Targets: full backup at most 2.0 times nbdcopy and half of the time of the faster of restic and borg, stored size at
 most 1.15 of the smaller, restore to raw at most 1.25 times nbdcopy, verify no slower than restore, nbdcopy of a
 served disk into a file at most 2.0 times that of a raw file, and from S3 at most 1.25 times the line's time, peak
 memory at most 300 MiB, the window at most a tenth of the plain.
+Boot to the agent at most 1.5 times as long as from the local disk.
 Of a libvirt VM: full backup at most half of virtnbdbackup's time, the window at most a twentieth of its job's.
 """
 

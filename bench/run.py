@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench import contest, inside, machine, page, peace, peer, realdisk, rivals, serving, windows
+from bench import boots, contest, inside, machine, page, peace, peer, realdisk, rivals, serving, windows
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -33,6 +33,7 @@ def main() -> int:
             *inside.run(WORK / "inside", RUNS, say),
             *peer.run(WORK / "peer", RUNS, say),
             *peace.run(WORK / "peace", 1, say),
+            *boots.run(WORK / "boots", RUNS, say),
         ]
     finally:
         shutil.rmtree(WORK, ignore_errors=True)
