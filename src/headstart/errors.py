@@ -19,6 +19,7 @@
     |- StoreFailed                25   the store did not do what was asked: try again
     |- HookFailed                 26   a hook failed or ran out of time
     |- NotReady                   27   the doctor found a problem: do what it advises
+    |- NotProven                 28   a rehearsal has not passed: see what it saw, try another snapshot
     |- Interrupted               130   ended by the user
 
 ``EXIT_CODES`` and ``HTTP_STATUS`` are the only places where a status is chosen.
@@ -102,6 +103,10 @@ class NotReady(HeadstartError):
     """Something keeps backups from working, or from coming."""
 
 
+class NotProven(HeadstartError):
+    """A snapshot was started, and did not live as it should."""
+
+
 class Interrupted(HeadstartError):
     """The user ended the command."""
 
@@ -125,6 +130,7 @@ EXIT_CODES: dict[type[HeadstartError], int] = {
     StoreFailed: 25,
     HookFailed: 26,
     NotReady: 27,
+    NotProven: 28,
     Interrupted: 130,
 }
 

@@ -26,6 +26,7 @@ from headstart.cli import (
     pause,
     precopy,
     protect,
+    rehearse,
     repair,
     restore,
     serve,
@@ -47,7 +48,7 @@ _log = logging.getLogger("headstart")
 
 VERBS = (
     *(init, key, vm, agent, identify, precopy, backup),
-    *(snapshots, diff, stats, verify, repair, restore, boot, serve, copy),
+    *(snapshots, diff, stats, verify, repair, restore, boot, rehearse, serve, copy),
     *(forget, gc, protect, tag),
     *(config, running, status, doctor, pause, history, simulate),
 )

@@ -189,6 +189,19 @@ def resolve(repo: Repository, text: str) -> Manifest:
     return next(iter(found.values()))
 
 
+def resolve_or_latest(repo: Repository, text: str) -> Manifest:
+    """As ``resolve``; or the latest snapshot of the VM of this name."""
+    try:
+        return resolve(repo, text)
+    except errors.NotFound:
+        if "@" in text:
+            raise
+        try:
+            return _latest(repo, text, "latest")
+        except errors.NotFound:
+            raise errors.NotFound(f"{text!r} names neither a snapshot nor a VM with one.", snapshot=text) from None
+
+
 def _latest(repo: Repository, vm: str, which: str) -> Manifest:
     if which != "latest":
         raise errors.NotFound(f"{vm}@{which} names no snapshot: after the @ there is only latest.")

@@ -17,8 +17,10 @@ _log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 5.0
 _POLL_SECONDS = 0.2
+#: QEMU's status of a VM that a failed request holds.
+HELD = "io-error"
 _TOLD = {
-    "io-error": "the guest stands still: a request to a disk failed (the repository is away or damaged, or there is no"
+    HELD: "the guest stands still: a request to a disk failed (the repository is away or damaged, or there is no"
     f" room for what it writes). It goes on as soon as it can, which is tried every {RETRY_SECONDS:.0f} s",
     "guest-panicked": "the guest's kernel has failed",
     "internal-error": "QEMU has stopped the VM for an error of its own",
@@ -53,11 +55,11 @@ class Attendance:
         if status != self._status and status in _TOLD:
             _log.warning("%s", _TOLD[status])
             self._tried = time.monotonic()
-        elif status == "io-error" and time.monotonic() - self._tried > RETRY_SECONDS:
+        elif status == HELD and time.monotonic() - self._tried > RETRY_SECONDS:
             self._instance.resume()
             self._tried = time.monotonic()
             return
-        elif status == "running" and self._status == "io-error":
+        elif status == "running" and self._status == HELD:
             _log.warning("the guest goes on")
         self._status = status
 
