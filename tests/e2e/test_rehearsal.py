@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ import pytest
 from headstart import repository
 from headstart.backup.complete import Options
 from headstart.repository import Repository, layout, lease, proof, snapshot
-from headstart.restore import rehearsal
+from headstart.restore import rehearsal, runplace
 from headstart.restore.rehearsal import Order, Shown
 from headstart.restore.serving import Source
 from headstart.restore.signs import Awaited
@@ -88,10 +87,11 @@ def test_a_vm_that_ends_has_not_passed(rig: Rig) -> None:
 
 
 def _kill_the_next() -> None:
-    deadline = time.monotonic() + 60
+    begun, deadline = time.time(), time.monotonic() + 60
     while time.monotonic() < deadline:
-        for path in Path(tempfile.gettempdir()).glob("headstart-*/pid"):
-            with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            path = runplace.folder_of(f"rehearsal-{NAME}", os.environ) / "pid"
+            if path.stat().st_mtime > begun:
                 pid = int(path.read_text())
                 time.sleep(2)  # until its monitor has answered
                 os.kill(pid, signal.SIGKILL)

@@ -26,10 +26,12 @@ from headstart.host.policy import (
     Limits,
     Load,
     Policy,
+    Rehearsal,
     Retention,
     Schedule,
     Window,
 )
+from headstart.restore.signs import Awaited
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "policies.md"
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
@@ -95,6 +97,7 @@ def test_the_documented_example(tmp_path: Path) -> None:
             Hook("after-publish", "/etc/headstart/hooks/report"),
             Hook("after-publish", "logger -t headstart published"),
         ),
+        Rehearsal(Schedule(("Sun 05:00",), BERLIN), checks=("service:postgresql",)),
     )
     assert found.policies["nightly"] == nightly
     assert found.policies["frequent"].head_start.interval == 180.0
@@ -120,6 +123,7 @@ def test_every_key_is_documented() -> None:
         tables.LimitTable,
         tables.RetentionTable,
         tables.HooksTable,
+        tables.RehearsalTable,
     ):
         for key in tables.fields(table):
             assert f"`{key}`" in text, f"{table.__name__}: {key}"
@@ -167,6 +171,9 @@ def test_nothing_at_all(tmp_path: Path) -> None:
          Limits((Window(0.0, 480, 1440),), None, UTC_ZONE)),
         ("volumes = ['!swap']", "volumes", ("!swap",)),
         ("retention.keep_within = '2w'", "retention", Retention(keep_within=14 * 86400.0)),
+        ("rehearsal = { calendar = 'Sun 05:00', pattern = 'ready', timeout = '5min', checks = 'port:22', "
+         "memory = '2G' }", "rehearsal",
+         Rehearsal(Schedule(("Sun 05:00",), UTC_ZONE), Awaited.PATTERN, "ready", 300.0, ("port:22",), 2 << 30)),
         ("hooks.after-thaw = ['a', 'b']", "hooks", (Hook("after-thaw", "a"), Hook("after-thaw", "b"))),
         # Hooks of the user's are not ours to freeze with: an application may be told to write all it has.
         ("consistency = 'crash'\nhooks.before-freeze = 'sync'", "hooks", (Hook("before-freeze", "sync"),)),
@@ -212,7 +219,7 @@ MISTAKES = [
     ("[vm.x]\npolicy = 'a'\nschedule = 'daily'", "5: vm.x.schedule: there is no such key. Allowed: policy"),
     # Types and ranges.
     ("zzz = 1", "3: policy.a.zzz: there is no such key. Allowed: schedule, head_start, load, limits, volumes, "
-     "retention, consistency, audit, hooks"),
+     "retention, consistency, audit, hooks, rehearsal"),
     ("load = 1", "3: policy.a.load: must be a table, not 1"),
     ("limits = { rate = 0 }", "3: policy.a.limits: must be a list of tables, not a table"),
     ("limits = [1]", "3: policy.a.limits[0]: must be a table, not 1"),
@@ -221,6 +228,17 @@ MISTAKES = [
     ("load.low = true\nload.high = nan", ["3: policy.a.load.low: must be a number from 0 to 1, not true",
                                           "4: policy.a.load.high: must be a number from 0 to 1, not nan"]),
     ("load.low_percentile = -1", "3: policy.a.load.low_percentile: must be a number from 0 to 100, not -1"),
+    ("rehearsal = { calendar = 'daily', checks = ['rm -rf /'] }",
+     "3: policy.a.rehearsal.checks: 'rm -rf /' is no check: "
+     "there are filesystems, file:/PATH, port:NUMBER and service:NAME."),
+    ("rehearsal = { calendar = 'daily', pattern = '(' }",
+     "3: policy.a.rehearsal.pattern: '(' is no regular expression: missing ), unterminated subpattern at position 0."),
+    ("rehearsal = { calendar = 'daily', memory = 'much' }",
+     '3: policy.a.rehearsal.memory: must be a size like "4G", not "much"'),
+    ("rehearsal = { calendar = 'daily', wait_for = 'pattern' }",
+     "3: policy.a.rehearsal.wait_for: needs pattern as well: say which words"),
+    ("rehearsal = { calendar = 'daily', wait_for = 'agent', pattern = 'x' }",
+     "3: policy.a.rehearsal.wait_for: means nothing beside pattern: leave one of them out"),
     ("audit = -1", '3: policy.a.audit: must be a number of blocks, "all" or "none", not -1'),
     ("audit = '5'", '3: policy.a.audit: must be a number of blocks, "all" or "none", not "5"'),
     ("audit = true", '3: policy.a.audit: must be a number of blocks, "all" or "none", not true'),

@@ -152,9 +152,22 @@ def _policy(config: Config, each: Policy, vms: list[dict[str, Any]], now: dateti
         "consistency": each.consistency.value,
         "audit": "all" if each.audit is None else each.audit,
         "hooks": [asdict(hook) for hook in each.hooks],
+        "rehearsal": _rehearsal(each),
         "patterns": [one.pattern for one in config.assignments if one.policy == each.name],
         "default": config.default == each.name,
         "vms": [vm["name"] for vm in vms if vm["policy"] == each.name],
+    }
+
+
+def _rehearsal(each: Policy) -> dict[str, Any] | None:
+    if each.rehearsal is None:
+        return None
+    told = asdict(each.rehearsal.order)
+    awaited = told.pop("awaited")
+    return {
+        "calendar": each.rehearsal.schedule.calendar,
+        "wait_for": awaited.value if awaited else None,
+        **told,
     }
 
 
@@ -192,6 +205,7 @@ def _rows(each: Policy, values: dict[str, Any]) -> list[tuple[str, str]]:
         ("next", ", ".join(f"{moment:%a %Y-%m-%d %H:%M:%S %Z}" for moment in moments)),
         ("head start", _head_start(each)),
         ("consistency", each.consistency.value),
+        ("rehearsal", ", ".join(each.rehearsal.schedule.calendar) if each.rehearsal else "none"),
         ("for", ", ".join(users) or "no VM"),
         ("VMs", ", ".join(values["vms"]) or "none"),
     ]

@@ -64,7 +64,11 @@ def _house(chosen: settings.Settings, environment: Mapping[str, str]) -> Iterato
     with Journal.open(chosen.state) as journal:
         bucket = Bucket()
         vault = Vault(
-            lambda: store.open_store(chosen.repository), lambda: password.ask(environment), bucket, chosen.cache
+            lambda: store.open_store(chosen.repository),
+            lambda: password.ask(environment),
+            bucket,
+            chosen.cache,
+            chosen.repository,
         )
         yield house.House(journal, Series(journal), vault, chosen.scratch, Slots(1), Slots(1), bucket, Tally())
 

@@ -12,6 +12,7 @@ from headstart.host.locate import Path
 from headstart.host.policy import WEEK_MINUTES, Window
 from headstart.host.tables import LimitTable, PolicyTable
 from headstart.host.validation import Wrong
+from headstart.restore.signs import Awaited
 
 Contradictions = Iterator[tuple[Path, str]]
 #: No other key depends on these.
@@ -19,7 +20,7 @@ _ALONE = (("schedule", "timezone"), ("schedule", "missed"), ("load", "latency"))
 
 
 def find(table: PolicyTable, now: datetime) -> list[tuple[Path, str]]:
-    checks: tuple[Callable[[PolicyTable], Contradictions], ...] = (_load, _limits, _transports)
+    checks: tuple[Callable[[PolicyTable], Contradictions], ...] = (_load, _limits, _transports, _rehearsal)
     found = [*_schedule(table, now), *_pace(table, now)]
     return found + [each for check in checks for each in check(table)]
 
@@ -47,6 +48,16 @@ def _schedule(table: PolicyTable, now: datetime) -> Contradictions:
             last = calendar.previous(one, now)
             when = "it never comes" if last is None else f"it came for the last time on {last:%Y-%m-%d %H:%M}"
             yield ("schedule", "calendar"), f'"{expression}" can never be due: {when}'
+
+
+def _rehearsal(table: PolicyTable) -> Contradictions:
+    found = table.rehearsal
+    if found is None:
+        return
+    if found.pattern and found.wait_for not in (None, Awaited.PATTERN):
+        yield ("rehearsal", "wait_for"), "means nothing beside pattern: leave one of them out"
+    if found.wait_for is Awaited.PATTERN and not found.pattern:
+        yield ("rehearsal", "wait_for"), "needs pattern as well: say which words"
 
 
 def _pace(table: PolicyTable, now: datetime) -> Contradictions:

@@ -20,6 +20,7 @@ from headstart.host.caretaker import Caretaker
 from headstart.host.house import House
 from headstart.host.notify import Notifier
 from headstart.host.policy import Config, Host, Policy, policy_of
+from headstart.host.rehearser import Rehearser
 from headstart.host.requests import Requests
 from headstart.host.ward import Ward
 from headstart.state import holder
@@ -68,6 +69,7 @@ class Daemon:
         self._hang_seconds = hang_seconds
         self._grace_seconds = grace_seconds
         self._caretaker = Caretaker(house)
+        self._rehearser = Rehearser(house)
         self._leaving: list[Ward] = []
         #: Those that did not end.
         self._left: Sequence[Ward] = ()
@@ -93,6 +95,7 @@ class Daemon:
             try:
                 self._apply(self.config)
                 self._caretaker.start()
+                self._rehearser.start()
                 # Not before: who asks is answered about all VMs.
                 with control.Server(control.address(self._state), Requests(self).handle):
                     _log.info("%s", log.line(event="started", version=__version__, vms=len(self.wards)))
@@ -160,6 +163,7 @@ class Daemon:
             _log.error("The state cannot be read: %s", error)
             return
         self._caretaker.renew(wanted)
+        self._rehearser.renew(wanted)
         for name in [name for name in self.wards if name not in wanted]:
             self._dismiss(name)
         for name, policy in wanted.items():
@@ -230,6 +234,7 @@ class Daemon:
         """Rounds end at once, what they copied counts; a backup may let go of its point in time by itself."""
         self._notifier.tell(STOPPING=1)
         self._caretaker.stop()
+        self._rehearser.stop()
         wards = [*self.wards.values(), *self._leaving]
         for ward in wards:
             if ward.completes:

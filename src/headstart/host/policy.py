@@ -17,6 +17,8 @@ from headstart.backup import plan
 from headstart.backup.hooks import Hook
 from headstart.backup.transport import Transport
 from headstart.repository.retention import Rules, Span
+from headstart.restore.rehearsal import SECONDS, Order
+from headstart.restore.signs import Awaited
 
 DAY_MINUTES = 24 * 60
 WEEK_MINUTES = 7 * DAY_MINUTES
@@ -137,9 +139,25 @@ class Retention:
 
 
 @dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """By ``schedule`` the newest snapshot of the VM is rehearsed; the rest as in ``restore.rehearsal.Order``."""
+
+    schedule: Schedule
+    awaited: Awaited | None = None
+    pattern: str = ""
+    seconds: float = SECONDS
+    checks: tuple[str, ...] = ()
+    memory: int | None = None
+
+    @property
+    def order(self) -> Order:
+        return Order(self.awaited, self.pattern, self.seconds, self.checks, self.memory)
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """``audit`` as in ``backup.complete.Options``: a number of blocks, None: every one. ``volumes``: patterns, see
-    ``includes``."""
+    ``includes``. ``rehearsal`` None: none."""
 
     name: str
     schedule: Schedule
@@ -151,6 +169,7 @@ class Policy:
     consistency: Consistency = Consistency.BEST
     audit: int | None = plan.AUDIT_BLOCKS
     hooks: tuple[Hook, ...] = ()
+    rehearsal: Rehearsal | None = None
 
 
 @dataclass(frozen=True, slots=True)

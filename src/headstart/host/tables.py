@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf
 
+from headstart import errors
 from headstart.backup import plan
 from headstart.backup.hooks import Hook
 from headstart.backup.transport import Transport
@@ -25,10 +26,13 @@ from headstart.host.policy import (
     Limits,
     Load,
     Policy,
+    Rehearsal,
     Retention,
     Schedule,
     Window,
 )
+from headstart.restore import checks, definition, rehearsal, signs
+from headstart.restore.signs import Awaited
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 #: In the place of a policy: no backups.
@@ -111,6 +115,28 @@ def _audit(value: object) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ValueError(f'must be a number of blocks, "all" or "none", not {notation.shown(value)}')
     return value
+
+
+def _checks(value: object) -> tuple[str, ...]:
+    try:
+        return tuple(map(checks.check_name, _texts(value)))
+    except errors.Usage as error:
+        raise ValueError(str(error)) from None
+
+
+def _pattern(value: object) -> str:
+    try:
+        return signs.compiled(_text(value))
+    except errors.Usage as error:
+        raise ValueError(str(error)) from None
+
+
+def _memory(value: object) -> int:
+    """As QEMU's ``-m`` has it."""
+    try:
+        return definition.memory_of(_text(value))
+    except errors.Unsupported:
+        raise ValueError(f'must be a size like "4G", not {notation.shown(value)}') from None
 
 
 def _path(value: object) -> Path:
@@ -224,6 +250,19 @@ class HooksTable(Table):
         return tuple(Hook(event, command) for event, commands in given.items() for command in commands)
 
 
+class RehearsalTable(Table):
+    calendar: Annotated[tuple[str, ...], BeforeValidator(_calendar)]
+    wait_for: Annotated[Awaited | None, BeforeValidator(_one_of({each.value: each for each in Awaited}))] = None
+    pattern: Annotated[str, BeforeValidator(_pattern)] = ""
+    timeout: PositiveDuration = rehearsal.SECONDS
+    checks: Annotated[tuple[str, ...], BeforeValidator(_checks)] = ()
+    memory: Annotated[int | None, BeforeValidator(_memory)] = None
+
+    def value(self, zone: tzinfo) -> Rehearsal:
+        awaited = Awaited.PATTERN if self.pattern else self.wait_for
+        return Rehearsal(Schedule(self.calendar, zone), awaited, self.pattern, self.timeout, self.checks, self.memory)
+
+
 class PolicyTable(Table):
     schedule: ScheduleTable
     head_start: HeadStartTable = HeadStartTable()
@@ -236,6 +275,7 @@ class PolicyTable(Table):
     )
     audit: Annotated[int | None, BeforeValidator(_audit)] = plan.AUDIT_BLOCKS
     hooks: HooksTable = HooksTable()
+    rehearsal: RehearsalTable | None = None
 
     def value(self, name: str) -> Policy:
         return Policy(
@@ -249,6 +289,7 @@ class PolicyTable(Table):
             self.consistency,
             self.audit,
             self.hooks.value(),
+            None if self.rehearsal is None else self.rehearsal.value(self.schedule.timezone),
         )
 
     def _limits(self) -> Limits:

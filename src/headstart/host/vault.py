@@ -18,16 +18,22 @@ _log = logging.getLogger("headstart.host")
 
 
 class Vault:
-    """For several threads. ``bucket`` is what all of them together may send to the store; ``cache`` is a directory for
-    what is known of the index."""
+    """For several threads. ``address`` is the repository's, for a child that opens it as well; ``bucket`` what all of
+    them together may send to the store; ``cache`` a directory for what is known of the index."""
 
     def __init__(
-        self, place: Callable[[], Store], password: Callable[[], bytes], bucket: Bucket, cache: Path | None = None
+        self,
+        place: Callable[[], Store],
+        password: Callable[[], bytes],
+        bucket: Bucket,
+        cache: Path | None = None,
+        address: str = "",
     ) -> None:
+        self.address = address
+        self.cache = cache
         self._place = place
         self._password = password
         self._bucket = bucket
-        self._cache = cache
         self._lock = threading.Lock()
         self._opened: Repository | None = None
         self.locksmith = Locksmith()
@@ -44,13 +50,13 @@ class Vault:
     def another(self) -> Repository:
         """Opened anew, for who changes what is in it: the caller closes it. Raises as ``repository``."""
         opened = repository.open(LimitedStore(self._place(), self._bucket), self._password)
-        if self._cache is not None:
-            opened.index.use_cache(self._cache)
+        if self.cache is not None:
+            opened.index.use_cache(self.cache)
         return opened
 
     def _tell(self, failure: OSError | None) -> None:
         if failure is not None and failure is not self._told:
-            _log.warning("The cache %s is not used, which costs time and memory: %s.", self._cache, failure)
+            _log.warning("The cache %s is not used, which costs time and memory: %s.", self.cache, failure)
             self._told = failure
 
     def failed(self, error: errors.HeadstartError) -> None:

@@ -8,9 +8,8 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
+import os
 import socket
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,10 +17,11 @@ from pathlib import Path
 
 from headstart import errors, plain
 from headstart.repository.proof import Check, Evidence, Proof
-from headstart.restore import boot, checks, signs
+from headstart.restore import boot, checks, runplace, signs
 from headstart.restore.attendance import HELD, Attendance
 from headstart.restore.boot import Booted, Wanted
 from headstart.restore.instance import Instance
+from headstart.restore.order import file_name
 from headstart.restore.serving import Source
 from headstart.restore.signs import Awaited, Signs
 from headstart.wire.qga import Qga
@@ -82,19 +82,11 @@ def rehearse(source: Source, order: Order, scratch: Path, clock: Callable[[], fl
 
 @contextlib.contextmanager
 def _started(source: Source, order: Order, scratch: Path) -> Iterator[Booted]:
-    """In a folder of its own, whose path is short enough for sockets."""
-    folder = Path(tempfile.mkdtemp(prefix="headstart-"))
-    try:
-        wanted = Wanted(
-            f"rehearsal-{source.manifest.id[:8]}",
-            folder,
-            scratch / f"rehearsal-{folder.name.rpartition('-')[2]}",
-            memory=order.memory,
-        )
-        with boot.booted(source, wanted) as booted:
-            yield booted
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    """By a name of the VM's: what a rehearsal that was killed has left is replaced by the next."""
+    name = f"rehearsal-{file_name(source.manifest.vm)[:40]}"
+    wanted = Wanted(name, runplace.folder_of(name, os.environ), scratch / name, memory=order.memory)
+    with boot.booted(source, wanted) as booted:
+        yield booted
 
 
 class _Seen:

@@ -1,0 +1,101 @@
+"""Rehearsals by schedule: the newest snapshot of a VM is started apart from everything, and what it shows is noted.
+
+On a thread of its own, one after the other: each is a whole VM beside those of this host.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+
+from headstart import errors
+from headstart.host import calendar, log
+from headstart.host.house import House
+from headstart.host.policy import Policy, Rehearsal
+from headstart.repository import lease, proof, snapshot
+from headstart.repository.manifest import Manifest
+from headstart.repository.repo import Repository
+from headstart.restore import rehearsal
+from headstart.restore.serving import Source
+
+_log = logging.getLogger("headstart.host")
+
+LOOK_SECONDS = 60.0
+#: What could not be rehearsed, for no fault of the snapshot's, is tried again after so long.
+AGAIN_SECONDS = 3600.0
+
+
+class Rehearser:
+    """``start`` it, and ``stop`` it. ``renew`` tells the policies of the VMs; these two are for any thread."""
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+        self._policies: Mapping[str, Policy] = {}
+        #: By VM, when it was rehearsed last (wall time), and before when not to try again (monotonic).
+        self._last: dict[str, float] = {}
+        self._again: dict[str, float] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="rehearser", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """A VM that is being rehearsed ends with this process, and its rehearsal is repeated."""
+        self._stop.set()
+
+    def renew(self, policies: Mapping[str, Policy]) -> None:
+        self._policies = {vm: policy for vm, policy in policies.items() if policy.rehearsal is not None}
+
+    def _run(self) -> None:
+        while not self._stop.wait(LOOK_SECONDS):
+            for vm, policy in self._policies.items():
+                if policy.rehearsal is not None and not self._stop.is_set():
+                    self._look(vm, policy.rehearsal)
+
+    def _look(self, vm: str, wanted: Rehearsal) -> None:
+        """Rehearse it if that is due."""
+        if time.monotonic() < self._again.get(vm, 0.0) or self._house.journal.point(vm) is None:
+            return
+        try:
+            if not self._is_due(vm, wanted):
+                return
+            with self._house.vault.another() as repo:
+                self._rehearse(repo, snapshot.resolve(repo, f"{vm}@latest"), wanted)
+            self._last[vm] = self._house.clock()
+        except errors.HeadstartError as error:
+            self._again[vm] = time.monotonic() + AGAIN_SECONDS
+            log.warning(vm, event="rehearse", reason=str(error))
+        except Exception as error:
+            self._again[vm] = time.monotonic() + AGAIN_SECONDS
+            _log.error("A bug: it is tried again.", exc_info=error)
+
+    def _is_due(self, vm: str, wanted: Rehearsal) -> bool:
+        if vm not in self._last:
+            with self._house.vault.another() as repo:
+                # One that never was waits for the next moment: the whole host would be rehearsed at once.
+                self._last[vm] = _last_of(repo, vm) or self._house.clock()
+        now = self._house.clock()
+        return calendar.due(wanted.schedule, vm, self._last[vm], now).at <= now
+
+    def _rehearse(self, repo: Repository, manifest: Manifest, wanted: Rehearsal) -> None:
+        source = Source(repo, self._house.vault.address, manifest, self._house.vault.cache)
+        with lease.reading_snapshot(repo, "rehearse", manifest):
+            shown = rehearsal.rehearse(source, wanted.order, self._house.scratch, self._house.clock)
+        proof.record(repo, manifest.id, shown.proof, shown.evidence)
+        seconds = log.seconds(shown.proof.seconds)
+        if shown.proof.passed:
+            log.decision(manifest.vm, event="rehearsed", snapshot=manifest.id, seconds=seconds)
+        else:
+            log.warning(
+                manifest.vm, event="not-proven", snapshot=manifest.id, seconds=seconds, reason=shown.proof.reason
+            )
+
+
+def _last_of(repo: Repository, vm: str) -> float | None:
+    """When any snapshot of the VM was rehearsed last, by anybody."""
+    ids = {each.id for each in snapshot.all_manifests(repo).manifests if each.vm == vm}
+    times = [each.time for name, proofs in proof.all_proofs(repo).items() if name in ids for each in proofs]
+    return max(times, default=None)
