@@ -21,11 +21,13 @@ from headstart.backup import cycle
 from headstart.backup.complete import Options
 from headstart.hypervisor.libvirt import inventory
 from headstart.repository import lease, snapshot
-from headstart.restore import domainboot
+from headstart.restore import domainboot, rehearsal
 from headstart.restore.attendance import Attendance
 from headstart.restore.boot import Wanted
 from headstart.restore.marks import Marks
+from headstart.restore.rehearsal import Order
 from headstart.restore.serving import Source
+from headstart.restore.signs import Awaited
 from headstart.state.values import Domain as Address
 from headstart.state.values import Vm as Entry
 from tests.e2e.rig import digest
@@ -96,6 +98,20 @@ def cli(backup: Backup) -> Cli:
 def names(uri: str) -> list[str]:
     with contextlib.closing(libvirt.open(uri)) as connection:
         return [each.name() for each in connection.listAllDomains()]
+
+
+def test_it_is_rehearsed(backup: Backup) -> None:
+    """Where it is at home, apart from everything; its agent answers there, and its console is heard."""
+    shown = cli(backup).run("rehearse", backup.snapshot, "--libvirt", backup.uri, "--check", "file:/bin/sh").json
+    assert shown["passed"] and shown["awaited"] == "agent", shown
+    assert not [name for name in names(backup.uri) if name.startswith("rehearsal")]
+    with backup.rig.repo() as repo:
+        manifest = snapshot.load(repo, backup.snapshot)
+        order = Order(Awaited.PATTERN, "never said", seconds=3, libvirt=backup.uri)
+        with lease.reading_snapshot(repo, "rehearse", manifest):
+            source = Source(repo, str(backup.rig.folder / "repository"), manifest)
+            told = rehearsal.rehearse(source, order, backup.rig.scratch, time.time)
+    assert told.proof.reason == "The pattern did not come on the console within 3 s."
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])

@@ -40,6 +40,12 @@ def add(verbs: arguments.Verbs) -> None:
         default=[],
         help="filesystems, file:/PATH, port:NUMBER or service:NAME, asked through qemu-guest-agent; may be repeated",
     )
+    parser.add_argument(
+        "--libvirt",
+        metavar="URI",
+        default=rehearsal.LIBVIRT,
+        help=f"where a domain of libvirt's is started; if not given, {rehearsal.LIBVIRT}",
+    )
     parser.add_argument("--memory", metavar="SIZE", type=memory, help="in place of what the VM had, as 4G")
     parser.add_argument("--screenshot", metavar="FILE", type=Path, help="also put the picture of the screen there")
 
@@ -82,7 +88,7 @@ def _order(given: argparse.Namespace) -> Order:
     if not given.timeout > 0:
         raise errors.Usage("--timeout takes seconds, more than 0.")
     names = tuple(map(checks.check_name, given.check))
-    return Order(awaited, signs.compiled(given.pattern or ""), given.timeout, names, given.memory)
+    return Order(awaited, signs.compiled(given.pattern or ""), given.timeout, names, given.memory, given.libvirt)
 
 
 def _write(path: Path, content: bytes) -> None:

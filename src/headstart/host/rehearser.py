@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 
 from headstart import errors
 from headstart.host import calendar, log
@@ -18,6 +19,7 @@ from headstart.repository import lease, proof, snapshot
 from headstart.repository.manifest import Manifest
 from headstart.repository.repo import Repository
 from headstart.restore import rehearsal
+from headstart.restore.rehearsal import Order
 from headstart.restore.serving import Source
 
 _log = logging.getLogger("headstart.host")
@@ -83,7 +85,7 @@ class Rehearser:
     def _rehearse(self, repo: Repository, manifest: Manifest, wanted: Rehearsal) -> None:
         source = Source(repo, self._house.vault.address, manifest, self._house.vault.cache)
         with lease.reading_snapshot(repo, "rehearse", manifest):
-            shown = rehearsal.rehearse(source, wanted.order, self._house.scratch, self._house.clock)
+            shown = rehearsal.rehearse(source, self._order(manifest.vm, wanted), self._house.scratch, self._house.clock)
         proof.record(repo, manifest.id, shown.proof, shown.evidence)
         seconds = log.seconds(shown.proof.seconds)
         if shown.proof.passed:
@@ -92,6 +94,11 @@ class Rehearser:
             log.warning(
                 manifest.vm, event="not-proven", snapshot=manifest.id, seconds=seconds, reason=shown.proof.reason
             )
+
+    def _order(self, vm: str, wanted: Rehearsal) -> Order:
+        """A domain is started where it is at home."""
+        domain = self._house.journal.vm(vm).domain
+        return wanted.order if domain is None else replace(wanted.order, libvirt=domain.uri)
 
 
 def _last_of(repo: Repository, vm: str) -> float | None:

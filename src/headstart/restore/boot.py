@@ -19,7 +19,7 @@ from headstart.backup.publish import DEFINITION
 from headstart.repository import attachment, lost
 from headstart.repository.manifest import Attachment, Manifest
 from headstart.repository.repo import Repository
-from headstart.restore import definition, moving, runplace
+from headstart.restore import definition, moving, order, runplace
 from headstart.restore import instance as instances
 from headstart.restore.definition import Derived, Place
 from headstart.restore.instance import Instance

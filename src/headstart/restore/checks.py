@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from headstart import errors, plain
-from headstart.wire.qga import Qga
+from headstart.restore.stage import Asked
 
 FILESYSTEMS = "filesystems"
 #: Of one question to the guest, and of a command in it.
@@ -56,7 +56,7 @@ def check_name(name: str) -> str:
     return name
 
 
-def ask(qga: Qga, name: str) -> Answer:
+def ask(qga: Asked, name: str) -> Answer:
     """The answer to one check. What the agent refuses has not passed."""
     kind, _, value = name.partition(":")
     try:
@@ -65,18 +65,18 @@ def ask(qga: Qga, name: str) -> Answer:
         return Answer(False, plain.line(str(error), _ANSWER_LIMIT))
 
 
-def _filesystems(qga: Qga, _: str) -> Answer:
+def _filesystems(qga: Asked, _: str) -> Answer:
     told = qga.execute("guest-get-fsinfo", ASK_SECONDS)
     found = [str(each.get("mountpoint")) for each in told if isinstance(each, dict)] if isinstance(told, list) else []
     return Answer(bool(found), plain.line(", ".join(sorted(found)), _ANSWER_LIMIT) or "none is mounted")
 
 
-def _file(qga: Qga, path: str) -> Answer:
+def _file(qga: Asked, path: str) -> Answer:
     _read(qga, path, 1)
     return Answer(True, "it is there")
 
 
-def _port(qga: Qga, number: str) -> Answer:
+def _port(qga: Asked, number: str) -> Answer:
     wanted = f"{int(number):04X}"
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         try:
@@ -89,12 +89,12 @@ def _port(qga: Qga, number: str) -> Answer:
     return Answer(False, "nothing listens")
 
 
-def _service(qga: Qga, name: str) -> Answer:
+def _service(qga: Asked, name: str) -> Answer:
     said = _run(qga, "systemctl", "is-active", "--", name)
     return Answer(said == "active", plain.line(said, _ANSWER_LIMIT) or "nothing")
 
 
-_ASKED: Mapping[str, Callable[[Qga, str], Answer]] = {
+_ASKED: Mapping[str, Callable[[Asked, str], Answer]] = {
     FILESYSTEMS: _filesystems,
     "file": _file,
     "port": _port,
@@ -102,7 +102,7 @@ _ASKED: Mapping[str, Callable[[Qga, str], Answer]] = {
 }
 
 
-def _read(qga: Qga, path: str, most: int) -> bytes:
+def _read(qga: Asked, path: str, most: int) -> bytes:
     handle = qga.execute("guest-file-open", ASK_SECONDS, {"path": path, "mode": "r"})
     try:
         content = b""
@@ -118,7 +118,7 @@ def _read(qga: Qga, path: str, most: int) -> bytes:
         qga.execute("guest-file-close", ASK_SECONDS, {"handle": handle})
 
 
-def _run(qga: Qga, *words: str) -> str:
+def _run(qga: Asked, *words: str) -> str:
     """What a program of the guest's has written, without the white space around it."""
     arguments = {"path": words[0], "arg": list(words[1:]), "capture-output": True}
     pid = _table(qga.execute("guest-exec", ASK_SECONDS, arguments)).get("pid")

@@ -52,6 +52,7 @@ class BootedDomain:
     definition: str
     around: Around
     notes: tuple[str, ...]
+    consoles: tuple[Path, ...]
 
 
 @contextlib.contextmanager
@@ -79,7 +80,7 @@ def booted(source: Source, wanted: Wanted, uri: str) -> Iterator[BootedDomain]:
             wanted.network,
             wanted.memory,
         )
-        around = Around(place, {name: unix.export(name) for name in names}, other)
+        around = Around(place, {name: unix.export(name) for name in names}, other, logged=True)
         derived = domainxml.derive(text, manifest.disks, around)
         require_memory(derived.memory)
         served = stack.enter_context(Serving(source, names, unix))
@@ -88,7 +89,7 @@ def booted(source: Source, wanted: Wanted, uri: str) -> Iterator[BootedDomain]:
         _let_in(owner, (wanted.folder, overlays.folder), (unix.socket, *images.values(), *variables_file))
         instance = stack.enter_context(DomainInstance(uri, derived.xml, outlives=wanted.outlives))
         notes = (*derived.notes, *(("it goes on with what it wrote the last time",) * overlays.again))
-        yield BootedDomain(instance, served, overlays, text, around, notes)
+        yield BootedDomain(instance, served, overlays, text, around, notes, derived.consoles)
 
 
 def _there(uri: str, name: str, wanted: str, kind: str) -> tuple[tuple[int, int] | None, str]:

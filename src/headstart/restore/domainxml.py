@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
@@ -50,21 +51,23 @@ _QUIET = ("pty", "null", "vc", "spicevmc", "spiceport", "qemu-vdagent", "dbus")
 
 @dataclass(frozen=True, slots=True)
 class Derived:
-    """``memory`` in bytes."""
+    """``memory`` in bytes; ``consoles`` are files that get what the guest writes on serial ports."""
 
     xml: str
     memory: int
     notes: tuple[str, ...]
+    consoles: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Around:
     """``below``: what the images stand on, by disk of the snapshot; none where they stand alone. ``uuid``: another one
-    than it had; empty: the same."""
+    than it had; empty: the same. ``logged``: what the guest writes on serial ports goes into files as well."""
 
     place: Place
     below: Mapping[str, Export] = field(default_factory=dict)
     uuid: str = ""
+    logged: bool = False
 
 
 def derive(xml: str, disks: tuple[Disk, ...], around: Around) -> Derived:
@@ -77,7 +80,12 @@ def derive(xml: str, disks: tuple[Disk, ...], around: Around) -> Derived:
         )
     derivation = _Derivation(root, disks, around)
     derivation.adjust()
-    return Derived(ElementTree.tostring(root, encoding="unicode"), memory_of(root), tuple(derivation.notes))
+    return Derived(
+        ElementTree.tostring(root, encoding="unicode"),
+        memory_of(root),
+        tuple(derivation.notes),
+        tuple(derivation.consoles),
+    )
 
 
 def parse(xml: str) -> Element:
@@ -92,6 +100,12 @@ def parse(xml: str) -> Element:
 
 def uuid_of(xml: str) -> str:
     return parse(xml).findtext("uuid", "").strip()
+
+
+def ports(xml: str) -> tuple[str, ...]:
+    """The names of virtio-serial ports."""
+    found = (element.get("name", "") for element in parse(xml).iterfind("devices/channel/target"))
+    return tuple(name for name in found if name)
 
 
 def memory_of(root: Element) -> int:
@@ -110,6 +124,7 @@ class _Derivation:
         self._around = around
         self._disks = dict(self._matched(disks))
         self.notes: dict[str, None] = {}
+        self.consoles: list[Path] = []
 
     def adjust(self) -> None:
         self._root.attrib.pop("id", None)
@@ -244,6 +259,10 @@ class _Derivation:
         if kind not in _QUIET or listens:
             element.set("type", "null" if kind == "unix" and not listens else "pty")
         element.attrib.pop("tty", None)
+        if element.tag == "serial" and self._around.logged:
+            path = self._place.folder / f"serial{len(self.consoles)}.log"
+            ElementTree.SubElement(element, "log", file=str(path), append="off")
+            self.consoles.append(path)
 
     def _adjust_graphics(self, devices: Element, element: Element) -> None:
         if element.get("type") in ("sdl", "desktop", "rdp"):

@@ -17,15 +17,15 @@ from pathlib import Path
 
 from headstart import errors, plain
 from headstart.repository.proof import Check, Evidence, Proof
-from headstart.restore import boot, checks, runplace, signs
+from headstart.restore import checks, runplace, signs, stage
 from headstart.restore.attendance import HELD, Attendance
-from headstart.restore.boot import Booted, Wanted
-from headstart.restore.instance import Instance
+from headstart.restore.boot import Wanted
 from headstart.restore.order import file_name
 from headstart.restore.serving import Source
 from headstart.restore.signs import Awaited, Signs
-from headstart.wire.qga import Qga
+from headstart.restore.stage import Stage
 
+LIBVIRT = "qemu:///system"
 #: From the first instruction to the sign of life.
 SECONDS = 600.0
 #: Services that are asked for may begin after the agent does.
@@ -41,13 +41,15 @@ _SCREEN_LIMIT = 8 << 20
 @dataclass(frozen=True, slots=True)
 class Order:
     """``awaited`` None: what the VM can give. ``seconds`` until the sign of life. ``checks`` as ``checks.check_name``
-    allows; they need qemu-guest-agent. ``memory`` in bytes in place of what the VM had."""
+    allows; they need qemu-guest-agent. ``memory`` in bytes in place of what the VM had. ``libvirt``: where a domain of
+    libvirt's is started."""
 
     awaited: Awaited | None = None
     pattern: str = ""
     seconds: float = SECONDS
     checks: tuple[str, ...] = ()
     memory: int | None = None
+    libvirt: str = LIBVIRT
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +71,9 @@ def rehearse(source: Source, order: Order, scratch: Path, clock: Callable[[], fl
     began, monotonic = clock(), time.monotonic()
     seen = _Seen()
     try:
-        with _started(source, order, scratch) as booted:
-            seen.notes = booted.notes
-            reason = _Look(booted, order, seen).reason()
+        with _started(source, order, scratch) as staged:
+            seen.notes = staged.notes
+            reason = _Look(staged, order, seen).reason()
     except (errors.Damaged, errors.Unreachable) as error:
         reason = str(error)
     seconds = time.monotonic() - monotonic
@@ -81,12 +83,12 @@ def rehearse(source: Source, order: Order, scratch: Path, clock: Callable[[], fl
 
 
 @contextlib.contextmanager
-def _started(source: Source, order: Order, scratch: Path) -> Iterator[Booted]:
+def _started(source: Source, order: Order, scratch: Path) -> Iterator[Stage]:
     """By a name of the VM's: what a rehearsal that was killed has left is replaced by the next."""
     name = f"rehearsal-{file_name(source.manifest.vm)[:40]}"
     wanted = Wanted(name, runplace.folder_of(name, os.environ), scratch / name, memory=order.memory)
-    with boot.booted(source, wanted) as booted:
-        yield booted
+    with stage.started(source, wanted, order.libvirt) as staged:
+        yield staged
 
 
 class _Seen:
@@ -102,56 +104,56 @@ class _Seen:
 
 
 class _Look:
-    def __init__(self, booted: Booted, order: Order, seen: _Seen) -> None:
-        self._booted = booted
+    def __init__(self, staged: Stage, order: Order, seen: _Seen) -> None:
+        self._stage = staged
         self._order = order
         self._seen = seen
-        self._signs = Signs(booted.derived, order.awaited, order.pattern)
+        self._signs = Signs(staged, order.awaited, order.pattern)
         seen.awaited = self._signs.awaited
-        if order.checks and booted.derived.qga is None:
+        if order.checks and not staged.has_qga:
             raise errors.Unsupported(
                 "The VM has no channel to qemu-guest-agent, which answers checks: leave the checks out."
             )
 
     def reason(self) -> str:
         """Why it has not passed; empty if it has."""
-        instance = self._booted.instance
-        attendance = Attendance(instance, self._booted.served)
-        instance.resume()
+        attendance = Attendance(self._stage.instance, self._stage.served)
+        self._stage.instance.resume()
         try:
             if not self._waited(attendance):
                 return self._why_not()
             failed = self._failed_checks(attendance)
             return f"Not so: {', '.join(failed)}." if failed else ""
         finally:
-            self._seen.console = signs.console(self._booted.derived.consoles)
-            self._seen.screenshot = _screenshot(instance, self._booted.derived.pid_file.with_name("screen.png"))
+            self._seen.console = signs.console(self._stage.consoles)
+            picture = self._stage.screenshot()
+            self._seen.screenshot = picture if len(picture) <= _SCREEN_LIMIT else b""
 
     def _waited(self, attendance: Attendance) -> bool:
         deadline = time.monotonic() + self._order.seconds
         stood = 0.0
         while not self._signs.seen():
-            if self._booted.instance.wait(_POLL_SECONDS) or time.monotonic() > deadline:
+            if self._stage.instance.wait(_POLL_SECONDS) or time.monotonic() > deadline:
                 return False
             attendance.look()
-            stood += _POLL_SECONDS if self._booted.instance.status == HELD else 0.0
+            stood += _POLL_SECONDS if self._stage.instance.status == HELD else 0.0
             if stood > STANDSTILL_SECONDS:
                 return False
         return True
 
     def _why_not(self) -> str:
-        instance = self._booted.instance
-        if instance.ended:
-            return f"QEMU ended before there was a sign of life. It says: {instance.last_words}"
-        if instance.status == HELD:
+        status = self._stage.instance.status
+        if not status:
+            return f"QEMU ended before there was a sign of life. It says: {self._stage.last_words()}"
+        if status == HELD:
             return "The guest stands still: a request to a disk failed. The repository is damaged, or away."
-        status = "" if instance.status == "running" else f" QEMU's status is {instance.status}."
+        told_status = "" if status == "running" else f" QEMU's status is {status}."
         told = {
             Awaited.AGENT: "No agent answered",
             Awaited.CONSOLE: "The console did not ask for a login",
             Awaited.PATTERN: "The pattern did not come on the console",
         }
-        return f"{told[self._signs.awaited]} within {self._order.seconds:.0f} s.{status}"
+        return f"{told[self._signs.awaited]} within {self._order.seconds:.0f} s.{told_status}"
 
     def _failed_checks(self, attendance: Attendance) -> list[str]:
         """Each check is asked again until it passes, for some time."""
@@ -159,7 +161,7 @@ class _Look:
         for name in self._order.checks:
             while True:
                 answer = self._asked(name)
-                if answer.passed or time.monotonic() > deadline or self._booted.instance.wait(_POLL_SECONDS):
+                if answer.passed or time.monotonic() > deadline or self._stage.instance.wait(_POLL_SECONDS):
                     break
                 attendance.look()
             self._seen.checks.append(Check(name, answer.passed))
@@ -167,19 +169,8 @@ class _Look:
         return [check.name for check in self._seen.checks if not check.passed]
 
     def _asked(self, name: str) -> checks.Answer:
-        assert self._booted.derived.qga is not None, "was looked at before"
         try:
-            with Qga(self._booted.derived.qga) as qga:
+            with self._stage.qga() as qga:
                 return checks.ask(qga, name)
-        except errors.Unreachable as error:
+        except errors.HeadstartError as error:
             return checks.Answer(False, plain.line(str(error)))
-
-
-def _screenshot(instance: Instance, path: Path) -> bytes:
-    """PNG; empty for a VM without a screen, or that has ended."""
-    try:
-        instance.qmp.execute("screendump", filename=str(path), format="png")
-        content = path.read_bytes()
-    except (errors.HeadstartError, OSError):
-        return b""
-    return content if len(content) <= _SCREEN_LIMIT else b""

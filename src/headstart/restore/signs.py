@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 from collections.abc import Iterable
@@ -10,15 +9,10 @@ from enum import Enum
 from pathlib import Path
 
 from headstart import errors
-from headstart.guest import links
-from headstart.guest.channel import Channel
-from headstart.restore.definition import Derived
-from headstart.wire.qga import Qga
+from headstart.restore.stage import Stage
 
 #: What a Linux that has started asks on its console.
 PROMPT = "login:"
-#: An agent that is there answers at once.
-_ASK_SECONDS = 3.0
 #: The end of a console, in which a pattern is looked for.
 CONSOLE_LIMIT = 1 << 18
 
@@ -34,22 +28,21 @@ class Awaited(Enum):
 class Signs:
     """What is looked for. Not waited for: ``seen`` looks once."""
 
-    def __init__(self, derived: Derived, awaited: Awaited | None, pattern: str) -> None:
+    def __init__(self, stage: Stage, awaited: Awaited | None, pattern: str) -> None:
         """``awaited`` None: the agent, where the VM has a channel for one, else the console. ``pattern``: a regular
         expression. Raises ``Unsupported`` for what this VM cannot give."""
-        agents = derived.qga or derived.agent
-        self.awaited = awaited or (Awaited.AGENT if agents else Awaited.CONSOLE)
-        self._derived = derived
+        self.awaited = awaited or (Awaited.AGENT if stage.has_agent else Awaited.CONSOLE)
+        self._stage = stage
         self._pattern = re.compile(pattern if self.awaited is Awaited.PATTERN else PROMPT)
-        if self.awaited is Awaited.AGENT and not agents:
+        if self.awaited is Awaited.AGENT and not stage.has_agent:
             raise errors.Unsupported("The VM has no channel to an agent: wait for the console, or for a pattern there.")
-        if self.awaited is not Awaited.AGENT and not derived.consoles:
+        if self.awaited is not Awaited.AGENT and not stage.consoles:
             raise errors.Unsupported("The VM has no serial console: wait for the agent.")
 
     def seen(self) -> bool:
         if self.awaited is Awaited.AGENT:
-            return _answers(self._derived)
-        return self._pattern.search(console(self._derived.consoles)) is not None
+            return self._stage.answers()
+        return self._pattern.search(console(self._stage.consoles)) is not None
 
 
 def compiled(pattern: str) -> str:
@@ -74,16 +67,3 @@ def _end_of(path: Path) -> str:
             return file.read(CONSOLE_LIMIT).decode(errors="replace")
     except OSError:
         return ""
-
-
-def _answers(derived: Derived) -> bool:
-    if derived.qga is not None:
-        with contextlib.suppress(errors.Unreachable), Qga(derived.qga, sync_seconds=_ASK_SECONDS):
-            return True
-    if derived.agent is not None:
-        with (
-            contextlib.suppress(errors.Unreachable),
-            Channel(links.connect(str(derived.agent)), seconds=_ASK_SECONDS, any_protocol=True),
-        ):
-            return True
-    return False
