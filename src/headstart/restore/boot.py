@@ -166,4 +166,4 @@ def _require_disks(instance: Instance, manifest: Manifest) -> None:
 
 
 def default_name(manifest: Manifest) -> str:
-    return f"{manifest.vm[:40]}-{manifest.id[:8]}"
+    return f"{order.file_name(manifest.vm)[:40]}-{manifest.id[:8]}"
