@@ -62,8 +62,9 @@ def run(session: Session, given: argparse.Namespace) -> None:
                 stack.enter_context(Serving(source, together, at, scratch=scratch))
                 for together, at in stack.enter_context(_places(disks, place, given.writable))
             ]
-            _tell(session, found, served, given.writable)
-            _serve(served)
+            with contextlib.suppress(KeyboardInterrupt):  # that is how it is meant to end
+                _tell(session, found, served, given.writable)
+                _watch(served)
 
 
 def _place(given: argparse.Namespace) -> Place | None:
@@ -141,9 +142,8 @@ def _tell(session: Session, found: Manifest, served: Sequence[Serving], writable
         session.output.note("what clients write is gone when this ends: copy away what you want to keep")
 
 
-def _serve(served: Sequence[Serving]) -> None:
-    """Being interrupted is how it is meant to end."""
-    with contextlib.suppress(KeyboardInterrupt):
-        while True:
-            for each in served:
-                each.wait(_LOOK_SECONDS / len(served))
+def _watch(served: Sequence[Serving]) -> None:
+    """Until one ends by itself, which is an error."""
+    while True:
+        for each in served:
+            each.wait(_LOOK_SECONDS / len(served))
