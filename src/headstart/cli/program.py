@@ -57,8 +57,11 @@ def run(given: Sequence[str]) -> int:
     try:
         with signals.as_interrupts():
             _run(given, output)
-    except KeyboardInterrupt:
-        return output.error(errors.Interrupted("Interrupted."))
+    except KeyboardInterrupt as error:
+        told = errors.Interrupted("Interrupted.")
+        for note in getattr(error, "__notes__", ()):
+            told.add_note(note)
+        return output.error(told)
     except errors.HeadstartError as error:
         return output.error(error)
     except Exception as error:

@@ -19,32 +19,44 @@ _NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
 class PartFile:
-    """``place`` in the making, as ``place.part``. A context manager: without ``finish`` the part is removed.
+    """``place`` in the making, as ``place.part``. A context manager: without ``finish`` the part is removed, unless an
+    error that may pass ends it and the same can be gone on with later.
 
-    A part that a killed restore left behind is used again, which ``notes`` tell. Raises ``TargetRefused`` if there is
-    anything else of either name. The file is its owner's alone: disks hold secrets.
+    A part that an interrupted restore left behind is used again, which ``notes`` tell. Raises ``TargetRefused`` if
+    there is anything else of either name. The file is its owner's alone: disks hold secrets.
     """
 
-    def __init__(self, place: Path, size: int) -> None:
-        """All of its ``size`` bytes are a hole until they are written."""
+    def __init__(self, place: Path, size: int, purpose: str = "") -> None:
+        """All of its ``size`` bytes are a hole until they are written; but what was made for the same ``purpose`` (see
+        ``claim``) has what was written to it then, if ``resumed``."""
         self.place = place
         self._part = place.with_name(place.name + SUFFIX)
         self._size = size
-        self._finished = False
+        self._purpose = purpose
+        self._finished = self._written = False
         refuse_existing(place)
         with writing.translated(place):
-            claimed = claim.claim(self._part)
+            claimed = claim.claim(self._part, size, purpose)
         self._file = claimed.descriptor
         self._direct = writing.Direct(self._file)
-        self.notes = (f"{self._part}, which a killed restore had left behind, was replaced",) * claimed.leftover
+        self.resumed = claimed.resumed
+        what = "gone on with" if claimed.resumed else "replaced"
+        self.notes = (f"{self._part}, which an interrupted restore had left behind, was {what}",) * claimed.leftover
         try:
-            with writing.translated(place):
-                claim.set_size(self._file, size)
+            if not claimed.resumed:
+                with writing.translated(place):
+                    claim.set_size(self._file, size, purpose)
         except BaseException:
             self.__exit__()
             raise
 
+    @property
+    def descriptor(self) -> int:
+        """Open for reading and writing."""
+        return self._file
+
     def write(self, start: int, pieces: Sequence[Data]) -> None:
+        self._written = True
         with writing.translated(self.place):
             self._direct.write(start, pieces)
 
@@ -75,7 +87,14 @@ class PartFile:
         return self
 
     def __exit__(self, *details: object) -> None:
-        if not self._finished:
+        error = details[1] if details else None
+        if self._finished:
+            pass
+        elif isinstance(error, BaseException) and self._purpose and (self._written or self.resumed):
+            error.add_note(
+                f"What was restored is kept in {self._part}: give the same command again to go on, or remove it."
+            )
+        else:
             with contextlib.suppress(OSError):
                 self._part.unlink()  # while it is locked: later it may be somebody else's
         self._direct.close()

@@ -1,0 +1,101 @@
+"""Whether a file is just what restoring a disk into it would have made: an interrupted restore had come to its end."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from headstart import blocks, extents, units
+from headstart.blocks import Blocks
+from headstart.extents import Extent
+from headstart.repository import Repository
+from headstart.repository.manifest import Disk
+from headstart.restore import imagelock, present, qcow2
+from headstart.restore.order import Placed
+from headstart.restore.present import Before, Chunk
+
+_PIECE = 2 * units.MIB
+
+
+def may_be(placed: Placed) -> bool:
+    """By a short look."""
+    try:
+        found = placed.place.lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and (placed.format != "raw" or found.st_size == placed.disk.size)
+
+
+def is_whole(repo: Repository, placed: Placed, allocated: Blocks, chunks: Iterable[Chunk]) -> bool:
+    """Every byte is read, unless one is found early that differs. False also while QEMU has the file."""
+    with _opened(placed.place) as file:
+        if file is None or not imagelock.hold(file):
+            return False
+        disk = placed.disk
+        data = list(blocks.to_extents(allocated, disk.block_size, disk.size))
+        if placed.format == "raw":
+            return _holds(file, disk.size, [], data) and present.has_all(repo, disk, chunks, Before(file))
+        return _is_qcow2(repo, disk, file, allocated, data, chunks)
+
+
+def _is_qcow2(
+    repo: Repository, disk: Disk, file: int, allocated: Blocks, data: list[Extent], chunks: Iterable[Chunk]
+) -> bool:
+    layout = qcow2.layout_of(disk.size, allocated, disk.block_size)
+    placed = [Extent(layout.offset(each.start), each.length) for each in data]
+    size = layout.clusters * qcow2.CLUSTER
+    return _holds(file, size, layout.metadata(), placed) and present.has_all(
+        repo, disk, chunks, Before(file, layout.offset)
+    )
+
+
+@contextlib.contextmanager
+def _opened(place: Path) -> Iterator[int | None]:
+    try:
+        # For writing, as the lock asks for it.
+        file = os.open(place, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        yield None
+        return
+    try:
+        yield file
+    finally:
+        os.close(file)
+
+
+def _holds(file: int, size: int, written: Iterable[tuple[int, bytes]], data: list[Extent]) -> bool:
+    """Whether a file of ``size`` bytes has what was ``written`` and, but for ``data``, zeroes."""
+    if os.fstat(file).st_size != size:
+        return False
+    covered = list(data)
+    for offset, content in written:
+        if not content:
+            continue
+        if os.pread(file, len(content), offset) != content:
+            return False
+        covered.append(Extent(offset, len(content)))
+    return all(_is_zero(file, gap) for gap in extents.gaps(covered, size))
+
+
+def _is_zero(file: int, gap: Extent) -> bool:
+    position = gap.start
+    while (position := _data_from(file, position)) < gap.end:
+        piece = os.pread(file, min(_PIECE, gap.end - position), position)
+        if not piece or piece.count(0) != len(piece):
+            return False
+        position += len(piece)
+    return True
+
+
+def _data_from(file: int, position: int) -> int:
+    """The next byte that is not in a hole; beyond all files if there is none."""
+    try:
+        return os.lseek(file, position, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        return 1 << 63
