@@ -403,8 +403,8 @@ def test_progress_is_lines_of_json(shelf: Shelf, tmp_path: Path) -> None:
     shelf.add()
     outcome = shelf.cli.run("restore", "web@latest", tmp_path / "out")
     steps = [line["progress"] for line in lines(outcome.stderr)]
-    assert {"what": "data", "done": stored.BLOCK, "total": stored.BLOCK} in steps
-    assert all(set(step) == {"what", "done", "total"} for step in steps if isinstance(step, dict))
+    assert {"what": "data", "done": stored.BLOCK, "total": stored.BLOCK, "seconds_left": None} in steps
+    assert all(set(step) == {"what", "done", "total", "seconds_left"} for step in steps if isinstance(step, dict))
 
 
 def test_there_is_none_without_a_terminal(shelf: Shelf, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@
 
     allocated blocks   |....stretch....|....stretch....|....stretch....|
     a few are looked at      = =               none          =
-    compared           |all of it      |               |all of it      |      so a device that holds nothing costs little
+    compared           |all of it      |               |all of it      |     an empty device costs little
 
 Nothing is believed that was not read from the disk itself, past the page cache: that a write was told to have been done
 is not enough, as it may have failed later.

@@ -13,7 +13,7 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,8 @@ from headstart.restore.qcow2 import Qcow2File
 from headstart.restore.raw import RawFile
 from headstart.restore.target import Target
 
+#: What progress calls all disks of one restore together.
+ALL = "all disks"
 #: Ranges that a message names.
 _RANGES = 10
 #: Of ``st_blocks`` in stat(2).
@@ -103,8 +105,10 @@ def restore(repo: Repository, manifest: Manifest, ordered: Order, progress: imag
         run.notes += [note for each in claimed for note in each.notes]
         for part, content in parts:
             run.write_file(part, content)
-        for job, target in zip(jobs, targets, strict=True):
-            run.write_disk(job, target, progress)
+        kept = [run.find_kept(job, target, progress) for job, target in zip(jobs, targets, strict=True)]
+        course = _Course(progress, jobs, kept)
+        for job, target, there in zip(jobs, targets, kept, strict=True):
+            run.write_disk(job, target, course.report, there)
     run.raise_damage()
     seconds = time.monotonic() - begun
     return Report(manifest.id, manifest.vm, tuple(run.disks), tuple(run.files), seconds, tuple(run.notes))
@@ -180,16 +184,16 @@ class _Run:
         part.finish()
         self.files.append(part.place)
 
-    def write_disk(self, job: _Job, target: Target, progress: image.Progress) -> None:
+    def write_disk(self, job: _Job, target: Target, progress: image.Progress, kept: Blocks) -> None:
         disk = job.placed.disk
         with self._noting_damage():
-            kept = self._find_kept(job, target, progress)
             image.write(self._repo, disk, job.allocated, target, progress, job.lost, kept)
             target.finish()
             kind = "device" if isinstance(target, BlockDevice) else job.placed.format
             self._note_disk(job, target.place, kind, job.bytes_of(kept))
 
-    def _find_kept(self, job: _Job, target: Target, progress: image.Progress) -> Blocks:
+    def find_kept(self, job: _Job, target: Target, progress: image.Progress) -> Blocks:
+        """What of the disk is there already."""
         if target.before is None:
             return Blocks()
         disk, done = job.placed.disk, 0
@@ -222,6 +226,22 @@ class _Run:
             **self._damage[0].facts,
             restored=whole,
         )
+
+
+class _Course:
+    """How far all disks together are, beside each of them: what was there already counts for nothing."""
+
+    def __init__(self, progress: image.Progress, jobs: Sequence[_Job], kept: Sequence[Blocks]) -> None:
+        self._progress = progress
+        self._kept = {job.placed.disk.name: job.bytes_of(each) for job, each in zip(jobs, kept, strict=True)}
+        self._done = dict.fromkeys(self._kept, 0)
+        self._total = sum(job.data_bytes for job in jobs) - sum(self._kept.values())
+
+    def report(self, what: str, done: int, total: int) -> None:
+        self._progress(what, done, total)
+        if what in self._done and len(self._done) > 1:
+            self._done[what] = done - self._kept[what]
+            self._progress(ALL, sum(self._done.values()), self._total)
 
 
 def _told(disk: Disk, missing: Blocks) -> str:
