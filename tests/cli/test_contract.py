@@ -77,7 +77,7 @@ USAGE: list[Sequence[str]] = [
     ("init", "extra"),
     ("snapshots", "--jso"),
     ("restore",),
-    ("restore", "web@latest", "out", "--format", "vmdk"),
+    ("restore", "web@latest", "out", "--format", "vdi"),
     ("restore", "web@latest", "out", "--disk", "=x"),
     ("vm", "add", "web"),
     ("backup", "web", "--audit", "-1"),

@@ -66,22 +66,30 @@ class PartFile:
             os.fsync(self._file)  # long: the mark stays until it is done
             os.truncate(self._file, self._size)
             os.fsync(self._file)
-            self._rename()
+            self._rename(self._part)
             self._finished = True
             _fsync_folder(self.place.parent)
 
-    def _rename(self) -> None:
+    def finish_with(self, other: Path) -> None:
+        """Give the name to another file beside it, which is durable; the part has only held the place."""
+        with writing.translated(self.place):
+            self._rename(other)
+            self._part.unlink()
+            self._finished = True
+            _fsync_folder(self.place.parent)
+
+    def _rename(self, made: Path) -> None:
         """A link fails where a rename would replace; what has no hard links has no better way."""
         try:
-            os.link(self._part, self.place)
+            os.link(made, self.place)
         except FileExistsError:
             raise _exists(self.place) from None
         except OSError as error:
             if error.errno not in _NO_HARD_LINKS:
                 raise
-            self._part.rename(self.place)
+            made.rename(self.place)
         else:
-            self._part.unlink()
+            made.unlink()
 
     def __enter__(self) -> Self:
         return self

@@ -21,11 +21,13 @@ from headstart import blocks, errors, units
 from headstart.blocks import Blocks
 from headstart.repository import Repository, attachment, lost
 from headstart.repository.manifest import Attachment, Disk, Manifest
-from headstart.restore import claim, image, order, partfile, present, space, whole
+from headstart.restore import claim, domainxml, image, order, partfile, present, space, whole
 from headstart.restore.device import BlockDevice, is_device
+from headstart.restore.domainxml import Restored
 from headstart.restore.order import Order, Placed
 from headstart.restore.partfile import PartFile
 from headstart.restore.qcow2 import Qcow2File
+from headstart.restore.qemufile import QemuFile
 from headstart.restore.raw import RawFile
 from headstart.restore.target import Target
 
@@ -40,7 +42,7 @@ _STAT_BLOCK = 512
 @dataclass(frozen=True, slots=True)
 class RestoredDisk:
     """``data_bytes`` are in place, the rest of ``size`` is zeroes; ``kept_bytes`` of them were there before. ``format``
-    is qcow2, raw, or device."""
+    is that of the file, or device."""
 
     name: str
     path: Path
@@ -95,7 +97,10 @@ def restore(repo: Repository, manifest: Manifest, ordered: Order, progress: imag
             partfile.refuse_existing(placed.place)
     jobs = run.survey(manifest.id, places, zeroes=ordered.lost_as_zeroes)
     jobs = [job for job in jobs if not run.is_there(job, progress)]
-    files = run.read_files(() if ordered.wishes else manifest.attachments, ordered.directory)
+    files: dict[Path, bytes] = {}
+    if not ordered.wishes:
+        files = run.read_files(manifest.attachments, ordered.directory)
+        files |= run.domain(manifest.vm, places, ordered.directory)
     with contextlib.ExitStack() as stack:
         _make(ordered.directory, (*(placed.place for placed in places), *files))
         parts = [(stack.enter_context(PartFile(path, len(content))), content) for path, content in files.items()]
@@ -120,6 +125,8 @@ class _Run:
     def __init__(self, repo: Repository) -> None:
         self._repo = repo
         self._damage: list[errors.Damaged] = []
+        #: By kind: where it is restored to, and its content.
+        self._attached: dict[str, tuple[Path, bytes]] = {}
         self.disks: list[RestoredDisk] = []
         self.files: list[Path] = []
         self.notes: list[str] = []
@@ -167,17 +174,44 @@ class _Run:
 
     def read_files(self, attachments: Iterable[Attachment], directory: Path) -> dict[Path, bytes]:
         """Those to write. A killed restore has written them first, as a rule: the same again is as good."""
-        contents = {}
+        contents: dict[Path, bytes] = {}
         for attached in attachments:
             with self._noting_damage():
                 content = attachment.read_attachment(self._repo, attached)
                 path = directory / order.file_of(attached, content)
-                if partfile.holds(path, content):
-                    self.files.append(path)
-                    self.notes.append(f"{path} was there already, with the same content")
-                else:
-                    contents[path] = content
+                self._attached[attached.kind] = (path, content)
+                contents |= self._lacking(path, content)
         return contents
+
+    def _lacking(self, path: Path, content: bytes) -> dict[Path, bytes]:
+        if not partfile.holds(path, content):
+            return {path: content}
+        self.files.append(path)
+        self.notes.append(f"{path} was there already, with the same content")
+        return {}
+
+    def domain(self, vm: str, places: Sequence[Placed], directory: Path) -> dict[Path, bytes]:
+        """What ``virsh define`` takes to start the VM as it is restored, if the backup has its definition."""
+        _, definition = self._attached.get("definition", (None, b""))
+        formats = {each.disk.name: "device" if is_device(each.place) else each.format for each in places}
+        unknown = domainxml.unknown_formats(formats)
+        if not definition:
+            return {}
+        if unknown:
+            self.notes.append(f"there is no {order.DOMAIN}: libvirt cannot start {formats[unknown[0]]}")
+            return {}
+        variables = self._attached.get("uefi-variables", (None, b""))[0]
+        disks = [
+            Restored(each.disk, each.place.absolute(), None if is_device(each.place) else each.format)
+            for each in places
+        ]
+        text = definition.decode(errors="replace")
+        made = domainxml.derive(vm, text, disks, variables.absolute() if variables else None)
+        if made is None:
+            self.notes.append(f"there is no {order.DOMAIN}: the definition in the backup is none of this VM")
+            return {}
+        self.notes += made.notes
+        return self._lacking(directory / order.DOMAIN, made.text.encode())
 
     def write_file(self, part: PartFile, content: bytes) -> None:
         part.write(0, [content])
@@ -257,6 +291,8 @@ def _target(job: _Job) -> Target:
         return BlockDevice(placed.place, disk.size)
     if placed.format == "raw":
         return RawFile(placed.place, disk.size, job.purpose)
+    if placed.format in ("vmdk", "vhdx"):
+        return QemuFile(placed.place, disk.size, placed.format)
     return Qcow2File(placed.place, disk.size, job.allocated, disk.block_size, job.purpose)
 
 

@@ -6,18 +6,25 @@ import contextlib
 import errno
 import os
 import stat
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from headstart import blocks, extents, units
+from headstart import blocks, errors, extents, units
+from headstart.batches import batched
 from headstart.blocks import Blocks
 from headstart.extents import Extent
+from headstart.reading import PIECE_SIZE, Piece
 from headstart.repository import Repository
 from headstart.repository.manifest import Disk
 from headstart.restore import imagelock, present, qcow2
 from headstart.restore.order import Placed
 from headstart.restore.present import Before, Chunk
+from headstart.wire.imageserver import Chain, ImageServer, Layer
+from headstart.wire.nbd import Client
 
+#: Blocks that are asked for in one go.
+_BATCH = 4096
 _PIECE = 2 * units.MIB
 
 
@@ -39,7 +46,10 @@ def is_whole(repo: Repository, placed: Placed, allocated: Blocks, chunks: Iterab
         data = list(blocks.to_extents(allocated, disk.block_size, disk.size))
         if placed.format == "raw":
             return _holds(file, disk.size, [], data) and present.has_all(repo, disk, chunks, Before(file))
-        return _is_qcow2(repo, disk, file, allocated, data, chunks)
+        if placed.format == "qcow2":
+            return _is_qcow2(repo, disk, file, allocated, data, chunks)
+    # Only now that our lock is gone.
+    return _holds_by_qemu(repo, placed, data, chunks)
 
 
 def _is_qcow2(
@@ -51,6 +61,54 @@ def _is_qcow2(
     return _holds(file, size, layout.metadata(), placed) and present.has_all(
         repo, disk, chunks, Before(file, layout.offset)
     )
+
+
+def _holds_by_qemu(repo: Repository, placed: Placed, data: list[Extent], chunks: Iterable[Chunk]) -> bool:
+    disk = placed.disk
+    if disk.block_size > PIECE_SIZE:
+        return False  # pieces are no whole blocks
+    chain = Chain(disk.name, [Layer(str(placed.place), placed.format)], [])
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="headstart-") as folder,
+            ImageServer(Path(folder, "nbd"), [chain]) as server,
+            Client(server.exports[disk.name]) as client,
+        ):
+            return (
+                disk.size <= client.size < disk.size + qcow2.SECTOR
+                and _same(repo, disk, client, chunks)
+                and _zero_besides(client, data)
+            )
+    except errors.Unreachable:
+        return False
+
+
+def _same(repo: Repository, disk: Disk, client: Client, chunks: Iterable[Chunk]) -> bool:
+    for batch in batched(chunks, _BATCH):
+        wanted = dict(batch)
+        asked = blocks.to_extents(Blocks(wanted), disk.block_size, disk.size)
+        for piece in client.read(asked):
+            data, first = _taken(piece), piece.extent.start // disk.block_size
+            for number, start in enumerate(range(0, len(data), disk.block_size)):
+                if repo.chunk_id(data[start : start + disk.block_size]) != wanted[first + number]:
+                    return False
+    return True
+
+
+def _zero_besides(client: Client, data: list[Extent]) -> bool:
+    rest = extents.gaps(data, client.size)
+    return all(_all_zero(piece) for piece in client.read(rest))
+
+
+def _all_zero(piece: Piece) -> bool:
+    data = _taken(piece)
+    return data.count(0) == len(data)
+
+
+def _taken(piece: Piece) -> bytes:
+    data = bytes(piece.extent.length) if piece.data is None else bytes(piece.data)
+    piece.release()
+    return data
 
 
 @contextlib.contextmanager
