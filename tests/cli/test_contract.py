@@ -440,3 +440,32 @@ def test_every_exit_status_is_documented() -> None:
     documented = re.findall(r"^\| (\d+) \| `?([A-Za-z]*)`? *\|", (ROOT / "docs" / "cli.md").read_text(), re.MULTILINE)
     expected = [("0", "")] + [(str(status), kind.__name__) for kind, status in errors.EXIT_CODES.items()]
     assert documented == expected
+
+
+# -- a yes
+
+
+@pytest.mark.parametrize("answer", ["no", "y", ""])
+def test_a_rollback_wants_a_yes(shelf: Shelf, tmp_path: Path, answer: str) -> None:
+    shelf.add()
+    shelf.add_vm("web", tmp_path / "nobody")
+    status, shown = console.on_a_terminal(shelf.cli, "rollback", "web", "web@latest", answers=(answer,))
+    assert status == 2
+    assert (
+        "web is shut down (120 s at most; if it does not, nothing is changed)" in shown and "Nothing was done." in shown
+    )
+
+
+def test_a_rollback_with_a_yes_goes_on(shelf: Shelf, tmp_path: Path) -> None:
+    """And finds that nobody is there."""
+    shelf.add()
+    shelf.add_vm("web", tmp_path / "nobody")
+    assert console.on_a_terminal(shelf.cli, "rollback", "web", "web@latest", answers=("yes",))[0] == 20
+    assert shelf.cli.run("rollback", "web", "web@latest", "--yes", expect=20)
+
+
+def test_a_rollback_does_not_ask_nobody(shelf: Shelf, tmp_path: Path) -> None:
+    shelf.add()
+    shelf.add_vm("web", tmp_path / "nobody")
+    refused = console.run(shelf.cli, "rollback", "web", "web@latest")
+    assert refused.status == 2 and "use --yes" in refused.stderr

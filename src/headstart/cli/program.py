@@ -27,6 +27,7 @@ from headstart.cli import (
     protect,
     repair,
     restore,
+    rollback,
     signals,
     simulate,
     snapshots,
@@ -45,7 +46,7 @@ _log = logging.getLogger("headstart")
 
 VERBS = (
     *(init, key, vm, agent, identify, precopy, backup),
-    *(snapshots, diff, stats, verify, repair, restore, copy),
+    *(snapshots, diff, stats, verify, repair, restore, rollback, copy),
     *(forget, gc, protect, tag),
     *(config, running, status, doctor, pause, history, simulate),
 )
