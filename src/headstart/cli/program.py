@@ -34,6 +34,7 @@ from headstart.cli import (
     stats,
     status,
     tag,
+    transport,
     verify,
     vm,
 )
@@ -46,7 +47,7 @@ _log = logging.getLogger("headstart")
 
 VERBS = (
     *(init, key, vm, agent, identify, precopy, backup),
-    *(snapshots, diff, stats, verify, repair, restore, rollback, copy),
+    *(snapshots, diff, stats, verify, repair, restore, rollback, copy, transport),
     *(forget, gc, protect, tag),
     *(config, running, status, doctor, pause, history, simulate),
 )
