@@ -340,7 +340,8 @@ def _let_go(context: Context, name: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What the journal knows; the VM is not asked. ``agent_distrusted``: since when and why its agent reads nothing."""
+    """What the journal knows; the VM is not asked. ``agent_distrusted``: since when and why its agent reads nothing;
+    ``half_rolled_back``: the snapshot of a rollback that was interrupted while it wrote."""
 
     vm: str
     snapshot: str | None
@@ -352,13 +353,14 @@ class Status:
     remaining_bytes: int
     spooled: bool
     agent_distrusted: dict[str, Any] | None
+    half_rolled_back: str | None
     last_run: dict[str, Any] | None
 
 
 def status(journal: Journal, name: str, block_size: int) -> Status:
     journal.vm(name)
     tracked, draft, point = journal.tracked(name), journal.draft(name), journal.point(name)
-    distrust = journal.distrusted(name)
+    distrust, rollback = journal.distrusted(name), journal.rollback(name)
     copied = {disk: journal.copied_blocks(name, disk) for disk in tracked}
     left = sum(len(each.owed - copied[disk]) for disk, each in tracked.items())
     runs = journal.runs(name, 1)
@@ -373,6 +375,7 @@ def status(journal: Journal, name: str, block_size: int) -> Status:
         remaining_bytes=left * block_size,
         spooled=journal.completion(name) is not None,
         agent_distrusted=dataclasses.asdict(distrust) if distrust else None,
+        half_rolled_back=rollback.snapshot if rollback is not None and rollback.writing else None,
         last_run=None
         if last is None
         else {"verb": last.verb, "begun": last.begun, "ended": last.ended, "error": last.report.get("error")},

@@ -53,7 +53,7 @@ class QemuFile:
                 os.close(os.open(self._image, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
             try:
                 _create(self._image, image_format, -(-size // _SECTOR) * _SECTOR)
-                self._writer = ImageWriter([Layer(str(self._image), image_format)], self._refused)
+                self._writer = ImageWriter([Layer(str(self._image), image_format)], self._refused, new=True)
             except BaseException:
                 self._image.unlink(missing_ok=True)
                 raise

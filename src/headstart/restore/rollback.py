@@ -33,7 +33,7 @@ from headstart.hypervisor import witness
 from headstart.hypervisor.contract import Disk, Inventory
 from headstart.hypervisor.power import Power
 from headstart.hypervisor.witness import Witness
-from headstart.repository import attachment, lost, tree
+from headstart.repository import attachment, label, lost, tree
 from headstart.repository.manifest import Disk as StoredDisk
 from headstart.repository.manifest import Manifest
 from headstart.restore import inplace
@@ -41,6 +41,8 @@ from headstart.state.values import Rollback, Vm
 from headstart.wire.imageserver import Layer
 from headstart.wire.imagewriter import ImageWriter
 
+#: Of safety snapshots.
+TAG = "before-rollback"
 #: A guest shuts down within this, or not at all.
 SHUTDOWN_SECONDS = 120.0
 #: After so long a VM that an interrupted one shut down, before it wrote anything, is off because its owner wants that.
@@ -282,6 +284,7 @@ class _Run:
         if self._half or not self._order.safety:
             return None
         made, notes = cycle.back_up_at_rest(self._context, self._vm.name)
+        label.tag(self._context.repository, made.id, [TAG])
         self.safety = made.id
         self.notes += notes
         return made
