@@ -302,3 +302,34 @@ def test_a_domain(daemon: Libvirtd, tmp_path: Path) -> None:
         assert not exact.disks[0].compared and exact.disks[0].changed_bytes == MIB
         restored = rig.restore(exact.snapshot)
         assert digest(restored["vda"]) == content
+
+
+def test_an_overlay_and_uefi_variables(tmp_path: Path) -> None:
+    """What the overlay stands on is only read."""
+    backing = disks.make_filled(tmp_path / "backing.raw", bare.SIZE // 2)
+    overlay = tmp_path / "one.qcow2"
+    command = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", "backing.raw"]
+    subprocess.run([*command, str(overlay), str(bare.SIZE)], check=True)
+    flash = []
+    for unit, name in enumerate(("code", "variables")):
+        (tmp_path / name).write_bytes(name.encode().ljust(256 * KIB, b"\xff"))
+        only = ",readonly=on" if name == "code" else ""
+        flash += ["-drive", f"if=pflash,unit={unit},format=raw,file={tmp_path / name}{only}"]
+    before = backing.read_bytes()
+    with bare.started([disks.Disk(overlay, "qcow2", "one")], *flash) as vm:
+        rig = Rig(tmp_path / "rig", vm, qga=False)
+        bare.write(vm, "one", START, MIB, 1)
+        first = rig.backup()
+        expected = keep(rig, first.snapshot, tmp_path)
+        bare.write(vm, "one", START + MIB, 2 * MIB, 2)
+        bare.write(vm, "one", 12 * MIB, MIB, 3)
+        vm.quit()
+        (tmp_path / "variables").write_bytes(b"another".ljust(256 * KIB, b"\xff"))
+        report = roll_back(rig, first.snapshot)
+        assert report.disks[0].written_bytes == 3 * MIB and not report.running
+        assert_is(vm, expected)
+        assert backing.read_bytes() == before
+        assert (tmp_path / "variables").read_bytes().startswith(b"variables\xff")
+        vm.start()
+        exact = rig.exact_backup()
+        assert not exact.disk("one").compared and exact.disk("one").changed_bytes == 3 * MIB
