@@ -351,7 +351,7 @@ def test_a_killed_restore_may_be_repeated(shelf: Shelf, tmp_path: Path) -> None:
     assert names(part.parent) == {"big.raw.part", "definition.txt"}
     done = console.run(shelf.cli, *command)
     assert done.status == 0
-    assert done.stderr.count("headstart: note: ") == 3
+    assert done.stderr.count("headstart: note: ") == 4
     assert f"{part}, which an interrupted restore had left behind, was gone on with" in done.stderr
     assert (tmp_path / "out" / "big.raw").read_bytes() == stored.content(*range(1, 600))
     assert {path.name for path in part.parent.iterdir()} == {"big.raw", "definition.txt"}
