@@ -30,8 +30,8 @@ SUFFIX = ".hsx"
 LAST = "config"
 #: Objects that come and go while a repository is being filled: they are written only if they are there at the end.
 PASSING = ("drafts/", "leases/", LAST)
-#: Of these there is more than fits into memory.
-LARGE = "packs/"
+#: Of these there is more than fits into memory; who writes them knows what is in them.
+LARGE = ("packs/", "indexes/")
 _BLOCK = tarfile.BLOCKSIZE
 _END = bytes(2 * _BLOCK)
 
