@@ -228,6 +228,38 @@ def test_a_file_that_differs_anywhere_is_not_ours(
     assert place.read_bytes() == before
 
 
+@pytest.mark.parametrize("image_format", ["raw", "qcow2"])
+@pytest.mark.parametrize("changed", [False, True])
+def test_killed_in_its_last_steps(
+    repo: Repository,
+    manifest: Manifest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    image_format: Format,
+    changed: bool,
+) -> None:
+    """The mark is cut off, and the file has not its name yet. One that differs is somebody else's."""
+    order = Order(tmp_path / "out", (Wish("big"),), image_format)
+    process = os.fork()
+    if process == 0:
+        monkeypatch.setattr(os, "link", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        restore(repo, manifest, order)
+        os._exit(1)
+    os.waitpid(process, 0)
+    part = tmp_path / "out" / f"big.{image_format}.part"
+    assert [path.name for path in part.parent.iterdir()] == [part.name]
+    if changed:
+        _change(part, -BLOCK)
+        with pytest.raises(errors.TargetRefused, match="cannot be told"):
+            restore(repo, manifest, order)
+        return
+    report = restore(repo, manifest, order)
+    assert report.disks[0].kept_bytes == report.disks[0].data_bytes
+    with compare.as_raw(part.with_suffix(""), image_format) as raw:
+        assert raw.read_bytes() == BIG
+    assert [path.name for path in part.parent.iterdir()] == [f"big.{image_format}"]
+
+
 def test_a_file_that_qemu_uses_is_not_ours(repo: Repository, manifest: Manifest, tmp_path: Path) -> None:
     order = Order(tmp_path / "out", (Wish("small"),))
     restore(repo, manifest, order)

@@ -107,6 +107,15 @@ def _lock(descriptor: int, part: Path, *, needed: bool) -> None:
             raise _foreign(part) from None
 
 
+def lock(descriptor: int) -> bool:
+    """False if somebody works on the file, or if that cannot be known."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
 def _is_at(descriptor: int, part: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(descriptor), part.lstat())

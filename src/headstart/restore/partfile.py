@@ -30,7 +30,7 @@ class PartFile:
         """All of its ``size`` bytes are a hole until they are written; but what was made for the same ``purpose`` (see
         ``claim``) has what was written to it then, if ``resumed``."""
         self.place = place
-        self._part = place.with_name(place.name + SUFFIX)
+        self._part = part_of(place)
         self._size = size
         self._purpose = purpose
         self._finished = self._written = False
@@ -79,17 +79,7 @@ class PartFile:
             _fsync_folder(self.place.parent)
 
     def _rename(self, made: Path) -> None:
-        """A link fails where a rename would replace; what has no hard links has no better way."""
-        try:
-            os.link(made, self.place)
-        except FileExistsError:
-            raise _exists(self.place) from None
-        except OSError as error:
-            if error.errno not in _NO_HARD_LINKS:
-                raise
-            made.rename(self.place)
-        else:
-            made.unlink()
+        _rename(made, self.place)
 
     def __enter__(self) -> Self:
         return self
@@ -107,6 +97,41 @@ class PartFile:
                 self._part.unlink()  # while it is locked: later it may be somebody else's
         self._direct.close()
         os.close(self._file)
+
+
+def _rename(made: Path, place: Path) -> None:
+    """A link fails where a rename would replace; what has no hard links has no better way."""
+    try:
+        os.link(made, place)
+    except FileExistsError:
+        raise _exists(place) from None
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        made.rename(place)
+    else:
+        made.unlink()
+
+
+def part_of(place: Path) -> Path:
+    """``place`` in the making."""
+    return place.with_name(place.name + SUFFIX)
+
+
+def finish_whole(place: Path) -> bool:
+    """Give the part of ``place`` its name: it was seen to be whole, as a restore that was killed in its very last steps
+    leaves it, with its mark cut off. False if another restore is in these steps now."""
+    with writing.translated(place):
+        file = os.open(part_of(place), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            if not claim.lock(file):
+                return False
+            os.fsync(file)
+            _rename(part_of(place), place)
+            _fsync_folder(place.parent)
+            return True
+        finally:
+            os.close(file)
 
 
 def refuse_existing(place: Path) -> None:

@@ -14,7 +14,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from headstart import blocks, errors, units
@@ -158,15 +158,22 @@ class _Run:
     def is_there(self, job: _Job, progress: image.Progress) -> bool:
         """Whether an interrupted restore came to its end with this disk. Raises ``TargetRefused`` for another file."""
         place, disk = job.placed.place, job.placed.disk
-        if is_device(place) or not os.path.lexists(place):
+        if is_device(place):
             return False
-        chunks = image.chunks(self._repo, disk, job.lost)
-        if not whole.is_whole(self._repo, job.placed, job.allocated, chunks):
+        if not os.path.lexists(place):
+            part = replace(job.placed, place=partfile.part_of(place))
+            if not (whole.may_be(part) and self._is_whole(job, part) and partfile.finish_whole(place)):
+                return False
+        elif not self._is_whole(job, job.placed):
             partfile.refuse_existing(place)
         progress(disk.name, job.data_bytes, job.data_bytes)
         self.notes.append(f"{place} was there already, with the same content")
         self._note_disk(job, place, job.placed.format, job.data_bytes)
         return True
+
+    def _is_whole(self, job: _Job, placed: Placed) -> bool:
+        chunks = image.chunks(self._repo, placed.disk, job.lost)
+        return whole.is_whole(self._repo, placed, job.allocated, chunks)
 
     def _note_disk(self, job: _Job, place: Path, kind: str, kept: int) -> None:
         disk = job.placed.disk

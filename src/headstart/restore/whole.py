@@ -17,7 +17,7 @@ from headstart.extents import Extent
 from headstart.reading import PIECE_SIZE, Piece
 from headstart.repository import Repository
 from headstart.repository.manifest import Disk
-from headstart.restore import imagelock, present, qcow2
+from headstart.restore import imagelock, partfile, present, qcow2
 from headstart.restore.order import Placed
 from headstart.restore.present import Before, Chunk
 from headstart.wire.imageserver import Chain, ImageServer, Layer
@@ -48,6 +48,8 @@ def is_whole(repo: Repository, placed: Placed, allocated: Blocks, chunks: Iterab
             return _holds(file, disk.size, [], data) and present.has_all(repo, disk, chunks, Before(file))
         if placed.format == "qcow2":
             return _is_qcow2(repo, disk, file, allocated, data, chunks)
+    if placed.place.suffix == partfile.SUFFIX:
+        return False  # what is in it is in another file
     # Only now that our lock is gone.
     return _holds_by_qemu(repo, placed, data, chunks)
 
