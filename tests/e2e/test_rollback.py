@@ -8,6 +8,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -333,3 +334,31 @@ def test_an_overlay_and_uefi_variables(tmp_path: Path) -> None:
         vm.start()
         exact = rig.exact_backup()
         assert not exact.disk("one").compared and exact.disk("one").changed_bytes == 3 * MIB
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_somebody_who_comes_in_between(vm: Vm, rig: Rig, monkeypatch: pytest.MonkeyPatch, started: bool) -> None:
+    """After the safety snapshot an image is written, or the VM is started: nothing is changed."""
+    first = rig.backup()
+    write_both(vm, 0)
+    vm.quit()
+    right = rollback._Run._between
+    content: list[bytes] = []
+
+    def come(*given: Any) -> Any:
+        if not content:
+            if started:
+                vm.start()
+            else:
+                write = f"write -P 9 {START + 5 * PIECE} {PIECE}"
+                subprocess.run(["qemu-io", "-f", "raw", "-c", write, vm.disks[1].path], check=True, capture_output=True)
+            content.append(vm.disks[1].path.read_bytes())
+        return right(*given)
+
+    monkeypatch.setattr(rollback._Run, "_between", come)
+    with pytest.raises(errors.Busy, match=r"wrote to the image.*Nothing was changed"):
+        roll_back(rig, first.snapshot)
+    assert vm.disks[1].path.read_bytes() == content[0] and vm.running is started
+    assert roll_back(rig, first.snapshot).running is started
+    if started:
+        vm.adopt()

@@ -189,6 +189,8 @@ class Vm:
 
     def close(self) -> None:
         self.kill()
+        with contextlib.suppress(OSError), contextlib.closing(qmp_client.Qmp(self._test_qmp_socket)) as stranger:
+            os.kill(stranger.peer_pid, signal.SIGKILL)  # started by somebody, and not adopted
         shutil.rmtree(self._folder, ignore_errors=True)
 
     # -- how
