@@ -10,7 +10,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -78,7 +77,7 @@ USAGE: list[Sequence[str]] = [
     ("init", "extra"),
     ("snapshots", "--jso"),
     ("restore",),
-    ("restore", "web@latest", "out", "--format", "vmdk"),
+    ("restore", "web@latest", "out", "--format", "vdi"),
     ("restore", "web@latest", "out", "--disk", "=x"),
     ("vm", "add", "web"),
     ("backup", "web", "--audit", "-1"),
@@ -289,6 +288,7 @@ def test_nobody_has_to_read_stderr(shelf: Shelf, tmp_path: Path) -> None:
         process.stderr.close()
         assert json.loads(process.stdout.read())["vm"] == "web"
         assert process.wait() == 0
+    (tmp_path / "out" / "system.qcow2").write_bytes(b"precious")
     with shelf.cli.start("restore", "web@latest", tmp_path / "out") as process:
         assert process.stderr is not None
         process.stderr.close()
@@ -297,7 +297,9 @@ def test_nobody_has_to_read_stderr(shelf: Shelf, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("as_json", [False, True])
-def test_an_interrupted_restore_cleans_up(shelf: Shelf, tmp_path: Path, number: signal.Signals, as_json: bool) -> None:
+def test_an_interrupted_restore_keeps_what_it_has(
+    shelf: Shelf, tmp_path: Path, number: signal.Signals, as_json: bool
+) -> None:
     shelf.add(disks={"big": stored.content(*range(1, 600))})
     command = ["restore", "web@latest", str(tmp_path / "out"), "--format", "raw", *(["--json"] if as_json else [])]
     process = subprocess.Popen(
@@ -310,21 +312,21 @@ def test_an_interrupted_restore_cleans_up(shelf: Shelf, tmp_path: Path, number: 
     )
     with process:
         part = tmp_path / "out" / "big.raw.part"
-        # Before it has its size it is only being claimed.
-        while not part.exists() or not part.stat().st_size:
+        # Before that there is nothing to keep.
+        while not part.exists() or part.stat().st_blocks < 100:
             assert process.poll() is None
-        time.sleep(0.05)
         process.send_signal(number)
         stdout, stderr = process.communicate(timeout=console.SECONDS)
     assert process.returncode == 130
     assert stdout == ""
+    message = f"Interrupted. What was restored is kept in {part}: give the same command again to go on, or remove it."
     if as_json:
         assert lines(stderr)[-1] == {
-            "error": {"kind": "Interrupted", "exit_code": 130, "message": "Interrupted.", "facts": {}}
+            "error": {"kind": "Interrupted", "exit_code": 130, "message": message, "facts": {}}
         }
     else:
-        assert stderr == "headstart: Interrupted.\n"
-    assert list((tmp_path / "out").iterdir()) == []
+        assert stderr == f"headstart: {message}\n"
+    assert list((tmp_path / "out").iterdir()) == [part]
 
 
 def names(folder: Path) -> set[str]:
@@ -339,7 +341,7 @@ def test_a_killed_restore_may_be_repeated(shelf: Shelf, tmp_path: Path) -> None:
         [sys.executable, *console.SLOW_RESTORE, *command], cwd=ROOT, env=shelf.cli.environment
     ) as process:
         try:
-            while names(part.parent) != {"big.raw.part", "definition.txt"} or not part.stat().st_blocks:
+            while names(part.parent) != {"big.raw.part", "definition.txt"} or part.stat().st_blocks < 100:
                 assert process.poll() is None
             process.send_signal(signal.SIGSTOP)  # it is not to get to its end meanwhile
             refused = shelf.cli.run(*command, expect=24).error["error"]["message"]
@@ -349,8 +351,8 @@ def test_a_killed_restore_may_be_repeated(shelf: Shelf, tmp_path: Path) -> None:
     assert names(part.parent) == {"big.raw.part", "definition.txt"}
     done = console.run(shelf.cli, *command)
     assert done.status == 0
-    assert done.stderr.count("headstart: note: ") == 2
-    assert f"{part}, which a killed restore had left behind, was replaced" in done.stderr
+    assert done.stderr.count("headstart: note: ") == 4
+    assert f"{part}, which an interrupted restore had left behind, was gone on with" in done.stderr
     assert (tmp_path / "out" / "big.raw").read_bytes() == stored.content(*range(1, 600))
     assert {path.name for path in part.parent.iterdir()} == {"big.raw", "definition.txt"}
 
@@ -401,8 +403,8 @@ def test_progress_is_lines_of_json(shelf: Shelf, tmp_path: Path) -> None:
     shelf.add()
     outcome = shelf.cli.run("restore", "web@latest", tmp_path / "out")
     steps = [line["progress"] for line in lines(outcome.stderr)]
-    assert {"what": "data", "done": stored.BLOCK, "total": stored.BLOCK} in steps
-    assert all(set(step) == {"what", "done", "total"} for step in steps if isinstance(step, dict))
+    assert {"what": "data", "done": stored.BLOCK, "total": stored.BLOCK, "seconds_left": None} in steps
+    assert all(set(step) == {"what", "done", "total", "seconds_left"} for step in steps if isinstance(step, dict))
 
 
 def test_there_is_none_without_a_terminal(shelf: Shelf, tmp_path: Path) -> None:
@@ -438,3 +440,32 @@ def test_every_exit_status_is_documented() -> None:
     documented = re.findall(r"^\| (\d+) \| `?([A-Za-z]*)`? *\|", (ROOT / "docs" / "cli.md").read_text(), re.MULTILINE)
     expected = [("0", "")] + [(str(status), kind.__name__) for kind, status in errors.EXIT_CODES.items()]
     assert documented == expected
+
+
+# -- a yes
+
+
+@pytest.mark.parametrize("answer", ["no", "y", ""])
+def test_a_rollback_wants_a_yes(shelf: Shelf, tmp_path: Path, answer: str) -> None:
+    shelf.add()
+    shelf.add_vm("web", tmp_path / "nobody")
+    status, shown = console.on_a_terminal(shelf.cli, "rollback", "web", "web@latest", answers=(answer,))
+    assert status == 2
+    assert (
+        "web is shut down (120 s at most; if it does not, nothing is changed)" in shown and "Nothing was done." in shown
+    )
+
+
+def test_a_rollback_with_a_yes_goes_on(shelf: Shelf, tmp_path: Path) -> None:
+    """And finds that nobody is there."""
+    shelf.add()
+    shelf.add_vm("web", tmp_path / "nobody")
+    assert console.on_a_terminal(shelf.cli, "rollback", "web", "web@latest", answers=("yes",))[0] == 20
+    assert shelf.cli.run("rollback", "web", "web@latest", "--yes", expect=20)
+
+
+def test_a_rollback_does_not_ask_nobody(shelf: Shelf, tmp_path: Path) -> None:
+    shelf.add()
+    shelf.add_vm("web", tmp_path / "nobody")
+    refused = console.run(shelf.cli, "rollback", "web", "web@latest")
+    assert refused.status == 2 and "use --yes" in refused.stderr

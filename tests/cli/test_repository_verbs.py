@@ -77,6 +77,7 @@ def test_restore(shelf: Shelf, tmp_path: Path) -> None:
         "format": "raw",
         "size": len(SYSTEM),
         "data_bytes": 3 * stored.BLOCK + 512,
+        "kept_bytes": 0,
     }
     assert done["files"] == [str(out / "definition.xml")]
     assert (out / "system.raw").read_bytes() == SYSTEM

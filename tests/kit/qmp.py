@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import struct
 import threading
 import time
 from pathlib import Path
@@ -32,6 +33,12 @@ class Qmp:
         self._socket.connect(str(path))
         self._receive(time.monotonic() + TIMEOUT)  # the greeting
         self.execute("qmp_capabilities")
+
+    @property
+    def peer_pid(self) -> int:
+        """QEMU's process id."""
+        raw = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        return int(struct.unpack("3i", raw)[0])
 
     def close(self) -> None:
         self._socket.close()

@@ -57,7 +57,7 @@ class Vm:
         self.agent_socket = self._folder / "agent"
         self._test_qmp_socket = self._folder / "test-qmp"
         self._control_socket = self._folder / "control"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | _Adopted | None = None
         self._qmp: qmp_client.Qmp | None = None
         self._control: control.Control | None = None
 
@@ -180,8 +180,17 @@ class Vm:
         self.start()
         self.wait_ready()
 
+    def adopt(self) -> None:
+        """Somebody started it again, in a QEMU process that is nobody's here. It is ended with this one."""
+        self._disconnect()
+        self._qmp = qmp_client.Qmp(self._test_qmp_socket)
+        self._process = _Adopted(self._qmp.peer_pid)
+        self._control = control.Control(self._control_socket)
+
     def close(self) -> None:
         self.kill()
+        with contextlib.suppress(OSError), contextlib.closing(qmp_client.Qmp(self._test_qmp_socket)) as stranger:
+            os.kill(stranger.peer_pid, signal.SIGKILL)  # started by somebody, and not adopted
         shutil.rmtree(self._folder, ignore_errors=True)
 
     # -- how
@@ -249,6 +258,34 @@ class Vm:
         if self._qmp is not None:
             self._qmp.close()
             self._qmp = None
+
+
+class _Adopted:
+    """As much of ``Popen`` as is needed of a process that is no child of this one, or was let go of."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+
+    def poll(self) -> int | None:
+        try:
+            state = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return 0
+        return 0 if state in "ZX" else None
+
+    def wait(self, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        while self.poll() is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(str(self.pid), timeout)
+            time.sleep(0.01)
+
+    def send_signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
 
 
 def _disk_arguments(disk: disks.Disk) -> Iterator[str]:

@@ -38,7 +38,7 @@ def test_a_part_left_by_a_killed_restore_is_replaced(tmp_path: Path, size: int) 
     killed(tmp_path / "disk.raw", size, b"x" * min(size, 1000))
     assert (tmp_path / "disk.raw.part").stat().st_size > size
     with PartFile(tmp_path / "disk.raw", 1536) as part:
-        assert part.notes == (f"{tmp_path}/disk.raw.part, which a killed restore had left behind, was replaced",)
+        assert part.notes == (f"{tmp_path}/disk.raw.part, which an interrupted restore had left behind, was replaced",)
         part.write(0, [b"ours"])
         part.finish()
     assert (tmp_path / "disk.raw").read_bytes() == b"ours".ljust(1536, b"\0")

@@ -15,6 +15,7 @@ from headstart.extents import Extent
 from headstart.repository import Repository, layout, tree
 from headstart.repository.manifest import Disk
 from headstart.restore import image
+from headstart.restore.present import Before
 from headstart.store.contract import Data
 from headstart.store.local import LocalStore
 from headstart.store.memory import MemoryStore
@@ -30,6 +31,7 @@ class Memory:
     def __init__(self, size: int) -> None:
         self.place = Path("memory")
         self.notes: tuple[str, ...] = ()
+        self.before: Before | None = None
         self.size = size
         self.content = bytearray(b"?" * size)
         self.given: list[Extent] = []

@@ -51,7 +51,7 @@ def names(folder: Path) -> list[str]:
 def test_everything_goes_into_the_directory(repo: Repository, manifest: Manifest, tmp_path: Path) -> None:
     report = restore(repo, manifest, Order(tmp_path / "a" / "b", format="raw"))
     where = tmp_path / "a" / "b"
-    assert names(where) == ["data.raw", "definition.txt", "system.raw", "uefi-variables.fd"]
+    assert names(where) == ["data.raw", "definition.txt", "domain.xml", "system.raw", "uefi-variables.fd"]
     assert (where / "system.raw").read_bytes() == SYSTEM
     assert (where / "data.raw").read_bytes() == DATA
     assert (where / "definition.txt").read_bytes() == FILES["definition"]
@@ -73,7 +73,7 @@ def test_qcow2_is_the_default(repo: Repository, manifest: Manifest, tmp_path: Pa
 def test_a_definition_in_xml_is_named_so(repo: Repository, tmp_path: Path) -> None:
     manifest = stored.store_snapshot(repo, {}, {"definition": b" <domain/>"})
     restore(repo, manifest, Order(tmp_path / "out"))
-    assert names(tmp_path / "out") == ["definition.xml"]
+    assert names(tmp_path / "out") == ["definition.xml"]  # which is none, so that there is no domain.xml
 
 
 def test_single_disks_come_without_the_rest(repo: Repository, manifest: Manifest, tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_files_that_are_there_already_are_kept(repo: Repository, manifest: Manif
     before = (tmp_path / "definition.txt").stat().st_ino
     report = restore(repo, manifest, Order(tmp_path, format="raw"))
     assert report.notes == (f"{tmp_path}/definition.txt was there already, with the same content",)
-    assert set(report.files) == {tmp_path / "definition.txt", tmp_path / "uefi-variables.fd"}
+    assert {path.name for path in report.files} == {"definition.txt", "domain.xml", "uefi-variables.fd"}
     assert (tmp_path / "definition.txt").stat().st_ino == before
     assert (tmp_path / "data.raw").read_bytes() == DATA
 
@@ -161,7 +161,7 @@ def test_damage_keeps_only_the_damaged_disk(repo: Repository, folder: Path, tmp_
     )
     with stores.reopened(repo) as again, pytest.raises(errors.Damaged, match="Disk first, bytes 0 to 65535") as damaged:
         restore(again, both, Order(tmp_path / "out", format="raw"))
-    assert names(tmp_path / "out") == ["definition.txt", "second.raw", "uefi-variables.fd"]
+    assert names(tmp_path / "out") == ["definition.txt", "domain.xml", "second.raw", "uefi-variables.fd"]
     assert (tmp_path / "out" / "second.raw").read_bytes() == DATA
     assert str(tmp_path / "out" / "second.raw") in str(damaged.value)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,9 +14,9 @@ from headstart.blocks import Blocks
 from headstart.extents import Extent
 from headstart.restore.device import BlockDevice
 from headstart.restore.qcow2 import Qcow2File
+from headstart.restore.qemufile import QemuFile
 from headstart.restore.raw import RawFile
 from headstart.restore.target import Target
-from tests.kit import compare, disks
 from tests.restore import stored
 
 BLOCK = stored.BLOCK
@@ -27,13 +28,15 @@ EXPECTED = stored.content(1, 0, 0, 4, 5, 0, 0, 8, 0, tail=5 * 512)
 Make = Callable[[], Target]
 
 
-@pytest.fixture(params=["raw", "qcow2", "device"])
+@pytest.fixture(params=["raw", "qcow2", "vmdk", "vhdx", "device"])
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
     """Makes the same target again and again; on a device there is old content."""
     if request.param == "raw":
         yield lambda: RawFile(tmp_path / "disk.raw", SIZE)
     elif request.param == "qcow2":
         yield lambda: Qcow2File(tmp_path / "disk.qcow2", SIZE, DATA, BLOCK)
+    elif request.param in ("vmdk", "vhdx"):
+        yield lambda: QemuFile(tmp_path / f"disk.{request.param}", SIZE, request.param)
     else:
         with stored.loop_device(tmp_path / "backing", 12 * BLOCK) as device:
             yield lambda: BlockDevice(device, SIZE)
@@ -52,8 +55,12 @@ def fill(target: Target) -> None:
 
 
 def content_of(place: Path) -> bytes:
-    image_format: disks.Format = "qcow2" if place.suffix == ".qcow2" else "raw"
-    with compare.as_raw(place, image_format) as raw, raw.open("rb") as file:
+    image_format = place.suffix[1:]
+    if image_format in ("qcow2", "vmdk", "vhdx"):
+        raw = place.with_name("content")
+        subprocess.run(["qemu-img", "convert", "-f", image_format, "-O", "raw", place, raw], check=True)
+        return raw.read_bytes()
+    with place.open("rb") as file:
         return file.read()
 
 

@@ -27,6 +27,7 @@ from headstart.backup.report import AuditReport, BackupReport, DiskReport, Preco
 from headstart.backup.spooling import spool_of
 from headstart.backup.transport import Transport
 from headstart.hypervisor.contract import Disturbed, NotTaken
+from headstart.repository.manifest import Manifest
 from headstart.state.journal import Journal
 
 #: A completion that finds something false, or meets a busy host, begins again; more often than this
@@ -40,7 +41,8 @@ def precopy_round(
     context: Context, name: str, transport: Transport = Transport.AUTO, pace: Pace = precopy.AT_ONCE
 ) -> PrecopyReport:
     """One round now."""
-    with _run(context, name, "precopy") as report:
+    with running(context, name, "precopy") as report:
+        _require_whole(context, name)
         earlier = _finish_spooled(context, name)
         with _telling(earlier), meet(context, context.journal.vm(name)) as contact:
             contact.notes += earlier
@@ -53,7 +55,8 @@ def backup(context: Context, name: str, options: Options) -> BackupReport:
     """One backup now. A failure after the point in time leaves the residue in the spool: the next run
     publishes that backup first."""
     began = time.monotonic()
-    with _run(context, name, "backup") as report:
+    with running(context, name, "backup") as report:
+        _require_whole(context, name)
         earlier = _finish_spooled(context, name)
         with _telling(earlier):
             published, contact, failures = _back_up(context, name, options, earlier)
@@ -62,6 +65,29 @@ def backup(context: Context, name: str, options: Options) -> BackupReport:
         done = _report(published, contact, failures, time.monotonic() - began)
         report.update(done.json())
         return done
+
+
+def _require_whole(context: Context, name: str) -> None:
+    """What is half rolled back was never on the VM's disks at one moment: no restore point is made of it."""
+    unfinished = context.journal.rollback(name)
+    if unfinished is not None and unfinished.writing:
+        raise errors.Busy(
+            f"VM '{name}' is half rolled back to snapshot {unfinished.snapshot}: a rollback was interrupted. Finish it"
+            f" with 'headstart rollback {name} {unfinished.snapshot}'.",
+            vm=name,
+            snapshot=unfinished.snapshot,
+        )
+
+
+def back_up_at_rest(context: Context, name: str) -> tuple[Manifest, list[str]]:
+    """A backup of a VM that is off, within a run that has it already; and what the user should know. Raises
+    ``Disturbed`` if the VM was started meanwhile."""
+    earlier = _finish_spooled(context, name)
+    with _telling(earlier), meet(context, context.journal.vm(name), Asleep.READ) as contact:
+        if not contact.machine.off:
+            raise Disturbed("the VM was started just now")
+        _complete_offline(contact, Options())
+        return publish.run(context, name).manifest, [*earlier, *contact.notes]
 
 
 def _back_up(
@@ -175,7 +201,7 @@ def _finish_spooled(context: Context, name: str) -> list[str]:
 
 def finish(context: Context, name: str) -> list[str]:
     """Publish a backup that waits in the spool; the VM is not needed. Returns what was done."""
-    with _run(context, name, "publish") as report:
+    with running(context, name, "publish") as report:
         notes = _finish_spooled(context, name)
         report["notes"] = notes
         return notes
@@ -237,7 +263,7 @@ def _report(published: Published, contact: Contact, failures: list[str], seconds
 
 
 @contextlib.contextmanager
-def _run(context: Context, name: str, verb: str) -> Iterator[dict[str, Any]]:
+def running(context: Context, name: str, verb: str) -> Iterator[dict[str, Any]]:
     """One run at a time on a VM, noted in the journal."""
     context.journal.vm(name)
     with context.journal.lock(name, verb):
@@ -267,7 +293,7 @@ def release(context: Context, name: str, *, discard: bool = False) -> tuple[str,
     """Take everything of ours out of a VM. The next backup compares. Returns what the user should know.
 
     A backup that waits to be published would be lost: raises ``Usage``, unless it is to be discarded."""
-    with _run(context, name, "release"):
+    with running(context, name, "release"):
         notes = _unpublished(context, name, "release", discard)
         notes += _let_go(context, name)
         spool_of(context, name, "").remove()
@@ -276,7 +302,7 @@ def release(context: Context, name: str, *, discard: bool = False) -> tuple[str,
 
 def remove(context: Context, name: str, *, discard: bool = False) -> tuple[str, ...]:
     """Forget a VM; what is ours is taken out of it if it answers. Else like ``release``."""
-    with _run(context, name, "remove"):
+    with running(context, name, "remove"):
         notes = _unpublished(context, name, "remove", discard)
         try:
             notes += _let_go(context, name)
@@ -314,7 +340,8 @@ def _let_go(context: Context, name: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What the journal knows; the VM is not asked. ``agent_distrusted``: since when and why its agent reads nothing."""
+    """What the journal knows; the VM is not asked. ``agent_distrusted``: since when and why its agent reads nothing;
+    ``half_rolled_back``: the snapshot of a rollback that was interrupted while it wrote."""
 
     vm: str
     snapshot: str | None
@@ -326,13 +353,14 @@ class Status:
     remaining_bytes: int
     spooled: bool
     agent_distrusted: dict[str, Any] | None
+    half_rolled_back: str | None
     last_run: dict[str, Any] | None
 
 
 def status(journal: Journal, name: str, block_size: int) -> Status:
     journal.vm(name)
     tracked, draft, point = journal.tracked(name), journal.draft(name), journal.point(name)
-    distrust = journal.distrusted(name)
+    distrust, rollback = journal.distrusted(name), journal.rollback(name)
     copied = {disk: journal.copied_blocks(name, disk) for disk in tracked}
     left = sum(len(each.owed - copied[disk]) for disk, each in tracked.items())
     runs = journal.runs(name, 1)
@@ -347,6 +375,7 @@ def status(journal: Journal, name: str, block_size: int) -> Status:
         remaining_bytes=left * block_size,
         spooled=journal.completion(name) is not None,
         agent_distrusted=dataclasses.asdict(distrust) if distrust else None,
+        half_rolled_back=rollback.snapshot if rollback is not None and rollback.writing else None,
         last_run=None
         if last is None
         else {"verb": last.verb, "begun": last.begun, "ended": last.ended, "error": last.report.get("error")},

@@ -47,6 +47,11 @@ def ask_for_new(environment: Mapping[str, str], which: str = "") -> bytes:
     return _checked(first.encode(), "The password")
 
 
+def ask_for_export(environment: Mapping[str, str]) -> bytes:
+    """The one of a file that is to be made: what ``TO`` says, else the repository's, else typed in twice."""
+    return _given(environment, TO) or _given(environment) or ask_for_new(environment, TO)
+
+
 def _given(environment: Mapping[str, str], which: str = "") -> bytes | None:
     password, file, command = (_variable(each, which) for each in (PASSWORD, FILE, COMMAND))
     if environment.get(password):

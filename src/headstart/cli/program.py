@@ -29,6 +29,7 @@ from headstart.cli import (
     rehearse,
     repair,
     restore,
+    rollback,
     serve,
     signals,
     simulate,
@@ -36,6 +37,7 @@ from headstart.cli import (
     stats,
     status,
     tag,
+    transport,
     verify,
     vm,
 )
@@ -48,7 +50,7 @@ _log = logging.getLogger("headstart")
 
 VERBS = (
     *(init, key, vm, agent, identify, precopy, backup),
-    *(snapshots, diff, stats, verify, repair, restore, boot, rehearse, serve, copy),
+    *(snapshots, diff, stats, verify, repair, restore, rollback, boot, rehearse, serve, copy, transport),
     *(forget, gc, protect, tag),
     *(config, running, status, doctor, pause, history, simulate),
 )
@@ -60,8 +62,11 @@ def run(given: Sequence[str]) -> int:
     try:
         with signals.as_interrupts():
             _run(given, output)
-    except KeyboardInterrupt:
-        return output.error(errors.Interrupted("Interrupted."))
+    except KeyboardInterrupt as error:
+        told = errors.Interrupted("Interrupted.")
+        for note in getattr(error, "__notes__", ()):
+            told.add_note(note)
+        return output.error(told)
     except errors.HeadstartError as error:
         return output.error(error)
     except Exception as error:

@@ -27,8 +27,8 @@ def add(verbs: arguments.Verbs) -> None:
     )
     parser.add_argument(
         "--format",
-        choices=("qcow2", "raw"),
-        help="of the files; if not given, what the name of a TARGET ends in, else qcow2",
+        choices=order.FORMATS,
+        help="of the files; if not given, what the name of a TARGET ends in, else qcow2; vmdk and vhdx need qemu-utils",
     )
     parser.add_argument(
         "--lost-as-zeroes",

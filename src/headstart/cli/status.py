@@ -104,6 +104,10 @@ def _warnings(found: list[dict[str, Any]]) -> list[str]:
                 f"{each['vm']}: its agent is not trusted since {since}, because {distrust['reason']}:"
                 f" 'headstart agent trust {each['vm']}' uses it again"
             )
+        if each["half_rolled_back"]:
+            lines.append(
+                f"{each['vm']}: half rolled back: 'headstart rollback {each['vm']} {each['half_rolled_back']}' ends it"
+            )
         if live:
             lines += [f"{each['vm']}: {warning}" for warning in (live["forecast"] or {}).get("warnings", ())]
             if live["missing_sensors"]:

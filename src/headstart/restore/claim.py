@@ -2,11 +2,12 @@
 
 ::
 
-    in the making    |...content, holes...|MARK      locked (flock) by whoever makes it
-    killed           |...content, holes...|MARK      not locked: a leftover, and nothing of anybody is in it
-    whole            |.......content......|          the mark is cut off before it gets its name
+    in the making    |...content, holes...|purpose|MARK      locked (flock) by whoever makes it
+    killed           |...content, holes...|purpose|MARK      not locked: a leftover, and nothing of anybody is in it
+    whole            |.......content......|                  purpose and mark are cut off before it gets its name
 
 The mark tells our leftovers from files of somebody else, which are never touched. It needs nothing of the file system.
+The purpose tells for what exactly the file was being made: whoever makes the same goes on with it.
 """
 
 from __future__ import annotations
@@ -21,39 +22,59 @@ from pathlib import Path
 from headstart import errors
 
 MARK = b"\nAn unfinished restore of Headstart. If none is running, it can be removed.\n"
+#: Hexadecimal digits that say for what a file is being made.
+PURPOSE_LENGTH = 64
 #: The system cannot lock such files: then nobody knows who works on one.
 _NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """An empty file, which this process alone works on until it closes ``descriptor``. ``leftover``: it was there."""
+    """A file, which this process alone works on until it closes ``descriptor``. ``leftover``: it was there. It is empty
+    unless ``resumed``: then it was being made for the same purpose, in the same size."""
 
     descriptor: int
     leftover: bool
+    resumed: bool = False
 
 
-def claim(part: Path) -> Claim:
-    """Raises ``TargetRefused`` for what another restore works on and for what is not ours, ``OSError``."""
+def claim(part: Path, size: int = 0, purpose: str = "") -> Claim:
+    """``purpose``: ``PURPOSE_LENGTH`` digits; empty: nothing is ever resumed. Raises ``TargetRefused`` for what another
+    restore works on and for what is not ours, ``OSError``."""
     while True:
         descriptor, leftover = _opened(part)
         try:
             _lock(descriptor, part, needed=leftover)
             if _is_at(descriptor, part):
+                resumed = False
                 if leftover:
                     _refuse_foreign(descriptor, part)
-                    os.truncate(descriptor, 0)
-                return Claim(descriptor, leftover)
+                    resumed = bool(purpose) and _is_for(descriptor, size, purpose)
+                    if not resumed:
+                        os.truncate(descriptor, 0)
+                return Claim(descriptor, leftover, resumed)
         except BaseException:
             os.close(descriptor)
             raise
         os.close(descriptor)  # whoever had it has finished just now
 
 
-def set_size(descriptor: int, size: int) -> None:
-    """Of a claimed file; all of it is a hole until it is written."""
+def set_size(descriptor: int, size: int, purpose: str = "") -> None:
+    """Of a claimed file that is empty; all of it is a hole until it is written. Durable with a purpose, which has to be
+    there after a power cut."""
     os.truncate(descriptor, size)
-    os.pwrite(descriptor, MARK, size)
+    os.pwrite(descriptor, _end(purpose), size)
+    if purpose:
+        os.fsync(descriptor)
+
+
+def _end(purpose: str) -> bytes:
+    return (f"\n{purpose}".encode() if purpose else b"") + MARK
+
+
+def _is_for(descriptor: int, size: int, purpose: str) -> bool:
+    end = _end(purpose)
+    return os.fstat(descriptor).st_size == size + len(end) and os.pread(descriptor, len(end), size) == end
 
 
 def _opened(part: Path) -> tuple[int, bool]:
@@ -84,6 +105,15 @@ def _lock(descriptor: int, part: Path, *, needed: bool) -> None:
             raise
         if needed:
             raise _foreign(part) from None
+
+
+def lock(descriptor: int) -> bool:
+    """False if somebody works on the file, or if that cannot be known."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _is_at(descriptor: int, part: Path) -> bool:

@@ -14,6 +14,7 @@ from typing import Self
 from headstart import errors, extents, units
 from headstart.extents import Extent
 from headstart.restore import imagelock, writing
+from headstart.restore.present import Before
 from headstart.store.contract import Data
 
 #: linux/fs.h: zero a range (start, length in bytes) and let the device do it if it can.
@@ -40,6 +41,7 @@ class BlockDevice:
         """``size`` of the disk. Refuses a device that is smaller, or used by the system or by QEMU."""
         self.place = place
         self.notes: tuple[str, ...] = ()
+        self.before: Before | None = None
         self._file = _open(place)
         try:
             self.size = os.lseek(self._file, 0, os.SEEK_END)
@@ -59,6 +61,7 @@ class BlockDevice:
             os.close(self._file)
             raise
         self._direct = writing.Direct(self._file)
+        self.before = Before(self._file, likely=False)
 
     def write(self, start: int, pieces: Sequence[Data]) -> None:
         with writing.translated(self.place):

@@ -61,26 +61,34 @@ def survey(repo: Repository, disk: Disk, lost: Blocks | None = None) -> Blocks:
 
 
 def write(
-    repo: Repository, disk: Disk, allocated: Blocks, target: Target, progress: Progress, lost: Blocks | None = None
+    repo: Repository,
+    disk: Disk,
+    allocated: Blocks,
+    target: Target,
+    progress: Progress,
+    lost: Blocks | None = None,
+    kept: Blocks | None = None,
 ) -> None:
-    """Write all of the disk; ``allocated`` is what ``survey`` found, all else becomes zeroes. Raises ``Damaged`` with
-    disk and range, and what the target raises."""
+    """Write all of the disk but the ``kept`` blocks; ``allocated`` is what ``survey`` found, all else becomes zeroes.
+    Raises ``Damaged`` with disk and range, and what the target raises."""
+    kept = kept or Blocks()
     _zero_holes(disk, allocated, target, progress)
     total = blocks.total_bytes(allocated, disk.block_size, disk.size)
-    done = 0
+    done = blocks.total_bytes(kept, disk.block_size, disk.size)
     with _Pipe(disk, target) as pipe:
-        for window in batched(_chunks(repo, disk, lost), WINDOW):
+        for window in batched(chunks(repo, disk, lost), WINDOW):
             places: dict[bytes, list[int]] = {}
             for block, chunk_id in window:
-                places.setdefault(chunk_id, []).append(block)
+                if block not in kept:
+                    places.setdefault(chunk_id, []).append(block)
             for chunk_id, data in _read(repo, disk, places):
                 for block in places[chunk_id]:
                     done += pipe.put(block, data)
                 progress(disk.name, done, total)
 
 
-def _chunks(repo: Repository, disk: Disk, lost: Blocks | None) -> Iterator[tuple[int, bytes]]:
-    """What lies between the lost parts: their nodes are not asked for."""
+def chunks(repo: Repository, disk: Disk, lost: Blocks | None) -> Iterator[tuple[int, bytes]]:
+    """Blocks and their chunks, ascending. What lies between the lost parts: their nodes are not asked for."""
     everything = blocks.everything(disk.size, disk.block_size)
     for first, count in blocks.runs(everything - lost if lost else everything):
         yield from tree.walk(repo, disk.root, disk.size, first, count)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from headstart import errors, plain
 from headstart.repository.manifest import Attachment, Disk, Manifest
 
-Format = Literal["qcow2", "raw"]
+Format = Literal["qcow2", "raw", "vmdk", "vhdx"]
 
+FORMATS: tuple[Format, ...] = get_args(Format)
 #: What the name of a target says, if no format is asked for.
-_FORMATS: dict[str, Format] = {".raw": "raw", ".img": "raw", ".qcow2": "qcow2"}
+_FORMATS: dict[str, Format] = {f".{each}": each for each in FORMATS} | {".img": "raw"}
 _DEFAULT: Format = "qcow2"
+#: The file by which libvirt starts what was restored.
+DOMAIN = "domain.xml"
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,32 +19,44 @@ _NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
 class PartFile:
-    """``place`` in the making, as ``place.part``. A context manager: without ``finish`` the part is removed.
+    """``place`` in the making, as ``place.part``. A context manager: without ``finish`` the part is removed, unless an
+    error that may pass ends it and the same can be gone on with later.
 
-    A part that a killed restore left behind is used again, which ``notes`` tell. Raises ``TargetRefused`` if there is
-    anything else of either name. The file is its owner's alone: disks hold secrets.
+    A part that an interrupted restore left behind is used again, which ``notes`` tell. Raises ``TargetRefused`` if
+    there is anything else of either name. The file is its owner's alone: disks hold secrets.
     """
 
-    def __init__(self, place: Path, size: int) -> None:
-        """All of its ``size`` bytes are a hole until they are written."""
+    def __init__(self, place: Path, size: int, purpose: str = "") -> None:
+        """All of its ``size`` bytes are a hole until they are written; but what was made for the same ``purpose`` (see
+        ``claim``) has what was written to it then, if ``resumed``."""
         self.place = place
-        self._part = place.with_name(place.name + SUFFIX)
+        self._part = part_of(place)
         self._size = size
-        self._finished = False
+        self._purpose = purpose
+        self._finished = self._written = False
         refuse_existing(place)
         with writing.translated(place):
-            claimed = claim.claim(self._part)
+            claimed = claim.claim(self._part, size, purpose)
         self._file = claimed.descriptor
         self._direct = writing.Direct(self._file)
-        self.notes = (f"{self._part}, which a killed restore had left behind, was replaced",) * claimed.leftover
+        self.resumed = claimed.resumed
+        what = "gone on with" if claimed.resumed else "replaced"
+        self.notes = (f"{self._part}, which an interrupted restore had left behind, was {what}",) * claimed.leftover
         try:
-            with writing.translated(place):
-                claim.set_size(self._file, size)
+            if not claimed.resumed:
+                with writing.translated(place):
+                    claim.set_size(self._file, size, purpose)
         except BaseException:
             self.__exit__()
             raise
 
+    @property
+    def descriptor(self) -> int:
+        """Open for reading and writing."""
+        return self._file
+
     def write(self, start: int, pieces: Sequence[Data]) -> None:
+        self._written = True
         with writing.translated(self.place):
             self._direct.write(start, pieces)
 
@@ -54,32 +66,72 @@ class PartFile:
             os.fsync(self._file)  # long: the mark stays until it is done
             os.truncate(self._file, self._size)
             os.fsync(self._file)
-            self._rename()
+            self._rename(self._part)
             self._finished = True
             _fsync_folder(self.place.parent)
 
-    def _rename(self) -> None:
-        """A link fails where a rename would replace; what has no hard links has no better way."""
-        try:
-            os.link(self._part, self.place)
-        except FileExistsError:
-            raise _exists(self.place) from None
-        except OSError as error:
-            if error.errno not in _NO_HARD_LINKS:
-                raise
-            self._part.rename(self.place)
-        else:
+    def finish_with(self, other: Path) -> None:
+        """Give the name to another file beside it, which is durable; the part has only held the place."""
+        with writing.translated(self.place):
+            self._rename(other)
             self._part.unlink()
+            self._finished = True
+            _fsync_folder(self.place.parent)
+
+    def _rename(self, made: Path) -> None:
+        _rename(made, self.place)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *details: object) -> None:
-        if not self._finished:
+        error = details[1] if details else None
+        if self._finished:
+            pass
+        elif isinstance(error, BaseException) and self._purpose and (self._written or self.resumed):
+            error.add_note(
+                f"What was restored is kept in {self._part}: give the same command again to go on, or remove it."
+            )
+        else:
             with contextlib.suppress(OSError):
                 self._part.unlink()  # while it is locked: later it may be somebody else's
         self._direct.close()
         os.close(self._file)
+
+
+def _rename(made: Path, place: Path) -> None:
+    """A link fails where a rename would replace; what has no hard links has no better way."""
+    try:
+        os.link(made, place)
+    except FileExistsError:
+        raise _exists(place) from None
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        made.rename(place)
+    else:
+        made.unlink()
+
+
+def part_of(place: Path) -> Path:
+    """``place`` in the making."""
+    return place.with_name(place.name + SUFFIX)
+
+
+def finish_whole(place: Path) -> bool:
+    """Give the part of ``place`` its name: it was seen to be whole, as a restore that was killed in its very last steps
+    leaves it, with its mark cut off. False if another restore is in these steps now."""
+    with writing.translated(place):
+        file = os.open(part_of(place), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            if not claim.lock(file):
+                return False
+            os.fsync(file)
+            _rename(part_of(place), place)
+            _fsync_folder(place.parent)
+            return True
+        finally:
+            os.close(file)
 
 
 def refuse_existing(place: Path) -> None:

@@ -23,6 +23,7 @@ from headstart import blocks
 from headstart.blocks import Blocks
 from headstart.extents import Extent
 from headstart.restore.partfile import PartFile
+from headstart.restore.present import Before
 from headstart.store.contract import Data
 from headstart.units import KIB
 
@@ -147,17 +148,22 @@ def _table(clusters: range, flag: int = 0) -> bytes:
     return entries.tobytes()
 
 
+def layout_of(size: int, allocated: Blocks, block_size: int) -> Layout:
+    """``allocated`` are blocks of ``block_size`` bytes."""
+    return Layout.of(size, blocks.of_extents(blocks.to_extents(allocated, block_size, size), CLUSTER))
+
+
 class Qcow2File:
     """A :class:`target.Target`: a new file, in which zeroes are not allocated."""
 
-    def __init__(self, place: Path, size: int, allocated: Blocks, block_size: int) -> None:
-        """``allocated``: the blocks of ``block_size`` bytes that will be written."""
+    def __init__(self, place: Path, size: int, allocated: Blocks, block_size: int, purpose: str = "") -> None:
+        """``allocated``: the blocks of ``block_size`` bytes that will be written. ``purpose``: see ``PartFile``."""
         self.place = place
         self.size = size
-        data = blocks.to_extents(allocated, block_size, size)
-        self._layout = Layout.of(size, blocks.of_extents(data, CLUSTER))
-        self._part = PartFile(place, self._layout.clusters * CLUSTER)
+        self._layout = layout_of(size, allocated, block_size)
+        self._part = PartFile(place, self._layout.clusters * CLUSTER, purpose)
         self.notes = self._part.notes
+        self.before = Before(self._part.descriptor, self._layout.offset) if self._part.resumed else None
 
     def write(self, start: int, pieces: Sequence[Data]) -> None:
         self._part.write(self._layout.offset(start), pieces)

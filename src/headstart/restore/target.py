@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol, Self
 
 from headstart.extents import Extent
+from headstart.restore.present import Before
 from headstart.store.contract import Data
 
 
@@ -20,10 +21,12 @@ class Target(Protocol):
     """One disk in the making; a context manager.
 
     Making the object claims the place, or raises ``TargetRefused`` and leaves it as it was. Leaving the block
-    without ``finish`` removes what was made (a block device keeps what has been written to it).
+    without ``finish`` removes what was made, unless an error ends it that the restore can go on after (a block device
+    keeps what has been written to it).
 
-    ``write`` and ``zero`` together cover all of ``[0, size)`` once, in any order, from any thread. They and
-    ``finish`` raise ``NoSpace``, or ``TargetRefused`` when the place cannot be written.
+    ``write`` and ``zero``, and what ``before`` was found to hold, together cover all of ``[0, size)`` once, in any
+    order, from any thread. They and ``finish`` raise ``NoSpace``, or ``TargetRefused`` when the place cannot be
+    written.
     """
 
     #: Where the disk is found after ``finish``.
@@ -32,6 +35,8 @@ class Target(Protocol):
     size: int
     #: What the user should know of the place as it was found.
     notes: tuple[str, ...]
+    #: What may hold a part of the disk already, from a restore that was interrupted; None if nothing does.
+    before: Before | None
 
     def write(self, start: int, pieces: Sequence[Data]) -> None:
         """The pieces one behind the other from ``start`` on; at most 1024 of them."""

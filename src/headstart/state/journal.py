@@ -23,7 +23,7 @@ from headstart.state import holder
 from headstart.state.database import Database
 from headstart.state.encoding import blocks_from_bytes, blocks_to_bytes, facts_from_text, facts_to_text
 from headstart.state.holder import Holder
-from headstart.state.values import Completion, Distrust, Domain, Draft, Point, Run, Tracked, Vm
+from headstart.state.values import Completion, Distrust, Domain, Draft, Point, Rollback, Run, Tracked, Vm
 from headstart.transfer.pipeline import Stored
 
 #: How long a look at a VM's load may take that somebody else is having.
@@ -79,6 +79,7 @@ class Journal(Database):
         self.vm(name)
         with self.change() as database:
             database.execute("DELETE FROM vms WHERE name = ?", (name,))
+            database.execute("DELETE FROM meta WHERE name = ?", (_rollback_of(name),))
 
     @contextlib.contextmanager
     def lock(self, vm: str, verb: str = "") -> Iterator[None]:
@@ -351,6 +352,29 @@ class Journal(Database):
         rows = self.rows("SELECT snapshot, created FROM points WHERE vm = ?", vm)
         return Point(*rows[0]) if rows else None
 
+    # rollbacks
+
+    def begin_rollback(self, vm: str, rollback: Rollback) -> None:
+        """Before the VM is shut down, and before the first byte is written. Durable: the power may go while the disks
+        are neither the one nor the other."""
+        with self._lock:
+            self._database.execute("PRAGMA synchronous = FULL")
+            try:
+                with self.change() as database:
+                    told = json.dumps(asdict(rollback))
+                    database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_rollback_of(vm), told))
+            finally:
+                self._database.execute("PRAGMA synchronous = NORMAL")
+
+    def rollback(self, vm: str) -> Rollback | None:
+        """The one that is under way, or was interrupted."""
+        rows = self.rows("SELECT value FROM meta WHERE name = ?", _rollback_of(vm))
+        return Rollback(**json.loads(rows[0][0])) if rows else None
+
+    def end_rollback(self, vm: str) -> None:
+        with self.change() as database:
+            database.execute("DELETE FROM meta WHERE name = ?", (_rollback_of(vm),))
+
     # runs
 
     def begin_run(self, vm: str, verb: str) -> int:
@@ -395,6 +419,11 @@ def _vm_row(vm: Vm) -> tuple[object, ...]:
         vm.domain.uri if vm.domain else None,
         vm.domain.name if vm.domain else None,
     )
+
+
+def _rollback_of(vm: str) -> str:
+    """The name in the table ``meta``."""
+    return f"rollback {vm}"
 
 
 def _vm(row: Sequence[Any]) -> Vm:

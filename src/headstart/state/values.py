@@ -103,6 +103,20 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
+class Rollback:
+    """A VM is being rolled back to ``snapshot``, since ``begun`` (seconds since 1970). While ``writing``, its disks are
+    neither the one nor the other. ``safety``: the snapshot of what was there; ``running``: the VM was, and ``how``
+    tells how to start it, as ``hypervisor.power`` has it."""
+
+    snapshot: str
+    begun: float
+    running: bool
+    how: str = ""
+    writing: bool = False
+    safety: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Distrust:
     """An agent in a guest that delivered false blocks: when that was found, in seconds since 1970, and what."""
 

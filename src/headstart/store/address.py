@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from headstart import errors
-from headstart.store import contract, local
+from headstart.store import archive, contract, local
 from headstart.store.retrying import PATIENCE
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -19,11 +19,11 @@ _EXPRESS = "--x-s3"
 
 
 def open_store(url: str, patience: float = PATIENCE) -> contract.Store:
-    """The store at ``url``. Touches nothing yet; else raises ``Usage``. ``patience``: how long one that is not at hand
-    is asked again, in seconds."""
+    """The store at ``url``. Changes and reads nothing yet; else raises ``Usage``. ``patience``: how long one that is
+    not at hand is asked again, in seconds."""
     scheme = _SCHEME.match(url)
     if scheme is None:
-        return local.LocalStore(_directory(url, url))
+        return _in_path(_directory(url, url))
     kind = scheme[1].lower()
     if kind in ("s3", "gs", "az"):
         return _in_bucket(kind, url, patience)
@@ -32,13 +32,18 @@ def open_store(url: str, patience: float = PATIENCE) -> contract.Store:
     parts = _split(url)
     if parts.netloc not in ("", "localhost"):
         raise errors.Usage(f"{url}: a directory of this machine is written file:///path.", url=url)
-    return local.LocalStore(_directory(unquote(parts.path), url))
+    return _in_path(_directory(unquote(parts.path), url))
 
 
 def local_directory(url: str) -> Path | None:
     """The directory of this machine that ``url`` names; None where the store is elsewhere. Raises ``Usage``."""
     found = open_store(url)
     return found.root if isinstance(found, local.LocalStore) else None
+
+
+def _in_path(path: Path) -> contract.Store:
+    """A file is a repository that was exported."""
+    return archive.ArchiveStore(path) if path.is_file() else local.LocalStore(path)
 
 
 def _in_bucket(kind: str, url: str, patience: float) -> contract.Store:

@@ -20,6 +20,8 @@ from headstart.wire import children
 from headstart.wire.nbd import Export
 
 START_SECONDS = 30.0
+#: Formats that stand on nothing.
+STANDALONE = ("raw", "vhdx")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ def _nodes(name: str, layers: Sequence[Layer]) -> Iterator[dict[str, Any]]:
         layer = layers[number]
         file = {"driver": "host_device" if layer.device else "file", "filename": layer.path, **shared}
         node = {"driver": layer.driver, "node-name": f"{name}-{number}" if number else name, "file": file, **shared}
-        if layer.driver != "raw":
+        if layer.driver not in STANDALONE:
             node["backing"] = below
         below = str(node["node-name"])
         yield node

@@ -13,6 +13,7 @@ import logging
 import socket
 import struct
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
@@ -206,7 +207,7 @@ def _connect(path: Path) -> socket.socket:
     link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     link.settimeout(GREETING_SECONDS)
     try:
-        link.connect(str(path))
+        _connect_when_free(link, path)
     except FileNotFoundError as error:
         link.close()
         raise errors.Unreachable(
@@ -220,3 +221,16 @@ def _connect(path: Path) -> socket.socket:
         ) from error
     link.setblocking(False)
     return link
+
+
+def _connect_when_free(link: socket.socket, path: Path) -> None:
+    """QEMU takes one client after the other, and its queue is short: those before may have gone, unheard."""
+    deadline = time.monotonic() + GREETING_SECONDS
+    while True:
+        try:
+            link.connect(str(path))
+            return
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.02)

@@ -1,0 +1,286 @@
+"""A definition by which libvirt starts a restored VM (formatdomain): that of the VM, with the disks where they are now.
+
+A domain of libvirt's stays what it was, down to UUID and MAC addresses. Of a VM of plain QEMU the parts are carried
+over that a guest notices: firmware, machine, processors, memory, disks, network cards.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element, SubElement
+
+from headstart import plain
+from headstart.repository.manifest import Disk
+
+#: Image formats that libvirt can give to QEMU.
+FORMATS = ("raw", "qcow2", "vmdk")
+_QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
+#: Ports of QEMU's guest agent and of ours.
+_PORTS = ("org.qemu.guest_agent.0", "org.headstart.agent.0")
+#: What the owner has to see to.
+_DERIVED = (
+    " Derived from QEMU's command line (definition.txt). Devices other than disks and network cards are not in it, and"
+    " the cards are connected to QEMU's user network: see whether that is what you want. "
+)
+_CARD = re.compile(r"(virtio-net|e1000|rtl8139|vmxnet3|ne2k|pcnet|i82)")
+_SIZES = {"": 1 << 20, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """A disk of the snapshot and where it is now; ``format`` of the file, or None: a block device."""
+
+    disk: Disk
+    path: Path
+    format: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """``notes``: what is not as it was, and what the user has to see to."""
+
+    text: str
+    notes: tuple[str, ...]
+
+
+def derive(vm: str, definition: str, disks: Sequence[Restored], variables: Path | None) -> Made | None:
+    """``definition`` as a backup has it; ``variables``: where the UEFI variables are now. None if it makes no sense."""
+    try:
+        if definition.lstrip().startswith("<"):
+            root, notes = _of_domain(definition, disks, variables)
+        else:
+            root, notes = _of_command_line(vm, definition, disks, variables), []
+    except (ElementTree.ParseError, ValueError):
+        return None
+    ElementTree.indent(root)
+    return Made(ElementTree.tostring(root, encoding="unicode") + "\n", tuple(notes))
+
+
+# -- of a domain
+
+
+def _of_domain(text: str, disks: Sequence[Restored], variables: Path | None) -> tuple[Element, list[str]]:
+    ElementTree.register_namespace("qemu", _QEMU_NAMESPACE)
+    root = ElementTree.fromstring(text)
+    devices = root.find("devices")
+    if root.tag != "domain" or devices is None:
+        raise ValueError("no domain")
+    restored = {each.disk.name: each for each in disks}
+    notes = []
+    for element in devices.findall("disk"):
+        target = element.find("target")
+        name = target.get("dev", "") if target is not None else ""
+        if name in restored:
+            _place(element, restored.pop(name))
+        elif element.get("device") in ("cdrom", "floppy"):
+            if (source := element.find("source")) is not None:
+                element.remove(source)
+                notes.append(f"the drive {plain.line(name)} is empty")
+        elif element.find("source") is not None:
+            devices.remove(element)  # it would be the disk of the VM as it was
+            notes.append(f"the disk {plain.line(name)} is left out: it was not in the backup")
+    if restored:
+        raise ValueError("disks that the domain has not")
+    nvram = root.find("os/nvram")
+    if nvram is not None and variables is not None:
+        for child in list(nvram):
+            nvram.remove(child)
+        for key in ("type", "format"):
+            nvram.attrib.pop(key, None)
+        nvram.text = str(variables)
+    root.attrib.pop("id", None)
+    return root, notes
+
+
+def _place(element: Element, restored: Restored) -> None:
+    for tag in ("source", "backingStore", "mirror", "auth", "encryption"):
+        for child in element.findall(tag):
+            element.remove(child)
+    for child in list(element):
+        if child.tag == "driver":
+            child.set("type", restored.format or "raw")
+            break
+    else:
+        element.insert(0, Element("driver", name="qemu", type=restored.format or "raw"))
+    kind, key = ("file", "file") if restored.format else ("block", "dev")
+    element.set("type", kind)
+    element.attrib.pop("snapshot", None)
+    element.insert(1, Element("source", {key: str(restored.path)}))
+
+
+# -- of a command line
+
+
+def _of_command_line(vm: str, text: str, disks: Sequence[Restored], variables: Path | None) -> Element:
+    program, options = _options(shlex.split(text))
+    line = _Line(options)
+    accelerated = "kvm" in line.value("machine", "accel") + line.first("accel") or "enable-kvm" in dict(options)
+    root = Element("domain", type="kvm" if accelerated else "qemu")
+    root.append(ElementTree.Comment(_DERIVED))
+    _text(root, "name", vm)
+    _text(root, "memory", str(_memory(line)), unit="b")
+    _text(root, "vcpu", line.value("smp", "cpus") or line.first("smp") or "1")
+    arch = re.sub(r".*qemu-system-", "", program) if "qemu-system-" in program else "x86_64"
+    machine = line.value("machine", "type") or line.first("machine") or line.first("M") or "pc"
+    _boot(root, line, arch, machine, variables)
+    features = SubElement(root, "features")
+    SubElement(features, "acpi")
+    SubElement(features, "apic")
+    SubElement(root, "cpu", mode="host-passthrough" if accelerated else "maximum")
+    SubElement(root, "clock", offset="localtime" if line.value("rtc", "base") == "localtime" else "utc")
+    devices = SubElement(root, "devices")
+    for each, target in zip(disks, _targets(disks, machine), strict=True):
+        _disk(devices, each, *target)
+    if any(bus == "scsi" for _, bus in _targets(disks, machine)):
+        SubElement(devices, "controller", type="scsi", model="virtio-scsi")
+    for mac, model in _cards(line):
+        card = SubElement(devices, "interface", type="user")
+        if mac:
+            SubElement(card, "mac", address=mac)
+        SubElement(card, "model", type=model)
+    for port in _PORTS:
+        SubElement(SubElement(devices, "channel", type="unix"), "target", type="virtio", name=port)
+    SubElement(SubElement(devices, "serial", type="pty"), "target", port="0")
+    SubElement(devices, "graphics", type="vnc", autoport="yes", listen="127.0.0.1")
+    SubElement(SubElement(devices, "video"), "model", type="vga")
+    return root
+
+
+def _options(words: Sequence[str]) -> tuple[str, list[tuple[str, str]]]:
+    """``-name value`` pairs; an option without a value has an empty one."""
+    if not words or not re.search(r"qemu|kvm", words[0]):
+        raise ValueError("no command line of QEMU's")
+    found: list[tuple[str, str]] = []
+    for word in words[1:]:
+        if word.startswith("-"):
+            found.append((word.lstrip("-"), ""))
+        elif found:
+            found[-1] = (found[-1][0], word)
+    return words[0], found
+
+
+class _Line:
+    """The options of a command line, by name."""
+
+    def __init__(self, options: Iterable[tuple[str, str]]) -> None:
+        self.options = tuple(options)
+
+    def all(self, name: str) -> Iterator[tuple[str, dict[str, str]]]:
+        """The first word, if it has no key, and the values by key."""
+        for option, value in self.options:
+            if option == name:
+                yield _values(value)
+
+    def first(self, name: str) -> str:
+        return next((first for first, _ in self.all(name)), "")
+
+    def value(self, name: str, key: str) -> str:
+        return next((values[key] for _, values in self.all(name) if key in values), "")
+
+
+def _values(text: str) -> tuple[str, dict[str, str]]:
+    if text.startswith("{"):
+        told = json.loads(text)
+        return str(told.get("driver", "")), {key: _word(value) for key, value in told.items()}
+    parts = [part.replace(",,", ",") for part in re.split(r"(?<!,),(?!,)", text)]
+    values = dict(part.split("=", 1) for part in parts if "=" in part)
+    return ("" if "=" in parts[0] else parts[0]), values
+
+
+def _word(value: object) -> str:
+    return {True: "on", False: "off"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+
+
+def _memory(line: _Line) -> int:
+    given = line.value("m", "size") or line.first("m") or "128"
+    found = re.fullmatch(r"(\d+)([BKMGT]?)(?:iB)?", given, re.IGNORECASE)
+    if found is None:
+        raise ValueError(given)
+    return int(found[1]) * _SIZES[found[2].upper()]
+
+
+def _boot(root: Element, line: _Line, arch: str, machine: str, variables: Path | None) -> None:
+    os = SubElement(root, "os")
+    _text(os, "type", "hvm", arch=arch, machine=machine)
+    loader = _firmware(line)
+    if loader:
+        _text(os, "loader", loader, readonly="yes", type="pflash")
+    elif variables is not None:
+        os.set("firmware", "efi")
+    if variables is not None:
+        _text(os, "nvram", str(variables))
+    for option, tag in (("kernel", "kernel"), ("initrd", "initrd"), ("append", "cmdline")):
+        given = next((value for name, value in line.options if name == option), "")
+        if given:
+            _text(os, tag, given)
+
+
+def _firmware(line: _Line) -> str:
+    """The flash that is only read."""
+    for _, values in line.all("drive"):
+        if values.get("if") == "pflash" and values.get("readonly", "off") in ("on", "true"):
+            return values.get("file", "")
+    nodes = {values.get("node-name", ""): values for _, values in line.all("blockdev")}
+    node = nodes.get(line.value("machine", "pflash0"), {})
+    while node and not node.get("filename"):
+        node = nodes.get(node.get("file", ""), {})
+    return node.get("filename", "")
+
+
+def _targets(disks: Iterable[Restored], machine: str) -> list[tuple[str, str]]:
+    """The name and the bus of each disk."""
+    numbers: dict[str, int] = {}
+    found = []
+    for each in disks:
+        bus = _bus(each.disk.interface or "", machine)
+        prefix = {"virtio": "vd", "ide": "hd"}.get(bus, "sd")
+        number = numbers[prefix] = numbers.get(prefix, -1) + 1
+        found.append((f"{prefix}{_letters(number)}", bus))
+    return found
+
+
+def _bus(interface: str, machine: str) -> str:
+    for word, bus in (("virtio", "virtio"), ("scsi", "scsi"), ("ide", "sata" if "q35" in machine else "ide")):
+        if word in interface:
+            return bus
+    return "sata" if interface else "virtio"
+
+
+def _letters(number: int) -> str:
+    return (_letters(number // 26 - 1) if number >= 26 else "") + chr(ord("a") + number % 26)
+
+
+def _disk(devices: Element, restored: Restored, target: str, bus: str) -> None:
+    element = SubElement(devices, "disk", device="disk")
+    SubElement(element, "target", dev=target, bus=bus)
+    if restored.disk.serial:
+        _text(element, "serial", restored.disk.serial)
+    _place(element, restored)
+
+
+def _cards(line: _Line) -> Iterator[tuple[str, str]]:
+    """MAC address and model."""
+    for first, values in line.all("device"):
+        model = first or values.get("driver", "")
+        if _CARD.match(model):
+            yield values.get("mac", ""), "virtio" if model.startswith("virtio") else model
+    for name in ("nic", "net"):
+        for first, values in line.all(name):
+            if first not in ("none", "user") or (name == "nic" and first == "user"):
+                model = values.get("model", "e1000")
+                yield values.get("mac", values.get("macaddr", "")), "virtio" if "virtio" in model else model
+
+
+def _text(parent: Element, tag: str, text: str, **attributes: str) -> None:
+    SubElement(parent, tag, attributes).text = text
+
+
+def unknown_formats(disks: Mapping[str, str]) -> list[str]:
+    """Disks by the format that they are restored in, of which libvirt cannot start a VM."""
+    return [name for name, form in disks.items() if form not in (*FORMATS, "device")]
