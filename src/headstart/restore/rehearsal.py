@@ -17,13 +17,13 @@ from pathlib import Path
 
 from headstart import errors, plain
 from headstart.repository.proof import Check, Evidence, Proof
-from headstart.restore import checks, runplace, signs, stage
+from headstart.restore import boot, checks, runplace, signs
 from headstart.restore.attendance import HELD, Attendance
 from headstart.restore.boot import Wanted
 from headstart.restore.order import file_name
 from headstart.restore.serving import Source
 from headstart.restore.signs import Awaited, Signs
-from headstart.restore.stage import Stage
+from headstart.restore.stage import QemuStage, Stage
 
 LIBVIRT = "qemu:///system"
 #: From the first instruction to the sign of life.
@@ -87,8 +87,15 @@ def _started(source: Source, order: Order, scratch: Path) -> Iterator[Stage]:
     """By a name of the VM's: what a rehearsal that was killed has left is replaced by the next."""
     name = f"rehearsal-{file_name(source.manifest.vm)[:40]}"
     wanted = Wanted(name, runplace.folder_of(name, os.environ), scratch / name, memory=order.memory)
-    with stage.started(source, wanted, order.libvirt) as staged:
-        yield staged
+    if boot.is_domain(boot.definition_of(source.repo, source.manifest)):
+        # Of no use to those who have no libvirt.
+        from headstart.restore import domainstage
+
+        with domainstage.started(source, wanted, order.libvirt) as staged:
+            yield staged
+        return
+    with boot.booted(source, wanted) as booted:
+        yield QemuStage(booted)
 
 
 class _Seen:

@@ -11,10 +11,9 @@ from typing import Any, Protocol
 from headstart import errors
 from headstart.guest import links
 from headstart.guest.channel import Channel
-from headstart.restore import boot
 from headstart.restore.attendance import Running
-from headstart.restore.boot import Booted, Wanted
-from headstart.restore.serving import Serving, Source
+from headstart.restore.boot import Booted
+from headstart.restore.serving import Serving
 from headstart.wire.qga import Qga
 
 #: An agent that is there answers at once.
@@ -111,16 +110,3 @@ class QemuStage:
 
     def last_words(self) -> str:
         return self.instance.last_words
-
-
-@contextlib.contextmanager
-def started(source: Source, wanted: Wanted, uri: str) -> Iterator[Stage]:
-    """``uri``: where a domain of libvirt's is started. Raises as ``boot.booted``."""
-    if boot.is_domain(boot.definition_of(source.repo, source.manifest)):
-        from headstart.restore import domainstage
-
-        with domainstage.started(source, wanted, uri) as stage:
-            yield stage
-        return
-    with boot.booted(source, wanted) as booted:
-        yield QemuStage(booted)
