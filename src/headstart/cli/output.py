@@ -24,7 +24,7 @@ class Output:
     """``as_json``: one object on stdout, and lines of JSON on stderr; else plain text."""
 
     def __init__(self, as_json: bool, verbose: bool) -> None:
-        self._as_json = as_json
+        self.as_json = self._as_json = as_json
         self._verbose = verbose
         # Names of others may have letters that the user's terminal has not.
         if isinstance(sys.stdout, io.TextIOWrapper):

@@ -13,6 +13,7 @@ from headstart.cli import (
     backup,
     config,
     copy,
+    cp,
     diff,
     doctor,
     flags,
@@ -22,6 +23,7 @@ from headstart.cli import (
     identify,
     init,
     key,
+    ls,
     pause,
     precopy,
     protect,
@@ -46,6 +48,7 @@ _log = logging.getLogger("headstart")
 VERBS = (
     *(init, key, vm, agent, identify, precopy, backup),
     *(snapshots, diff, stats, verify, repair, restore, copy),
+    *(ls, cp),
     *(forget, gc, protect, tag),
     *(config, running, status, doctor, pause, history, simulate),
 )
