@@ -16,6 +16,7 @@ from headstart.cli import (
     cp,
     diff,
     doctor,
+    find,
     flags,
     forget,
     gc,
@@ -24,6 +25,7 @@ from headstart.cli import (
     init,
     key,
     ls,
+    mount,
     pause,
     precopy,
     protect,
@@ -36,6 +38,7 @@ from headstart.cli import (
     status,
     tag,
     verify,
+    versions,
     vm,
 )
 from headstart.cli import run as running
@@ -48,7 +51,7 @@ _log = logging.getLogger("headstart")
 VERBS = (
     *(init, key, vm, agent, identify, precopy, backup),
     *(snapshots, diff, stats, verify, repair, restore, copy),
-    *(ls, cp),
+    *(ls, cp, find, versions, mount),
     *(forget, gc, protect, tag),
     *(config, running, status, doctor, pause, history, simulate),
 )

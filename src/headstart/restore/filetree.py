@@ -15,9 +15,8 @@ from headstart.restore.filesystem import LONGEST_NAME, Details, Node
 
 #: As Linux has it (MAXSYMLINKS).
 _MOST_LINKS = 40
-#: Directories that are remembered, and the longest of them.
-_REMEMBERED = 256
-_LONGEST_REMEMBERED = 20_000
+#: Names that are remembered, of directories that were looked into last.
+_REMEMBERED = 500_000
 #: Levels of directories; a guest's system could hardly use deeper ones (PATH_MAX is 4096).
 DEEPEST = 2000
 _FOLDING = ("ntfs", "vfat", "exfat")
@@ -64,15 +63,23 @@ Opener = Callable[[], FileSystem]
 class FileTree:
     """Any thread may use it."""
 
-    def __init__(self, root: FileSystem) -> None:
-        self.root = File(root, root.node(root.root), ())
+    def __init__(self, root: FileSystem, number: int | None = None) -> None:
+        """``number``: of the directory that is its root, else that of the file system."""
+        self.root = File(root, root.node(root.root if number is None else number), ())
         self._mounts: dict[tuple[str, int], Opener] = {}
         self._lock = threading.Lock()
-        self._known: collections.OrderedDict[tuple[str, int], list[tuple[str, Node]]] = collections.OrderedDict()
+        self._known: collections.OrderedDict[tuple[str, int], dict[str, Node]] = collections.OrderedDict()
+        self._remembered = 0
 
     def mount(self, point: str, opener: Opener) -> None:
         """Raises ``NotFound`` where the tree has no such directory."""
         self._mounts[self.find(point).identity] = opener
+
+    def below(self, top: File) -> FileTree:
+        """The tree from one of its directories on."""
+        tree = FileTree(top.system, top.node.number)
+        tree._mounts = self._mounts
+        return tree
 
     def find(self, path: str, *, follow: bool = True) -> File:
         """Links on the way are followed within the tree, as the guest does; one at the end if ``follow``.
@@ -105,35 +112,36 @@ class FileTree:
         if directory.node.kind != "directory":
             raise errors.NotFound(f"{directory.path!r} is no directory, so there is no {path!r}.", path=path)
         names = self._entries(directory)
-        for called, node in names:
-            if called == name:
-                return self._mounted(File(directory.system, node, (*directory.parts, called)))
-        if directory.system.volume.content in _FOLDING:
-            for called, node in names:
-                if called.casefold() == name.casefold():
-                    return self._mounted(File(directory.system, node, (*directory.parts, called)))
+        called = name
+        if name not in names and directory.system.volume.content in _FOLDING:
+            called = next((each for each in names if each.casefold() == name.casefold()), name)
+        if called in names:
+            return self._mounted(File(directory.system, names[called], (*directory.parts, called)))
         raise errors.NotFound(f"There is no {guestpath.joined((*directory.parts, name))!r} in the snapshot.", path=path)
 
     def files_in(self, directory: File) -> list[File]:
         """By name. What has no name that a file can have is left out: ``misnamed`` tells."""
-        found = (File(directory.system, node, (*directory.parts, name)) for name, node in self._entries(directory))
+        found = (
+            File(directory.system, node, (*directory.parts, name)) for name, node in self._entries(directory).items()
+        )
         return sorted((self._mounted(file) for file in found if is_name(file.name)), key=lambda file: file.name)
 
     def misnamed(self, directory: File) -> list[str]:
-        return [name for name, _ in self._entries(directory) if not is_name(name)]
+        return [name for name in self._entries(directory) if not is_name(name)]
 
-    def _entries(self, directory: File) -> list[tuple[str, Node]]:
+    def _entries(self, directory: File) -> dict[str, Node]:
         key = directory.identity
         with self._lock:
             if key in self._known:
                 self._known.move_to_end(key)
                 return self._known[key]
-        found = [(entry.name, entry.node) for entry in directory.system.entries(directory.node.number)]
-        if len(found) <= _LONGEST_REMEMBERED:
-            with self._lock:
+        found = {entry.name: entry.node for entry in directory.system.entries(directory.node.number)}
+        with self._lock:
+            if key not in self._known:
                 self._known[key] = found
-                while len(self._known) > _REMEMBERED:
-                    self._known.popitem(last=False)
+                self._remembered += len(found)
+            while self._remembered > _REMEMBERED and len(self._known) > 1:
+                self._remembered -= len(self._known.popitem(last=False)[1])
         return found
 
     def _mounted(self, file: File) -> File:
