@@ -66,12 +66,12 @@ class Contents:
             raise errors.NotFound(
                 f"{path.volume!r} is neither a path, which begins with /, nor a volume. {self._told_volumes()}"
             )
-        if path.volume and not guestpath.is_drive(path.volume):
-            tree = FileTree(self.system(self.volume(path.volume)))
-        else:
+        if not path.volume:
             tree = self.tree()
-            if guestpath.is_drive(path.volume):
-                self._check_drive(path.volume, tree)
+        elif guestpath.is_drive(path.volume) and not any(each.name == path.volume[0] for each in self.volumes):
+            tree = self._drive(path.volume)
+        else:
+            tree = FileTree(self.system(self.volume(path.volume.removesuffix(":"))))
         return tree, tree.find(path.path, follow=follow)
 
     def volume(self, name: str) -> Volume:
@@ -136,12 +136,16 @@ class Contents:
                 tree.mount(line.point, lambda volume=volume: self.system(volume))  # type: ignore[misc]
                 self._points[volume.name] = line.point
 
-    def _check_drive(self, drive: str, tree: FileTree) -> None:
-        if drive.upper() != "C:" or tree.root.system.volume.content != "ntfs":
-            raise errors.NotFound(
-                f"Which volume the guest calls {drive} is not known: name it, as SNAPSHOT:VOLUME:/PATH. "
-                f"{self._told_volumes()}"
-            )
+    def _drive(self, drive: str) -> FileTree:
+        """Windows calls its own volume C:."""
+        if drive.upper() == "C:":
+            tree = self.tree()
+            if tree.root.system.volume.content == "ntfs":
+                return tree
+        raise errors.NotFound(
+            f"Which volume the guest calls {drive} is not known: name it, as SNAPSHOT:VOLUME:/PATH. "
+            f"{self._told_volumes()}"
+        )
 
     def close(self) -> None:
         self._stack.close()

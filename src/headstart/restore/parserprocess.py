@@ -10,6 +10,7 @@ volume holds, as ``signatures`` calls it.
 
 from __future__ import annotations
 
+import codecs
 import collections
 import contextlib
 import ctypes
@@ -35,6 +36,8 @@ _NO_NEW_PRIVILEGES = 38  # PR_SET_NO_NEW_PRIVS of prctl(2)
 #: What is asked for at once, aligned, and how much of it is kept.
 _PAGE = 64 * 1024
 _PAGES = 512
+#: Those that drivers need: each is a file of Python's library.
+_ENCODINGS = ("ascii", "utf-8", "utf-16-le")
 #: Entries of a directory in one frame.
 _BATCH = 1000
 
@@ -156,6 +159,8 @@ def _batches(entries: Iterator[filesystem.Entry]) -> Iterator[list[Any]]:
 
 def main(role: str) -> None:
     """Before anything is parsed, everything is loaded: then no file can be opened any longer."""
+    for encoding in _ENCODINGS:
+        codecs.lookup(encoding)
     if role == "xfs":
         with contextlib.suppress(ImportError):
             import dissect.xfs.xfs  # noqa: F401
