@@ -15,7 +15,7 @@ from headstart.restore import guestpath
 from headstart.restore.contents import Contents
 from headstart.restore.filetree import Troubles
 from tests.kit import disks, filetrees, stores
-from tests.restore import stored
+from tests.restore import stored, test_lvm
 
 MIB = filetrees.MIB
 
@@ -192,3 +192,18 @@ def test_a_blank_disk_has_no_files(tmp_path: Path) -> None:
     blank = disks.make_empty(tmp_path / "disk", 8 * MIB)
     with opened({"vda": blank}) as contents, pytest.raises(errors.NotFound, match="Nothing that is known"):
         read(contents, "/etc/hosts")
+
+
+def test_a_volume_group_that_makes_no_sense_spoils_nothing_else(tmp_path: Path) -> None:
+    """Here it says that it lies far outside of its disk."""
+    told = test_lvm.TEXT.replace('"pv0", 10', '"pv0", 100000').replace("segment_count = 2", "segment_count = 1")
+    (tmp_path / "lvm").write_bytes(test_lvm.on_disk(told.encode(), 8192, 512))
+    with opened({"vda": ext4(tmp_path, "root", ROOT), "vdb": tmp_path / "lvm"}) as contents:
+        assert read(contents, "/etc/hosts") == b"of the root"
+        assert {each.name for each in contents.volumes} == {"vda", "vdb", "vg0/root", "vg0/fast", "vg0/small"}
+        with pytest.raises(errors.Unsupported, match="on no disk of this snapshot"):
+            read(contents, "vg0/fast:/x")
+        with pytest.raises(errors.Unsupported, match="makes no sense"):
+            read(contents, "vg0/root:/x")
+        with pytest.raises(errors.Unsupported, match="thin"):
+            read(contents, "vg0/small:/x")

@@ -176,11 +176,17 @@ def survey(views: Mapping[str, DiskView]) -> list[Volume]:
     """All volumes of the disks."""
     sizes = {name: view.size for name, view in views.items()}
     with Parser(SURVEY, views) as parser:
-        told = parser.call("survey")
+        return list(_volumes(parser.call("survey"), sizes))
+
+
+def _volumes(told: Any, disks: Mapping[str, int]) -> Iterator[Volume]:
+    """One that makes no sense does not keep the others from being read."""
+    for each in told if isinstance(told, list) else ():
         try:
-            return [volume.of_told(each, sizes) for each in told]
-        except (Malformed, TypeError) as error:
-            raise BrokenFileSystem(f"What is on the disks cannot be read: {error}.") from None
+            yield volume.of_told(each, disks)
+        except Malformed:
+            with contextlib.suppress(Malformed, TypeError, IndexError):
+                yield volume.of_told([*each[:7], None, "where it lies makes no sense"], disks)
 
 
 class FileSystem:

@@ -96,7 +96,7 @@ def volumes(physical: list[PhysicalVolume]) -> Iterator[Volume]:
     for _, name, group in newest.values():
         try:
             yield from _of_group(name, group, here)
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (LookupError, TypeError, ValueError, AttributeError):
             raise Malformed(f"the volume group {name} makes no sense") from None
 
 

@@ -29,7 +29,12 @@ def volumes(disks: Mapping[str, Source]) -> list[Volume]:
             found.append(each)
             if len(found) >= volume.MOST:
                 return found
-    found += (_recognised(each, read) for each in lvm.volumes(physical))
+    try:
+        found += [_recognised(each, read) for each in lvm.volumes(physical)]
+    except Malformed as error:
+        found = [
+            dataclasses.replace(each, problem=str(error)) if each.content == "LVM2_member" else each for each in found
+        ]
     return found
 
 
