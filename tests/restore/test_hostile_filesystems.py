@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -245,6 +246,23 @@ def test_what_parses_can_do_little_else(monkeypatch: pytest.MonkeyPatch, tree: P
     parser.close()
     others = "refused" if os.geteuid() == 0 else "allowed"  # a process of the same user can be signalled
     assert said == ["refused", "refused", "refused", others, "None"]
+
+
+def test_the_process_that_parses_is_confined(tree: Path) -> None:
+    with contents_of(image_of(tree)) as contents:
+        _, top = contents.find(ALL)
+        process = top.system._parser._process
+        assert process is not None
+        limits = Path(f"/proc/{process.pid}/limits").read_text()
+        status = dict(
+            line.split(":\t", 1)
+            for line in Path(f"/proc/{process.pid}/status").read_text().splitlines()
+            if "\t" in line
+        )
+    assert re.search(r"Max open files +0 +0", limits)
+    assert status["NoNewPrivs"] == "1"
+    if os.geteuid() == 0:
+        assert set(status["Uid"].split()) == {"65534"} and not status["Groups"].strip()
 
 
 @pytest.fixture

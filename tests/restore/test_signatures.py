@@ -30,7 +30,7 @@ MIB = filetrees.MIB
 )
 def test_as_blkid(tmp_path: Path, kind: str, options: tuple[str, ...]) -> None:
     image = filetrees.make(kind, tmp_path / "image", 320 * MIB, *options)
-    command = ["blkid", "-p", "-o", "export", image]
+    command: list[str | Path] = ["blkid", "-p", "-o", "export", image]
     told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.replace("\\ ", " ")
     expected = dict(line.split("=", 1) for line in told.splitlines() if "=" in line)
     with image.open("rb") as file:

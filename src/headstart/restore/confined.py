@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import select
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO, Self, cast
 
 from headstart import errors, plain
 from headstart.restore import filesystem, parserframes, volume
-from headstart.restore.filesystem import Details, Entry, Malformed, Node
+from headstart.restore.filesystem import Details, Entry, Malformed, Node, Run
 from headstart.restore.parserprocess import SURVEY
 from headstart.restore.view import DiskView
 from headstart.restore.volume import ReadOnlyBytes, Volume
@@ -28,6 +30,8 @@ MOST_ENTRIES = 4_000_000
 #: What is read at once of a file whose content only the driver can tell, and how large it may be, in volumes.
 _PIECE = 1 << 20
 _LARGEST = 1024
+#: Pieces that are read at once.
+_AHEAD = 8
 
 _START = (
     "import sys; sys.path[:] = sys.argv[2:]; "
@@ -198,6 +202,7 @@ class FileSystem:
         self.volume = opened
         self._bytes = ReadOnlyBytes(opened, lambda disk, start, length: views[disk].read(start, length))
         self._parser = Parser(opened.content, views, opened)
+        self._readers = ThreadPoolExecutor(_AHEAD, thread_name_prefix="file reader")
         with self._checked():
             root, notes = self._parser.opened()
             self.root = int(root)
@@ -232,12 +237,12 @@ class FileSystem:
         if details.runs is None:
             yield from self._told_content(details.node, start, end)
             return
-        for run in details.runs:
-            low, high = max(start, run.start), min(end, run.start + run.length)
-            while low < high:
-                length = min(_PIECE, high - low)
-                yield low, self._bytes.read((run.place or 0) + low - run.start, length)
-                low += length
+        for wanted in _batches(_pieces(details.runs, start, end)):
+            # A store takes its time for each: several are under way at once, in order.
+            reading = map if len(wanted) == 1 else self._readers.map
+            contents = reading(self._bytes.read, [place for _, place, _ in wanted], [length for _, _, length in wanted])
+            for (at, _, _), content in zip(wanted, contents, strict=True):
+                yield at, content
 
     def _told_content(self, node: Node, start: int, end: int) -> Iterator[tuple[int, bytes]]:
         if node.size > self.volume.size * _LARGEST:
@@ -261,6 +266,7 @@ class FileSystem:
             ) from None
 
     def close(self) -> None:
+        self._readers.shutdown(cancel_futures=True)
         self._parser.close()
 
     def __enter__(self) -> Self:
@@ -268,3 +274,19 @@ class FileSystem:
 
     def __exit__(self, *details: object) -> None:
         self.close()
+
+
+def _pieces(runs: Iterable[Run], start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Of a file's part: where in the file, where on the volume, and how long; of a MiB at most."""
+    for run in runs:
+        low, high = max(start, run.start), min(end, run.start + run.length)
+        while low < high:
+            length = min(_PIECE, high - low)
+            yield low, (run.place or 0) + low - run.start, length
+            low += length
+
+
+def _batches(pieces: Iterable[tuple[int, int, int]]) -> Iterator[list[tuple[int, int, int]]]:
+    left = iter(pieces)
+    while batch := list(itertools.islice(left, _AHEAD)):
+        yield batch

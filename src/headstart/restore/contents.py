@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
@@ -40,18 +41,20 @@ class Contents:
         #: What the user should know.
         self.notes: list[str] = []
         self._stack = contextlib.ExitStack()
+        self._lock = threading.Lock()
         self._open: dict[str, FileSystem] = {}
         self._tree: FileTree | None = None
         self._points: dict[str, str] = {}
 
     def system(self, volume: Volume) -> FileSystem:
         """Raises ``Unsupported``, ``BrokenFileSystem``, ``Damaged``."""
-        if volume.name not in self._open:
-            if problem := _problem(volume):
-                raise errors.Unsupported(problem, volume=volume.name)
-            opened = self._open[volume.name] = self._stack.enter_context(FileSystem(volume, self.views))
-            self.notes += [f"{volume.name}: {note}" for note in opened.notes if self._matters(volume)]
-        return self._open[volume.name]
+        with self._lock:
+            if volume.name not in self._open:
+                if problem := _problem(volume):
+                    raise errors.Unsupported(problem, volume=volume.name)
+                opened = self._open[volume.name] = self._stack.enter_context(FileSystem(volume, self.views))
+                self.notes += [f"{volume.name}: {note}" for note in opened.notes if self._matters(volume)]
+            return self._open[volume.name]
 
     def _matters(self, volume: Volume) -> bool:
         """Whether a journal may have mattered, where the driver cannot tell."""

@@ -45,7 +45,7 @@ class Copied:
         self.lacking[what] = self.lacking.get(what, 0) + 1
 
     def notes(self) -> list[str]:
-        return [f"{what} of {count} file{'s' * (count > 1)}" for what, count in self.lacking.items()]
+        return [f"{what} ({count} file{'s' * (count > 1)})" for what, count in self.lacking.items()]
 
 
 def copy(
@@ -149,7 +149,7 @@ class _Copy:
     def _special(self, file: File, parts: Sequence[str]) -> None:
         node = file.node
         if node.kind in ("character", "block") and os.geteuid() != 0:
-            self._copied.lack("only root can make devices, so none were:")
+            self._copied.lack("only root can make devices: they were left out")
             return
         above = self._place.special(_KINDS[node.kind] | 0o600, os.makedev(node.major, node.minor), parts)
         self._own(parts[-1], node, above)
@@ -162,7 +162,7 @@ class _Copy:
         if os.geteuid() == 0:
             os.fchown(descriptor, node.uid, node.gid)
         elif (node.uid, node.gid) != (os.geteuid(), os.getegid()):
-            self._copied.lack("only root can restore the owner, which was not:")
+            self._copied.lack("only root can restore owners: they were not")
         os.fchmod(descriptor, node.mode)
         for name, value in details.xattrs.items():
             try:
@@ -177,7 +177,7 @@ class _Copy:
         if os.geteuid() == 0:
             os.chown(name, node.uid, node.gid, dir_fd=above, follow_symlinks=False)
         elif (node.uid, node.gid) != (os.geteuid(), os.getegid()):
-            self._copied.lack("only root can restore the owner, which was not:")
+            self._copied.lack("only root can restore owners: they were not")
 
 
 def _set_times(name: str, node: Node, above: int) -> None:

@@ -27,6 +27,13 @@ LARGEST = (1 << 63) - 1
 _FARTHEST = 1 << 70
 
 
+#: What a driver says of a journal that it has not replayed.
+UNREPLAYED = (
+    "it was in use, and its journal was not replayed: what was written in the last seconds may be missing or of "
+    "before. To have it replayed, boot the snapshot ('headstart boot') or mount what 'headstart serve --writable' serves"
+)
+
+
 class Malformed(Exception):
     """The file system says what cannot be."""
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytsk3
 
 from headstart.restore import posixacl
-from headstart.restore.filesystem import Details, Entry, Malformed, Node, NotSupported, Source
+from headstart.restore.filesystem import UNREPLAYED, Details, Entry, Malformed, Node, NotSupported, Source
 from headstart.restore.filesystems.tsk import Tsk, kind_of, unknown
 
 _NEEDS_RECOVERY, _META_BG, _64BIT = 0x4, 0x10, 0x80
@@ -100,10 +100,7 @@ class Ext(Tsk):
 
     def notes(self) -> Iterable[str]:
         if self._super.incompatible & _NEEDS_RECOVERY:
-            yield (
-                "it was in use, and its journal was not replayed: what was written in the last seconds may be missing "
-                "or of before"
-            )
+            yield UNREPLAYED
 
     def node(self, number: int) -> Node:
         return _node(number, self._inode(number))
@@ -190,7 +187,7 @@ def _entries(area: bytes, at: int, base: int, notes: list[str]) -> Iterator[tupl
             continue
         name = _NAMESPACES[namespace] + name
         if inode:
-            notes.append(f"the extended attribute {name} is too large to be read here")
+            notes.append(f"the extended attribute {name} is too large to be read, and was left out")
             continue
         value = area[base + offset : base + offset + size]
         if len(value) != size:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytsk3
 
-from headstart.restore.filesystem import Details, Malformed, Node, NotSupported, Run, Source
+from headstart.restore.filesystem import UNREPLAYED, Details, Malformed, Node, NotSupported, Run, Source
 from headstart.restore.filesystems.tsk import Tsk
 
 _LOG, _VOLUME, _FIRST_FREE = 2, 3, 24
@@ -51,10 +51,7 @@ class Ntfs(Tsk):
         information = next((each.value for each in self._record(_VOLUME) if each.kind == _VOLUME_INFORMATION), None)
         dirty = bool(information) and len(information or b"") >= 12 and information[10] & 1  # type: ignore[index]
         if dirty or not self._log_is_clean():
-            yield (
-                "it was in use, and its journal was not replayed: what was written in the last seconds may be missing "
-                "or of before"
-            )
+            yield UNREPLAYED
 
     def is_hidden(self, directory: int, name: bytes, number: int) -> bool:
         return directory == self.root and number < _FIRST_FREE
@@ -65,7 +62,7 @@ class Ntfs(Tsk):
         notes = []
         streams = sorted(each.name for each in attributes if each.kind == _DATA and each.name)
         if streams:
-            notes.append(f"its alternate data streams are left out: {', '.join(streams)}")
+            notes.append(f"alternate data streams were left out: {', '.join(streams)}")
         for each in attributes:
             if each.kind == _REPARSE and found.node.kind == "file":
                 _refuse_content(each)

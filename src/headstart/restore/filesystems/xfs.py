@@ -85,7 +85,9 @@ def _xattrs(inode: Any, notes: list[str]) -> Iterator[tuple[str, bytes]]:
         return
     if int(inode.inode.di_aformat) != _LOCAL:
         if inode.attr_extents:
-            notes.append("its extended attributes are not restored: there are more than the inode has room for")
+            notes.append(
+                "extended attributes that have no room in the inode are not read from XFS, and were not restored"
+            )
         return
     area: bytes = inode.attrfork().read()
     total, count = struct.unpack_from(">HB", area)
