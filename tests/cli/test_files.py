@@ -103,6 +103,20 @@ def test_cp_overwrites_nothing_without_force(web: Cli, tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".headstart*"))
 
 
+@pytest.mark.parametrize("number", [2, 5])
+def test_a_killed_cp_leaves_no_part_of_a_file(shelf: Shelf, tree: Path, tmp_path: Path, number: int) -> None:
+    """Each piece has a MiB."""
+    for name in ("a", "b"):
+        (tree / "etc" / name).write_bytes(os.urandom(3 * MIB))
+    add(shelf, tree)
+    shelf.cli.run(
+        "cp", "web@latest:/etc", tmp_path / "out", kill_before=f"headstart.restore.extraction:_write:{number}"
+    )
+    left = {each.name: each.read_bytes() for each in (tmp_path / "out").iterdir() if each.is_file()}
+    assert all(content == (tree / "etc" / name).read_bytes() for name, content in left.items())
+    assert "b" not in left and ("a" in left) == (number > 3)
+
+
 def test_cp_everything(web: Cli, tree: Path, tmp_path: Path) -> None:
     web.run("cp", "web@latest:/", tmp_path / "out")
     copied = filetrees.plainly(filetrees.describe(tmp_path / "out"))

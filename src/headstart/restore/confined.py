@@ -30,6 +30,8 @@ MOST_ENTRIES = 4_000_000
 #: What is read at once of a file whose content only the driver can tell, and how large it may be, in volumes.
 _PIECE = 1 << 20
 _LARGEST = 1024
+#: Files of which details are fetched at once.
+_TOGETHER = 100
 #: Pieces that are read at once.
 _AHEAD = 8
 
@@ -202,6 +204,9 @@ class FileSystem:
         self.volume = opened
         self._bytes = ReadOnlyBytes(opened, lambda disk, start, length: views[disk].read(start, length))
         self._parser = Parser(opened.content, views, opened)
+        self._lock = threading.Lock()
+        self._announced: dict[int, int] = {}
+        self._fetched: dict[int, Details] = {}
         self._readers = ThreadPoolExecutor(_AHEAD, thread_name_prefix="file reader")
         with self._checked():
             root, notes = self._parser.opened()
@@ -217,9 +222,30 @@ class FileSystem:
         with self._checked():
             return [filesystem.entry_of(each) for each in self._parser.call("entries", number=number)]
 
+    def announce(self, numbers: Iterable[int]) -> None:
+        """Details of these will be asked for in this order. They are then fetched many at a time."""
+        with self._lock:
+            self._announced = {number: place for place, number in enumerate(numbers)}
+            self._fetched.clear()
+
     def details(self, number: int) -> Details:
+        with self._lock:
+            if number not in self._fetched and number in self._announced:
+                self._fetch(number)
+            if number in self._fetched:
+                return self._fetched.pop(number)
         with self._checked():
             return filesystem.details_of(self._parser.call("details", number=number), self.volume.size)
+
+    def _fetch(self, number: int) -> None:
+        """What goes wrong is told to whoever asks for that one."""
+        first = self._announced[number]
+        wanted = [each for each, place in self._announced.items() if first <= place < first + _TOGETHER]
+        self._announced = {each: place for each, place in self._announced.items() if place >= first + _TOGETHER}
+        with contextlib.suppress(errors.HeadstartError, Malformed, TypeError, ValueError):
+            for each, told in zip(wanted, self._parser.call("several", numbers=wanted), strict=True):
+                if told is not None:
+                    self._fetched[each] = filesystem.details_of(told, self.volume.size)
 
     def read(self, details: Details, start: int, length: int) -> bytes:
         """A part of a file's content; less than asked for only at its end."""

@@ -29,8 +29,9 @@ _FARTHEST = 1 << 70
 
 #: What a driver says of a journal that it has not replayed.
 UNREPLAYED = (
-    "it was in use, and its journal was not replayed: what was written in the last seconds may be missing or as it was "
-    "before. To have it replayed, boot the snapshot ('headstart boot'), or mount what 'headstart serve --writable' serves"
+    "it was in use, and its journal was not replayed: what was written in the last seconds may be missing or as it "
+    "was before. To have it replayed, boot the snapshot ('headstart boot'), or mount what 'headstart serve --writable' "
+    "serves"
 )
 
 

@@ -152,7 +152,8 @@ class FileTree:
         return File(system, system.node(system.root), file.parts)
 
     def walk(self, top: File, troubles: Troubles) -> Iterator[Step]:
-        """``top`` and all below it, depth first, a directory before and after what is in it. No directory is entered
+        """``top`` and all below it, depth first, a directory before and after what is in it, files before directories.
+        No directory is entered
         twice, whatever the file system says. What cannot be read is told to ``troubles`` and left out."""
         yield Step(top)
         if top.node.kind != "directory":
@@ -180,10 +181,14 @@ class FileTree:
         try:
             for name in self.misnamed(directory):
                 troubles.add(directory.path, f"it has a file of the name {name[:LONGEST_NAME]!r}, which cannot be one")
-            return self.files_in(directory)
+            files = self.files_in(directory)
         except errors.HeadstartError as error:
             troubles.add(directory.path, str(error))
             return []
+        # Files first: their details are fetched many at a time, and going down in between would spoil that.
+        files.sort(key=lambda file: file.node.kind == "directory")
+        directory.system.announce(file.node.number for file in files if file.node.kind != "directory")
+        return files
 
 
 def is_name(name: str) -> bool:

@@ -131,6 +131,8 @@ def _logical(name: str, told: Section, extent: int, bases: Mapping[str, tuple[Vo
     below = segments.compose(found, lower)
     if below is None:
         return Volume(name, size, segments=None, problem="it is striped over volumes that are in pieces")
+    if sum(segment.length for segment in below) != size:
+        return Volume(name, size, segments=None, problem="where it lies makes no sense")
     return Volume(name, size, segments=tuple(below))
 
 

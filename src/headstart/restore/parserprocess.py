@@ -91,7 +91,7 @@ class _Server:
                 self._fail(parserframes.MALFORMED, str(error))
             except NotSupported as error:
                 self._fail(parserframes.NOT_SUPPORTED, str(error))
-            except (BrokenPipeError, EOFError):
+            except BrokenPipeError:
                 return
             except Exception as error:
                 self._fail(parserframes.CONFUSED, f"{type(error).__name__}: {error}")
@@ -115,10 +115,23 @@ class _Server:
                 self._put(parserframes.DONE, astuple(self._opened().node(told["number"])))
             case "details":
                 self._put(parserframes.DONE, filesystem.told(self._opened().details(told["number"])))
+            case "several":
+                for number in told["numbers"]:
+                    self._put(parserframes.PART, [self._told(number)])
+                self._put(parserframes.DONE, None)
             case "entries":
                 self._entries(told["number"])
             case _:
                 raise ValueError(call)
+
+    def _told(self, number: int) -> Any:
+        """Details of one of several; None where it has to be asked for alone, to hear why it has none."""
+        try:
+            return filesystem.told(self._opened().details(number))
+        except BrokenPipeError:
+            raise
+        except Exception:
+            return None
 
     def _entries(self, number: int) -> None:
         for batch in _batches(self._opened().entries(number)):
@@ -135,7 +148,10 @@ class _Server:
 
     def _ask(self, name: str, start: int, length: int) -> bytes:
         self._put(parserframes.NEED, [name, start, length])
-        kind, body = parserframes.get(self._requests)
+        try:
+            kind, body = parserframes.get(self._requests)
+        except EOFError:  # not of a library that has come to the end of something
+            raise SystemExit from None
         if kind != parserframes.BYTES:
             raise OSError(f"bytes {start} to {start + length - 1} of the disk cannot be read")
         return body
