@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from headstart import errors
 from headstart.repository import Repository
 from headstart.repository.manifest import Manifest
 from headstart.restore import extraction, guestpath
@@ -242,3 +243,12 @@ def _set_ntfs_dirty(image: Path) -> None:
     at = data.index(b"\x03\x01", start, start + 64)
     data[at + 2] |= 1
     image.write_bytes(data)
+
+
+def test_without_the_extra_an_error_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "dissect").mkdir()
+    (tmp_path / "dissect/__init__.py").write_text("raise ImportError")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    image = filetrees.make("xfs", tmp_path / "image", 320 * MIB)
+    with Contents(*snapshot_of(image)) as contents, pytest.raises(errors.Unsupported, match=r"headstart\[xfs\]"):
+        contents.find(ALL)

@@ -178,8 +178,11 @@ def main(role: str) -> None:
     for encoding in _ENCODINGS:
         codecs.lookup(encoding)
     if role == "xfs":
-        with contextlib.suppress(ImportError):
+        try:
             import dissect.xfs.xfs  # noqa: F401
+        except ImportError:
+            # To look for it again would need files.
+            sys.modules["dissect"] = None  # type: ignore[assignment]
     _confine()
     _Server(sys.stdin.buffer, sys.stdout.buffer).serve()
 
