@@ -118,7 +118,9 @@ def test_a_killed_cp_leaves_no_part_of_a_file(shelf: Shelf, tree: Path, tmp_path
 
 
 def test_cp_everything(web: Cli, tree: Path, tmp_path: Path) -> None:
-    web.run("cp", "web@latest:/", tmp_path / "out")
+    done = web.run("cp", "web@latest:/", tmp_path / "out")
+    told = [json.loads(line).get("progress") for line in done.stderr.splitlines()]
+    assert {"what": "copying", "done": 26, "total": 26} in told
     copied = filetrees.plainly(filetrees.describe(tmp_path / "out"))
     assert copied == filetrees.plainly(filetrees.describe(tree))
     (tmp_path / "into").mkdir()

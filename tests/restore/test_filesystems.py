@@ -14,10 +14,11 @@ import pytest
 from headstart import errors
 from headstart.repository import Repository
 from headstart.repository.manifest import Manifest
-from headstart.restore import extraction, guestpath
+from headstart.restore import extraction, guestpath, parserprocess
 from headstart.restore.archive import Archive
 from headstart.restore.contents import Contents
 from headstart.restore.extraction import Copied
+from headstart.restore.filesystems.ext import Ext
 from headstart.restore.view import DiskView
 from tests.kit import filetrees, stores
 from tests.restore import stored
@@ -252,3 +253,26 @@ def test_without_the_extra_an_error_names_it(tmp_path: Path, monkeypatch: pytest
     image = filetrees.make("xfs", tmp_path / "image", 320 * MIB)
     with Contents(*snapshot_of(image)) as contents, pytest.raises(errors.Unsupported, match=r"headstart\[xfs\]"):
         contents.find(ALL)
+
+
+def test_a_large_directory_is_read_in_the_order_of_its_inodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names are in the order of hashes: each would be in another block than the one before."""
+    image = filetrees.make("ext4", tmp_path / "image", 64 * MIB)
+    with filetrees.mounted(image, tmp_path / "mnt") as mnt:
+        (mnt / "many").mkdir()
+        for number in range(4000):
+            (mnt / f"many/file-{number}").touch()
+    asked: list[int] = []
+
+    def ask(name: str, start: int, length: int) -> bytes:
+        asked.append(start)
+        with image.open("rb") as file:
+            file.seek(start)
+            return file.read(length)
+
+    monkeypatch.setattr(parserprocess, "_PAGES", 8)
+    driver = Ext(parserprocess._Disk("disk", 64 * MIB, ask))
+    many = next(entry.node.number for entry in driver.entries(driver.root) if entry.name == "many")
+    asked.clear()
+    assert {entry.name for entry in driver.entries(many)} == {f"file-{number}" for number in range(4000)}
+    assert len(asked) < 100

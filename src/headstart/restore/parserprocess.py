@@ -14,7 +14,6 @@ import codecs
 import collections
 import contextlib
 import ctypes
-import dataclasses
 import json
 import os
 import resource
@@ -35,7 +34,7 @@ _NOBODY = 65534
 _NO_NEW_PRIVILEGES = 38  # PR_SET_NO_NEW_PRIVS of prctl(2)
 #: What is asked for at once, aligned, and how much of it is kept.
 _PAGE = 64 * 1024
-_PAGES = 512
+_PAGES = 1024
 #: Those that drivers need: each is a file of Python's library.
 _ENCODINGS = ("ascii", "utf-8", "utf-16-le")
 #: Entries of a directory in one frame.
@@ -112,7 +111,7 @@ class _Server:
                 content = self._opened().read(told["number"], told["start"], told["length"])
                 parserframes.put(self._replies, parserframes.BYTES, content)
             case "node":
-                self._put(parserframes.DONE, astuple(self._opened().node(told["number"])))
+                self._put(parserframes.DONE, filesystem.flat(self._opened().node(told["number"])))
             case "details":
                 self._put(parserframes.DONE, filesystem.told(self._opened().details(told["number"])))
             case "several":
@@ -166,7 +165,7 @@ class _Server:
 def _batches(entries: Iterator[filesystem.Entry]) -> Iterator[list[Any]]:
     batch: list[Any] = []
     for entry in entries:
-        batch.append((entry.name, dataclasses.astuple(entry.node)))
+        batch.append((entry.name, filesystem.flat(entry.node)))
         if len(batch) == _BATCH:
             yield batch
             batch = []

@@ -9,12 +9,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import pytsk3
 
 from headstart.restore import posixacl
-from headstart.restore.filesystem import UNREPLAYED, Details, Entry, Malformed, Node, NotSupported, Source
+from headstart.restore.filesystem import UNREPLAYED, Details, Entry, Malformed, Node, NotSupported, Run, Source
 from headstart.restore.filesystems.tsk import Tsk, kind_of, unknown
 
 _NEEDS_RECOVERY, _META_BG, _64BIT = 0x4, 0x10, 0x80
@@ -106,14 +105,30 @@ class Ext(Tsk):
         return _node(number, self._inode(number))
 
     def entries(self, number: int) -> Iterator[Entry]:
-        for name, its, _ in self.names(number):
+        """By number, which is the order of inodes on the disk: that of the names, hashes, would read all of their
+        blocks again and again, and the library looks at each inode in that order."""
+        found = [entry for area in self._areas(number) for entry in _names(area)]
+        for its, name in sorted(found):
             try:
-                yield Entry(name, self.node(its))
+                yield Entry(name.decode("utf-8", "surrogateescape"), self.node(its))
             except Malformed:
-                yield Entry(name, unknown(its))
+                yield Entry(name.decode("utf-8", "surrogateescape"), unknown(its))
 
-    def is_hidden(self, directory: int, name: bytes, number: int) -> bool:
-        return False
+    def _areas(self, number: int) -> Iterator[bytes]:
+        """The blocks of a directory. Those of its index look like ones without names."""
+        inode = self._inode(number)
+        node = _node(number, inode)
+        if node.kind != "directory":
+            raise Malformed("a directory that is none")
+        if struct.unpack_from("<I", inode, 0x20)[0] & _INLINE:
+            yield inode[_BLOCK][4:]  # behind the number of the directory above
+            yield dict(self._xattrs(inode, [])).get(_INLINE_REST, b"")
+            return
+        for run in self._runs(number, node):
+            if run.place is None:
+                continue
+            for at in range(run.place, run.place + run.length, self.block_size):
+                yield self.source.read(at, self.block_size)
 
     def details(self, number: int) -> Details:
         inode = self._inode(number)
@@ -145,7 +160,7 @@ class Ext(Tsk):
             found = self.read(number, 0, min(node.size, 4096))
         return found.decode("utf-8", "surrogateescape")
 
-    def _runs(self, number: int, node: Node) -> Any:
+    def _runs(self, number: int, node: Node) -> tuple[Run, ...]:
         return self.runs(self._meta(number), node) or ()
 
     def _inode(self, number: int) -> bytes:
@@ -175,6 +190,20 @@ class Ext(Tsk):
             if block[:4] != struct.pack("<I", _XATTR_MAGIC):
                 raise Malformed("extended attributes that are none")
             yield from _entries(block, 32, 0, notes)
+
+
+def _names(area: bytes) -> Iterator[tuple[int, bytes]]:
+    """``struct ext4_dir_entry_2``, one behind the other."""
+    at = 0
+    while at + 8 <= len(area):
+        number, length, name_length = struct.unpack_from("<IHB", area, at)
+        length = length or 65535
+        if length < 8 or name_length > length - 8:
+            raise Malformed("a directory that makes no sense")
+        name = area[at + 8 : at + 8 + name_length]
+        if number and name not in (b"", b".", b".."):
+            yield number, name
+        at += length
 
 
 def _entries(area: bytes, at: int, base: int, notes: list[str]) -> Iterator[tuple[str, bytes]]:
