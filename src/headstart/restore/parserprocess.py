@@ -34,7 +34,7 @@ _NOBODY = 65534
 _NO_NEW_PRIVILEGES = 38  # PR_SET_NO_NEW_PRIVS of prctl(2)
 #: What is asked for at once, aligned, and how much of it is kept.
 _PAGE = 64 * 1024
-_PAGES = 1024
+_PAGES = 2048
 #: Those that drivers need: each is a file of Python's library.
 _ENCODINGS = ("ascii", "utf-8", "utf-16-le")
 #: Entries of a directory in one frame.
