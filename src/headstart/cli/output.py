@@ -24,7 +24,7 @@ class Output:
     """``as_json``: one object on stdout, and lines of JSON on stderr; else plain text."""
 
     def __init__(self, as_json: bool, verbose: bool) -> None:
-        self.as_json = self._as_json = as_json
+        self._as_json = as_json
         self._verbose = verbose
         # Names of others may have letters that the user's terminal has not.
         if isinstance(sys.stdout, io.TextIOWrapper):
@@ -33,6 +33,10 @@ class Output:
         form = "%(asctime)s %(name)s: %(message)s" if verbose else "headstart: %(message)s"
         handler.setFormatter(_JsonLines() if as_json else logs.Entries(form))
         logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
+
+    @property
+    def as_json(self) -> bool:
+        return self._as_json
 
     def result(self, values: Mapping[str, Any], text: str, *, anew: bool = False) -> None:
         """The one result of a verb. Who closed the pipe does not want it, and that is no error.

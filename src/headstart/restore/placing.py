@@ -11,7 +11,7 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from headstart import errors
@@ -104,8 +104,7 @@ class Place:
         self._make(above, parts, lambda name: os.mknod(name, mode, device, dir_fd=above))
         return above
 
-    def _make(self, above: int, parts: Sequence[str], make: object) -> None:
-        assert callable(make)
+    def _make(self, above: int, parts: Sequence[str], make: Callable[[str], None]) -> None:
         try:
             make(parts[-1])
         except FileExistsError:

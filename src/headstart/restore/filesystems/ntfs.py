@@ -19,11 +19,11 @@ from headstart.restore.filesystems.tsk import Tsk
 _LOG, _VOLUME, _FIRST_FREE = 2, 3, 24
 _LIST, _VOLUME_INFORMATION, _DATA, _REPARSE = 0x20, 0x70, 0x80, 0xC0
 _COMPRESSED, _ENCRYPTED = 0x0001, 0x4000
+_DIRTY = 0x01
 _END = 0xFFFFFFFF
 _SYMLINK, _JUNCTION, _WOF = 0xA000000C, 0xA0000003, 0x80000017
 _DEDUPLICATED = 0x80000013
 _LINKS = (_SYMLINK, _JUNCTION)
-_LONGEST_RESIDENT = 65536
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +49,8 @@ class Ntfs(Tsk):
 
     def notes(self) -> Iterable[str]:
         information = next((each.value for each in self._record(_VOLUME) if each.kind == _VOLUME_INFORMATION), None)
-        dirty = bool(information) and len(information or b"") >= 12 and information[10] & 1  # type: ignore[index]
-        if dirty or not self._log_is_clean():
+        flags = information[10:11] if information else b""
+        if (flags and flags[0] & _DIRTY) or not self._log_is_clean():
             yield UNREPLAYED
 
     def is_hidden(self, directory: int, name: bytes, number: int) -> bool:

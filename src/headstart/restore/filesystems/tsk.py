@@ -24,7 +24,7 @@ _META_KINDS: dict[int, Kind] = {
 _ALLOCATED = 1
 #: Names that the library invents, such as $OrphanFiles and $MBR.
 _VIRTUAL = (10, 11)
-_DEFAULT, _NTFS_DATA = 1, 128
+_DEFAULT = 1
 _NONRESIDENT = 1
 #: Bytes of a symbolic link's target, at most.
 _LONGEST_LINK = 65536
