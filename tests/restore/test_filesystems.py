@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
 import subprocess
 import tarfile
 from collections.abc import Callable
@@ -276,3 +277,38 @@ def test_a_large_directory_is_read_in_the_order_of_its_inodes(tmp_path: Path, mo
     asked.clear()
     assert {entry.name for entry in driver.entries(many)} == {f"file-{number}" for number in range(4000)}
     assert len(asked) < 100
+
+
+def reparse(tag: int, real: str, shown: str, flags: bytes) -> bytes:
+    """As Windows stores symbolic links (with flags) and junctions."""
+    names = [name.encode("utf-16-le") for name in (real, shown)]
+    places = struct.pack("<HHHH", 0, len(names[0]), len(names[0]), len(names[1]))
+    data = places + flags + b"".join(names)
+    return struct.pack("<IHH", tag, len(data), 0) + data
+
+
+def test_links_of_windows_and_what_only_windows_can_read(tmp_path: Path) -> None:
+    image = filetrees.make("ntfs", tmp_path / "image", 32 * MIB)
+    points = {
+        "link": reparse(0xA000000C, "\\??\\C:\\Users\\ann", "C:\\Users\\ann", bytes(4)),
+        "near": reparse(0xA000000C, "Users\\ann", "Users\\ann", b"\1\0\0\0"),
+        "junction": reparse(0xA0000003, "\\??\\C:\\Users", "", b""),
+        "pressed": struct.pack("<IHH", 0x80000017, 16, 0) + struct.pack("<IIII", 1, 2, 1, 0),
+    }
+    with filetrees.served("ntfs-3g", image, tmp_path / "mnt") as mnt:
+        (mnt / "Windows").mkdir()
+        (mnt / "Users/ann").mkdir(parents=True)
+        (mnt / "Users/ann/letter").write_bytes(b"dear")
+        for name, data in points.items():
+            (mnt / name).mkdir() if name in ("junction", "link", "near") else (mnt / name).touch()
+            os.setxattr(mnt / name, "system.ntfs_reparse_data", data)
+    copied = Copied()
+    with Contents(*snapshot_of(image)) as contents:
+        _, letter = contents.find(guestpath.parse("c0ffee:C:\\link\\letter"))
+        assert letter.system.read(letter.details(), 0, 10) == b"dear"
+        for path in ("near/letter", "junction/ann/letter"):
+            assert contents.find(guestpath.parse(f"c0ffee:/{path}"))[1].path == "/Users/ann/letter"
+        extraction.copy(*contents.find(ALL), tmp_path, "copy", copied, lambda _: None)
+    assert (tmp_path / "copy/link").readlink() == Path("C:/Users/ann")
+    assert [(path, "CompactOS" in why) for path, why in copied.troubles.kept] == [("/pressed", True)]
+    assert not (tmp_path / "copy/pressed").exists()
