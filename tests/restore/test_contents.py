@@ -117,6 +117,24 @@ def test_other_file_systems_are_where_the_guest_mounts_them(tmp_path: Path) -> N
         assert "/home/hidden" not in paths
 
 
+def test_a_mounted_volume_that_cannot_be_read_hides_nothing_else(tmp_path: Path) -> None:
+    fstab = b"LABEL=secret /home ext4 defaults 0 2\n"
+    home = bytearray(ext4(tmp_path, "home", {"me": b"of home"}, "-L", "secret").read_bytes())
+    home[0x43A] = 0xFF  # a magic number that is still there, over a superblock that makes no sense
+    home[1024 + 0x28 : 1024 + 0x2C] = bytes(4)
+    (tmp_path / "home").write_bytes(home)
+    root = ext4(tmp_path, "root", {**ROOT, "etc/fstab": fstab})
+    with opened({"a": root, "b": tmp_path / "home"}) as contents:
+        tree, top = contents.find(guestpath.parse("c0ffee:/"))
+        assert {"etc", "home", "usr"} <= {file.name for file in tree.files_in(top)}
+        troubles = Troubles()
+        paths = {step.file.path for step in tree.walk(top, troubles)}
+        assert "/etc/hosts" in paths and "/home/hidden" not in paths
+        assert [path for path, _ in troubles.kept] == ["/home"]
+        with pytest.raises(errors.HeadstartError, match="Volume b cannot be read"):
+            read(contents, "/home/me")
+
+
 def test_links_stay_within_the_guest(tmp_path: Path) -> None:
     tree = tmp_path / "tree of root"
     tree.mkdir()

@@ -120,17 +120,20 @@ class FileTree:
         raise errors.NotFound(f"There is no {guestpath.joined((*directory.parts, name))!r} in the snapshot.", path=path)
 
     def files_in(self, directory: File) -> list[File]:
-        """By name. What has no name that a file can have is left out: ``misnamed`` tells."""
+        """By name. What has no name that a file can have is left out: ``misnamed`` tells. A directory where something is
+        mounted that cannot be read is listed as it is below; looking into it raises why."""
         found = (
             File(directory.system, node, (*directory.parts, name)) for name, node in self._entries(directory).items()
         )
-        return sorted((self._mounted(file) for file in found if is_name(file.name)), key=lambda file: file.name)
+        return sorted((self._seen(file) for file in found if is_name(file.name)), key=lambda file: file.name)
 
     def misnamed(self, directory: File) -> list[str]:
         return [name for name in self._entries(directory) if not is_name(name)]
 
     def _entries(self, directory: File) -> dict[str, Node]:
         key = directory.identity
+        if key in self._mounts:
+            self._mounts[key]()
         with self._lock:
             if key in self._known:
                 self._known.move_to_end(key)
@@ -143,6 +146,12 @@ class FileTree:
             while self._remembered > _REMEMBERED and len(self._known) > 1:
                 self._remembered -= len(self._known.popitem(last=False)[1])
         return found
+
+    def _seen(self, file: File) -> File:
+        try:
+            return self._mounted(file)
+        except errors.HeadstartError:
+            return file
 
     def _mounted(self, file: File) -> File:
         opener = self._mounts.get(file.identity) if file.node.kind == "directory" else None
