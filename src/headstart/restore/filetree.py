@@ -120,8 +120,8 @@ class FileTree:
         raise errors.NotFound(f"There is no {guestpath.joined((*directory.parts, name))!r} in the snapshot.", path=path)
 
     def files_in(self, directory: File) -> list[File]:
-        """By name. What has no name that a file can have is left out: ``misnamed`` tells. A directory where something is
-        mounted that cannot be read is listed as it is below; looking into it raises why."""
+        """By name. What has no name that a file can have is left out: ``misnamed`` tells. A directory where something
+        is mounted that cannot be read is listed as it is below; looking into it raises why."""
         found = (
             File(directory.system, node, (*directory.parts, name)) for name, node in self._entries(directory).items()
         )
