@@ -24,11 +24,15 @@ class Shelf:
     cli: Cli
 
     def add(
-        self, vm: str = "web", disks: Mapping[str, bytes] | None = None, files: Mapping[str, bytes] | None = None
+        self,
+        vm: str = "web",
+        disks: Mapping[str, bytes] | None = None,
+        files: Mapping[str, bytes] | None = None,
+        created: float = 1_700_000_000.0,
     ) -> Manifest:
         """A snapshot with the disks ``system`` and ``data``, if no others are given."""
         with repository.open(LocalStore(self.cli.repository), lambda: stores.PASSWORD) as repo:
-            return stored.store_snapshot(repo, disks or {"system": SYSTEM, "data": DATA}, files, vm)
+            return stored.store_snapshot(repo, disks or {"system": SYSTEM, "data": DATA}, files, vm, created)
 
     def add_vm(self, name: str, monitor: Path) -> None:
         """As ``vm add`` would have done while the VM ran."""

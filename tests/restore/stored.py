@@ -30,7 +30,11 @@ def _block(seed: int, length: int) -> bytes:
 
 
 def store_snapshot(
-    repo: Repository, disks: Mapping[str, bytes], files: Mapping[str, bytes] | None = None, vm: str = "vm"
+    repo: Repository,
+    disks: Mapping[str, bytes],
+    files: Mapping[str, bytes] | None = None,
+    vm: str = "vm",
+    created: float = 1_700_000_000.0,
 ) -> Manifest:
     """Publish a snapshot of ``vm`` with these disks, and attachments by kind."""
     with repo.writer(ignore) as writer:
@@ -49,7 +53,7 @@ def store_snapshot(
     published = Manifest(
         id=snapshot.new_id(),
         vm=vm,
-        created=1_700_000_000.0,
+        created=created,
         base=None,
         consistency="crash",
         host="host",

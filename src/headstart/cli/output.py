@@ -34,6 +34,10 @@ class Output:
         handler.setFormatter(_JsonLines() if as_json else logs.Entries(form))
         logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
 
+    @property
+    def as_json(self) -> bool:
+        return self._as_json
+
     def result(self, values: Mapping[str, Any], text: str, *, anew: bool = False) -> None:
         """The one result of a verb. Who closed the pipe does not want it, and that is no error.
 

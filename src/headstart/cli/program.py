@@ -14,8 +14,10 @@ from headstart.cli import (
     boot,
     config,
     copy,
+    cp,
     diff,
     doctor,
+    find,
     flags,
     forget,
     gc,
@@ -23,6 +25,8 @@ from headstart.cli import (
     identify,
     init,
     key,
+    ls,
+    mount,
     pause,
     precopy,
     protect,
@@ -39,6 +43,7 @@ from headstart.cli import (
     tag,
     transport,
     verify,
+    versions,
     vm,
 )
 from headstart.cli import run as running
@@ -51,6 +56,7 @@ _log = logging.getLogger("headstart")
 VERBS = (
     *(init, key, vm, agent, identify, precopy, backup),
     *(snapshots, diff, stats, verify, repair, restore, rollback, boot, rehearse, serve, copy, transport),
+    *(ls, cp, find, versions, mount),
     *(forget, gc, protect, tag),
     *(config, running, status, doctor, pause, history, simulate),
 )

@@ -1,0 +1,1 @@
+"""Drivers of file systems. They run in the parser process."""
