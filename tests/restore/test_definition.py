@@ -89,6 +89,11 @@ def rest(found: Derived) -> list[str]:
         ("-chardev socket,id=c,path=/other -serial chardev:c", "-chardev null,id=c -serial chardev:c"),
         ("-chardev serial,id=c,path=/dev/ttyS0 -serial chardev:c", "-chardev null,id=c -serial chardev:c"),
         ("-chardev pty,id=c", "-chardev pty,id=c"),
+        (
+            "-chardev stdio,id=c,mux=on -mon chardev=c -serial chardev:c",
+            "-chardev file,id=c,path=/run/place/c.log,mux=on -serial chardev:c",
+        ),
+        ("-append {text", "-append {text"),
         ("-serial mon:stdio", "-chardev file,id=hs-serial0,path=/run/place/hs-serial0.log -serial chardev:hs-serial0"),
         (
             "-serial telnet::4555,server,nowait",

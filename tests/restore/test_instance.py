@@ -73,6 +73,7 @@ LINES = {
         " -serial mon:stdio -serial telnet::4555,server -parallel file:/log -debugcon file:/log"
         " -device virtio-serial -chardev socket,id=a,path=/a,server=on,wait=on"
         " -device virtserialport,chardev=a,name=org.headstart.agent.0 -chardev tty,id=t,path=/dev/ttyS9"
+        " -chardev stdio,id=both,mux=on -mon both -serial chardev:both"
         " -device isa-serial,chardev=t -vnc :77,password=on -usb -device usb-tablet -usbdevice keyboard"
         " -object memory-backend-file,id=mem,size=64M,mem-path=/nowhere,share=on -machine pc,memory-backend=mem"
         " -virtfs local,path=/srv,mount_tag=x,security_model=none -fsdev local,id=f,path=/srv,security_model=none"

@@ -15,12 +15,11 @@ from typing import Any
 
 from headstart import errors, plain, units
 from headstart.repository.manifest import Disk
-from headstart.restore import commandline, drives
+from headstart.restore import characters, commandline, drives
+from headstart.restore.characters import Characters
 from headstart.restore.commandline import CommandLine, Option, option
 from headstart.restore.drives import Drive, Kind
 
-#: The kernel's limit for the path of a unix socket (``sun_path``), less its zero.
-SOCKET_LIMIT = 107
 AGENT_PORT = "org.headstart.agent.0"
 QGA_PORT = "org.qemu.guest_agent.0"
 
@@ -122,18 +121,13 @@ class _Derivation:
         self._notes: dict[str, None] = {}
         self._changed: dict[int, Option | None] = {}
         self._kept_nodes: set[int] = set()
-        self._consoles: list[Path] = []
-        self._sockets: dict[str, Path] = {}
-        self._ports: dict[str, Path] = {}
         self._hubs = 0
-        self._ignored_chardevs = set(self._unwanted_chardevs())
-        self._binary = {
-            each.word("chardev") for each in line.options if each.word("driver").startswith("virtserialport")
-        }
+        self._characters = Characters(line.options, place.folder, self._note, self._leads_on)
 
     def derived(self) -> Derived:
         self._adjust_drives()
         monitor, control = self._socket("qmp"), self._socket("control")
+        ports, sockets = characters.ports(self._line.options), self._characters.sockets
         words = [self._line.program, "-name", f"guest={self._place.name.replace(',', ',,')}"]
         options = [each for number in range(len(self._line.options)) for each in self._adjusted(number)]
         options += self._added()
@@ -144,21 +138,17 @@ class _Derivation:
         words += ["-display", "none"] if screen is None else ["-display", f"vnc=unix:{_doubled(screen)}"]
         pid_file = self._place.folder / "pid"
         words += ["-pidfile", str(pid_file)]
-        for each in options:
-            port = each.word("name") if each.word("driver").startswith("virtserialport") else ""
-            if port and each.word("chardev") in self._sockets:
-                self._ports[port] = self._sockets[each.word("chardev")]
         return Derived(
             tuple(words),
             monitor,
             control,
             pid_file,
             self._memory(),
-            self._ports.get(AGENT_PORT),
-            self._ports.get(QGA_PORT),
+            sockets.get(ports.get(AGENT_PORT, "")),
+            sockets.get(ports.get(QGA_PORT, "")),
             screen,
-            tuple(self._consoles),
-            self._sockets,
+            tuple(self._characters.consoles),
+            sockets,
             tuple(self._notes),
         )
 
@@ -166,10 +156,14 @@ class _Derivation:
         self._notes[text] = None
 
     def _socket(self, name: str) -> Path:
-        path = self._place.folder / re.sub(r"[^A-Za-z0-9._-]", "_", name)
-        if len(str(path).encode()) > SOCKET_LIMIT:
-            raise errors.Usage(f"{path} is too long for a socket ({SOCKET_LIMIT} bytes): take a shorter --name.")
-        return path
+        return characters.socket_path(self._place.folder, name)
+
+    def _leads_on(self, user: Option) -> bool | None:
+        """Whether a character device of this option's is one of the VM's: None if it leads where its network does."""
+        if user.name == "netdev":
+            return None if self._place.network else False
+        left_out = user.name == "device" and any(re.match(each, user.word("driver")) for each, _ in _DEVICES_LEFT_OUT)
+        return not left_out and user.name not in ("mon", "tpmdev", "monitor", "qmp", "qmp-pretty")
 
     # -- drives
 
@@ -302,6 +296,9 @@ class _Derivation:
             yield from given_or_none
             return
         adjust = _ADJUSTED.get(given.name)
+        if given.name in characters.NAMES:
+            yield from self._characters.adjusted(given)
+            return
         if given.name in _OURS or (given.name == "blockdev" and number not in self._kept_nodes):
             return
         if given.name in _SHARED:
@@ -398,92 +395,6 @@ class _Derivation:
                 " again. Boot without --network."
             )
 
-    # -- character devices
-
-    def _unwanted_chardevs(self) -> Iterator[str]:
-        """Those of monitors, and of what is left out."""
-        for each in self._line.options:
-            driver = each.word("driver") if each.name == "device" else ""
-            left_out = any(re.match(pattern, driver) for pattern, _ in _DEVICES_LEFT_OUT)
-            unplugged = each.name == "netdev" and not self._place.network
-            if each.name in ("mon", "tpmdev") or left_out or unplugged:
-                yield each.word("chardev")
-            if each.name in ("monitor", "qmp", "qmp-pretty") and (each.text or "").startswith("chardev:"):
-                yield (each.text or "").removeprefix("chardev:")
-
-    def _adjust_chardev(self, given: Option) -> Iterator[Option]:
-        name, kind = given.word("id"), given.word("backend")
-        if name in self._ignored_chardevs - {""}:
-            return
-        if self._place.network and any(
-            each.word("chardev") == name for each in self._line.options if each.name == "netdev"
-        ):
-            yield given
-            return
-        mux = given.word("mux") or None
-        if kind in (
-            "null",
-            "vc",
-            "ringbuf",
-            "memory",
-            "pty",
-            "spicevmc",
-            "spiceport",
-            "msmouse",
-            "qemu-vdagent",
-            "hub",
-        ):
-            yield given
-        elif kind == "socket" and given.word("server") != "on":
-            self._note(f"character device {plain.line(name)} leads to nothing: a program of the host was behind it")
-            yield option("chardev", first="null", id=name, mux=mux)
-        elif kind == "socket":
-            yield self._listening(name, mux)
-        elif kind in ("file", "stdio"):
-            yield option("chardev", first="file", id=name, path=str(self._console(name)), mux=mux)
-        else:
-            self._note(f"character device {plain.line(name)} leads to nothing: {plain.line(kind)} is the host's")
-            yield option("chardev", first="null", id=name, mux=mux)
-
-    def _listening(self, name: str, mux: str | None) -> Option:
-        path = self._sockets[name] = self._socket(f"{name}.sock")
-        log = None if name in self._binary else str(self._console(name))
-        return option("chardev", first="socket", id=name, path=str(path), server="on", wait="off", logfile=log, mux=mux)
-
-    def _console(self, name: str) -> Path:
-        path = self._place.folder / re.sub(r"[^A-Za-z0-9._-]", "_", f"{name}.log")
-        self._consoles.append(path)
-        return path
-
-    def _adjust_serial(self, given: Option) -> Iterator[Option]:
-        yield from self._port("serial", given)
-
-    def _adjust_parallel(self, given: Option) -> Iterator[Option]:
-        yield from self._port("parallel", given)
-
-    def _adjust_virtioconsole(self, given: Option) -> Iterator[Option]:
-        yield from self._port("virtioconsole", given)
-
-    def _adjust_debugcon(self, given: Option) -> Iterator[Option]:
-        """QEMU takes no character device of another name here."""
-        if given.text in ("none", "null"):
-            yield given
-        else:
-            yield Option("debugcon", f"file:{self._console('hs-debugcon')}")
-
-    def _port(self, what: str, given: Option) -> Iterator[Option]:
-        """A port with what is behind it in one word."""
-        text = given.text or ""
-        if text in ("none", "null") or text.startswith(("chardev:", "vc", "pty")):
-            yield given
-            return
-        name = f"hs-{what}{len(self._consoles)}"
-        if text.startswith(("unix:", "tcp:", "telnet:", "websocket:")):
-            yield self._listening(name, None)
-        else:
-            yield option("chardev", first="file", id=name, path=str(self._console(name)))
-        yield Option(what, f"chardev:{name}")
-
     # -- what was there without being said
 
     def _added(self) -> Iterator[Option]:
@@ -492,7 +403,7 @@ class _Derivation:
         if not self._place.network and self._line.first("net", "nic", "netdev") is None:
             yield option("net", first="nic")
         if self._line.first("serial") is None:
-            yield from self._port("serial", Option("serial", "stdio"))
+            yield from self._characters.adjusted(Option("serial", "stdio"))
 
     def _screen(self) -> Path | None:
         """Where there was one, or QEMU would have made one."""
@@ -509,19 +420,14 @@ class _Derivation:
 
 #: By options, what adjusts them.
 _ADJUSTED: Mapping[str, Callable[[_Derivation, Option], Iterator[Option]]] = {
-    "chardev": _Derivation._adjust_chardev,
-    "debugcon": _Derivation._adjust_debugcon,
     "device": _Derivation._adjust_device,
     "m": _Derivation._adjust_m,
     "net": _Derivation._adjust_net,
     "netdev": _Derivation._adjust_netdev,
     "nic": _Derivation._adjust_nic,
     "object": _Derivation._adjust_object,
-    "parallel": _Derivation._adjust_parallel,
-    "serial": _Derivation._adjust_serial,
     "spice": _Derivation._adjust_spice,
     "usbdevice": _Derivation._adjust_usbdevice,
-    "virtioconsole": _Derivation._adjust_virtioconsole,
 }
 
 

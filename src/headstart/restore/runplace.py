@@ -25,8 +25,8 @@ def folder_of(name: str, environment: Mapping[str, str]) -> Path:
 
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """While a VM is being booted, and served. Raises ``Locked`` when one of this name is there. What one that has ended
-    left in it is removed."""
+    """While a VM is being booted, and served. Raises ``Locked`` when one of this name is there. It is emptied before,
+    of what one that was killed left, and afterwards, unless the VM runs on."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.chmod(0o700)
@@ -38,7 +38,11 @@ def claimed(folder: Path) -> Iterator[None]:
         if offline.listens(folder / "qmp"):
             raise _taken(folder, "a VM that was booted runs there")
         _clear(folder)
-        yield
+        try:
+            yield
+        finally:
+            if not offline.listens(folder / "qmp"):  # else it runs on
+                _clear(folder)
     finally:
         os.close(descriptor)
 
