@@ -20,7 +20,7 @@ from headstart import repository
 from headstart.repository import Repository, layout, snapshot, tree
 from headstart.repository.manifest import Disk, Manifest
 from headstart.repository.writer import Cut
-from headstart.restore.serving import Serving, Source, Unix
+from headstart.restore.serving.serving import Serving, Source, Unix
 from headstart.store import open_store
 from headstart.units import KIB, MIB
 from tests.kit import weed as weeds

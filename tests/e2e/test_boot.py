@@ -21,11 +21,11 @@ import pytest
 from headstart import errors
 from headstart.backup.complete import Options
 from headstart.repository import lease, snapshot
-from headstart.restore import boot, moving, settling
-from headstart.restore.attendance import Attendance
-from headstart.restore.boot import Booted, Wanted
-from headstart.restore.marks import Marks
-from headstart.restore.serving import Source
+from headstart.restore.booting import boot, moving, settling
+from headstart.restore.booting.attendance import Attendance
+from headstart.restore.booting.boot import Booted, Wanted
+from headstart.restore.booting.marks import Marks
+from headstart.restore.serving.serving import Source
 from headstart.state.values import Vm as Entry
 from tests.e2e.rig import NAME, Rig, digest
 from tests.kit import control, disks, stores

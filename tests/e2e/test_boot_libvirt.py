@@ -21,13 +21,14 @@ from headstart.backup import cycle
 from headstart.backup.complete import Options
 from headstart.hypervisor.libvirt import inventory
 from headstart.repository import lease, snapshot
-from headstart.restore import domainboot, rehearsal
-from headstart.restore.attendance import Attendance
-from headstart.restore.boot import Wanted
-from headstart.restore.marks import Marks
-from headstart.restore.rehearsal import Order
-from headstart.restore.serving import Source
-from headstart.restore.signs import Awaited
+from headstart.restore.booting import domainboot
+from headstart.restore.booting.attendance import Attendance
+from headstart.restore.booting.boot import Wanted
+from headstart.restore.booting.marks import Marks
+from headstart.restore.rehearsing import rehearsal
+from headstart.restore.rehearsing.rehearsal import Order
+from headstart.restore.rehearsing.signs import Awaited
+from headstart.restore.serving.serving import Source
 from headstart.state.values import Domain as Address
 from headstart.state.values import Vm as Entry
 from tests.e2e.rig import digest

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from headstart.repository import snapshot
-from headstart.restore import extraction, guestpath
-from headstart.restore.contents import Contents
-from headstart.restore.extraction import Copied
+from headstart.restore.files import extraction, guestpath
+from headstart.restore.files.contents import Contents
+from headstart.restore.files.extraction import Copied
 from tests.e2e.rig import Rig
 from tests.kit import disks, filetrees, lvm
 from tests.kit.vm import Vm

@@ -16,10 +16,11 @@ import pytest
 from headstart import repository
 from headstart.backup.complete import Options
 from headstart.repository import Repository, layout, lease, proof, snapshot
-from headstart.restore import rehearsal, runplace
-from headstart.restore.rehearsal import Order, Shown
-from headstart.restore.serving import Source
-from headstart.restore.signs import Awaited
+from headstart.restore.booting import runplace
+from headstart.restore.rehearsing import rehearsal
+from headstart.restore.rehearsing.rehearsal import Order, Shown
+from headstart.restore.rehearsing.signs import Awaited
+from headstart.restore.serving.serving import Source
 from headstart.store.local import LocalStore
 from tests.e2e.rig import NAME, Rig
 from tests.kit import debian, disks, stores

@@ -31,7 +31,7 @@ from headstart.host.policy import (
     Schedule,
     Window,
 )
-from headstart.restore.signs import Awaited
+from headstart.restore.rehearsing.signs import Awaited
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "policies.md"
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)

@@ -17,10 +17,10 @@ from headstart.host.daemon import Daemon
 from headstart.host.policy import Policy, Rehearsal, Schedule
 from headstart.repository import proof
 from headstart.repository.proof import Evidence, Proof
-from headstart.restore import rehearsal
-from headstart.restore.rehearsal import Order, Shown
-from headstart.restore.serving import Source
-from headstart.restore.signs import Awaited
+from headstart.restore.rehearsing import rehearsal
+from headstart.restore.rehearsing.rehearsal import Order, Shown
+from headstart.restore.rehearsing.signs import Awaited
+from headstart.restore.serving.serving import Source
 from tests.host import home as homes
 from tests.host.home import HOUR, NIGHTLY, Home, wait_until
 

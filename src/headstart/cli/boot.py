@@ -16,13 +16,13 @@ from headstart.cli.vm import NAME
 from headstart.host import control
 from headstart.repository import lease, snapshot
 from headstart.repository.manifest import Manifest
-from headstart.restore import boot, definition, runplace, settling
-from headstart.restore import moving as moves
-from headstart.restore.attendance import Attendance
-from headstart.restore.boot import Booted, Wanted
-from headstart.restore.marks import Marks, untracked
-from headstart.restore.serving import Source
-from headstart.restore.settling import Home
+from headstart.restore.booting import boot, definition, runplace, settling
+from headstart.restore.booting import moving as moves
+from headstart.restore.booting.attendance import Attendance
+from headstart.restore.booting.boot import Booted, Wanted
+from headstart.restore.booting.marks import Marks, untracked
+from headstart.restore.booting.settling import Home
+from headstart.restore.serving.serving import Source
 
 #: After Ctrl-C, where what the guest writes is kept.
 POWER_OFF_SECONDS = 30.0

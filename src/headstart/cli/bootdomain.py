@@ -12,13 +12,13 @@ from headstart import errors, plain, units
 from headstart.cli.session import Session
 from headstart.hypervisor.libvirt import inventory
 from headstart.repository.manifest import Manifest
-from headstart.restore import domainboot, settling
-from headstart.restore.attendance import Attendance
-from headstart.restore.boot import Wanted
-from headstart.restore.domainboot import BootedDomain
-from headstart.restore.marks import Marks, untracked
-from headstart.restore.serving import Source
-from headstart.restore.settling import Home
+from headstart.restore.booting import domainboot, settling
+from headstart.restore.booting.attendance import Attendance
+from headstart.restore.booting.boot import Wanted
+from headstart.restore.booting.domainboot import BootedDomain
+from headstart.restore.booting.marks import Marks, untracked
+from headstart.restore.booting.settling import Home
+from headstart.restore.serving.serving import Source
 from headstart.state.values import Domain, Vm
 
 #: As for plain QEMU.

@@ -12,11 +12,11 @@ from headstart import errors, units
 from headstart.cli import arguments, streams, within
 from headstart.cli.progress import Report
 from headstart.cli.session import Session
-from headstart.restore import extraction, guestpath
-from headstart.restore.archive import Archive
-from headstart.restore.contents import Contents
-from headstart.restore.extraction import Copied
-from headstart.restore.filetree import File, FileTree, Troubles
+from headstart.restore.files import extraction, guestpath
+from headstart.restore.files.archive import Archive
+from headstart.restore.files.contents import Contents
+from headstart.restore.files.extraction import Copied
+from headstart.restore.files.filetree import File, FileTree, Troubles
 
 #: As a target: a tar stream on stdout.
 _STDOUT = "-"

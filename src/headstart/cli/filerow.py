@@ -7,8 +7,8 @@ from typing import Any
 
 from headstart import errors, plain
 from headstart.cli import text
-from headstart.restore.filesystem import Kind, Node
-from headstart.restore.filetree import File
+from headstart.restore.files.filesystem import Kind, Node
+from headstart.restore.files.filetree import File
 
 _TYPES: dict[Kind, int] = {
     "file": stat.S_IFREG,

@@ -8,8 +8,8 @@ import fnmatch
 from headstart import plain
 from headstart.cli import arguments, filerow, within
 from headstart.cli.session import Session
-from headstart.restore import guestpath
-from headstart.restore.filetree import File, Troubles
+from headstart.restore.files import guestpath
+from headstart.restore.files.filetree import File, Troubles
 
 
 def add(verbs: arguments.Verbs) -> None:

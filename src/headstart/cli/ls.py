@@ -9,9 +9,9 @@ from typing import Any
 from headstart import plain, units
 from headstart.cli import arguments, filerow, text, within
 from headstart.cli.session import Session
-from headstart.restore import guestpath
-from headstart.restore.contents import Contents, Seen
-from headstart.restore.filetree import Troubles
+from headstart.restore.files import guestpath
+from headstart.restore.files.contents import Contents, Seen
+from headstart.restore.files.filetree import Troubles
 
 
 def add(verbs: arguments.Verbs) -> None:

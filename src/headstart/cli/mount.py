@@ -10,10 +10,10 @@ from pathlib import Path
 from headstart import errors, plain, units
 from headstart.cli import arguments, within
 from headstart.cli.session import Session
-from headstart.restore import guestpath, mounting
-from headstart.restore.contents import READABLE, Contents
-from headstart.restore.filetree import FileTree
-from headstart.restore.mounting import Opener
+from headstart.restore.files import guestpath, mounting
+from headstart.restore.files.contents import READABLE, Contents
+from headstart.restore.files.filetree import FileTree
+from headstart.restore.files.mounting import Opener
 
 
 def add(verbs: arguments.Verbs) -> None:

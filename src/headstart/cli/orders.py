@@ -12,7 +12,7 @@ from typing import Any
 
 from headstart import errors
 from headstart.host import control
-from headstart.restore.moving import Progress
+from headstart.restore.booting.moving import Progress
 
 Move = Callable[[Path, Progress], dict[str, Any]]
 

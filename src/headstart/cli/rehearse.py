@@ -12,10 +12,10 @@ from headstart.cli import arguments
 from headstart.cli.boot import memory
 from headstart.cli.session import Session
 from headstart.repository import lease, proof, snapshot
-from headstart.restore import checks, rehearsal, signs
-from headstart.restore.rehearsal import Order, Shown
-from headstart.restore.serving import Source
-from headstart.restore.signs import Awaited
+from headstart.restore.rehearsing import checks, rehearsal, signs
+from headstart.restore.rehearsing.rehearsal import Order, Shown
+from headstart.restore.rehearsing.signs import Awaited
+from headstart.restore.serving.serving import Source
 
 
 def add(verbs: arguments.Verbs) -> None:

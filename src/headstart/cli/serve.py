@@ -14,9 +14,9 @@ from headstart.cli import arguments
 from headstart.cli.session import Session
 from headstart.repository import lease, snapshot
 from headstart.repository.manifest import Manifest
-from headstart.restore import places
-from headstart.restore.places import Place, Tcp, Unix
-from headstart.restore.serving import Serving, Source
+from headstart.restore.serving import places
+from headstart.restore.serving.places import Place, Tcp, Unix
+from headstart.restore.serving.serving import Serving, Source
 
 #: Between two looks at whether the servers are there.
 _LOOK_SECONDS = 1.0

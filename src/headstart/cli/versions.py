@@ -10,8 +10,8 @@ from headstart.cli import arguments, filerow, text
 from headstart.cli.session import Session
 from headstart.repository import lease, snapshot
 from headstart.repository.lease import Root
-from headstart.restore import guestpath, versions
-from headstart.restore.versions import Version
+from headstart.restore.files import guestpath, versions
+from headstart.restore.files.versions import Version
 
 _SAID = {
     "new": "new",

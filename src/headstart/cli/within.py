@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from headstart.cli.session import Session
 from headstart.repository import Repository, lease, snapshot
 from headstart.repository.manifest import Manifest
-from headstart.restore.contents import Contents
+from headstart.restore.files.contents import Contents
 
 #: What names a file, for help.
 PATH = "SNAPSHOT:/PATH"

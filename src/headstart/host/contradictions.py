@@ -12,7 +12,7 @@ from headstart.host.locate import Path
 from headstart.host.policy import WEEK_MINUTES, Window
 from headstart.host.tables import LimitTable, PolicyTable
 from headstart.host.validation import Wrong
-from headstart.restore.signs import Awaited
+from headstart.restore.rehearsing.signs import Awaited
 
 Contradictions = Iterator[tuple[Path, str]]
 #: No other key depends on these.

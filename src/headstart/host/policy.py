@@ -17,8 +17,8 @@ from headstart.backup import plan
 from headstart.backup.hooks import Hook
 from headstart.backup.transport import Transport
 from headstart.repository.retention import Rules, Span
-from headstart.restore.rehearsal import SECONDS, Order
-from headstart.restore.signs import Awaited
+from headstart.restore.rehearsing.rehearsal import SECONDS, Order
+from headstart.restore.rehearsing.signs import Awaited
 
 DAY_MINUTES = 24 * 60
 WEEK_MINUTES = 7 * DAY_MINUTES

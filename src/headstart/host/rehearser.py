@@ -18,9 +18,9 @@ from headstart.host.policy import Policy, Rehearsal
 from headstart.repository import lease, proof, snapshot
 from headstart.repository.manifest import Manifest
 from headstart.repository.repo import Repository
-from headstart.restore import rehearsal
-from headstart.restore.rehearsal import Order
-from headstart.restore.serving import Source
+from headstart.restore.rehearsing import rehearsal
+from headstart.restore.rehearsing.rehearsal import Order
+from headstart.restore.serving.serving import Source
 
 _log = logging.getLogger("headstart.host")
 

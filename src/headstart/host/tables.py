@@ -31,8 +31,9 @@ from headstart.host.policy import (
     Schedule,
     Window,
 )
-from headstart.restore import checks, definition, rehearsal, signs
-from headstart.restore.signs import Awaited
+from headstart.restore.booting import definition
+from headstart.restore.rehearsing import checks, rehearsal, signs
+from headstart.restore.rehearsing.signs import Awaited
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 #: In the place of a policy: no backups.

@@ -1,0 +1,71 @@
+"""Looking after a booted VM while its disks are served.
+
+A request that failed holds the guest (``rerror=stop``, ``werror=stop``): it does not notice that the store was away,
+or the disk below the overlays full. It is let go on again and again, until what it waits for is there.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from headstart.restore.serving.serving import Serving
+
+_log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 5.0
+_POLL_SECONDS = 0.2
+#: QEMU's status of a VM that a failed request holds.
+HELD = "io-error"
+_TOLD = {
+    HELD: "the guest stands still: a request to a disk failed (the repository is away or damaged, or there is no"
+    f" room for what it writes). It goes on as soon as it can, which is tried every {RETRY_SECONDS:.0f} s",
+    "guest-panicked": "the guest's kernel has failed",
+    "internal-error": "QEMU has stopped the VM for an error of its own",
+    "paused": "somebody has stopped the VM by its monitor",
+}
+
+
+class Running(Protocol):
+    """A VM that we started."""
+
+    @property
+    def status(self) -> str:
+        """In QEMU's words; empty when it has ended."""
+
+    def resume(self) -> None: ...
+
+    def wait(self, seconds: float) -> bool:
+        """Whether it has ended within this time."""
+
+
+class Attendance:
+    def __init__(self, instance: Running, served: Serving) -> None:
+        self._instance = instance
+        self._served = served
+        self._status = ""
+        self._tried = 0.0
+
+    def look(self) -> None:
+        """Raises ``Unreachable`` if the disks are not served any longer."""
+        self._served.wait(0)
+        status = self._instance.status
+        if status != self._status and status in _TOLD:
+            _log.warning("%s", _TOLD[status])
+            self._tried = time.monotonic()
+        elif status == HELD and time.monotonic() - self._tried > RETRY_SECONDS:
+            self._instance.resume()
+            self._tried = time.monotonic()
+            return
+        elif status == "running" and self._status == HELD:
+            _log.warning("the guest goes on")
+        self._status = status
+
+    def until_the_end(self, beat: Callable[[], bool] = lambda: False) -> None:
+        """Until QEMU ends, or ``beat``, which is called again and again, says so."""
+        while not self._instance.wait(_POLL_SECONDS):
+            self.look()
+            if beat():
+                return

@@ -1,0 +1,337 @@
+"""From a domain's XML to one that starts it from a backup, beside whatever else runs (libvirt's formatdomain).
+
+As ``definition`` for plain QEMU: what cannot be had twice gets another place, mostly one that libvirt chooses, or is
+left out, which ``notes`` tell; everything else stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
+
+from headstart import errors, plain, units
+from headstart.repository.manifest import Disk
+from headstart.restore.booting.definition import Place
+from headstart.wire.nbd import Export
+
+_QEMU_OPTIONS = "{http://libvirt.org/schemas/domain/qemu/1.0}commandline"
+_UNITS = {
+    "b": 1,
+    "bytes": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+    "k": units.KIB,
+    "KiB": units.KIB,
+    "M": units.MIB,
+    "MiB": units.MIB,
+    "G": units.GIB,
+    "GiB": units.GIB,
+    "T": units.TIB,
+    "TiB": units.TIB,
+}
+_LEFT_OUT = {
+    "hostdev": "a device of the host",
+    "filesystem": "a folder of the host",
+    "shmem": "memory that is shared with others",
+    "smartcard": "a device of the host",
+    "tpm": "its state is in no backup; a guest that seals keys with it (BitLocker) asks for a recovery key",
+}
+#: What an interface keeps that is connected to nothing.
+_INTERFACE_KEEPS = ("mac", "model", "address", "alias", "boot", "rom", "mtu", "acpi")
+#: What a disk's driver keeps.
+_DRIVER_KEEPS = ("discard", "detect_zeroes", "queues", "queue_size", "iothread", "event_idx", "ioeventfd", "packed")
+_DISK_LOSES = ("source", "backingStore", "mirror", "auth", "encryption", "readonly", "shareable", "transient")
+_QUIET = ("pty", "null", "vc", "spicevmc", "spiceport", "qemu-vdagent", "dbus")
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """``memory`` in bytes; ``consoles`` are files that get what the guest writes on serial ports."""
+
+    xml: str
+    memory: int
+    notes: tuple[str, ...]
+    consoles: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """``below``: what the images stand on, by disk of the snapshot; none where they stand alone. ``uuid``: another one
+    than it had; empty: the same. ``logged``: what the guest writes on serial ports goes into files as well."""
+
+    place: Place
+    below: Mapping[str, Export] = field(default_factory=dict)
+    uuid: str = ""
+    logged: bool = False
+
+
+def derive(xml: str, disks: tuple[Disk, ...], around: Around) -> Derived:
+    """Raises ``Unsupported`` for what cannot be adjusted, ``NotFound`` for a disk that the definition has not."""
+    root = parse(xml)
+    if root.find(_QEMU_OPTIONS) is not None:
+        raise errors.Unsupported(
+            "The VM's definition has options for QEMU itself (qemu:commandline), of which it cannot be told what they"
+            " share. Restore its disks with 'headstart restore'."
+        )
+    derivation = _Derivation(root, disks, around)
+    derivation.adjust()
+    return Derived(
+        ElementTree.tostring(root, encoding="unicode"),
+        memory_of(root),
+        tuple(derivation.notes),
+        tuple(derivation.consoles),
+    )
+
+
+def parse(xml: str) -> Element:
+    try:
+        root = ElementTree.fromstring(xml)
+    except ElementTree.ParseError as error:
+        raise errors.Unsupported(f"The definition in the snapshot is no XML: {error}.") from None
+    if root.tag != "domain" or root.find("devices") is None:
+        raise errors.Unsupported("The definition in the snapshot is no domain of libvirt's.")
+    return root
+
+
+def uuid_of(xml: str) -> str:
+    return parse(xml).findtext("uuid", "").strip()
+
+
+def ports(xml: str) -> tuple[str, ...]:
+    """The names of virtio-serial ports."""
+    found = (element.get("name", "") for element in parse(xml).iterfind("devices/channel/target"))
+    return tuple(name for name in found if name)
+
+
+def memory_of(root: Element) -> int:
+    """Bytes. Raises ``Unsupported``."""
+    element = root.find("memory")
+    try:
+        return int(element.text or "") * _UNITS[element.get("unit", "KiB")] if element is not None else 0
+    except (KeyError, ValueError):
+        raise errors.Unsupported("The VM's definition has a size of memory that is none.") from None
+
+
+class _Derivation:
+    def __init__(self, root: Element, disks: tuple[Disk, ...], around: Around) -> None:
+        self._root = root
+        self._place = around.place
+        self._around = around
+        self._disks = dict(self._matched(disks))
+        self.notes: dict[str, None] = {}
+        self.consoles: list[Path] = []
+
+    def adjust(self) -> None:
+        self._root.attrib.pop("id", None)
+        _set(self._root, "name", self._place.name)
+        if self._around.uuid:
+            _set(self._root, "uuid", self._around.uuid)
+        for tag in ("seclabel", "memoryBacking"):
+            for element in self._root.findall(tag):
+                self._root.remove(element)
+                if tag == "memoryBacking":
+                    self._note("the VM's memory is the host's ordinary memory")
+        self._adjust_memory()
+        self._adjust_firmware()
+        devices = self._root.find("devices")
+        assert devices is not None, "it was looked for"
+        for element in list(devices):
+            adjust = _ADJUSTED.get(element.tag)
+            if element.tag in _LEFT_OUT:
+                self._leave_out(devices, element, _LEFT_OUT[element.tag])
+            elif adjust is not None:
+                adjust(self, devices, element)
+
+    def _note(self, text: str) -> None:
+        self.notes[text] = None
+
+    def _leave_out(self, devices: Element, element: Element, why: str) -> None:
+        devices.remove(element)
+        self._note(f"{element.tag} is left out: {why}")
+
+    def _adjust_memory(self) -> None:
+        if self._place.memory is None:
+            return
+        if self._root.find("cpu/numa") is not None or self._root.find("maxMemory") is not None:
+            raise errors.Usage("The VM's memory is described in pieces: it takes no --memory. Leave it out.")
+        for tag in ("memory", "currentMemory"):
+            element = _set(self._root, tag, str(-(-self._place.memory // units.KIB)))
+            element.set("unit", "KiB")
+
+    def _adjust_firmware(self) -> None:
+        nvram = self._root.find("os/nvram")
+        if nvram is None:
+            return
+        if self._place.variables is None:
+            raise errors.NotFound(
+                "The VM has UEFI variables, and the snapshot has not: its firmware would not know what to boot."
+                " Restore the disks with 'headstart restore', and start the VM with variables of its own."
+            )
+        for child in list(nvram):
+            nvram.remove(child)
+        nvram.attrib.pop("type", None)
+        nvram.text = str(self._place.variables)
+
+    # -- disks
+
+    def _matched(self, disks: tuple[Disk, ...]) -> Iterator[tuple[str, Disk]]:
+        """Names of targets, and the disks of the snapshot that they are."""
+        elements = [
+            each for each in self._root.iterfind("devices/disk") if each.get("device", "disk") in ("disk", "lun")
+        ]
+        for disk in disks:
+            same = [_target(each) for each in elements if _target(each) == disk.name]
+            same = same or [
+                _target(each) for each in elements if disk.serial and each.findtext("serial") == disk.serial
+            ]
+            if len(same) != 1:
+                raise errors.NotFound(
+                    f"Disk {plain.line(disk.name)} of the snapshot is not in the VM's definition, which has:"
+                    f" {', '.join(map(plain.line, map(_target, elements))) or 'none'}.",
+                    disk=disk.name,
+                )
+            yield same[0], disk
+
+    def _adjust_disk(self, devices: Element, element: Element) -> None:
+        name = _target(element)
+        if name in self._disks:
+            self._replace(element, self._disks[name])
+        elif element.get("device") in ("cdrom", "floppy"):
+            self._adjust_medium(element)
+        elif element.find("readonly") is None or not self._place.there(_file(element)):
+            devices.remove(element)
+            self._note(f"disk {plain.line(name)} is left out: it is not in the snapshot")
+
+    def _replace(self, element: Element, disk: Disk) -> None:
+        element.attrib = {"type": "file", "device": "disk"}
+        for tag in _DISK_LOSES:
+            for child in element.findall(tag):
+                element.remove(child)
+        old = element.find("driver")
+        kept = {} if old is None else {key: value for key, value in old.attrib.items() if key in _DRIVER_KEEPS}
+        if old is not None:
+            element.remove(old)
+        policies = {"error_policy": "stop", "rerror_policy": "stop"}
+        ElementTree.SubElement(element, "driver", {"name": "qemu", "type": "qcow2", **kept, **policies})
+        ElementTree.SubElement(element, "source", file=str(self._place.images[disk.name]))
+        if disk.name in self._around.below:
+            element.append(_below(self._around.below[disk.name]))
+
+    def _adjust_medium(self, element: Element) -> None:
+        source = element.find("source")
+        if source is None or (element.get("device") == "cdrom" and self._place.there(_file(element))):
+            return
+        self._note(f"drive {plain.line(_target(element))} is empty: its medium is not in a backup")
+        element.set("type", "file")
+        for child in (source, element.find("backingStore")):
+            if child is not None:
+                element.remove(child)
+
+    # -- everything else
+
+    def _adjust_interface(self, devices: Element, element: Element) -> None:
+        if element.get("type") == "hostdev":
+            self._leave_out(devices, element, "a device of the host")
+            return
+        if self._place.network:
+            return
+        for child in list(element):
+            if child.tag not in _INTERFACE_KEEPS:
+                element.remove(child)
+        element.attrib = {"type": "user"}
+        ElementTree.SubElement(element, "link", state="down")
+
+    def _adjust_character(self, devices: Element, element: Element) -> None:
+        """Sockets get a path of libvirt's choice; what is not of this VM alone becomes a terminal."""
+        kind = element.get("type", "pty")
+        source = element.find("source")
+        listens = kind == "unix" and (source is None or source.get("mode", "bind") == "bind")
+        for tag in ("source", "protocol", "log"):
+            for child in element.findall(tag):
+                element.remove(child)
+        if listens and element.tag == "channel":
+            return
+        if kind not in _QUIET or listens:
+            element.set("type", "null" if kind == "unix" and not listens else "pty")
+        element.attrib.pop("tty", None)
+        if element.tag == "serial" and self._around.logged:
+            path = self._place.folder / f"serial{len(self.consoles)}.log"
+            ElementTree.SubElement(element, "log", file=str(path), append="off")
+            self.consoles.append(path)
+
+    def _adjust_graphics(self, devices: Element, element: Element) -> None:
+        if element.get("type") in ("sdl", "desktop", "rdp"):
+            self._leave_out(devices, element, "the host's screen")
+            return
+        if element.get("type") in ("vnc", "spice"):
+            for name in ("port", "tlsPort", "websocket", "listen", "socket"):
+                element.attrib.pop(name, None)
+            for child in element.findall("listen"):
+                element.remove(child)
+            element.set("autoport", "yes")
+
+    def _adjust_vsock(self, devices: Element, element: Element) -> None:
+        for child in element.findall("cid"):
+            element.remove(child)
+        ElementTree.SubElement(element, "cid", auto="yes")
+
+    def _adjust_redirdev(self, devices: Element, element: Element) -> None:
+        if element.get("type") != "spicevmc":
+            self._leave_out(devices, element, "a program of the host serves it")
+
+    def _adjust_rng(self, devices: Element, element: Element) -> None:
+        backend = element.find("backend")
+        if backend is not None and backend.get("model") == "egd":
+            self._leave_out(devices, element, "a program of the host serves it")
+
+    def _adjust_audio(self, devices: Element, element: Element) -> None:
+        if element.get("type") not in ("none", "spice"):
+            element.set("type", "none")
+
+
+#: By devices, what adjusts them.
+_ADJUSTED: Mapping[str, Callable[[_Derivation, Element, Element], None]] = {
+    "audio": _Derivation._adjust_audio,
+    "channel": _Derivation._adjust_character,
+    "console": _Derivation._adjust_character,
+    "disk": _Derivation._adjust_disk,
+    "graphics": _Derivation._adjust_graphics,
+    "interface": _Derivation._adjust_interface,
+    "parallel": _Derivation._adjust_character,
+    "redirdev": _Derivation._adjust_redirdev,
+    "rng": _Derivation._adjust_rng,
+    "serial": _Derivation._adjust_character,
+    "vsock": _Derivation._adjust_vsock,
+}
+
+
+def _set(root: Element, tag: str, text: str) -> Element:
+    element = root.find(tag)
+    if element is None:
+        element = ElementTree.SubElement(root, tag)
+    element.text = text
+    return element
+
+
+def _target(element: Element) -> str:
+    target = element.find("target")
+    return target.get("dev", "") if target is not None else ""
+
+
+def _file(element: Element) -> str:
+    source = element.find("source")
+    return "" if source is None else source.get("file", source.get("dev", ""))
+
+
+def _below(export: Export) -> Element:
+    backing = Element("backingStore", type="network")
+    ElementTree.SubElement(backing, "format", type="raw")
+    source = ElementTree.SubElement(backing, "source", protocol="nbd", name=export.name)
+    ElementTree.SubElement(source, "host", transport="unix", socket=str(export.socket))
+    ElementTree.SubElement(backing, "backingStore")
+    return backing

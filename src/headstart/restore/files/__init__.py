@@ -1,0 +1,1 @@
+"""Volumes, file systems and files in a snapshot."""

@@ -1,0 +1,24 @@
+"""Which driver reads what."""
+
+from __future__ import annotations
+
+from headstart.restore.files import signatures
+from headstart.restore.files.filesystem import Driver, NotSupported, Source
+from headstart.restore.files.filesystems.ext import Ext
+from headstart.restore.files.filesystems.ntfs import Ntfs
+from headstart.restore.files.filesystems.tsk import Tsk
+from headstart.restore.files.filesystems.xfs import Xfs
+
+
+def open_driver(content: str, source: Source) -> Driver:
+    """``content`` as ``signatures`` calls it. Raises ``NotSupported``, ``Malformed``, ``OSError``."""
+    if content in signatures.EXT:
+        return Ext(source)
+    if content in signatures.FAT:
+        return Tsk(source)
+    match content:
+        case "ntfs":
+            return Ntfs(source)
+        case "xfs":
+            return Xfs(source)
+    raise NotSupported(f"there is no driver for {content}")

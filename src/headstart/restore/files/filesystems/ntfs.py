@@ -1,0 +1,186 @@
+"""NTFS through The Sleuth Kit, and what it does not tell from the file's record in the master file table.
+
+It tells neither how much of a file was ever written, which reads as zeroes from there on whatever the clusters hold,
+nor what a reparse point means. Format: the Linux kernel's fs/ntfs3/ntfs.h.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytsk3
+
+from headstart.restore.files.filesystem import UNREPLAYED, Details, Malformed, Node, NotSupported, Run, Source
+from headstart.restore.files.filesystems.tsk import Tsk
+
+_LOG, _VOLUME, _FIRST_FREE = 2, 3, 24
+_LIST, _VOLUME_INFORMATION, _DATA, _REPARSE = 0x20, 0x70, 0x80, 0xC0
+_COMPRESSED, _ENCRYPTED = 0x0001, 0x4000
+_DIRTY = 0x01
+_END = 0xFFFFFFFF
+_SYMLINK, _JUNCTION, _WOF = 0xA000000C, 0xA0000003, 0x80000017
+_DEDUPLICATED = 0x80000013
+_LINKS = (_SYMLINK, _JUNCTION)
+
+
+@dataclass(frozen=True, slots=True)
+class _Attribute:
+    """``value`` None: it is elsewhere. ``initialized``: bytes that were written."""
+
+    kind: int
+    name: str
+    flags: int
+    value: bytes | None
+    initialized: int
+
+
+class Ntfs(Tsk):
+    def __init__(self, source: Source) -> None:
+        super().__init__(source, pytsk3.TSK_FS_TYPE_NTFS_DETECT)
+        boot = source.read(0, 512)
+        cluster = struct.unpack_from("<H", boot, 11)[0] * _clusters(boot[13])
+        per_record = struct.unpack_from("<b", boot, 0x40)[0]
+        self._record_size = 1 << -per_record if per_record < 0 else per_record * cluster
+        if not 256 <= self._record_size <= 65536:
+            raise Malformed("file records of a size that cannot be")
+
+    def notes(self) -> Iterable[str]:
+        information = next((each.value for each in self._record(_VOLUME) if each.kind == _VOLUME_INFORMATION), None)
+        flags = information[10:11] if information else b""
+        if (flags and flags[0] & _DIRTY) or not self._log_is_clean():
+            yield UNREPLAYED
+
+    def is_hidden(self, directory: int, name: bytes, number: int) -> bool:
+        return directory == self.root and number < _FIRST_FREE
+
+    def details(self, number: int) -> Details:
+        found = super().details(number)
+        attributes = list(self._record(number))
+        notes = []
+        streams = sorted(each.name for each in attributes if each.kind == _DATA and each.name)
+        if streams:
+            notes.append(f"alternate data streams were left out: {', '.join(streams)}")
+        for each in attributes:
+            if each.kind == _REPARSE and found.node.kind == "file":
+                _refuse_content(each)
+            if each.kind == _DATA and not each.name and each.flags & _ENCRYPTED:
+                raise NotSupported("it is encrypted by Windows (EFS)")
+        return replace(found, notes=tuple(notes))
+
+    def target(self, file: Any, node: Node) -> str:
+        reparse = _reparse(self._record(node.number))
+        if reparse is None:
+            raise Malformed("a link to nowhere")
+        return _target(reparse)
+
+    def runs(self, file: Any, node: Node) -> tuple[Run, ...] | None:
+        """Where it can be told; else the library has to read."""
+        data = [each for each in self._record(node.number) if each.kind in (_DATA, _LIST) and not each.name]
+        if len(data) != 1 or data[0].kind == _LIST or data[0].value is not None or data[0].flags & _COMPRESSED:
+            return () if not node.size else None
+        for attribute in file:
+            if int(attribute.info.type) == _DATA and not attribute.info.name:
+                return tuple(_written(map(self.run, attribute), data[0].initialized))
+        return None
+
+    def _node(self, number: int, file: Any) -> Node:
+        node = super()._node(number, file)
+        reparse = _reparse(self._record(number))
+        if reparse is not None and struct.unpack_from("<I", reparse)[0] in _LINKS:
+            target = _target(reparse).encode("utf-8", "surrogateescape")
+            return replace(node, kind="symlink", mode=0o777, size=len(target))
+        return node
+
+    def _record(self, number: int) -> Iterator[_Attribute]:
+        """The attributes in a file's first record."""
+        table = self._meta(0)
+        record = bytearray(table.read_random(number * self._record_size, self._record_size))
+        if len(record) != self._record_size or record[:4] != b"FILE":
+            raise Malformed("a file without a record")
+        _undo_fixups(record)
+        (at,) = struct.unpack_from("<H", record, 0x14)
+        while at + 16 <= len(record):
+            kind, length = struct.unpack_from("<II", record, at)
+            if kind == _END:
+                return
+            if length < 24 or at + length > len(record):
+                raise Malformed("a file record that makes no sense")
+            yield _attribute(bytes(record[at : at + length]), kind)
+            at += length
+
+    def _log_is_clean(self) -> bool:
+        """As ntfs-3g has it: either restart page says that no client is open, or the volume clean."""
+        for start in (0, 4096):
+            try:
+                page = self._meta(_LOG).read_random(start, 4096)
+            except OSError:
+                return True
+            if page[:4] == b"RSTR":
+                (area,) = struct.unpack_from("<H", page, 24)
+                if area + 16 <= len(page):
+                    client, flags = struct.unpack_from("<HH", page, area + 12)
+                    return bool(client == 0xFFFF or flags & 2)
+        return True
+
+
+def _clusters(sectors: int) -> int:
+    """More than 128 sectors a cluster are told as a negative power of two."""
+    return sectors if sectors <= 128 else 1 << (256 - sectors)
+
+
+def _undo_fixups(record: bytearray) -> None:
+    """The last two bytes of each sector stand in an array of their own."""
+    place, count = struct.unpack_from("<HH", record, 4)
+    for number in range(1, count):
+        end, at = number * 512, place + 2 * number
+        if end <= len(record) and at + 2 <= len(record):
+            record[end - 2 : end] = record[at : at + 2]
+
+
+def _attribute(told: bytes, kind: int) -> _Attribute:
+    nonresident, name_length, name_at, flags = struct.unpack_from("<BBHH", told, 8)
+    name = told[name_at : name_at + 2 * name_length].decode("utf-16-le", "replace")
+    if nonresident:
+        if len(told) < 0x40:
+            raise Malformed("an attribute without an end")
+        return _Attribute(kind, name, flags, None, struct.unpack_from("<Q", told, 0x38)[0])
+    length, at = struct.unpack_from("<IH", told, 16)
+    value = told[at : at + length]
+    return _Attribute(kind, name, flags, value, len(value))
+
+
+def _written(runs: Iterable[Run], initialized: int) -> Iterator[Run]:
+    for run in runs:
+        length = min(run.length, initialized - run.start)
+        if length > 0:
+            yield replace(run, length=length)
+
+
+def _reparse(attributes: Iterable[_Attribute]) -> bytes | None:
+    for each in attributes:
+        if each.kind == _REPARSE and each.value is not None and len(each.value) >= 8:
+            return each.value
+    return None
+
+
+def _target(reparse: bytes) -> str:
+    """What Windows shows, else what it follows; with slashes."""
+    tag = struct.unpack_from("<I", reparse)[0]
+    if len(reparse) < 20:
+        raise Malformed("a link to nowhere")
+    real_at, real_length, shown_at, shown_length = struct.unpack_from("<HHHH", reparse, 8)
+    base = 20 if tag == _SYMLINK else 16
+    at, length = (shown_at, shown_length) if shown_length else (real_at, real_length)
+    found = reparse[base + at : base + at + length].decode("utf-16-le", "replace")
+    return found.removeprefix("\\??\\").replace("\\", "/")
+
+
+def _refuse_content(reparse: _Attribute) -> None:
+    tag = struct.unpack_from("<I", reparse.value or bytes(4))[0]
+    if tag == _WOF:
+        raise NotSupported("Windows has compressed it in a way that is not known here (CompactOS)")
+    if tag == _DEDUPLICATED:
+        raise NotSupported("Windows Server has deduplicated it")

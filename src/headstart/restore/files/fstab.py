@@ -1,0 +1,58 @@
+"""Where a guest mounts its volumes, as its ``/etc/fstab`` says (fstab(5)); pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from headstart.restore.files.volume import Volume
+
+#: More of the file is not looked at.
+LONGEST = 1 << 20
+_ESCAPE = re.compile(r"\\([0-7]{3})")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    spec: str
+    point: str
+
+
+def parse(text: str) -> Iterator[Line]:
+    for line in text.splitlines():
+        fields = line.split()
+        if len(fields) >= 3 and not fields[0].startswith("#") and fields[1].startswith("/"):
+            yield Line(_unescaped(fields[0].strip('"')), _unescaped(fields[1]))
+
+
+def volume_of(spec: str, volumes: Iterable[Volume]) -> Volume | None:
+    """None where it cannot be told: a name as ``/dev/sdb1`` depends on how the guest was started."""
+    key, equals, value = spec.partition("=")
+    value = value.strip('"')
+    for each in volumes:
+        told = {
+            "UUID": each.uuid,
+            "LABEL": each.label,
+            "PARTUUID": each.partition_uuid,
+            "PARTLABEL": each.partition_label,
+        }
+        if equals and told.get(key) and told[key].lower() == value.lower():
+            return each
+        if spec in (f"/dev/disk/by-{name.lower()}/{its}" for name, its in told.items() if its):
+            return each
+        if not equals and spec in _mapped(each.name):
+            return each
+    return None
+
+
+def _mapped(name: str) -> tuple[str, ...]:
+    """The paths of a logical volume."""
+    group, slash, volume = name.partition("/")
+    if not slash:
+        return ()
+    return f"/dev/{name}", f"/dev/mapper/{group.replace('-', '--')}-{volume.replace('-', '--')}"
+
+
+def _unescaped(text: str) -> str:
+    return _ESCAPE.sub(lambda found: chr(int(found[1], 8)), text)

@@ -1,0 +1,54 @@
+"""All volumes of some disks."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+
+from headstart.restore.files import lvm, partitions, signatures, volume
+from headstart.restore.files.filesystem import Malformed, Source
+from headstart.restore.files.volume import ReadOnlyBytes, Volume
+
+
+def volumes(disks: Mapping[str, Source]) -> list[Volume]:
+    """By disk, each with what it holds; then those of LVM. A disk that has neither a table nor anything else that is
+    known is left out."""
+
+    def read(disk: str, start: int, length: int) -> bytes:
+        return disks[disk].read(start, length)
+
+    found: list[Volume] = []
+    physical: list[lvm.PhysicalVolume] = []
+    for name, source in disks.items():
+        for each in _of_disk(name, source, read):
+            if each.content == "LVM2_member":
+                try:
+                    physical.append(lvm.physical_volume(each, ReadOnlyBytes(each, read)))
+                except Malformed as error:
+                    each = dataclasses.replace(each, problem=str(error))
+            found.append(each)
+            if len(found) >= volume.MOST:
+                return found
+    try:
+        found += [_recognised(each, read) for each in lvm.volumes(physical)]
+    except Malformed as error:
+        found = [
+            dataclasses.replace(each, problem=str(error)) if each.content == "LVM2_member" else each for each in found
+        ]
+    return found
+
+
+def _of_disk(name: str, source: Source, read: Callable[[str, int, int], bytes]) -> Iterator[Volume]:
+    whole = _recognised(volume.whole(name, source.size), read)
+    if whole.content:
+        yield whole
+        return
+    for each in partitions.find(name, source):
+        yield _recognised(each, read)
+
+
+def _recognised(found: Volume, read: Callable[[str, int, int], bytes]) -> Volume:
+    if found.segments is None:
+        return found
+    content = signatures.recognise(ReadOnlyBytes(found, read))
+    return dataclasses.replace(found, content=content.kind, label=content.label, uuid=content.uuid)

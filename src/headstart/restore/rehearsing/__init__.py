@@ -1,0 +1,1 @@
+"""A snapshot is started apart from everything, and proves that it lives."""

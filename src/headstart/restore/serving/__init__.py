@@ -1,0 +1,1 @@
+"""Any bytes of a stored disk, at any time, and over NBD."""

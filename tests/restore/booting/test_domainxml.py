@@ -1,0 +1,200 @@
+"""What a domain's definition becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from pathlib import Path
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
+
+import pytest
+
+from headstart import errors, units
+from headstart.repository.manifest import Disk
+from headstart.restore.booting import domainxml
+from headstart.restore.booting.definition import Place
+from headstart.restore.booting.domainxml import Around
+from headstart.wire.nbd import Export
+
+UUID = "11111111-2222-3333-4444-555555555555"
+
+
+def derived(
+    devices: str,
+    *names: str,
+    head: str = "",
+    there: Container[str] = (),
+    network: bool = False,
+    variables: Path | None = None,
+    memory: int | None = None,
+    uuid: str = "",
+    serial: str | None = None,
+) -> tuple[Element, tuple[str, ...]]:
+    xml = (
+        f"<domain type='kvm' id='3'><name>web</name><uuid>{UUID}</uuid><memory unit='MiB'>512</memory>{head}"
+        f"<devices>{devices}</devices></domain>"
+    )
+    disks = tuple(Disk(name, 1 << 20, "raw", None, 65536, serial) for name in names)
+    place = Place(
+        "booted",
+        Path("/run/place"),
+        {name: Path(f"/overlays/{name}.qcow2") for name in names},
+        variables,
+        network,
+        memory,
+        lambda path: path in there,
+    )
+    below = {name: Export(Path("/run/place/nbd"), name) for name in names}
+    found = domainxml.derive(xml, disks, Around(place, below, uuid))
+    return ElementTree.fromstring(found.xml), found.notes
+
+
+def inside(root: Element) -> str:
+    devices = root.find("devices")
+    assert devices is not None
+    return "".join(ElementTree.tostring(each, encoding="unicode") for each in devices)
+
+
+def same(one: str, other: str) -> bool:
+    def parsed(text: str) -> str:
+        return ElementTree.canonicalize(f"<x>{text}</x>", strip_text=True)
+
+    return parsed(one) == parsed(other)
+
+
+DISK = """
+<disk type='block' device='{device}'>
+  <driver name='qemu' type='raw' cache='none' io='native' discard='unmap'/>
+  <auth username='u'/><source dev='/dev/vg/web'/><backingStore/><shareable/>
+  <target dev='vda' bus='virtio'/><serial>S1</serial><boot order='1'/><iotune><read_iops_sec>9</read_iops_sec></iotune>
+</disk>"""
+REPLACED = """
+<disk type='file' device='disk'>
+  <target dev='vda' bus='virtio'/><serial>S1</serial><boot order='1'/><iotune><read_iops_sec>9</read_iops_sec></iotune>
+  <driver name='qemu' type='qcow2' discard='unmap' error_policy='stop' rerror_policy='stop'/>
+  <source file='/overlays/{name}.qcow2'/>
+  <backingStore type='network'><format type='raw'/>
+    <source protocol='nbd' name='{name}'>
+      <host transport='unix' socket='/run/place/nbd'/>
+    </source><backingStore/>
+  </backingStore>
+</disk>"""
+
+
+@pytest.mark.parametrize(("device", "name"), [("disk", "vda"), ("lun", "vda"), ("disk", "renamed")])
+def test_a_disk_gets_the_overlay(device: str, name: str) -> None:
+    """By its target, or its serial."""
+    root, notes = derived(DISK.format(device=device), name, serial="S1")
+    assert same(inside(root), REPLACED.format(name=name)) and not notes
+
+
+def test_who_it_is() -> None:
+    root, _ = derived("")
+    assert root.get("id") is None and root.findtext("name") == "booted" and root.findtext("uuid") == UUID
+    root, _ = derived("", uuid="other", head="<seclabel type='dynamic'/><memoryBacking><hugepages/></memoryBacking>")
+    assert root.findtext("uuid") == "other"
+    assert root.find("seclabel") is None and root.find("memoryBacking") is None
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        # network
+        (
+            "<interface type='bridge'><mac address='m'/><source bridge='br0'/><model type='virtio'/>"
+            "<filterref filter='f'/></interface>",
+            "<interface type='user'><mac address='m'/><model type='virtio'/><link state='down'/></interface>",
+        ),
+        ("<interface type='hostdev'><mac address='m'/></interface>", ""),
+        # drives that a backup has not
+        (
+            "<disk type='file' device='cdrom'><source file='/gone.iso'/><target dev='sdb'/><readonly/></disk>",
+            "<disk type='file' device='cdrom'><target dev='sdb'/><readonly/></disk>",
+        ),
+        ("<disk type='file' device='cdrom'><source file='/there.iso'/><target dev='sdb'/></disk>", None),
+        ("<disk type='file' device='disk'><source file='/there.iso'/><target dev='vdc'/><readonly/></disk>", None),
+        ("<disk type='file' device='disk'><source file='/data'/><target dev='vdb'/></disk>", ""),
+        # character devices
+        (
+            "<channel type='unix'><source mode='bind' path='/a'/><target type='virtio' name='n'/></channel>",
+            "<channel type='unix'><target type='virtio' name='n'/></channel>",
+        ),
+        (
+            "<channel type='unix'><source mode='connect' path='/a'/><target type='virtio' name='n'/></channel>",
+            "<channel type='null'><target type='virtio' name='n'/></channel>",
+        ),
+        (
+            "<serial type='tcp'><source mode='bind' service='1'/><protocol type='raw'/><log file='/l'/></serial>",
+            "<serial type='pty'/>",
+        ),
+        (
+            "<serial type='file'><source path='/log'/><target port='0'/></serial>",
+            "<serial type='pty'><target port='0'/></serial>",
+        ),
+        ("<channel type='spicevmc'><target type='virtio'/></channel>", None),
+        # the host's
+        ("<hostdev mode='subsystem'/><filesystem/><shmem name='x'/><tpm model='tpm-tis'/>", ""),
+        ("<vsock><cid auto='no' address='3'/></vsock>", "<vsock><cid auto='yes'/></vsock>"),
+        ("<rng model='virtio'><backend model='egd'/></rng>", ""),
+        ("<rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>", None),
+        ("<redirdev bus='usb' type='tcp'/>", ""),
+        ("<graphics type='sdl'/>", ""),
+        (
+            "<graphics type='vnc' port='5901' autoport='no' listen='0.0.0.0'><listen type='address'/></graphics>",
+            "<graphics type='vnc' autoport='yes'/>",
+        ),
+        ("<audio id='1' type='alsa'/>", "<audio id='1' type='none'/>"),
+        (
+            "<emulator>/usr/bin/kvm</emulator><watchdog model='i6300esb'/><anything newer='yes'/><memory/><medium/>",
+            None,
+        ),
+    ],
+)
+def test_every_device(before: str, after: str | None) -> None:
+    root, _ = derived(before, there={"/there.iso"})
+    assert same(inside(root), before if after is None else after), inside(root)
+
+
+def test_the_network_as_it_was() -> None:
+    before = "<interface type='bridge'><mac address='m'/><source bridge='br0'/></interface>"
+    root, _ = derived(before, network=True)
+    assert same(inside(root), before)
+
+
+def test_uefi() -> None:
+    head = "<os><loader type='pflash'>/ovmf</loader><nvram template='/t' type='file'><source file='/v'/></nvram></os>"
+    root, _ = derived("", head=head, variables=Path("/mine.fd"))
+    nvram = root.find("os/nvram")
+    assert nvram is not None and nvram.text == "/mine.fd" and len(nvram) == 0
+    with pytest.raises(errors.NotFound, match="UEFI variables"):
+        derived("", head=head)
+
+
+def test_less_memory() -> None:
+    root, _ = derived("", memory=units.GIB)
+    assert domainxml.memory_of(root) == units.GIB
+    with pytest.raises(errors.Usage, match="--memory"):
+        derived("", memory=units.GIB, head="<cpu><numa/></cpu>")
+
+
+@pytest.mark.parametrize(
+    ("xml", "error", "words"),
+    [
+        ("<domain", errors.Unsupported, "no XML"),
+        ("<network/>", errors.Unsupported, "no domain"),
+        ("<domain><devices/><memory unit='stones'>3</memory></domain>", errors.Unsupported, "memory"),
+        (
+            "<domain xmlns:q='http://libvirt.org/schemas/domain/qemu/1.0'><devices/><q:commandline/></domain>",
+            errors.Unsupported,
+            "qemu:commandline",
+        ),
+    ],
+)
+def test_what_cannot_be_adjusted_is_refused(xml: str, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        domainxml.derive(xml, (), Around(Place("booted", Path("/run/place"), {})))
+
+
+def test_a_disk_that_the_definition_has_not() -> None:
+    with pytest.raises(errors.NotFound, match=r"Disk vda of the snapshot .* has: vdb"):
+        derived("<disk device='disk'><source file='/data'/><target dev='vdb'/></disk>", "vda")

@@ -1,0 +1,294 @@
+"""File systems that a guest made to deceive: nothing leaves the target, nothing hangs, nothing breaks us."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from headstart import errors
+from headstart.restore.files import confined, extraction, guestpath
+from headstart.restore.files.archive import Archive
+from headstart.restore.files.contents import Contents
+from headstart.restore.files.extraction import Copied
+from headstart.restore.files.filetree import Troubles
+from headstart.store.local import LocalStore
+from tests.kit import filetrees, stores
+from tests.restore import stored
+
+MIB = filetrees.MIB
+ALL = guestpath.parse("c0ffee:vda:/")
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    folder = tmp_path / "tree"
+    (folder / "folder/below").mkdir(parents=True)
+    (folder / "folder/AAAAAAAA").write_bytes(b"misnamed")
+    (folder / "folder/file").write_bytes(b"content")
+    (folder / "folder/below/file").write_bytes(b"content")
+    (folder / "BBBBBBBB").symlink_to(tmp_path / "victim")
+    (folder / "CCCCCCCC").mkdir()
+    (folder / "CCCCCCCC/inside").write_bytes(b"content")
+    return folder
+
+
+def image_of(tree: Path, size: int = 16 * MIB) -> Path:
+    return filetrees.make("ext4", tree.with_name("image"), size, "-O", "^metadata_csum", "-d", tree)
+
+
+def edit(image: Path, *commands: str) -> None:
+    for command in commands:
+        done = subprocess.run(["/sbin/debugfs", "-w", "-R", command, image], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
+def rename(image: Path, old: bytes, new: bytes) -> None:
+    """In directories, to what no system call would take."""
+    data = image.read_bytes()
+    assert len(old) == len(new) and old in data
+    image.write_bytes(data.replace(old, new))
+
+
+def contents_of(image: Path) -> Contents:
+    repo = stores.new_repository()
+    return Contents(repo, stored.store_snapshot(repo, {"vda": image.read_bytes()}))
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(each.name for each in folder.iterdir())
+
+
+def copy(image: Path, target: Path, *, force: bool = False) -> Copied:
+    copied = Copied()
+    target.mkdir(exist_ok=True)
+    with contents_of(image) as contents:
+        extraction.copy(*contents.find(ALL), target, "copy", copied, lambda _: None, force=force)
+    return copied
+
+
+def test_a_directory_within_itself_is_entered_once(tree: Path, tmp_path: Path) -> None:
+    image = image_of(tree)
+    edit(image, "link folder folder/below/again", "link folder again")
+    copied = copy(image, tmp_path / "out")
+    assert (tmp_path / "out/copy/folder/below/file").exists() or (tmp_path / "out/copy/again/below/file").exists()
+    assert copied.troubles.count == 2
+    assert all("part of itself" in why for _, why in copied.troubles.kept)
+
+
+@pytest.mark.parametrize("name", [b"../../xx", b"/etc/xyz", b"..\0AAAAA", b"a/../..b"])
+def test_names_that_lead_elsewhere_are_left_out(tree: Path, tmp_path: Path, name: bytes) -> None:
+    image = image_of(tree)
+    rename(image, b"AAAAAAAA", name)
+    copied = copy(image, tmp_path / "out")
+    assert names_in(tmp_path / "out") == ["copy"]
+    assert names_in(tmp_path / "out/copy/folder") == ["below", "file"]
+    assert copied.troubles.count <= 1
+
+
+def test_a_link_and_a_directory_of_one_name(tree: Path, tmp_path: Path) -> None:
+    """The link leads to the victim, and what is in the directory would go there."""
+    (tmp_path / "victim").mkdir()
+    image = image_of(tree)
+    rename(image, b"CCCCCCCC", b"BBBBBBBB")
+    copy(image, tmp_path / "out")
+    assert not names_in(tmp_path / "victim")
+
+
+def test_links_in_the_target_are_not_followed(tree: Path, tmp_path: Path) -> None:
+    """Somebody else may have put them there, even while we copy."""
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "out/copy/folder").mkdir(parents=True)
+    (tmp_path / "out/copy/CCCCCCCC").symlink_to(tmp_path / "victim")
+    (tmp_path / "victim/file").write_bytes(b"precious")
+    (tmp_path / "out/copy/folder/file").symlink_to(tmp_path / "victim/file")
+    copied = copy(image_of(tree), tmp_path / "out", force=True)
+    assert names_in(tmp_path / "victim") == ["file"]
+    assert (tmp_path / "victim/file").read_bytes() == b"precious"
+    assert [path for path, _ in copied.troubles.kept] == ["/CCCCCCCC"]
+    assert (tmp_path / "out/copy/folder/file").read_bytes() == b"content"
+    assert not (tmp_path / "out/copy/folder/file").is_symlink()
+
+
+def test_absurd_sizes(tree: Path, tmp_path: Path) -> None:
+    """A file of 8 EiB, all hole, costs nothing; one that claims more data than there is, is refused."""
+    image = image_of(tree)
+    edit(image, "set_inode_field folder/file size 0x7ffffffffffffff0")
+    copied = copy(image, tmp_path / "out")
+    assert (tmp_path / "out/copy/folder/below/file").read_bytes() == b"content"
+    assert [path for path, _ in copied.troubles.kept] in ([], ["/folder/file"])
+    with (tmp_path / "tar").open("wb") as stream, contents_of(image) as contents:
+        archive = Archive(stream, Copied())
+        archive.add(*contents.find(ALL), "copy", lambda _: None)
+        archive.close()
+    assert (tmp_path / "tar").stat().st_size < MIB
+
+
+def test_blocks_outside_of_the_volume(tree: Path, tmp_path: Path) -> None:
+    (tree / "far").write_bytes(os.urandom(100_000))
+    image = filetrees.make("ext2", tmp_path / "image", 16 * MIB, "-d", tree)
+    edit(image, "set_inode_field far block[0] 0x7fffffff")
+    copied = copy(image, tmp_path / "out")
+    assert [path for path, _ in copied.troubles.kept] == ["/far"]
+    assert not (tmp_path / "out/copy/far").exists(), "a part of a file was left behind as a whole one"
+    assert (tmp_path / "out/copy/folder/file").read_bytes() == b"content"
+
+
+def test_a_tree_deeper_than_a_path_may_be(tmp_path: Path) -> None:
+    """4096 bytes are the longest path that the system takes at once."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    image = filetrees.make("ext4", tmp_path / "image", 32 * MIB)
+    with filetrees.mounted(image, tmp_path / "mnt") as mnt:
+        here = os.open(mnt, os.O_RDONLY)
+        for _ in range(300):
+            os.mkdir("d" * 100, dir_fd=here)
+            below = os.open("d" * 100, os.O_RDONLY, dir_fd=here)
+            os.close(here)
+            here = below
+        os.close(os.open("bottom", os.O_CREAT | os.O_WRONLY, dir_fd=here))
+        os.close(here)
+    copied = copy(image, tmp_path / "out")
+    assert not copied.troubles.count
+    assert (copied.directories, copied.files) == (302, 1)
+    subprocess.run(["rm", "-r", tmp_path / "out"], check=True)
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Small file systems of each kind, with some files."""
+    folder = tmp_path_factory.mktemp("samples")
+    tree = folder / "tree"
+    tree.mkdir()
+    for number in range(40):
+        (tree / f"file {number}").write_bytes(os.urandom(number * 1000))
+    (tree / "folder").mkdir()
+    (tree / "folder/link").symlink_to("x" * 200)
+    made = {"ext4": filetrees.make("ext4", folder / "ext4", 4 * MIB, "-d", tree)}
+    made["vfat"] = filetrees.make("vfat", folder / "vfat", 4 * MIB)
+    filetrees.into_fat(made["vfat"], tree, *(f"file {number}" for number in range(40)))
+    made["ntfs"] = filetrees.make("ntfs", folder / "ntfs", 8 * MIB)
+    for number in range(40):
+        subprocess.run(["ntfscp", "-q", made["ntfs"], tree / f"file {number}", f"/file {number}"], check=True)
+    return {kind: image.read_bytes() for kind, image in made.items()}
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("kind", ["ext4", "vfat", "ntfs"])
+def test_damaged_metadata_ends_in_words(samples: dict[str, bytes], tmp_path: Path, kind: str, seed: int) -> None:
+    """Whatever is in there: an error of ours, or what can be read; and no minute passes."""
+    source = random.Random(f"{kind}{seed}")
+    data = bytearray(samples[kind])
+    used = [at for at in range(0, len(data), 512) if any(data[at : at + 512])]
+    for _ in range(40):
+        at = source.choice(used) + source.randrange(512)
+        data[at : at + 4] = source.randbytes(4)
+    (tmp_path / "image").write_bytes(data)
+    began = time.monotonic()
+    with contextlib.suppress(errors.NotFound, errors.Unsupported, confined.BrokenFileSystem):
+        copy(tmp_path / "image", tmp_path / "out")
+    assert time.monotonic() - began < 30
+
+
+def test_a_parser_that_dies_is_an_error_and_starts_again(tree: Path) -> None:
+    with contents_of(image_of(tree)) as contents:
+        files, top = contents.find(ALL)
+        process = top.system._parser._process
+        assert process is not None
+        process.kill()
+        process.wait()
+        assert {step.file.path for step in files.walk(top, Troubles())} >= {"/folder/file"}
+
+
+def test_a_parser_that_says_nothing_is_ended(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(confined, "SILENT_SECONDS", 0.2)
+    with contents_of(image_of(tree)) as contents:
+        _, top = contents.find(ALL)
+        process = top.system._parser._process
+        assert process is not None
+        process.send_signal(19)  # SIGSTOP
+        with pytest.raises(confined.BrokenFileSystem, match="took more than"):
+            top.system.entries(top.node.number)
+        assert process.poll() is not None
+
+
+CONFINED = """
+import os, socket
+from headstart.restore.files import parserprocess
+parserprocess._confine()
+def tried(what):
+    try:
+        what()
+    except OSError:
+        return "refused"
+    return "allowed"
+print(tried(lambda: open("/etc/hosts")), tried(lambda: socket.socket()), tried(lambda: os.fork() or os._exit(0)),
+      tried(lambda: os.kill(os.getppid(), 0)), os.environ.get("HEADSTART_PASSWORD"))
+"""
+
+
+def test_what_parses_can_do_little_else(monkeypatch: pytest.MonkeyPatch, tree: Path) -> None:
+    monkeypatch.setattr(confined, "_START", "import sys; sys.path[:] = sys.argv[2:]" + CONFINED)
+    monkeypatch.setenv("HEADSTART_PASSWORD", "secret")
+    parser = confined.Parser("ext4", {})
+    monkeypatch.setattr(parser, "_call", lambda *_, **__: None)
+    parser.opened()
+    process = parser._process
+    assert process is not None and process.stdout is not None
+    said = process.stdout.read().decode().split()
+    parser.close()
+    others = "refused" if os.geteuid() == 0 else "allowed"  # a process of the same user can be signalled
+    assert said == ["refused", "refused", "refused", others, "None"]
+
+
+def test_the_process_that_parses_is_confined(tree: Path) -> None:
+    with contents_of(image_of(tree)) as contents:
+        _, top = contents.find(ALL)
+        process = top.system._parser._process
+        assert process is not None
+        limits = Path(f"/proc/{process.pid}/limits").read_text()
+        status = dict(
+            line.split(":\t", 1)
+            for line in Path(f"/proc/{process.pid}/status").read_text().splitlines()
+            if "\t" in line
+        )
+    assert re.search(r"Max open files +0 +0", limits)
+    assert status["NoNewPrivs"] == "1"
+    if os.geteuid() == 0:
+        assert set(status["Uid"].split()) == {"65534"} and not status["Groups"].strip()
+
+
+@pytest.fixture
+def damaged(tmp_path: Path) -> Iterator[Contents]:
+    """One pack with the content of a file is damaged."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for name in ("one", "two", "three"):
+        (tree / name).write_bytes(os.urandom(2 * MIB))
+    image = filetrees.make("ext4", tmp_path / "image", 16 * MIB, "-d", tree)
+    with stores.new_repository(LocalStore(tmp_path / "repository")) as repo:
+        manifest = stored.store_snapshot(repo, {"vda": image.read_bytes()})
+        [pack] = [each for each in (tmp_path / "repository/packs").iterdir() if each.stat().st_size > 5 * MIB]
+        data = bytearray(pack.read_bytes())
+        data[len(data) // 2] ^= 1
+        pack.write_bytes(data)
+        with Contents(repo, manifest) as contents:
+            yield contents
+
+
+def test_a_damaged_chunk_costs_its_file_alone(damaged: Contents, tmp_path: Path) -> None:
+    copied = Copied()
+    extraction.copy(*damaged.find(ALL), tmp_path, "out", copied, lambda _: None)
+    [(path, why)] = copied.troubles.kept
+    assert "damaged" in why
+    whole = {"one", "two", "three"} - {path.removeprefix("/")}
+    assert {each.name for each in (tmp_path / "out").iterdir()} - {"lost+found"} == whole
+    for name in whole:
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "tree" / name).read_bytes()
