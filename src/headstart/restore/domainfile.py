@@ -6,17 +6,19 @@ over that a guest notices: firmware, machine, processors, memory, disks, network
 
 from __future__ import annotations
 
-import json
 import re
-import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
-from headstart import plain
+from headstart import errors, plain
 from headstart.repository.manifest import Disk
+from headstart.restore.booting import commandline, drives
+from headstart.restore.booting.commandline import CommandLine
+from headstart.restore.booting.definition import memory_of
+from headstart.restore.booting.drives import Kind
 
 #: Image formats that libvirt can give to QEMU.
 FORMATS = ("raw", "qcow2", "vmdk")
@@ -29,7 +31,6 @@ _DERIVED = (
     " the cards are connected to QEMU's user network: see whether that is what you want. "
 )
 _CARD = re.compile(r"(virtio-net|e1000|rtl8139|vmxnet3|ne2k|pcnet|i82)")
-_SIZES = {"": 1 << 20, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ def derive(vm: str, definition: str, disks: Sequence[Restored], variables: Path 
             root, notes = _of_domain(definition, disks, variables)
         else:
             root, notes = _of_command_line(vm, definition, disks, variables), []
-    except (ElementTree.ParseError, ValueError):
+    except (ElementTree.ParseError, ValueError, errors.Unsupported):
         return None
     ElementTree.indent(root)
     return Made(ElementTree.tostring(root, encoding="unicode") + "\n", tuple(notes))
@@ -118,22 +119,22 @@ def _place(element: Element, restored: Restored) -> None:
 
 
 def _of_command_line(vm: str, text: str, disks: Sequence[Restored], variables: Path | None) -> Element:
-    program, options = _options(shlex.split(text))
-    line = _Line(options)
-    accelerated = "kvm" in line.value("machine", "accel") + line.first("accel") or "enable-kvm" in dict(options)
+    line = commandline.read(text)
+    accelerator = _value(line, "machine", "accel") + _value(line, "accel", "accel")
+    accelerated = "kvm" in accelerator or line.first("enable-kvm") is not None
     root = Element("domain", type="kvm" if accelerated else "qemu")
     root.append(ElementTree.Comment(_DERIVED))
     _text(root, "name", vm)
     _text(root, "memory", str(_memory(line)), unit="b")
-    _text(root, "vcpu", line.value("smp", "cpus") or line.first("smp") or "1")
-    arch = re.sub(r".*qemu-system-", "", program) if "qemu-system-" in program else "x86_64"
-    machine = line.value("machine", "type") or line.first("machine") or line.first("M") or "pc"
+    _text(root, "vcpu", _value(line, "smp", "cpus") or "1")
+    arch = re.sub(r".*qemu-system-", "", line.program) if "qemu-system-" in line.program else "x86_64"
+    machine = _value(line, "machine", "type") or "pc"
     _boot(root, line, arch, machine, variables)
     features = SubElement(root, "features")
     SubElement(features, "acpi")
     SubElement(features, "apic")
     SubElement(root, "cpu", mode="host-passthrough" if accelerated else "maximum")
-    SubElement(root, "clock", offset="localtime" if line.value("rtc", "base") == "localtime" else "utc")
+    SubElement(root, "clock", offset="localtime" if _value(line, "rtc", "base") == "localtime" else "utc")
     devices = SubElement(root, "devices")
     for each, target in zip(disks, _targets(disks, machine), strict=True):
         _disk(devices, each, *target)
@@ -152,60 +153,16 @@ def _of_command_line(vm: str, text: str, disks: Sequence[Restored], variables: P
     return root
 
 
-def _options(words: Sequence[str]) -> tuple[str, list[tuple[str, str]]]:
-    """``-name value`` pairs; an option without a value has an empty one."""
-    if not words or not re.search(r"qemu|kvm", words[0]):
-        raise ValueError("no command line of QEMU's")
-    found: list[tuple[str, str]] = []
-    for word in words[1:]:
-        if word.startswith("-"):
-            found.append((word.lstrip("-"), ""))
-        elif found:
-            found[-1] = (found[-1][0], word)
-    return words[0], found
+def _value(line: CommandLine, name: str, key: str) -> str:
+    """Of the first option of this name that has it; empty if none has."""
+    return next((option.word(key) for option in line.options if option.name == name and key in option.values), "")
 
 
-class _Line:
-    """The options of a command line, by name."""
-
-    def __init__(self, options: Iterable[tuple[str, str]]) -> None:
-        self.options = tuple(options)
-
-    def all(self, name: str) -> Iterator[tuple[str, dict[str, str]]]:
-        """The first word, if it has no key, and the values by key."""
-        for option, value in self.options:
-            if option == name:
-                yield _values(value)
-
-    def first(self, name: str) -> str:
-        return next((first for first, _ in self.all(name)), "")
-
-    def value(self, name: str, key: str) -> str:
-        return next((values[key] for _, values in self.all(name) if key in values), "")
+def _memory(line: CommandLine) -> int:
+    return memory_of(_value(line, "m", "size") or "128")
 
 
-def _values(text: str) -> tuple[str, dict[str, str]]:
-    if text.startswith("{"):
-        told = json.loads(text)
-        return str(told.get("driver", "")), {key: _word(value) for key, value in told.items()}
-    parts = [part.replace(",,", ",") for part in re.split(r"(?<!,),(?!,)", text)]
-    values = dict(part.split("=", 1) for part in parts if "=" in part)
-    return ("" if "=" in parts[0] else parts[0]), values
-
-
-def _word(value: object) -> str:
-    return {True: "on", False: "off"}.get(value, str(value)) if isinstance(value, bool) else str(value)
-
-
-def _memory(line: _Line) -> int:
-    given = line.value("m", "size") or line.first("m") or "128"
-    found = re.fullmatch(r"(\d+)([BKMGT]?)(?:iB)?", given, re.IGNORECASE)
-    if found is None:
-        raise ValueError(given)
-    return int(found[1]) * _SIZES[found[2].upper()]
-
-
-def _boot(root: Element, line: _Line, arch: str, machine: str, variables: Path | None) -> None:
+def _boot(root: Element, line: CommandLine, arch: str, machine: str, variables: Path | None) -> None:
     os = SubElement(root, "os")
     _text(os, "type", "hvm", arch=arch, machine=machine)
     loader = _firmware(line)
@@ -216,21 +173,15 @@ def _boot(root: Element, line: _Line, arch: str, machine: str, variables: Path |
     if variables is not None:
         _text(os, "nvram", str(variables))
     for option, tag in (("kernel", "kernel"), ("initrd", "initrd"), ("append", "cmdline")):
-        given = next((value for name, value in line.options if name == option), "")
-        if given:
-            _text(os, tag, given)
+        given = line.first(option)
+        if given is not None and given.text:
+            _text(os, tag, given.text)
 
 
-def _firmware(line: _Line) -> str:
+def _firmware(line: CommandLine) -> str:
     """The flash that is only read."""
-    for _, values in line.all("drive"):
-        if values.get("if") == "pflash" and values.get("readonly", "off") in ("on", "true"):
-            return values.get("file", "")
-    nodes = {values.get("node-name", ""): values for _, values in line.all("blockdev")}
-    node = nodes.get(line.value("machine", "pflash0"), {})
-    while node and not node.get("filename"):
-        node = nodes.get(node.get("file", ""), {})
-    return node.get("filename", "")
+    flashes = (drive for drive in drives.find(drives.normal(line)) if drive.kind is Kind.FLASH and drive.read_only)
+    return next((drive.file for drive in flashes), "")
 
 
 def _targets(disks: Iterable[Restored], machine: str) -> list[tuple[str, str]]:
@@ -264,17 +215,17 @@ def _disk(devices: Element, restored: Restored, target: str, bus: str) -> None:
     _place(element, restored)
 
 
-def _cards(line: _Line) -> Iterator[tuple[str, str]]:
+def _cards(line: CommandLine) -> Iterator[tuple[str, str]]:
     """MAC address and model."""
-    for first, values in line.all("device"):
-        model = first or values.get("driver", "")
-        if _CARD.match(model):
-            yield values.get("mac", ""), "virtio" if model.startswith("virtio") else model
-    for name in ("nic", "net"):
-        for first, values in line.all(name):
-            if first not in ("none", "user") or (name == "nic" and first == "user"):
-                model = values.get("model", "e1000")
-                yield values.get("mac", values.get("macaddr", "")), "virtio" if "virtio" in model else model
+    for option in line.options:
+        model = option.word("model") or "e1000"
+        if option.name == "device" and _CARD.match(option.word("driver")):
+            model = option.word("driver")
+        elif not (option.name == "nic" and option.word("type") != "none") and not (
+            option.name == "net" and option.word("type") == "nic"
+        ):
+            continue
+        yield option.word("mac") or option.word("macaddr"), "virtio" if "virtio" in model else model
 
 
 def _text(parent: Element, tag: str, text: str, **attributes: str) -> None:

@@ -31,6 +31,7 @@ FLAGS = frozenset(
 _ANYTHING = frozenset({"append", "name", "m", "smp"})
 #: The key of a first value that has none.
 _FIRST = {
+    "accel": "accel",
     "blockdev": "driver",
     "chardev": "backend",
     "device": "driver",
@@ -42,6 +43,7 @@ _FIRST = {
     "netdev": "type",
     "nic": "type",
     "object": "qom-type",
+    "smp": "cpus",
     "tpmdev": "type",
 }
 #: Other spellings of an option.
