@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from headstart import errors
+from headstart.cli import arguments, program
 from headstart.state.journal import Journal
 from tests.cli import console
 from tests.cli.shelf import Shelf
@@ -469,3 +471,24 @@ def test_a_rollback_does_not_ask_nobody(shelf: Shelf, tmp_path: Path) -> None:
     shelf.add_vm("web", tmp_path / "nobody")
     refused = console.run(shelf.cli, "rollback", "web", "web@latest")
     assert refused.status == 2 and "use --yes" in refused.stderr
+
+
+@pytest.mark.parametrize("module", sorted(set(program.VERBS.values())))
+def test_each_verb_is_made_by_the_module_that_the_table_names(module: str) -> None:
+    _, verbs = arguments.new_parser()
+    importlib.import_module(f"headstart.cli.{module}").add(verbs)
+    assert sorted(verbs.choices) == sorted(verb for verb, made_by in program.VERBS.items() if made_by == module)
+
+
+def test_a_verb_loads_no_other() -> None:
+    """Nor what only others need: it would take as long again as what the verb does."""
+    checked = """
+import sys
+from headstart.cli import program
+try:
+    program.run(["tag", "--help"])
+except SystemExit:
+    print([name for name in sys.modules if name in ("headstart.cli.backup", "libvirt", "qemu.qmp")])
+"""
+    done = subprocess.run([sys.executable, "-c", checked], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

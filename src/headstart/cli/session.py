@@ -6,10 +6,9 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from headstart import errors, repository, store
-from headstart.backup import remember
-from headstart.backup.context import Context
 from headstart.cli import password
 from headstart.cli.output import Output
 from headstart.cli.settings import Settings, place_of
@@ -17,6 +16,9 @@ from headstart.repository import Repository, census
 from headstart.repository.census import Remembered
 from headstart.state.database import DATABASE
 from headstart.state.journal import Journal
+
+if TYPE_CHECKING:
+    from headstart.backup.context import Context
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ class Session:
         """What this host would miss in the repository, if it has any state at all."""
         if not (self.settings.state / DATABASE).exists():
             return census.NOTHING
+        from headstart.backup import remember
+
         try:
             with self.journal() as journal:
                 return remember.of(journal, repo)
@@ -67,11 +71,15 @@ class Session:
     @contextlib.contextmanager
     def local(self) -> Iterator[Context]:
         """For what needs the state of this host and its VMs, but no repository."""
+        from headstart.backup.context import Context
+
         with self.journal() as journal:
             yield Context(journal, None, self.settings.scratch)
 
     @contextlib.contextmanager
     def full(self) -> Iterator[Context]:
         """For rounds and backups."""
+        from headstart.backup.context import Context
+
         with self.repository() as repo, self.journal() as journal, self.output.progress() as report:
             yield Context(journal, repo, self.settings.scratch, report)
