@@ -59,13 +59,15 @@ class Rehearser:
 
     def _look(self, vm: str, wanted: Rehearsal) -> None:
         """Rehearse it if that is due."""
-        if time.monotonic() < self._again.get(vm, 0.0) or self._house.journal.point(vm) is None:
+        point = self._house.journal.point(vm)
+        if time.monotonic() < self._again.get(vm, 0.0) or point is None:
             return
         try:
             if not self._is_due(vm, wanted):
                 return
             with self._house.vault.another() as repo:
-                self._rehearse(repo, snapshot.resolve(repo, f"{vm}@latest"), wanted)
+                # Not the latest of this name: that may be anybody's, and has a definition that is started here.
+                self._rehearse(repo, snapshot.load(repo, point.snapshot), wanted)
             self._last[vm] = self._house.clock()
         except errors.HeadstartError as error:
             self._again[vm] = time.monotonic() + AGAIN_SECONDS

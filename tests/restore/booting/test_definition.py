@@ -30,7 +30,7 @@ def derived(
 ) -> Derived:
     disks = [Disk(name, 1 << 20, "raw", None, 65536, serial) for name in names]
     images = {name: Path(f"/overlays/{name}.qcow2") for name in names}
-    place = Place("web", folder, images, variables, network, memory, lambda path: path in there)
+    place = Place("web", folder, images, variables, network, memory, there=lambda path: path in there)
     return definition.derive(f"qemu-system-x86_64 -nodefaults {text}", disks, place)
 
 

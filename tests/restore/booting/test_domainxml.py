@@ -42,7 +42,7 @@ def derived(
         variables,
         network,
         memory,
-        lambda path: path in there,
+        there=lambda path: path in there,
     )
     below = {name: Export(Path("/run/place/nbd"), name) for name in names}
     found = domainxml.derive(xml, disks, Around(place, below, uuid))
@@ -198,3 +198,15 @@ def test_what_cannot_be_adjusted_is_refused(xml: str, error: type[Exception], wo
 def test_a_disk_that_the_definition_has_not() -> None:
     with pytest.raises(errors.NotFound, match=r"Disk vda of the snapshot .* has: vdb"):
         derived("<disk device='disk'><source file='/data'/><target dev='vdb'/></disk>", "vda")
+
+
+def test_a_snapshot_chooses_no_programs() -> None:
+    """One that the user names does."""
+    card = "<interface type='bridge'><source bridge='b'/><script path='/tmp/x'/></interface>"
+    given = f"<emulator>/tmp/x/kvm</emulator>{card}"
+    xml = f"<domain type='kvm'><name>a</name><devices>{given}</devices></domain>"
+    for trusted in (False, True):
+        place = Place("booted", Path("/run/place"), {}, network=True, trusted=trusted)
+        found = domainxml.derive(xml, (), Around(place))
+        assert ("/tmp/x" in found.xml) == trusted
+        assert bool(found.notes) != trusted

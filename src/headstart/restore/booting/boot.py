@@ -89,6 +89,7 @@ def booted(source: Source, wanted: Wanted) -> Iterator[Booted]:
             put_variables(wanted, overlays, variables),
             wanted.network,
             wanted.memory,
+            trusted=bool(wanted.definition),
         )
         derived = definition.derive(text, manifest.disks, place)
         instances.require_memory(derived.memory)

@@ -15,7 +15,7 @@ from typing import Any
 
 from headstart import errors, plain, units
 from headstart.repository.manifest import Disk
-from headstart.restore.booting import characters, commandline, drives
+from headstart.restore.booting import characters, commandline, drives, trust
 from headstart.restore.booting.characters import Characters
 from headstart.restore.booting.commandline import CommandLine, Option, option
 from headstart.restore.booting.drives import Drive, Kind
@@ -61,7 +61,8 @@ class Place:
     """Where a VM is to be started. ``images``: by disk of the snapshot, the qcow2 file that is its content.
 
     ``variables``: a copy of its UEFI variables of its own. ``network``: its cards are connected as they were; else to
-    nothing. ``memory`` in bytes, in place of what it had. ``there``: whether a file of the host exists."""
+    nothing. ``memory`` in bytes, in place of what it had. ``trusted``: the definition is the user's own, see ``trust``.
+    ``there``: whether a file of the host exists."""
 
     name: str
     folder: Path
@@ -69,6 +70,7 @@ class Place:
     variables: Path | None = None
     network: bool = False
     memory: int | None = None
+    trusted: bool = False
     there: Callable[[str], bool] = field(default=lambda path: Path(path).exists())
 
 
@@ -95,14 +97,16 @@ class Derived:
 def derive(definition: str, disks: Iterable[Disk], place: Place) -> Derived:
     """``definition`` as a backup of plain QEMU has it. Raises ``Unsupported`` for what cannot be adjusted, ``NotFound``
     for a disk or a file that is missing."""
-    line = drives.normal(commandline.read(definition))
+    notes: dict[str, None] = {}
+    line = commandline.read(definition)
+    line = drives.normal(line if place.trusted else trust.tamed(line, lambda text: notes.update({text: None})))
     for each in line.options:
         if each.name in _REFUSED:
             raise errors.Unsupported(
                 f"The VM cannot be started from its definition: {_REFUSED[each.name]}. Name a whole command line with"
                 " --definition, or restore the disks with 'headstart restore'."
             )
-    return _Derivation(line, tuple(disks), place).derived()
+    return _Derivation(line, tuple(disks), place, notes).derived()
 
 
 def memory_of(text: str) -> int:
@@ -114,11 +118,11 @@ def memory_of(text: str) -> int:
 
 
 class _Derivation:
-    def __init__(self, line: CommandLine, disks: tuple[Disk, ...], place: Place) -> None:
+    def __init__(self, line: CommandLine, disks: tuple[Disk, ...], place: Place, notes: dict[str, None]) -> None:
         self._line = line
         self._place = place
         self._disks = disks
-        self._notes: dict[str, None] = {}
+        self._notes = notes
         self._changed: dict[int, Option | None] = {}
         self._kept_nodes: set[int] = set()
         self._hubs = 0

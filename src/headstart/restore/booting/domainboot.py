@@ -79,6 +79,7 @@ def booted(source: Source, wanted: Wanted, uri: str) -> Iterator[BootedDomain]:
             boot.put_variables(wanted, overlays, variables),
             wanted.network,
             wanted.memory,
+            trusted=bool(wanted.definition),
         )
         around = Around(place, {name: unix.export(name) for name in names}, other, logged=True)
         derived = domainxml.derive(text, manifest.disks, around)

@@ -14,6 +14,7 @@ from xml.etree.ElementTree import Element
 
 from headstart import errors, plain, units
 from headstart.repository.manifest import Disk
+from headstart.restore.booting import trust
 from headstart.restore.booting.definition import Place
 from headstart.wire.nbd import Export
 
@@ -140,12 +141,25 @@ class _Derivation:
         self._adjust_firmware()
         devices = self._root.find("devices")
         assert devices is not None, "it was looked for"
+        if not self._place.trusted:
+            self._take_programs(devices)
         for element in list(devices):
             adjust = _ADJUSTED.get(element.tag)
             if element.tag in _LEFT_OUT:
                 self._leave_out(devices, element, _LEFT_OUT[element.tag])
             elif adjust is not None:
                 adjust(self, devices, element)
+
+    def _take_programs(self, devices: Element) -> None:
+        """Whoever may add to the repository names them. libvirt has an emulator for each machine by itself."""
+        for element in devices.findall("emulator"):
+            if not trust.is_installed((element.text or "").strip()):
+                devices.remove(element)
+                self._note(f"QEMU is libvirt's own choice, and not {plain.line(element.text or '')}")
+        for parent in devices.findall("interface"):
+            for child in parent.findall("script") + parent.findall("downscript"):
+                parent.remove(child)
+                self._note("the script of a network card is left out: a program of the host")
 
     def _note(self, text: str) -> None:
         self.notes[text] = None
