@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from headstart import agentd, errors
+from headstart import agentd, durable, errors
 
 SHEBANG = b"#!/usr/bin/env python3\n"
 _MAIN = "import sys\nfrom headstart.agentd.main import main\nsys.exit(main(sources={digest!r}))\n"
@@ -99,8 +99,4 @@ def _replace(path: Path, content: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    durable.sync_folder(path.parent)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
-from headstart import errors
+from headstart import durable, errors
 from headstart.restore import claim, writing
 from headstart.store.contract import Data
 
@@ -68,7 +68,7 @@ class PartFile:
             os.fsync(self._file)
             self._rename(self._part)
             self._finished = True
-            _fsync_folder(self.place.parent)
+            durable.sync_folder(self.place.parent)
 
     def finish_with(self, other: Path) -> None:
         """Give the name to another file beside it, which is durable; the part has only held the place."""
@@ -76,7 +76,7 @@ class PartFile:
             self._rename(other)
             self._part.unlink()
             self._finished = True
-            _fsync_folder(self.place.parent)
+            durable.sync_folder(self.place.parent)
 
     def _rename(self, made: Path) -> None:
         _rename(made, self.place)
@@ -128,7 +128,7 @@ def finish_whole(place: Path) -> bool:
                 return False
             os.fsync(file)
             _rename(part_of(place), place)
-            _fsync_folder(place.parent)
+            durable.sync_folder(place.parent)
             return True
         finally:
             os.close(file)
@@ -155,11 +155,3 @@ def _exists(place: Path) -> errors.TargetRefused:
         "or name just other disks with --disk.",
         target=str(place),
     )
-
-
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -20,7 +20,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from headstart import errors, units
+from headstart import durable, errors, units
 from headstart.store import contract
 
 #: Folder of unfinished objects, on the same file system as the finished ones.
@@ -133,14 +133,14 @@ class LocalStore:
         try:
             self._link_in_folder(temporary, target)
         except FileExistsError:
-            _fsync_folder(target.parent)  # whoever took the name may not have come to it
+            durable.sync_folder(target.parent)  # whoever took the name may not have come to it
             if temporary.stat().st_nlink < 2:
                 key = str(target.relative_to(self._root))
                 raise contract.Exists(f"{key} exists already in {self._root}.", object=key) from None
         except OSError as error:
             raise self._refusal(error, target) from error
         else:
-            _fsync_folder(target.parent)
+            durable.sync_folder(target.parent)
 
     def _link_in_folder(self, temporary: Path, target: Path) -> None:
         try:
@@ -226,7 +226,7 @@ class LocalStore:
 def _make(folder: Path) -> None:
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
-    _fsync_folder(folder.parent)
+    durable.sync_folder(folder.parent)
 
 
 def _make_with_parents(folder: Path) -> None:
@@ -235,15 +235,7 @@ def _make_with_parents(folder: Path) -> None:
         _make(folder)
         return
     with contextlib.suppress(PermissionError):  # somebody else's folder: its name is theirs to keep
-        _fsync_folder(folder.parent)
-
-
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        durable.sync_folder(folder.parent)
 
 
 def _write(path: Path, data: contract.Data) -> None:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from headstart import errors
+from headstart import durable, errors
 from headstart.extents import Extent
 from headstart.reading import Piece, Reader
 from headstart.wire.files import FileReader
@@ -92,11 +92,7 @@ class Spool:
         except OSError as error:
             raise self._unwritten(error) from error
         for directory in (self.directory, self._of_vm, self._of_vm.parent):
-            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            durable.sync_folder(directory)
 
     def reader(self, disk: str) -> FileReader:
         """A context manager. Raises ``Damaged`` if the file is not there any longer."""
