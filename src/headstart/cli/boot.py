@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from headstart import errors, plain, units
-from headstart.cli import arguments, orders
+from headstart import errors, plain
+from headstart.cli import arguments, bootwords, orders
 from headstart.cli.session import Session
 from headstart.cli.vm import NAME
 from headstart.host import control
@@ -87,14 +87,17 @@ def _wanted(session: Session, given: argparse.Namespace, manifest: Manifest, hom
         kept=given.overlay is not None or home is not None,
         network=given.network,
         memory=given.memory,
-        definition=_text(given.definition) if given.definition else "",
+        definition=definition_from(given.definition),
         variables=home.variables if home is not None else None,
         # libvirt would end with us also a domain that has moved.
         outlives=home is not None and bool(given.libvirt),
     )
 
 
-def _text(path: Path) -> str:
+def definition_from(path: Path | None) -> str:
+    """Its text; empty for None. Raises ``Usage``."""
+    if path is None:
+        return ""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -253,20 +256,10 @@ def _told(manifest: Manifest, booted: Booted, wanted: Wanted) -> str:
     lines += [f"monitor  {derived.monitor}"]
     lines += [f"screen   {derived.screen} (VNC)"] if derived.screen else []
     lines += [f"console  {path}" for path in derived.consoles]
-    lines += ["network  connected" if wanted.network else "network  not connected (--network connects it)"]
-    lines += [
-        f"writes   {wanted.overlays}" if wanted.kept else "writes   are lost at the end (--overlay DIR keeps them)"
-    ]
-    lines += ["It ends with this command: Ctrl-C, or when the guest powers off."]
-    return "\n".join(lines)
+    return "\n".join([*lines, *bootwords.conditions(wanted)])
 
 
 def _moved(values: dict[str, Any]) -> str:
-    lines = [f"{each['name']}  {each['path']}" for each in values["disks"]]
-    lines += [f"The VM runs on, as QEMU process {values['pid']}, and needs the repository no longer. {values['start']}"]
-    lines[-1] += f" starts it when it has been off. Moved in {units.format_seconds(values['seconds'])}."
-    if values["added"]:
-        lines += [f"This host knows it as {values['added']}: its next backup reads what changed since the snapshot."]
-    else:
-        lines += [f"To back it up: headstart vm add NAME --qmp {values['monitor']}"]
-    return "\n".join(lines)
+    runs = f"The VM runs on, as QEMU process {values['pid']}, and needs the repository no longer."
+    again = f"{values['start']} starts it when it has been off."
+    return bootwords.moved(values, f"{runs} {again}", f"headstart vm add NAME --qmp {values['monitor']}")

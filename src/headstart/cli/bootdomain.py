@@ -8,7 +8,8 @@ import time
 from typing import Any
 from xml.etree import ElementTree
 
-from headstart import errors, plain, units
+from headstart import errors, plain
+from headstart.cli import bootwords
 from headstart.cli.session import Session
 from headstart.hypervisor.libvirt import inventory
 from headstart.repository.manifest import Manifest
@@ -124,19 +125,12 @@ def _told(values: dict[str, Any], wanted: Wanted) -> str:
     return "\n".join(
         [
             f"{plain.line(values['vm'])} runs as the domain {values['name']}.",
-            "network  connected" if wanted.network else "network  not connected (--network connects it)",
-            f"writes   {wanted.overlays}" if wanted.kept else "writes   are lost at the end (--overlay DIR keeps them)",
-            "It ends with this command: Ctrl-C, or when the guest powers off.",
+            *bootwords.conditions(wanted),
         ]
     )
 
 
 def _moved(values: dict[str, Any]) -> str:
-    lines = [f"{each['name']}  {each['path']}" for each in values["disks"]]
-    lines += [f"The domain {values['name']} runs on, is defined, and needs the repository no longer."]
-    lines[-1] += f" Moved in {units.format_seconds(values['seconds'])}."
-    if values["added"]:
-        lines += [f"This host knows it as {values['added']}: its next backup reads what changed since the snapshot."]
-    else:
-        lines += [f"To back it up: headstart vm add NAME --libvirt {values['libvirt']['uri']} {values['name']}"]
-    return "\n".join(lines)
+    runs = f"The domain {values['name']} runs on, is defined, and needs the repository no longer."
+    to_add = f"headstart vm add NAME --libvirt {values['libvirt']['uri']} {values['name']}"
+    return bootwords.moved(values, runs, to_add)

@@ -7,19 +7,8 @@ from typing import Any
 
 from headstart import errors, plain
 from headstart.cli import text
-from headstart.restore.files.filesystem import Kind, Node
+from headstart.restore.files.filesystem import TYPES, Node
 from headstart.restore.files.filetree import File
-
-_TYPES: dict[Kind, int] = {
-    "file": stat.S_IFREG,
-    "directory": stat.S_IFDIR,
-    "symlink": stat.S_IFLNK,
-    "fifo": stat.S_IFIFO,
-    "character": stat.S_IFCHR,
-    "block": stat.S_IFBLK,
-    "socket": stat.S_IFSOCK,
-    "unknown": 0,
-}
 
 
 def values(file: File, target: str = "") -> dict[str, Any]:
@@ -46,7 +35,7 @@ def row(file: File, name: str, target: str = "") -> tuple[str, ...]:
     node = file.node
     size = f"{node.major}, {node.minor}" if node.kind in ("character", "block") else str(node.size)
     shown = f"{name} -> {target}" if node.kind == "symlink" else name
-    mode = stat.filemode(_TYPES[node.kind] | node.mode)
+    mode = stat.filemode(TYPES[node.kind] | node.mode)
     return (mode, str(node.links), str(node.uid), str(node.gid), size, when(node), shown)
 
 

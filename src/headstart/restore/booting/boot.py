@@ -82,15 +82,7 @@ def booted(source: Source, wanted: Wanted) -> Iterator[Booted]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(runplace.claimed(wanted.folder))
         overlays = stack.enter_context(Overlays(wanted.overlays, manifest, kept=wanted.kept))
-        place = Place(
-            wanted.name,
-            wanted.folder,
-            overlays.images(),
-            put_variables(wanted, overlays, variables),
-            wanted.network,
-            wanted.memory,
-            trusted=bool(wanted.definition),
-        )
+        place = placed(wanted, overlays, variables)
         derived = definition.derive(text, manifest.disks, place)
         instances.require_memory(derived.memory)
         names = [disk.name for disk in manifest.disks]
@@ -103,7 +95,20 @@ def booted(source: Source, wanted: Wanted) -> Iterator[Booted]:
         yield Booted(instance, served, overlays, text, place, notes)
 
 
-def put_variables(wanted: Wanted, overlays: Overlays, content: bytes | None) -> Path | None:
+def placed(wanted: Wanted, overlays: Overlays, variables: bytes | None) -> Place:
+    """``variables``: the content of the UEFI variables, which gets a file."""
+    return Place(
+        wanted.name,
+        wanted.folder,
+        overlays.images(),
+        _put_variables(wanted, overlays, variables),
+        wanted.network,
+        wanted.memory,
+        trusted=bool(wanted.definition),
+    )
+
+
+def _put_variables(wanted: Wanted, overlays: Overlays, content: bytes | None) -> Path | None:
     if content is None:
         return None
     if wanted.variables is None:

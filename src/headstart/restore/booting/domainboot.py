@@ -27,12 +27,11 @@ from headstart.hypervisor.libvirt.place import give, require_local
 from headstart.repository.manifest import Disk
 from headstart.restore.booting import boot, domainxml, runplace
 from headstart.restore.booting.boot import Wanted
-from headstart.restore.booting.definition import Place
 from headstart.restore.booting.domain import DomainInstance
 from headstart.restore.booting.domainxml import Around
 from headstart.restore.booting.instance import require_memory
 from headstart.restore.booting.marks import Marks
-from headstart.restore.booting.moving import POLL_SECONDS, RETRY_SECONDS, Progress
+from headstart.restore.booting.moving import RETRY_SECONDS, Progress, go_over
 from headstart.restore.booting.overlays import Overlays
 from headstart.restore.serving.serving import Serving, Source, Unix
 from headstart.wire import libvirt as wire
@@ -72,15 +71,7 @@ def booted(source: Source, wanted: Wanted, uri: str) -> Iterator[BootedDomain]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(runplace.claimed(wanted.folder))
         overlays = stack.enter_context(Overlays(wanted.overlays, manifest, kept=wanted.kept))
-        place = Place(
-            wanted.name,
-            wanted.folder,
-            overlays.images(),
-            boot.put_variables(wanted, overlays, variables),
-            wanted.network,
-            wanted.memory,
-            trusted=bool(wanted.definition),
-        )
+        place = boot.placed(wanted, overlays, variables)
         around = Around(place, {name: unix.export(name) for name in names}, other, logged=True)
         derived = domainxml.derive(text, manifest.disks, around)
         require_memory(derived.memory)
@@ -134,23 +125,11 @@ def described(
 
 def move(domain: Domain, images: Mapping[str, Path], progress: Progress, attend: Callable[[], None]) -> None:
     """Each disk into its image, which is made; all of them go over when all are ready."""
-    moves = [_Move(domain, disk, image) for disk, image in images.items()]
-    try:
-        for each in moves:
-            each.begin()
-        while False in [each.is_ready(progress) for each in moves]:
-            attend()
-            time.sleep(POLL_SECONDS)
-        for each in moves:
-            each.complete()
-    except BaseException:
-        for each in moves:
-            each.give_up()
-        raise
+    go_over([_Move(domain, disk, image) for disk, image in images.items()], progress, attend)
 
 
 class _Move:
-    """Of one disk."""
+    """A ``Move`` by libvirt."""
 
     def __init__(self, domain: Domain, disk: str, image: Path) -> None:
         self._domain = domain

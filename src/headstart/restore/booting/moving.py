@@ -14,9 +14,9 @@ import logging
 import secrets
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from headstart import errors, plain
 from headstart.hypervisor.contract import Inventory
@@ -53,20 +53,12 @@ def move(
     the disks that have not gone over stay where they are, and their images are removed."""
     found = attachments(qmp)
     moves = [_Move(qmp, found[disk], image) for disk, image in images.items()]
-    try:
-        for each in moves:
-            each.begin()
-        while False in [each.is_ready(progress) for each in moves]:
-            attend()
-            time.sleep(POLL_SECONDS)
+
+    def carry() -> None:
         for each in moves:
             each.carry(marks)
-        for each in moves:
-            each.complete()
-    except BaseException:
-        for each in moves:
-            each.give_up()
-        raise
+
+    go_over(moves, progress, attend, carry)
     for each in moves:
         each.forget_old()
     below = [node.name for node in inventory.look(qmp, Devices(qmp), ()).graph.nodes.values() if node.driver == "nbd"]
@@ -74,8 +66,42 @@ def move(
         raise errors.HeadstartError(f"The VM has moved, and still reads from the backup (node {below[0]}).")
 
 
+class Move(Protocol):
+    """Of one disk, to a new image."""
+
+    def begin(self) -> None: ...
+
+    def is_ready(self, progress: Progress) -> bool:
+        """It could go over. One that failed is begun again after a while."""
+
+    def complete(self) -> None:
+        """It goes over."""
+
+    def give_up(self) -> None:
+        """Unless it has gone over."""
+
+
+def go_over(
+    moves: Sequence[Move], progress: Progress, attend: Callable[[], None], carry: Callable[[], None] = lambda: None
+) -> None:
+    """All of them when all are ready, after ``carry``."""
+    try:
+        for each in moves:
+            each.begin()
+        while False in [each.is_ready(progress) for each in moves]:
+            attend()
+            time.sleep(POLL_SECONDS)
+        carry()
+        for each in moves:
+            each.complete()
+    except BaseException:
+        for each in moves:
+            each.give_up()
+        raise
+
+
 class _Move:
-    """Of one disk."""
+    """A ``Move`` by QEMU's own job."""
 
     def __init__(self, qmp: Qmp, attachment: Attachment, image: Path) -> None:
         self._qmp = qmp

@@ -9,12 +9,24 @@ Names and targets of links are text in which bytes that are no UTF-8 stand as su
 from __future__ import annotations
 
 import operator
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Protocol
 
 Kind = Literal["file", "directory", "symlink", "fifo", "character", "block", "socket", "unknown"]
-KINDS: tuple[Kind, ...] = ("file", "directory", "symlink", "fifo", "character", "block", "socket", "unknown")
+#: With the bits of ``st_mode``.
+TYPES: dict[Kind, int] = {
+    "file": stat.S_IFREG,
+    "directory": stat.S_IFDIR,
+    "symlink": stat.S_IFLNK,
+    "fifo": stat.S_IFIFO,
+    "character": stat.S_IFCHR,
+    "block": stat.S_IFBLK,
+    "socket": stat.S_IFSOCK,
+    "unknown": 0,
+}
+KINDS = tuple(TYPES)
 
 #: Bytes of a name (NAME_MAX of Linux; NTFS has 255 UTF-16 units, which may be more), and of a link's target.
 LONGEST_NAME = 1024

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart import errors, plain
-from headstart.restore.files.filesystem import Details, Kind, Node
+from headstart.restore.files.filesystem import TYPES, Details, Node
 from headstart.restore.files.filetree import File, FileTree, is_name
 
 _log = logging.getLogger(__name__)
@@ -24,16 +24,6 @@ _log = logging.getLogger(__name__)
 _DEVICE = Path("/dev/fuse")
 #: Nothing ever changes: seconds for which the kernel need not ask again.
 _CACHED = 3600
-_TYPES: dict[Kind, int] = {
-    "file": stat.S_IFREG,
-    "directory": stat.S_IFDIR,
-    "symlink": stat.S_IFLNK,
-    "fifo": stat.S_IFIFO,
-    "character": stat.S_IFCHR,
-    "block": stat.S_IFBLK,
-    "socket": stat.S_IFSOCK,
-    "unknown": stat.S_IFREG,
-}
 _FOLDER = {"st_mode": stat.S_IFDIR | 0o555, "st_nlink": 2}
 
 Opener = Callable[[], FileTree]
@@ -187,7 +177,7 @@ def _library() -> Any:
 
 def _attributes(node: Node) -> dict[str, Any]:
     return {
-        "st_mode": _TYPES[node.kind] | node.mode,
+        "st_mode": (TYPES[node.kind] or stat.S_IFREG) | node.mode,
         "st_nlink": node.links,
         "st_uid": node.uid,
         "st_gid": node.gid,
