@@ -224,9 +224,10 @@ def seeds() -> dict[str, list[bytes]]:
         ],
         "packs-that-go": [condemned.encode([bytes(16), bytes(range(16))])],
         "label": [b'{"protected":true}', b'{"tag":"q1"}'],
+        "evidence": [b'{"screenshot":"QUJD","console":"login:","answers":{"port:22":"something listens"}}'],
         "proof": [
             b'{"time":1,"host":"h","passed":false,"seconds":2.5,"awaited":"agent","reason":"no",'
-            b'"checks":[{"name":"agent","passed":true}],"evidence":"QUJD"}'
+            b'"checks":[{"name":"agent","passed":true}]}'
         ],
         "sealed": [
             seal.seal_object(SECRETS, layout.Kind.SNAPSHOT, snapshot.key_of(OBJECT_ID), payload),

@@ -218,6 +218,12 @@ def labelled(data: bytes) -> None:
     assert all(label.check_tag(tag) == tag for tag in found.tags)
 
 
+def seen(data: bytes) -> None:
+    with contextlib.suppress(ValueError, KeyError):
+        found = proof._decoded(data)
+        assert proof._decoded(proof._encoded(found)) == found
+
+
 def proven(data: bytes) -> None:
     repo = _repository()
     repo.put_object(layout.Kind.PROOF, f"{layout.PROOFS}{OBJECT_ID}/{os.urandom(16).hex()}", data)
@@ -275,6 +281,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "lease": held,
     "packs-that-go": packs_that_go,
     "label": labelled,
+    "evidence": seen,
     "proof": proven,
     "sealed": sealed,
     "frame": frame,

@@ -31,6 +31,7 @@ from headstart.host.policy import (
     Schedule,
     Window,
 )
+from headstart.restore.rehearsing.rehearsal import Order
 from headstart.restore.rehearsing.signs import Awaited
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "policies.md"
@@ -97,7 +98,7 @@ def test_the_documented_example(tmp_path: Path) -> None:
             Hook("after-publish", "/etc/headstart/hooks/report"),
             Hook("after-publish", "logger -t headstart published"),
         ),
-        Rehearsal(Schedule(("Sun 05:00",), BERLIN), checks=("service:postgresql",)),
+        Rehearsal(Schedule(("Sun 05:00",), BERLIN), Order(checks=("service:postgresql",))),
     )
     assert found.policies["nightly"] == nightly
     assert found.policies["frequent"].head_start.interval == 180.0
@@ -173,7 +174,7 @@ def test_nothing_at_all(tmp_path: Path) -> None:
         ("retention.keep_within = '2w'", "retention", Retention(keep_within=14 * 86400.0)),
         ("rehearsal = { calendar = 'Sun 05:00', pattern = 'ready', timeout = '5min', checks = 'port:22', "
          "memory = '2G' }", "rehearsal",
-         Rehearsal(Schedule(("Sun 05:00",), UTC_ZONE), Awaited.PATTERN, "ready", 300.0, ("port:22",), 2 << 30)),
+         Rehearsal(Schedule(("Sun 05:00",), UTC_ZONE), Order(Awaited.PATTERN, "ready", 300.0, ("port:22",), 2 << 30))),
         ("hooks.after-thaw = ['a', 'b']", "hooks", (Hook("after-thaw", "a"), Hook("after-thaw", "b"))),
         # Hooks of the user's are not ours to freeze with: an application may be told to write all it has.
         ("consistency = 'crash'\nhooks.before-freeze = 'sync'", "hooks", (Hook("before-freeze", "sync"),)),

@@ -27,7 +27,7 @@ from tests.host.home import HOUR, NIGHTLY, Home, wait_until
 PLAIN = {"vm": "web", "options": requests.options_json(Options())}
 #: Backups are made by hand here.
 YEARLY = replace(NIGHTLY, schedule=Schedule(("*-01-01",), UTC))
-WANTED = Rehearsal(Schedule(("*-*-* 12:00",), UTC), Awaited.AGENT, checks=("filesystems",))
+WANTED = Rehearsal(Schedule(("*-*-* 12:00",), UTC), Order(Awaited.AGENT, checks=("filesystems",)))
 
 
 class Stage:

@@ -35,10 +35,10 @@ def test_proofs_are_listed_by_snapshot_oldest_first() -> None:
 def test_evidence_is_that_of_the_newest() -> None:
     opened = stores.new_repository()
     made = stored.store_snapshot(opened, {"a": stored.content(1)}).id
-    assert proof.latest_evidence(opened, made) is None
+    assert proof.latest(opened, made) is None
     proof.record(opened, made, FAILED, SEEN)
     proof.record(opened, made, PASSED, Evidence())
-    assert proof.latest_evidence(opened, made) == SEEN
+    assert proof.latest(opened, made) == (FAILED, SEEN)
 
 
 def test_the_structure_alone_tells_whether_it_passed_and_not_what_was_seen() -> None:
@@ -48,31 +48,49 @@ def test_the_structure_alone_tells_whether_it_passed_and_not_what_was_seen() -> 
     without = structure_alone(opened)
     assert proof.all_proofs(without) == {made: (PASSED,)}
     with pytest.raises(keys.NoContent):
-        proof.latest_evidence(without, made)
+        proof.latest(without, made)
     with pytest.raises(keys.NoContent):
         proof.record(without, made, PASSED, SEEN)
 
 
-def test_evidence_belongs_to_its_object() -> None:
-    """Who has the structure cannot show what was seen of one snapshot as that of another."""
+def test_evidence_belongs_to_its_proof() -> None:
+    """Nobody can show what was seen of one snapshot as that of another."""
     opened = stores.new_repository()
     one, other = (stored.store_snapshot(opened, {"a": stored.content(seed)}).id for seed in (1, 2))
-    name = proof.record(opened, one, PASSED, SEEN)
-    moved = f"{layout.PROOFS}{other}/{'ab' * 16}"
-    opened.put_object(layout.Kind.PROOF, moved, opened.get_object(layout.Kind.PROOF, name))
+    proof.record(opened, one, PASSED, SEEN)
+    for folder in (layout.PROOFS, layout.EVIDENCE):
+        [(name, _)] = opened.store.list(folder)
+        opened.store.create(name.replace(one, other), opened.store.read(name))
+    assert proof.all_proofs(opened) == {one: (PASSED,)}
     with pytest.raises(errors.Damaged):
-        proof.latest_evidence(opened, other)
+        proof.latest(opened, other)
 
 
-def test_a_damaged_proof_proves_nothing() -> None:
+def test_a_list_of_proofs_reads_no_evidence() -> None:
+    """There may be thousands of pictures."""
     opened = stores.new_repository()
     made = stored.store_snapshot(opened, {"a": stored.content(1)}).id
-    name = proof.record(opened, made, PASSED, SEEN)
+    proof.record(opened, made, PASSED, SEEN)
+    [(name, _)] = opened.store.list(layout.EVIDENCE)
+    opened.store.delete(name)
+    assert proof.all_proofs(opened) == {made: (PASSED,)}
+    with pytest.raises(errors.Damaged):
+        proof.latest(opened, made)
+
+
+@pytest.mark.parametrize("folder", [layout.PROOFS, layout.EVIDENCE])
+def test_what_is_damaged_proves_nothing(folder: str) -> None:
+    opened = stores.new_repository()
+    made = stored.store_snapshot(opened, {"a": stored.content(1)}).id
+    proof.record(opened, made, PASSED, SEEN)
+    [(name, _)] = opened.store.list(folder)
     data = bytearray(opened.store.read(name))
     data[-1] ^= 1
     opened.store.delete(name)
     opened.store.create(name, bytes(data))
-    assert proof.all_proofs(opened) == {}
+    assert proof.all_proofs(opened) == ({} if folder == layout.PROOFS else {made: (PASSED,)})
+    with pytest.raises(errors.Damaged):
+        proof.latest(opened, made)
 
 
 def test_what_is_forgotten_takes_its_proofs_along() -> None:
@@ -81,4 +99,4 @@ def test_what_is_forgotten_takes_its_proofs_along() -> None:
     proof.record(opened, made, PASSED, SEEN)
     forget.forget(opened, forget.Order(3000.0, UTC, ids=[made]))
     assert snapshot.all_manifests(opened).manifests == ()
-    assert list(opened.store.list(layout.PROOFS)) == []
+    assert [list(opened.store.list(folder)) for folder in (layout.PROOFS, layout.EVIDENCE)] == [[], []]

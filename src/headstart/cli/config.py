@@ -162,12 +162,14 @@ def _policy(config: Config, each: Policy, vms: list[dict[str, Any]], now: dateti
 def _rehearsal(each: Policy) -> dict[str, Any] | None:
     if each.rehearsal is None:
         return None
-    told = asdict(each.rehearsal.order)
-    awaited = told.pop("awaited")
+    order = each.rehearsal.order
     return {
         "calendar": each.rehearsal.schedule.calendar,
-        "wait_for": awaited.value if awaited else None,
-        **told,
+        "wait_for": order.awaited.value if order.awaited else None,
+        "pattern": order.pattern,
+        "seconds": order.seconds,
+        "checks": order.checks,
+        "memory": order.memory,
     }
 
 

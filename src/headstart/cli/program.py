@@ -33,6 +33,7 @@ VERBS = {
     "rollback": "rollback",
     "boot": "boot",
     "rehearse": "rehearse",
+    "proof": "rehearse",
     "serve": "serve",
     "copy": "copy",
     "export": "transport",

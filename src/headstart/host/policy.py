@@ -17,8 +17,7 @@ from headstart.backup import plan
 from headstart.backup.hooks import Hook
 from headstart.backup.transport import Transport
 from headstart.repository.retention import Rules, Span
-from headstart.restore.rehearsing.rehearsal import SECONDS, Order
-from headstart.restore.rehearsing.signs import Awaited
+from headstart.restore.rehearsing.rehearsal import Order
 
 DAY_MINUTES = 24 * 60
 WEEK_MINUTES = 7 * DAY_MINUTES
@@ -140,18 +139,10 @@ class Retention:
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """By ``schedule`` the newest snapshot of the VM is rehearsed; the rest as in ``restore.rehearsal.Order``."""
+    """By ``schedule`` the newest snapshot of the VM is rehearsed."""
 
     schedule: Schedule
-    awaited: Awaited | None = None
-    pattern: str = ""
-    seconds: float = SECONDS
-    checks: tuple[str, ...] = ()
-    memory: int | None = None
-
-    @property
-    def order(self) -> Order:
-        return Order(self.awaited, self.pattern, self.seconds, self.checks, self.memory)
+    order: Order = field(default_factory=Order)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ from headstart.host.policy import (
 )
 from headstart.restore.booting import definition
 from headstart.restore.rehearsing import checks, rehearsal, signs
+from headstart.restore.rehearsing.rehearsal import Order
 from headstart.restore.rehearsing.signs import Awaited
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -261,7 +262,8 @@ class RehearsalTable(Table):
 
     def value(self, zone: tzinfo) -> Rehearsal:
         awaited = Awaited.PATTERN if self.pattern else self.wait_for
-        return Rehearsal(Schedule(self.calendar, zone), awaited, self.pattern, self.timeout, self.checks, self.memory)
+        order = Order(awaited, self.pattern, self.timeout, self.checks, self.memory)
+        return Rehearsal(Schedule(self.calendar, zone), order)
 
 
 class PolicyTable(Table):

@@ -13,6 +13,7 @@ All numbers are little endian. Keys of objects::
     losses/<loss id>            what a repair found damaged
     labels/<snapshot id>/<id>   a tag of a snapshot, or its protection
     proofs/<snapshot id>/<id>   what a rehearsal of a snapshot has shown
+    evidence/<snapshot id>/<id> what was seen of the guest in it
     leases/<lease id>/<number>  what somebody reads, or that somebody collects garbage
     condemned/<id>              packs that nothing is to be built on any longer
     doomed/<id>                 packs that are being deleted
@@ -43,6 +44,7 @@ TWINS = "twins/"
 LOSSES = "losses/"
 LABELS = "labels/"
 PROOFS = "proofs/"
+EVIDENCE = "evidence/"
 LEASES = "leases/"
 CONDEMNED = "condemned/"
 DOOMED = "doomed/"
@@ -117,6 +119,7 @@ class Kind(enum.Enum):
     LOSS = b"L"
     LABEL = b"B"
     PROOF = b"R"
+    EVIDENCE = b"V"
     LEASE = b"E"
     CONDEMNED = b"G"
     DOOMED = b"X"

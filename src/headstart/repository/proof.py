@@ -1,23 +1,22 @@
 """Proofs: what rehearsals of a snapshot have shown. Objects beside its manifest, which is never changed.
 
-``proofs/<snapshot id>/<random id>`` tells one. Whether it passed can be read with the structure secret; what was seen
-on the way comes out of the guest, and is sealed as content is.
+``proofs/<snapshot id>/<random id>`` tells one, ``evidence/...`` of the same name what was seen on the way: that comes
+out of the guest, is large, and is sealed as content is.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
+import contextlib
+import dataclasses
 import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cryptography.exceptions import InvalidTag
-
 from headstart import errors
-from headstart.repository import layout, seal, values
+from headstart.repository import layout, values
 from headstart.repository.repo import Repository
 
 
@@ -52,73 +51,61 @@ class Evidence:
     answers: Mapping[str, str] = field(default_factory=dict)
 
 
-def record(repo: Repository, snapshot_id: str, proof: Proof, evidence: Evidence) -> str:
-    """Returns the name of the object. Raises ``keys.NoContent`` for who may not see what is in the guest."""
-    key = f"{layout.PROOFS}{snapshot_id}/{os.urandom(layout.OBJECT_ID_LENGTH).hex()}"
-    sealed = seal.seal_evidence(repo.secrets, key, _encoded(evidence))
-    told = {
-        "time": proof.time,
-        "host": proof.host,
-        "passed": proof.passed,
-        "seconds": proof.seconds,
-        "awaited": proof.awaited,
-        "reason": proof.reason,
-        "checks": [{"name": check.name, "passed": check.passed} for check in proof.checks],
-        "evidence": base64.b64encode(sealed).decode(),
-    }
-    repo.put_object(layout.Kind.PROOF, key, json.dumps(told, separators=(",", ":")).encode())
-    return key
+def record(repo: Repository, snapshot_id: str, proof: Proof, evidence: Evidence) -> None:
+    """Raises ``keys.NoContent`` for who may not see what is in the guest."""
+    name = f"{snapshot_id}/{os.urandom(layout.OBJECT_ID_LENGTH).hex()}"
+    repo.put_object(layout.Kind.EVIDENCE, layout.EVIDENCE + name, _encoded(evidence))
+    repo.put_object(layout.Kind.PROOF, layout.PROOFS + name, _json(dataclasses.asdict(proof)))
 
 
 def all_proofs(repo: Repository, snapshot_id: str = "") -> Mapping[str, tuple[Proof, ...]]:
     """By snapshot, oldest first; of one, if it is named. What cannot be read proves nothing, and is left out."""
     found: dict[str, list[Proof]] = {}
-    for name in _names(repo, snapshot_id):
-        try:
-            told = _read(repo, name)
-        except errors.Damaged:
-            continue
-        found.setdefault(name.split("/")[1], []).append(told[0])
-    return {each: tuple(sorted(proofs, key=lambda proof: proof.time)) for each, proofs in found.items()}
+    for name in _names(repo, layout.PROOFS, snapshot_id):
+        with contextlib.suppress(errors.Damaged):
+            proof = _read(repo, name)
+            found.setdefault(name.split("/")[1], []).append(proof)
+    return {each: tuple(sorted(proofs, key=_moment)) for each, proofs in found.items()}
 
 
-def latest_evidence(repo: Repository, snapshot_id: str) -> Evidence | None:
-    """That of the newest proof; None where there is no proof. ``keys.NoContent``, ``Damaged``."""
-    newest = max(((*_read(repo, name), name) for name in _names(repo, snapshot_id)), key=_moment, default=None)
-    if newest is None:
+def latest(repo: Repository, snapshot_id: str) -> tuple[Proof, Evidence] | None:
+    """The newest; None where there is no proof. ``keys.NoContent``, ``Damaged``."""
+    proofs = {name: _read(repo, name) for name in _names(repo, layout.PROOFS, snapshot_id)}
+    if not proofs:
         return None
-    _, sealed, name = newest
+    newest = max(proofs, key=lambda name: _moment(proofs[name]))
+    name = layout.EVIDENCE + newest.removeprefix(layout.PROOFS)
+    payload = repo.get_object(layout.Kind.EVIDENCE, name)
     try:
-        return _decoded(seal.open_evidence(repo.secrets, name, sealed))
-    except (InvalidTag, ValueError, KeyError):
+        return proofs[newest], _decoded(payload)
+    except (ValueError, KeyError):
         raise _damaged(name) from None
 
 
 def drop(repo: Repository, snapshot_id: str) -> None:
     """All of them: the snapshot is forgotten."""
-    for name in list(_names(repo, snapshot_id)):
-        repo.store.delete(name)
+    for folder in (layout.PROOFS, layout.EVIDENCE):
+        for name in list(_names(repo, folder, snapshot_id)):
+            repo.store.delete(name)
 
 
-def _moment(read: tuple[Proof, bytes, str]) -> float:
-    return read[0].time
+def _moment(proof: Proof) -> float:
+    return proof.time
 
 
-def _names(repo: Repository, snapshot_id: str) -> Iterator[str]:
-    prefix = layout.PROOFS + (f"{snapshot_id}/" if snapshot_id else "")
-    for name, _ in repo.store.list(prefix):
+def _names(repo: Repository, folder: str, snapshot_id: str) -> Iterator[str]:
+    for name, _ in repo.store.list(folder + (f"{snapshot_id}/" if snapshot_id else "")):
         parts = name.split("/")
         if len(parts) == 3 and layout.is_object_id(parts[1]) and layout.is_object_id(parts[2]):
             yield name
 
 
-def _read(repo: Repository, name: str) -> tuple[Proof, bytes]:
-    """The proof, and its evidence as it is sealed. ``Damaged``, or ``Missing`` (which is one)."""
+def _read(repo: Repository, name: str) -> Proof:
+    """``Damaged``, or ``Missing`` (which is one)."""
     payload = repo.get_object(layout.Kind.PROOF, name)
     try:
-        told = values.parse(payload)
-        return _proof(told), base64.b64decode(values.text(told["evidence"]), validate=True)
-    except (ValueError, KeyError, binascii.Error):
+        return _proof(values.parse(payload))
+    except (ValueError, KeyError):
         raise _damaged(name) from None
 
 
@@ -141,7 +128,10 @@ def _check(told: object) -> Check:
 
 def _encoded(evidence: Evidence) -> bytes:
     screenshot = base64.b64encode(evidence.screenshot).decode()
-    told = {"screenshot": screenshot, "console": evidence.console, "answers": dict(evidence.answers)}
+    return _json({"screenshot": screenshot, "console": evidence.console, "answers": dict(evidence.answers)})
+
+
+def _json(told: Mapping[str, Any]) -> bytes:
     return json.dumps(told, separators=(",", ":")).encode()
 
 

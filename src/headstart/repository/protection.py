@@ -9,7 +9,10 @@ from headstart.store.contract import Protection, Store
 #: Nobody can undo a lock: a slip of the pen is not to be paid for longer.
 MAX_DAYS = 3650
 #: They come and go.
-_OUTSIDE = (layout.DRAFTS, layout.LEASES, layout.LABELS, layout.PROOFS, layout.CONDEMNED, layout.DOOMED)
+_OUTSIDE = (
+    *(layout.DRAFTS, layout.LEASES, layout.LABELS, layout.PROOFS, layout.EVIDENCE),
+    *(layout.CONDEMNED, layout.DOOMED),
+)
 
 
 def of(days: int) -> Protection:

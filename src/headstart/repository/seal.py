@@ -64,7 +64,8 @@ def _pack_index_cipher(secrets: Secrets, pack_id: bytes) -> AESGCM:
 
 
 def seal_object(secrets: Secrets, kind: layout.Kind, key: str, payload: bytes) -> bytes:
-    """A whole object: header, salt, and the compressed payload sealed under the structure secret.
+    """A whole object: header, salt, and the compressed payload sealed under the structure secret, or, what was seen of
+    a guest, under the content secret, which may raise ``keys.NoContent``.
 
     Bound to the repository, its kind and its key. Sealing the same payload again gives other bytes.
     """
@@ -91,23 +92,10 @@ _BODY = layout.HEADER_LENGTH + layout.SALT_LENGTH
 
 
 def _object_cipher(secrets: Secrets, kind: layout.Kind, salt: bytes) -> AESGCM:
-    return AESGCM(derive(secrets.structure, b"object", kind.value, salt))
+    of_content = kind is layout.Kind.EVIDENCE
+    secret = secrets.of_class(layout.ChunkClass.CONTENT) if of_content else secrets.structure
+    return AESGCM(derive(secret, b"object", kind.value, salt))
 
 
 def _object_context(secrets: Secrets, start: bytes, key: str) -> bytes:
     return secrets.repository_id + start + key.encode()
-
-
-def seal_evidence(secrets: Secrets, key: str, payload: bytes) -> bytes:
-    """What came out of a guest, within the object ``key``, whose last part is random: sealed under the content secret.
-    Raises ``keys.NoContent`` for who may not, as ``open_evidence`` does."""
-    return _evidence_cipher(secrets, key).encrypt(_ONLY_NONCE, payload, secrets.repository_id + key.encode())
-
-
-def open_evidence(secrets: Secrets, key: str, sealed: bytes) -> bytes:
-    """Raises ``InvalidTag`` when it is not what was sealed there."""
-    return _evidence_cipher(secrets, key).decrypt(_ONLY_NONCE, sealed, secrets.repository_id + key.encode())
-
-
-def _evidence_cipher(secrets: Secrets, key: str) -> AESGCM:
-    return AESGCM(derive(secrets.of_class(layout.ChunkClass.CONTENT), b"evidence", key.encode()))

@@ -43,7 +43,7 @@ _SCREEN_LIMIT = 8 << 20
 class Order:
     """``awaited`` None: what the VM can give. ``seconds`` until the sign of life. ``checks`` as ``checks.check_name``
     allows; they need qemu-guest-agent. ``memory`` in bytes in place of what the VM had. ``libvirt``: where a domain of
-    libvirt's is started."""
+    libvirt's is started. ``definition`` in place of the snapshot's; the user's own."""
 
     awaited: Awaited | None = None
     pattern: str = ""
@@ -51,6 +51,7 @@ class Order:
     checks: tuple[str, ...] = ()
     memory: int | None = None
     libvirt: str = LIBVIRT
+    definition: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +88,9 @@ def rehearse(source: Source, order: Order, scratch: Path, clock: Callable[[], fl
 def _started(source: Source, order: Order, scratch: Path) -> Iterator[Stage]:
     """By a name of the VM's: what a rehearsal that was killed has left is replaced by the next."""
     name = f"rehearsal-{file_name(source.manifest.vm)[:40]}"
-    wanted = Wanted(name, runplace.folder_of(name, os.environ), scratch / name, memory=order.memory)
-    if boot.is_domain(boot.definition_of(source.repo, source.manifest)):
+    folder = runplace.folder_of(name, os.environ)
+    wanted = Wanted(name, folder, scratch / name, memory=order.memory, definition=order.definition)
+    if boot.is_domain(order.definition or boot.definition_of(source.repo, source.manifest)):
         # Of no use to those who have no libvirt.
         from headstart.restore.rehearsing import domainstage
 
