@@ -27,6 +27,7 @@ from headstart.store.contract import Store
 from headstart.store.local import LocalStore
 from tests.e2e import steps
 from tests.kit import compare, stores
+from tests.kit.cli import Cli
 from tests.kit.vm import Vm
 
 NAME = "guest"
@@ -69,6 +70,11 @@ class Rig:
         with self.journal() as journal:
             if not journal.vms():
                 journal.add_vm(entry)
+
+    @property
+    def cli(self) -> Cli:
+        """The command line with the same places."""
+        return Cli(self.folder)
 
     def follow(self, vm: Vm) -> None:
         """The VM is in another QEMU process from now on; its sockets are found at the same place."""

@@ -28,8 +28,7 @@ from headstart.restore.booting.marks import Marks
 from headstart.restore.serving.serving import Source
 from headstart.state.values import Vm as Entry
 from tests.e2e.rig import NAME, Rig, digest
-from tests.kit import control, disks, stores
-from tests.kit.cli import Cli
+from tests.kit import control, disks
 from tests.kit.vm import Vm
 
 pytestmark = pytest.mark.vm
@@ -141,15 +140,10 @@ def test_written_moved_and_backed_up_incrementally(backup: Backup, folder: Path)
             assert digest(restored["dev-data"]) == guest.hash(data)
 
 
-def cli(backup: Backup) -> Cli:
-    inherited = {name: value for name, value in os.environ.items() if name == "PYTHONPATH"}
-    return Cli(backup.rig.folder, stores.PASSWORD.decode(), **inherited)
-
-
 @contextlib.contextmanager
 def running(backup: Backup, *options: str | Path) -> Iterator[tuple[subprocess.Popen[str], Any]]:
     """``headstart boot``, and what it tells as soon as the VM runs."""
-    process = cli(backup).start("boot", backup.snapshot, *options)
+    process = backup.rig.cli.start("boot", backup.snapshot, *options)
     try:
         assert process.stdout is not None and process.stderr is not None
         line = process.stdout.readline()
@@ -211,7 +205,7 @@ def test_it_ends_with_what_serves_its_disks(backup: Backup) -> None:
 
 @contextlib.contextmanager
 def running_refused(backup: Backup, *options: str | Path) -> Iterator[Any]:
-    yield cli(backup).run("boot", backup.snapshot, *options, expect=None).error["error"]
+    yield backup.rig.cli.run("boot", backup.snapshot, *options, expect=None).error["error"]
 
 
 def test_what_it_writes_is_kept_where_the_user_wants_it(backup: Backup, tmp_path: Path) -> None:
@@ -230,14 +224,14 @@ def test_what_it_writes_is_kept_where_the_user_wants_it(backup: Backup, tmp_path
                     guest.run("poweroff -f", timeout=10)
             assert process.wait(60) == 0
             wait_gone(told["pid"])
-    other = cli(backup).run("boot", backup.snapshot, "--overlay", tmp_path, expect=24)
+    other = backup.rig.cli.run("boot", backup.snapshot, "--overlay", tmp_path, expect=24)
     assert "not empty" in other.error["error"]["message"]
 
 
 def test_moved_by_the_command_line_and_started_again(backup: Backup, tmp_path: Path) -> None:
     """The VM runs on without us, is known here by its name, and its backups are incremental, also after a restart."""
     home = tmp_path / "home"
-    told = cli(backup).run("boot", backup.snapshot, "--name", NAME, "--move-to", home).json
+    told = backup.rig.cli.run("boot", backup.snapshot, "--name", NAME, "--move-to", home).json
     pids = [told["pid"]]
     try:
         assert told["added"] == NAME and not served_by(told)
@@ -248,7 +242,7 @@ def test_moved_by_the_command_line_and_started_again(backup: Backup, tmp_path: P
             with guest_at(Path(told["sockets"]["char-control"])) as guest:
                 system, data = guest.device("system"), guest.device("data")
                 guest.write(data, 7 * MIB, BLOCK, seed=seed)
-                made = cli(backup).run("backup", NAME, "--audit", "all").json
+                made = backup.rig.cli.run("backup", NAME, "--audit", "all").json
                 assert made["base"] == base
                 assert [disk["reason"] for disk in made["disks"]] == ["", ""], made
                 assert sum(disk["changed_bytes"] for disk in made["disks"]) <= 2 * MIB
@@ -262,7 +256,7 @@ def test_moved_by_the_command_line_and_started_again(backup: Backup, tmp_path: P
             if seed == "first":
                 subprocess.run([told["start"]], check=True, timeout=60)
                 pids.append(int(Path(told["monitor"]).with_name("pid").read_text()))
-        refused = cli(backup).run("boot", backup.snapshot, "--move-to", home, expect=24)
+        refused = backup.rig.cli.run("boot", backup.snapshot, "--move-to", home, expect=24)
         assert "exists" in refused.error["error"]["message"]
     finally:
         for pid in pids:
@@ -272,7 +266,7 @@ def test_moved_by_the_command_line_and_started_again(backup: Backup, tmp_path: P
 
 def refused(backup: Backup, status: int, *options: str | Path) -> str:
     """Nothing stays behind of what could not be started."""
-    error = cli(backup).run("boot", backup.snapshot, "--name", "refused", *options, expect=status).error["error"]
+    error = backup.rig.cli.run("boot", backup.snapshot, "--name", "refused", *options, expect=status).error["error"]
     assert not (backup.rig.scratch / "boot" / "refused").exists()
     assert not served_by({"monitor": "/run/headstart/vm/refused/qmp"})
     return str(error["message"])
@@ -318,7 +312,7 @@ def test_a_name_that_this_host_has_for_a_running_vm(backup: Backup, tmp_path: Pa
         monitor.bind(f"{at}/qmp")
         monitor.listen()
         journal.add_vm(Entry("alive", Path(at, "qmp")))
-        made = cli(backup).run("boot", backup.snapshot, "--name", "alive", "--move-to", tmp_path / "home", expect=2)
+        made = backup.rig.cli.run("boot", backup.snapshot, "--name", "alive", "--move-to", tmp_path / "home", expect=2)
         assert "VM 'alive' runs" in made.error["error"]["message"] and not (tmp_path / "home").exists()
 
 
@@ -360,7 +354,7 @@ def test_a_move_that_is_interrupted_goes_on_later(backup: Backup, tmp_path: Path
     # Where it cannot be read the move does not come to its end.
     blocks = sorted((backup.rig.folder / "repository" / "packs").rglob("*"))
     hidden = [path for path in blocks if path.is_file()]
-    process = cli(backup).start(*words)
+    process = backup.rig.cli.start(*words)
     try:
         assert process.stderr is not None
         while "moving" not in process.stderr.readline():
@@ -378,12 +372,12 @@ def test_a_move_that_is_interrupted_goes_on_later(backup: Backup, tmp_path: Path
     image = overlays / "dev-data.qcow2"
     assert image.exists(), "it had moved before it was killed"
     wait_unused(image)
-    refused = cli(backup).run(*words, expect=24)
+    refused = backup.rig.cli.run(*words, expect=24)
     assert "exists" in refused.error["error"]["message"]
-    told = cli(backup).run(*words[:-1], tmp_path / "other").json
+    told = backup.rig.cli.run(*words[:-1], tmp_path / "other").json
     try:
         assert any("goes on" in note for note in told["notes"])
-        made = cli(backup).run("backup", "stopped", "--audit", "all").json
+        made = backup.rig.cli.run("backup", "stopped", "--audit", "all").json
         assert made["base"] == backup.snapshot
         assert all("was not recorded" in disk["reason"] and disk["compared"] for disk in made["disks"])
     finally:
@@ -408,12 +402,12 @@ def test_moved_by_a_second_command(backup: Backup, tmp_path: Path) -> None:
                 guest.write(data, 0, BLOCK, seed="before")
                 (tmp_path / "dev-data.qcow2").touch()
                 words = ("boot", backup.snapshot, "--name", "later", "--move-to")
-                assert "exists" in cli(backup).run(*words, tmp_path, expect=24).error["error"]["message"]
-                moved = cli(backup).run(*words, tmp_path / "home").json
+                assert "exists" in backup.rig.cli.run(*words, tmp_path, expect=24).error["error"]["message"]
+                moved = backup.rig.cli.run(*words, tmp_path / "home").json
                 assert moved["added"] == "later" and moved["pid"] == told["pid"]
                 assert process.wait(30) == 0
                 guest.write(data, 9 * MIB, BLOCK, seed="after")
-                made = cli(backup).run("backup", "later", "--audit", "all").json
+                made = backup.rig.cli.run("backup", "later", "--audit", "all").json
                 assert made["base"] == backup.snapshot
                 assert [disk["changed_bytes"] for disk in made["disks"]] == [2 * BLOCK, 0]
                 restored = backup.rig.restore(made["snapshot"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import threading
 import time
@@ -33,8 +32,7 @@ from headstart.state.values import Domain as Address
 from headstart.state.values import Vm as Entry
 from tests.e2e.rig import digest
 from tests.e2e.virt import VirtRig
-from tests.kit import control, disks, libvirtd, stores
-from tests.kit.cli import Cli
+from tests.kit import control, disks, libvirtd
 from tests.kit.domain import Domain, open_up
 from tests.kit.libvirtd import Libvirtd
 
@@ -91,11 +89,6 @@ def guest_of(uri: str) -> Iterator[control.Control]:
         yield found
 
 
-def cli(backup: Backup) -> Cli:
-    inherited = {name: value for name, value in os.environ.items() if name == "PYTHONPATH"}
-    return Cli(backup.rig.folder, stores.PASSWORD.decode(), **inherited)
-
-
 def names(uri: str) -> list[str]:
     with contextlib.closing(libvirt.open(uri)) as connection:
         return [each.name() for each in connection.listAllDomains()]
@@ -103,7 +96,7 @@ def names(uri: str) -> list[str]:
 
 def test_it_is_rehearsed(backup: Backup) -> None:
     """Where it is at home, apart from everything; its agent answers there, and its console is heard."""
-    shown = cli(backup).run("rehearse", backup.snapshot, "--libvirt", backup.uri, "--check", "file:/bin/sh").json
+    shown = backup.rig.cli.run("rehearse", backup.snapshot, "--libvirt", backup.uri, "--check", "file:/bin/sh").json
     assert shown["passed"] and shown["awaited"] == "agent", shown
     assert not [name for name in names(backup.uri) if name.startswith("rehearsal")]
     with backup.rig.repo() as repo:
@@ -117,7 +110,7 @@ def test_it_is_rehearsed(backup: Backup) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_it_ends_with_the_command(backup: Backup, number: signal.Signals) -> None:
-    process = cli(backup).start("boot", backup.snapshot, "--libvirt", backup.uri, "--name", BOOTED)
+    process = backup.rig.cli.start("boot", backup.snapshot, "--libvirt", backup.uri, "--name", BOOTED)
     try:
         assert process.stdout is not None and process.stderr is not None
         line = process.stdout.readline()
@@ -211,13 +204,13 @@ def test_moved_by_the_command_line(backup: Backup, tmp_path: Path) -> None:
     home.mkdir(mode=0o777)
     open_up(home / "file")
     words = ("boot", backup.snapshot, "--libvirt", backup.uri, "--name", BOOTED, "--move-to", home)
-    told = cli(backup).run(*words).json
+    told = backup.rig.cli.run(*words).json
     assert told["added"] == BOOTED
     base = backup.snapshot
     for seed in ("first", "started again"):
         with guest_of(backup.uri) as guest:
             guest.write(guest.device("data"), 7 * MIB, BLOCK, seed=seed)
-            made = cli(backup).run("backup", BOOTED, "--audit", "all").json
+            made = backup.rig.cli.run("backup", BOOTED, "--audit", "all").json
             assert made["base"] == base
             assert [disk["reason"] for disk in made["disks"]] == ["", ""], made
             restored = backup.rig.restore(made["snapshot"])
@@ -229,5 +222,5 @@ def test_moved_by_the_command_line(backup: Backup, tmp_path: Path) -> None:
                 assert domain.isPersistent()
                 domain.destroyFlags(libvirt.VIR_DOMAIN_DESTROY_GRACEFUL)
                 domain.create()
-    taken = cli(backup).run(*words[:-1], tmp_path / "other", expect=2)
+    taken = backup.rig.cli.run(*words[:-1], tmp_path / "other", expect=2)
     assert "runs" in taken.error["error"]["message"] or "has a domain" in taken.error["error"]["message"]

@@ -24,7 +24,6 @@ from headstart.restore.serving.serving import Source
 from headstart.store.local import LocalStore
 from tests.e2e.rig import NAME, Rig
 from tests.kit import debian, disks, stores
-from tests.kit.cli import Cli
 from tests.kit.debian import DebianVm
 from tests.kit.vm import Vm
 
@@ -46,11 +45,6 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         yield made
 
 
-def cli(rig: Rig) -> Cli:
-    inherited = {name: value for name, value in os.environ.items() if name == "PYTHONPATH"}
-    return Cli(rig.folder, stores.PASSWORD.decode(), **inherited)
-
-
 def rehearsed(rig: Rig, repo: Repository, order: Order) -> Shown:
     manifest = snapshot.resolve(repo, f"{NAME}@latest")
     with lease.reading_snapshot(repo, "rehearse", manifest):
@@ -59,22 +53,25 @@ def rehearsed(rig: Rig, repo: Repository, order: Order) -> Shown:
 
 def test_the_latest_snapshot_of_a_vm_lives(rig: Rig) -> None:
     """Its agent answers; what was seen is noted with the snapshot, and nothing is left behind."""
-    shown = cli(rig).run("rehearse", NAME, "--check", "file:/bin/sh", "--screenshot", rig.folder / "screen.png").json
+    shown = rig.cli.run("rehearse", NAME, "--check", "file:/bin/sh", "--screenshot", rig.folder / "screen.png").json
     assert shown["checks"] == [{"name": "file:/bin/sh", "passed": True}]
     assert shown["passed"] and shown["awaited"] == "agent" and shown["reason"] == ""
     assert (rig.folder / "screen.png").read_bytes().startswith(PNG)
-    [told] = cli(rig).run("snapshots").json["snapshots"]
+    [told] = rig.cli.run("snapshots").json["snapshots"]
     assert [each["passed"] for each in told["proofs"]] == [True]
     with rig.repo() as repo:
-        seen = proof.latest_evidence(repo, told["id"])
-    assert seen is not None and seen.screenshot.startswith(PNG)
+        last = proof.latest(repo, told["id"])
+    assert last is not None and last[1].screenshot.startswith(PNG)
+    again = rig.cli.run("proof", NAME, "--screenshot", rig.folder / "again.png").json
+    assert again["passed"] and again["answers"] == {"file:/bin/sh": "it is there"}
+    assert (rig.folder / "again.png").read_bytes() == (rig.folder / "screen.png").read_bytes()
     assert list(rig.scratch.glob("rehearsal-*")) == []
 
 
 def test_what_gives_no_sign_of_life_has_not_passed(rig: Rig) -> None:
-    told = cli(rig).run("rehearse", NAME, "--pattern", "never said", "--timeout", "6", expect=28)
+    told = rig.cli.run("rehearse", NAME, "--pattern", "never said", "--timeout", "6", expect=28)
     assert "The pattern did not come on the console within 6 s" in told.error["error"]["message"]
-    [listed] = cli(rig).run("snapshots").json["snapshots"]
+    [listed] = rig.cli.run("snapshots").json["snapshots"]
     assert not listed["proofs"][-1]["passed"]
 
 
@@ -125,8 +122,8 @@ def test_orders_that_cannot_be(rig: Rig) -> None:
         (("--wait-for", "agent", "--pattern", "x"), "leave --wait-for out"),
         (("--wait-for", "pattern"), "--pattern REGEX"),
     ):
-        assert said in cli(rig).run("rehearse", NAME, *words, expect=2).error["error"]["message"]
-    assert "neither a snapshot nor a VM" in cli(rig).run("rehearse", "nobody", expect=15).error["error"]["message"]
+        assert said in rig.cli.run("rehearse", NAME, *words, expect=2).error["error"]["message"]
+    assert "neither a snapshot nor a VM" in rig.cli.run("rehearse", "nobody", expect=15).error["error"]["message"]
 
 
 @pytest.mark.skipif(bool(debian.missing()), reason=debian.missing())

@@ -43,7 +43,7 @@ class Cli:
         self.scratch = folder / "scratch"
         self.scratch.mkdir(parents=True, exist_ok=True)
         self.environment = {
-            "PATH": os.environ["PATH"],
+            **{name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ},
             "HEADSTART_REPOSITORY": str(self.repository),
             "HEADSTART_STATE": str(self.state),
             "HEADSTART_SCRATCH": str(self.scratch),
