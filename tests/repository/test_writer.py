@@ -106,8 +106,19 @@ def test_reports_known_chunks_without_waiting_for_a_flush(repo: Repository) -> N
 def test_a_failing_store(repo: Repository, faulty: FaultyStore, small_packs: int) -> None:
     """The second pack is lost: what was in the first counts, nothing else, and never again."""
     durable: list[int] = []
-    faulty.plan("create", stores.fail(errors.NoSpace("the disk is full")), prefix="packs/", number=2)
-    with pytest.raises(errors.NoSpace, match="full"), repo.writer(durable.extend) as running:
+    reported = threading.Event()
+
+    def note(tokens: list[int]) -> None:
+        durable.extend(tokens)
+        reported.set()
+
+    def fail_then(_: Callable[[], object]) -> object:
+        # Both are on their way at once, and after a failure nothing is reported.
+        assert reported.wait(10)
+        raise errors.NoSpace("the disk is full")
+
+    faulty.plan("create", fail_then, prefix="packs/", number=2)
+    with pytest.raises(errors.NoSpace, match="full"), repo.writer(note) as running:
         put(repo, running, *range(1000))
     assert len(samples.packs_of(repo)) == 1
     again = stores.reopened(repo)
