@@ -22,7 +22,7 @@ from headstart.hypervisor.memory import MemoryMachine, MemoryVm
 from headstart.hypervisor.memory import counters as memory_counters
 from headstart.hypervisor.qemu import counters as qemu_counters
 from headstart.hypervisor.qemu.machine import QemuMachine
-from tests.kit import disks, ledger, workloads
+from tests.kit import disks, layers, ledger, workloads
 from tests.kit.domain import Domain
 from tests.kit.libvirtd import Libvirtd
 from tests.kit.vm import Vm
@@ -65,6 +65,8 @@ class Subject(Protocol):
     block_size: int
     sizes: dict[str, int]
     formats: dict[str, str]
+    #: Disks whose marks outlast a clean end of the VM.
+    lasting: frozenset[str]
     unreadable: frozenset[str]
 
     def connect(self) -> Machine: ...
@@ -99,13 +101,21 @@ class MemorySubject:
     protects = Protects.ALL
     unreadable: frozenset[str] = frozenset()
 
-    def __init__(self, *, iothread: bool = False, checkpoints: bool = False) -> None:
+    def __init__(self, *, iothread: bool = False, checkpoints: bool = False, overlays: bool = False) -> None:
         self.block_size = 512
         self.sizes = {"system": 512 * 96, "data": 512 * 64 + 40}
         self.formats = {"system": "qcow2", "data": "qcow2" if checkpoints else "raw"}
         iothreads = ("system",) if iothread else ()
         raw = () if checkpoints else ("data",)
-        self.vm = MemoryVm(self.sizes, self.block_size, raw=raw, iothreads=iothreads, checkpoints=checkpoints)
+        self.lasting = frozenset(self.sizes) - (frozenset() if overlays else frozenset(raw))
+        self.vm = MemoryVm(
+            self.sizes,
+            self.block_size,
+            raw=raw,
+            iothreads=iothreads,
+            checkpoints=checkpoints,
+            overlays=raw if overlays else (),
+        )
         if checkpoints:
             self.traits = Traits(stops=False, narrows=False)
         self.vm.agent = "answers"
@@ -186,10 +196,12 @@ class QemuSubject:
     protects: Protects
     unreadable: frozenset[str]
 
-    def __init__(self, vm: Vm, scratch: Path) -> None:
+    def __init__(self, vm: Vm, scratch: Path, *, layered: bool = False) -> None:
         self.vm = vm
         self._scratch = scratch
+        self._layered = layered
         self._seeds = itertools.count(1)
+        self.lasting = frozenset({"dev-system", "dev-data"} if layered else {"dev-system"})
         self.sizes = {"dev-system": 8 * units.MIB, "dev-data": 4 * units.MIB + 5 * 512}
         self.formats = {"dev-system": "qcow2", "dev-data": "raw"}
         pushed = any(disk.iothread for disk in vm.disks)
@@ -198,16 +210,22 @@ class QemuSubject:
 
     @classmethod
     @contextlib.contextmanager
-    def running(cls, folder: Path, *, iothread: bool) -> Iterator[QemuSubject]:
+    def running(cls, folder: Path, *, iothread: bool, layered: bool = False) -> Iterator[QemuSubject]:
+        """``layered``: ``data`` is started from an overlay of ours."""
         system = disks.make_filled(folder / "system.qcow2", 8 * units.MIB, "qcow2")
         data = disks.make_filled(folder / "data.raw", 4 * units.MIB + 5 * 512)
         pair = (
             disks.Disk(system, "qcow2", "system", iothread=iothread),
-            disks.Disk(data, "raw", "data", interface="virtio-scsi"),
+            disks.Disk(
+                layers.cover(data, INSTALLATION) if layered else data,
+                "qcow2" if layered else "raw",
+                "data",
+                interface="virtio-scsi",
+            ),
         )
         with Vm(pair) as vm:
             (folder / "scratch").mkdir()
-            yield cls(vm, folder / "scratch")
+            yield cls(vm, folder / "scratch", layered=layered)
 
     def connect(self) -> Machine:
         assert isinstance(self.vm, Vm)
@@ -217,6 +235,7 @@ class QemuSubject:
             scratch=self._scratch,
             label="vm",
             qga=self.vm.qga_socket,
+            layered=self._layered,
         )
 
     def look(self) -> Counters:
@@ -254,7 +273,13 @@ class QemuSubject:
         return "dev-data"
 
     def plug(self) -> None:
-        self.vm.qmp("device_add", driver="scsi-hd", bus="bus-data.0", id="dev-data", drive="data", serial="data")
+        top = "data"
+        if self._layered:
+            [segment] = {path.readlink().name for path in self.vm.disk("data").path.parent.glob("*.headstart")}
+            node = f"headstart-{INSTALLATION}-{segment.rpartition('-')[2]}"
+            there = {each["node-name"] for each in self.vm.qmp("query-named-block-nodes", flat=True)}
+            top = node if node in there else top
+        self.vm.qmp("device_add", driver="scsi-hd", bus="bus-data.0", id="dev-data", drive=top, serial="data")
         while "data" not in self.vm.guest.call("devices"):
             time.sleep(0.05)
 
@@ -286,6 +311,7 @@ class LibvirtSubject(QemuSubject):
         self._seeds = itertools.count(1)
         self.sizes = {"vda": 8 * units.MIB, "sda": 4 * units.MIB + 5 * 512}
         self.formats = dict.fromkeys(self.sizes, "qcow2")
+        self.lasting = frozenset(self.sizes)
 
     def unplug(self) -> str:
         self.vm.virt.detachDevice(self._device_xml())

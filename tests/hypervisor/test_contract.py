@@ -21,6 +21,7 @@ from headstart.hypervisor.contract import (
     PointInTime,
     PointRequest,
     Protects,
+    Recorder,
     Remove,
     Start,
     Stop,
@@ -35,8 +36,10 @@ SUBJECTS = (
     "memory",
     "memory-push",
     "memory-checkpoints",
+    "memory-overlays",
     pytest.param("qemu-pull", marks=pytest.mark.vm),
     pytest.param("qemu-push", marks=pytest.mark.vm),
+    pytest.param("qemu-overlays", marks=pytest.mark.vm),
     pytest.param("libvirt", marks=pytest.mark.vm),
 )
 
@@ -45,12 +48,15 @@ SUBJECTS = (
 def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
     kind, _, variant = request.param.partition("-")
     if kind == "memory":
-        yield MemorySubject(iothread=variant == "push", checkpoints=variant == "checkpoints")
+        yield MemorySubject(
+            iothread=variant == "push", checkpoints=variant == "checkpoints", overlays=variant == "overlays"
+        )
     elif kind == "libvirt":
         with LibvirtSubject.started(tmp_path_factory.mktemp(kind)) as running:
             yield running
     else:
-        with QemuSubject.running(tmp_path_factory.mktemp(kind), iothread=variant == "push") as running:
+        folder, layered = tmp_path_factory.mktemp(kind), variant == "overlays"
+        with QemuSubject.running(folder, iothread=variant == "push", layered=layered) as running:
             yield running
 
 
@@ -140,7 +146,7 @@ def test_the_inventory_tells_every_disk(subject: Subject, machine: Machine) -> N
     assert {disk.name for disk in inventory.disks if disk.unreadable} == subject.unreadable
     formats = {disk.name: disk.format for disk in inventory.disks}
     assert formats == subject.formats
-    assert {disk.name for disk in inventory.disks if disk.persistent} == {d for d in formats if formats[d] == "qcow2"}
+    assert {disk.name for disk in inventory.disks if disk.persistent} == subject.lasting
     assert not any(disk.untracked for disk in inventory.disks)
     assert all(disk.serial and disk.layers and disk.layers[0].size is None for disk in inventory.disks)
     assert inventory.definition
@@ -240,6 +246,27 @@ def test_rotation_loses_no_write(subject: Subject, machine: Machine) -> None:
         seen[disk] |= changed
     assert seen == machine.changed(each(subject, "base"))
     assert all(proof.written[disk] and proof.written[disk] <= seen[disk] for disk in subject.sizes)
+
+
+def test_what_is_settled_is_forgotten_by_overlays_alone(subject: Subject, machine: Machine) -> None:
+    """All others keep it; and what comes later is told by all."""
+    machine.transact(starts(subject, "base"))
+    content = {disk: subject.contents(disk) for disk in subject.sizes}
+    before = write(subject, [3])
+    machine.transact(starts(subject, "round"))
+    machine.settle(list(subject.sizes))
+    after = write(subject, [5])
+    layered = {disk.name for disk in machine.inventory().disks if disk.recorder is Recorder.OVERLAY}
+    assert layered == {disk for disk in subject.lasting if subject.formats[disk] == "raw"}
+    found = machine.changed(each(subject, "base"))
+    assert found == {disk: after[disk] if disk in layered else before[disk] | after[disk] for disk in subject.sizes}
+    assert machine.changed(each(subject, "round")) == after
+    for disk, was in content.items():
+        now = subject.contents(disk)
+        same = everything(subject)[disk] - before[disk] - after[disk]
+        assert all(block_of(subject, now, block) == block_of(subject, was, block) for block in same)
+        assert block_of(subject, now, 3) != block_of(subject, was, 3)
+    machine.flush(sorted(layered))
 
 
 # -- the running disk

@@ -288,13 +288,18 @@ class _Adopted:
         self.send_signal(signal.SIGKILL)
 
 
+def _file(disk: disks.Disk) -> Path:
+    """What a link leads to now: an overlay of ours is started from by its own name."""
+    return disk.path.resolve() if disk.path.is_symlink() else disk.path
+
+
 def _disk_arguments(disk: disks.Disk) -> Iterator[str]:
     if disk.blockdev:
         yield from _blockdev(disk)
     else:
         yield "-drive"
         read_only = "on" if disk.read_only else "off"
-        yield (f"if=none,id={disk.name},file={disk.path},format={disk.format},discard=unmap,readonly={read_only}")
+        yield (f"if=none,id={disk.name},file={_file(disk)},format={disk.format},discard=unmap,readonly={read_only}")
     iothread = ""
     if disk.iothread:
         yield from ("-object", f"iothread,id=thread-{disk.name}")
@@ -311,7 +316,7 @@ def _blockdev(disk: disks.Disk) -> Iterator[str]:
     file = f"file-{disk.name}"
     common = {"read-only": disk.read_only, "discard": "unmap"}
     nodes = [
-        {"driver": "file", "filename": str(disk.path), "node-name": file, **common},
+        {"driver": "file", "filename": str(_file(disk)), "node-name": file, **common},
         {"driver": disk.format, "file": file, "node-name": disk.name, **common},
     ]
     for node in nodes:

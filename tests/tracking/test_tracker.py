@@ -20,15 +20,22 @@ BASE = Mark(Kind.BASE, "ba5e")
 FIRST = Mark(Kind.ROUND, "f1")
 SECOND = Mark(Kind.ROUND, "f2")
 
-SUBJECTS = ("memory", pytest.param("qemu", marks=pytest.mark.vm))
+SUBJECTS = (
+    "memory",
+    "memory-overlays",
+    pytest.param("qemu", marks=pytest.mark.vm),
+    pytest.param("qemu-overlays", marks=pytest.mark.vm),
+)
 
 
 @pytest.fixture(scope="module", params=SUBJECTS)
 def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
-    if request.param == "memory":
-        yield MemorySubject()
+    kind, _, variant = request.param.partition("-")
+    if kind == "memory":
+        yield MemorySubject(overlays=variant == "overlays")
     else:
-        with QemuSubject.running(tmp_path_factory.mktemp("qemu"), iothread=False) as running:
+        folder, layered = tmp_path_factory.mktemp("qemu"), variant == "overlays"
+        with QemuSubject.running(folder, iothread=False, layered=layered) as running:
             yield running
 
 

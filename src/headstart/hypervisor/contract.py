@@ -39,6 +39,16 @@ class ImageFile:
     modified_ns: int | None = None
 
 
+class Recorder(Enum):
+    """Where a disk's changes are recorded. To whoever starts and reads marks it is the same: ``Bitmaps``."""
+
+    #: Marks are bitmaps.
+    BITMAP = "bitmap"
+    #: Marks are overlays of ours: what is allocated in them has changed. They outlive QEMU, however it ends, and
+    #: ``settle`` takes from them what has been read.
+    OVERLAY = "overlay"
+
+
 @dataclass(frozen=True, slots=True)
 class Disk:
     """A virtual disk as the guest sees it. ``name`` is stable and unique within the VM."""
@@ -52,8 +62,13 @@ class Disk:
     wwn: str = ""
     pci: str = ""
     layers: tuple[ImageFile, ...] = ()
-    #: Bitmaps survive a clean end of the VM.
+    #: Its marks survive a clean end of the VM.
     persistent: bool = False
+    recorder: Recorder = Recorder.BITMAP
+    #: How many of ``layers``, from the top, are overlays of ours.
+    overlays: int = 0
+    #: Why no overlay of ours records its changes; empty if one does, or nobody asked for it.
+    unlayered: str = ""
     #: Why the running disk cannot be read from outside; empty if it can.
     unreadable: str = ""
     #: Why its files alone do not tell what it holds, as with an offset into them; empty if they do.
@@ -143,6 +158,18 @@ class Bitmaps(Protocol):
 
     def changed(self, names: Mapping[str, Sequence[str]]) -> dict[str, Blocks]:
         """The same, of all named bitmaps of a disk together."""
+        ...
+
+    def settle(self, disks: Sequence[str]) -> None:
+        """What the marks of these disks recorded before the newest one of each began has been read, and is known
+        durably: of those that ``OVERLAY`` records it may be forgotten, so that their images have everything again
+        but what is written from then on. All others keep it."""
+        ...
+
+    def flush(self, disks: Sequence[str]) -> None:
+        """What the guest has written to these disks until now outlasts the end of its process, in whatever way it
+        ends, together with the record of it. Asked for only of disks that ``OVERLAY`` records: bitmaps do not outlast
+        such an end anyway."""
         ...
 
 

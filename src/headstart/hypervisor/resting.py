@@ -40,6 +40,12 @@ class Resting:
     def transact(self, actions: Sequence[Action]) -> None:
         raise errors.Unreachable(f"{OFF}: its bitmaps stay as they are.")
 
+    def settle(self, disks: Sequence[str]) -> None:
+        """Nothing was begun."""
+
+    def flush(self, disks: Sequence[str]) -> None:
+        """It has ended."""
+
     def live(self, disks: Sequence[str]) -> AbstractContextManager[Mapping[str, LiveReader]]:
         raise errors.Unreachable(f"{OFF}.")
 

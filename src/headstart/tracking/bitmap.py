@@ -1,4 +1,4 @@
-"""Tracking by dirty bitmaps, which the hypervisor marks at each write."""
+"""Tracking by what the hypervisor records at each write: dirty bitmaps, or overlays that it shows in the same way."""
 
 from __future__ import annotations
 
@@ -61,6 +61,10 @@ class BitmapTracker:
     def changed(self, marks: Mapping[str, Sequence[Mark]]) -> dict[str, Blocks]:
         wanted = {disk: [self._name(disk, mark) for mark in each] for disk, each in marks.items()}
         return self._bitmaps.changed(wanted)
+
+    def settle(self, disks: Sequence[str]) -> None:
+        if disks:
+            self._bitmaps.settle(disks)
 
     def names(self, disk: str, marks: Sequence[Mark]) -> dict[str, Mark]:
         """The marks of a disk by the names of their bitmaps, in their order."""

@@ -54,6 +54,11 @@ class Tracker(Protocol):
         """What each disk's marks recorded, together; at least up to the moment of the call."""
         ...
 
+    def settle(self, disks: Sequence[str]) -> None:
+        """What marks of these disks recorded before the newest one of each began has been read, and is known durably.
+        A recorder that has to let go of it does so now; what its older marks tell afterwards is that much less."""
+        ...
+
     def names(self, disk: str, marks: Sequence[Mark]) -> Mapping[str, Mark]:
         """What the hypervisor knows marks of a disk by, in their order: for ``PointRequest.reads``."""
         ...

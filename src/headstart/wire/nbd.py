@@ -32,6 +32,8 @@ ALLOCATION = "base:allocation"
 STATE_ZERO = 2
 #: ``qemu:dirty-bitmap:NAME``, bit 0.
 STATE_DIRTY = 1
+#: ``qemu:allocation-depth``: 0 is nowhere, 1 in the layer that is exported, more in one below.
+DEPTH_TOPMOST = 1
 #: A block status request covers less than 4 GiB (32 bit length), and each costs a round trip.
 STATUS_LENGTH = 4 * GIB - PIECE_SIZE
 #: Buffers, and so requests in flight.
@@ -134,12 +136,19 @@ class Client:
 
         No object for each run: that would be most of the time with a million of them (2.6 s against 0.5).
         """
+        return self._blocks(context, block_size, lambda state: bool(state & STATE_DIRTY))
+
+    def topmost(self, context: str, block_size: int) -> Blocks:
+        """The blocks of which the export's own layer has something, in a ``qemu:allocation-depth`` context."""
+        return self._blocks(context, block_size, lambda state: state == DEPTH_TOPMOST)
+
+    def _blocks(self, context: str, block_size: int, chosen: Callable[[int], bool]) -> Blocks:
         found = Blocks()
         position = 0
         while position < self._size:
             for start, length, state in self._ask_status(context, position, self._size):
                 position = start + length
-                if state & STATE_DIRTY:
+                if chosen(state):
                     found.add_range(start // block_size, -(-position // block_size))
         return found
 

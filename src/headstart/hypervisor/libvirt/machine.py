@@ -137,6 +137,12 @@ class LibvirtMachine:
         seen = self._ready()
         return self._checkpoints.recorded(seen, names)
 
+    def settle(self, disks: Sequence[str]) -> None:
+        """Checkpoints keep what they recorded."""
+
+    def flush(self, disks: Sequence[str]) -> None:
+        """No disk is recorded by overlays."""
+
     def keepsakes(self) -> Mapping[str, str]:
         return {domains.UUID: self._domain.uuid, **self._checkpoints.keepsakes()}
 

@@ -71,10 +71,12 @@ class Connection:
     def apply(self, actions: Sequence[Action]) -> None:
         """All or nothing, with no write under way."""
         self._vm.drain()
-        undo = [(image, dict(image.bitmaps)) for drive in self._vm.drives.values() for image in drive.chain]
+        drives = self._vm.drives.values()
+        undo = [(image, dict(image.bitmaps), image.marks) for drive in drives for image in drive.chain]
+        chains = [(drive, list(drive.chain)) for drive in drives]
         removed: list[Remove] = []
         try:
-            for action in actions:
+            for action in self._layered(actions):
                 match action:
                     case Start():
                         self._start(action)
@@ -84,12 +86,63 @@ class Connection:
                         self._bearer(action).require_removable(action.name)
                         removed.append(action)
         except BaseException:
-            for image, bitmaps in undo:
-                image.bitmaps = bitmaps
+            for image, bitmaps, marks in undo:
+                image.bitmaps, image.marks = bitmaps, marks
+            for drive, chain in chains:
+                drive.chain = chain
             raise
         # QEMU lets go of a name only when the whole transaction has succeeded.
         for action in removed:
             self._bearer(action).remove_bitmap(action.name)
+        for drive in drives:
+            names = [image.marks for image in drive.segments[:-1]]
+            drive.commit_segments(next((number for number, each in enumerate(names) if each), len(names)))
+
+    def _layered(self, actions: Sequence[Action]) -> Iterator[Action]:
+        """Does what concerns marks that are overlays; what is left is for bitmaps."""
+        changes: dict[str, list[Action]] = {}
+        for action in actions:
+            drive = self.drive(action.disk)
+            if not drive.segments:
+                yield action
+            elif not isinstance(action, Remove):
+                changes.setdefault(action.disk, []).append(action)
+            elif not self._forget(drive, action):
+                yield action
+        for disk, each in changes.items():
+            self._begin(self.drive(disk), each)
+
+    def _begin(self, drive: Drive, changes: Sequence[Action]) -> None:
+        known = {mark for image in drive.segments for mark in image.marks or ()}
+        started = [each.name for each in changes if isinstance(each, Start)]
+        stopped = [each.name for each in changes if isinstance(each, Stop)]
+        if known & set(started) or not set(stopped) <= known:
+            raise errors.HeadstartError("There is such a mark already, or none.")
+        going = [mark for mark in drive.top.marks or () if mark not in stopped]
+        drive.top.flush()
+        self._vm.cover(drive, (*going, *started))
+
+    @staticmethod
+    def _forget(drive: Drive, action: Remove) -> bool:
+        """Whether there was such a mark."""
+        marked = [image for image in drive.segments if action.name in (image.marks or ())]
+        for image in marked:
+            image.marks = tuple(mark for mark in image.marks or () if mark != action.name)
+        return bool(marked)
+
+    def settle(self, disks: Sequence[str]) -> None:
+        self.step("settle")
+        self.refuse_migration()
+        for disk in disks:
+            self._vm.drain()
+            drive = self.drive(disk)
+            drive.commit_segments(len(drive.segments) - 1)
+            self.step("settled")
+
+    def flush(self, disks: Sequence[str]) -> None:
+        self.step("flush")
+        for disk in disks:
+            self.drive(disk).top.flush()
 
     def _start(self, action: Start) -> None:
         top = self.drive(action.disk).top
@@ -121,6 +174,9 @@ class Connection:
         return record
 
     def union(self, disk: str, tracks: Sequence[str]) -> Blocks:
+        drive = self.drive(disk)
+        if drive.segments:
+            return Blocks().union(*map(drive.allocated_by, tracks))
         return Blocks().union(*(self._readable(disk, name).blocks for name in tracks))
 
     def refuse_migration(self) -> None:

@@ -5,6 +5,7 @@ The content of a block is a number; equal numbers are equal bytes, and ``ZERO`` 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
@@ -51,6 +52,10 @@ class Image:
     bitmaps: dict[str, Record] = field(default_factory=dict)
     read_only: bool = False
     changes: int = 0
+    #: Of an overlay of ours: the marks that record in it. None: it is none.
+    marks: tuple[str, ...] | None = None
+    #: What of an overlay's content outlasts the death of its process; None: all.
+    lasting: dict[int, int] | None = None
 
     @property
     def persistent(self) -> bool:
@@ -72,6 +77,14 @@ class Image:
         if not read_only:
             for record in self.stored.values():
                 record.inconsistent = True
+
+    def flush(self) -> None:
+        self.lasting = dict(self.content)
+
+    def lose(self) -> None:
+        """Its process died: what was not flushed has never been written."""
+        if self.lasting is not None:
+            self.content = dict(self.lasting)
 
     def store(self) -> None:
         """The file is closed in good order, or becomes read-only."""
@@ -113,6 +126,33 @@ class Drive:
     @property
     def top(self) -> Image:
         return self.chain[0]
+
+    @property
+    def segments(self) -> list[Image]:
+        """Overlays of ours, lowest first; none where somebody else's stands upon them."""
+        found = list(itertools.takewhile(lambda image: image.marks is not None, self.chain))
+        return found[::-1]
+
+    @property
+    def owners(self) -> int:
+        """How many of the images stand above the lowest one and all that is ours."""
+        upper = list(itertools.takewhile(lambda image: image.marks is None, self.chain))
+        return len(upper) - (len(upper) == len(self.chain))
+
+    def allocated_by(self, mark: str) -> Blocks:
+        """Raises ``HeadstartError`` where there is no such mark."""
+        found = [image for image in self.segments if mark in (image.marks or ())]
+        if not found:
+            raise errors.HeadstartError(f"There is no mark {mark}.")
+        return Blocks().union(*(Blocks(image.content) for image in found))
+
+    def commit_segments(self, count: int) -> None:
+        """Bring the lowest ``count`` overlays of ours into the image below."""
+        for image in self.segments[:count]:
+            below = self.chain[self.chain.index(image) + 1]
+            below.size = image.size
+            below.content |= image.content
+            self.chain.remove(image)
 
     def content(self, block: int) -> int:
         return next((image.content[block] for image in self.chain if block in image.content), ZERO)

@@ -18,6 +18,7 @@ from headstart.hypervisor.contract import (
     LiveReader,
     PointInTime,
     PointRequest,
+    Recorder,
 )
 from headstart.hypervisor.memory import counters
 from headstart.hypervisor.memory.connection import Connection
@@ -55,13 +56,16 @@ class MemoryMachine(Connection):
         )
 
     def _disk(self, drive: Drive) -> Disk:
+        count = len(drive.segments)
         return Disk(
             name=drive.name,
             size=drive.top.size,
-            format=drive.top.format,
+            format=drive.chain[count].format,
             serial=drive.name,
-            layers=tuple(image.file(active=image is drive.top) for image in drive.chain),
+            layers=tuple(image.file(active=number <= count) for number, image in enumerate(drive.chain)),
             persistent=drive.top.persistent,
+            recorder=Recorder.OVERLAY if count else Recorder.BITMAP,
+            overlays=count,
             unreadable="its device is served by an iothread" if drive.iothread else "",
             untracked="raw disks keep no checkpoints" if self._vm.checkpoints and not drive.top.persistent else "",
         )
@@ -69,14 +73,18 @@ class MemoryMachine(Connection):
     def bitmaps(self) -> Mapping[str, tuple[Bitmap, ...]]:
         self.step("bitmaps")
         return {
-            drive.name: tuple(self._bitmap(drive, *found) for found in drive.records())
+            drive.name: (
+                *_layered(drive),
+                *(self._bitmap(drive, *found) for found in drive.records()),
+            )
             for drive in self._vm.drives.values()
             if drive.plugged
         }
 
     def _bitmap(self, drive: Drive, image: Image, name: str, record: Record) -> Bitmap:
         sound = not record.inconsistent and record.granularity == self._vm.block_size
-        return Bitmap(name, record.recording, sound and image is drive.top, record.persistent)
+        believed = sound and image is drive.top and not drive.segments
+        return Bitmap(name, record.recording, believed, record.persistent)
 
     # -- bitmaps
 
@@ -170,6 +178,11 @@ class MemoryMachine(Connection):
 
     def __exit__(self, *details: object) -> None:
         self.close()
+
+
+def _layered(drive: Drive) -> Iterator[Bitmap]:
+    found = dict.fromkeys(mark for image in drive.segments for mark in image.marks or ())
+    return (Bitmap(mark, mark in (drive.top.marks or ()), persistent=True) for mark in found)
 
 
 class _Live(MemoryReader):

@@ -35,14 +35,15 @@ class MemoryImages(Resting):
         return Inventory(tuple(map(self._disk, self._drives)), (), "memory")
 
     def _disk(self, drive: Drive) -> Disk:
+        keeps = drive.top.persistent and not drive.segments
         return Disk(
             name=drive.name,
             size=drive.top.size,
-            format=drive.top.format,
+            format=drive.chain[len(drive.segments)].format,
             serial=drive.name,
             layers=tuple(image.file(active=image is drive.top) for image in drive.chain),
-            persistent=drive.top.persistent,
-            untracked="" if drive.top.persistent else "its image keeps no bitmaps while the VM is off",
+            persistent=keeps,
+            untracked="" if keeps else "its image keeps no bitmaps while the VM is off",
         )
 
     def bitmaps(self) -> Mapping[str, tuple[Bitmap, ...]]:
@@ -98,6 +99,7 @@ class MemoryRest:
         self._images = images
         self._vm = vm
         self._reads = request.reads
+        self._sizes = {drive.name: drive.top.size for drive in vm.drives.values()}
         self.notes: list[str] = []
 
     def recorded(self) -> Mapping[str, Mapping[str, Blocks]]:
@@ -105,7 +107,7 @@ class MemoryRest:
 
     def reader(self, disk: str) -> MemoryReader:
         drive = self._vm.drives[disk]
-        return MemoryReader(drive.top.size, self._vm.block_size, drive.content, self._vm.step)
+        return MemoryReader(self._sizes[disk], self._vm.block_size, drive.content, self._vm.step)
 
     def protected(self, disk: str) -> Blocks | None:
         return None

@@ -23,7 +23,8 @@ STEP_SECONDS = 0.001
 
 
 class MemoryVm:
-    """``sizes`` in bytes by disk; disks named in ``raw`` keep no bitmaps, those in ``iothreads`` are unreadable.
+    """``sizes`` in bytes by disk; disks named in ``raw`` keep no bitmaps, those in ``iothreads`` are unreadable, those
+    in ``overlays`` are started from overlays of ours. When the VM is killed, all is lost of these that was not flushed.
 
     ``checkpoints``: as through libvirt. Bitmaps cannot be frozen, disks that keep none have none, and while
     a point in time stands nothing else can be read.
@@ -37,6 +38,7 @@ class MemoryVm:
         raw: tuple[str, ...] = (),
         iothreads: tuple[str, ...] = (),
         checkpoints: bool = False,
+        overlays: tuple[str, ...] = (),
     ) -> None:
         self.checkpoints = checkpoints
         self.block_size = block_size
@@ -47,6 +49,9 @@ class MemoryVm:
             name: Drive(name, [self._image(name, "raw" if name in raw else "qcow2", size)], name in iothreads)
             for name, size in sizes.items()
         }
+        for name in overlays:
+            if name in self.drives:
+                self.cover(self.drives[name], ())
         self.process: Process | None = None
         #: How often somebody wrote to the images, or opened them for that: what the times of files tell.
         self.touched = 0
@@ -67,6 +72,12 @@ class MemoryVm:
     def _image(self, name: str, kind: str, size: int) -> Image:
         inode = next(self._numbers)
         return Image(f"/images/{name}-{inode}.{kind}", kind, size, inode)
+
+    def cover(self, drive: Drive, marks: tuple[str, ...]) -> None:
+        """A new overlay of ours, in which these record."""
+        segment = self._image(f"{drive.name}-segment", "qcow2", drive.top.size)
+        segment.marks, segment.lasting = marks, {}
+        drive.chain.insert(0, segment)
 
     def step(self, name: str) -> None:
         self.clock += STEP_SECONDS
@@ -182,10 +193,14 @@ class MemoryVm:
         self.drain()
         for drive in self.drives.values():
             drive.top.store()
+            drive.top.flush()
         self._end()
 
     def kill(self) -> None:
         """SIGKILL: writes under way stay as they are, bitmaps are gone or inconsistent."""
+        for drive in self.drives.values():
+            if drive.top.marks is not None:
+                drive.top.lose()
         self._end()
 
     def _end(self) -> None:

@@ -18,6 +18,7 @@ from headstart.hypervisor.contract import Action, Bitmap, Remove, Start, Stop
 from headstart.hypervisor.qemu import migration
 from headstart.hypervisor.qemu.exports import Exports
 from headstart.hypervisor.qemu.inventory import Attachment, Look
+from headstart.hypervisor.qemu.overlaying import Overlaying
 from headstart.wire import nbd
 from headstart.wire.qmp import CommandFailed, Qmp
 
@@ -27,6 +28,7 @@ class QemuBitmaps:
 
     def __init__(self, qmp: Qmp, installation: str, exports: Exports, block_size: int) -> None:
         self._qmp = qmp
+        self.overlays = Overlaying(qmp, installation, exports, block_size)
         self._installation = installation
         self._exports = exports
         self._block_size = block_size
@@ -35,6 +37,8 @@ class QemuBitmaps:
         return {each.disk.name: tuple(self._of(seen, each)) for each in seen.attachments}
 
     def _of(self, seen: Look, attachment: Attachment) -> Iterator[Bitmap]:
+        if attachment.stack is not None:
+            yield from self.overlays.listed(attachment.stack)
         for node in seen.graph.chain(attachment.root):
             # Bitmaps without a name are at work inside a job or a filter.
             for found in (bitmap for bitmap in node.bitmaps if "name" in bitmap):
@@ -42,14 +46,23 @@ class QemuBitmaps:
                     name=found["name"],
                     recording=found["recording"],
                     believed=node.name == attachment.tracked
+                    and attachment.stack is None
                     and not found.get("inconsistent", False)
                     and found["granularity"] == self._block_size,
                     persistent=found["persistent"],
                 )
 
     def transact(self, seen: Look, actions: Sequence[Action]) -> None:
-        if actions:
-            self._qmp.execute("transaction", actions=[self.action(seen, action) for action in actions])
+        """Marks that are overlays go in the same transaction of QEMU's, but for their end: of them only what is not
+        needed by any other can go."""
+        layered = [each for each in actions if _is_layered(seen.attachment(each.disk), each)]
+        ended = [each for each in layered if isinstance(each, Remove)]
+        with self.overlays.changing(seen, [each for each in layered if not isinstance(each, Remove)]) as orders:
+            orders += [self.action(seen, action) for action in actions if action not in layered]
+            if orders:
+                self._qmp.execute("transaction", actions=orders)
+        if ended:
+            self.overlays.remove(seen, ended)
 
     def action(self, seen: Look, action: Action) -> dict[str, Any]:
         """One action of QEMU's ``transaction`` command."""
@@ -83,7 +96,9 @@ class QemuBitmaps:
         found: dict[str, dict[str, Blocks]] = {disk: {} for disk in tracks}
         with self._exports.served():
             for number, (disk, bitmaps) in enumerate(wanted.items()):
-                found[disk] = self._read(seen.attachment(disk), bitmaps, f"view{number}")
+                attachment, role = seen.attachment(disk), f"view{number}"
+                read = self._read if attachment.stack is None else self.overlays.recorded
+                found[disk] = read(attachment, bitmaps, role)
         return found
 
     def _read(self, attachment: Attachment, bitmaps: Sequence[str], role: str) -> dict[str, Blocks]:
@@ -112,3 +127,9 @@ class QemuBitmaps:
         finally:
             with contextlib.suppress(CommandFailed, errors.Unreachable):
                 self._qmp.execute("blockdev-del", node_name=node)
+
+
+def _is_layered(attachment: Attachment, action: Action) -> bool:
+    if attachment.stack is None:
+        return False
+    return not isinstance(action, Remove) or action.name in attachment.stack.names

@@ -12,6 +12,7 @@ from headstart.hypervisor.checkup import Checkup, Trace
 from headstart.hypervisor.qemu import inventory, obstacles
 from headstart.hypervisor.qemu.graph import Devices
 from headstart.hypervisor.qemu.inventory import Attachment, Look
+from headstart.hypervisor.qemu.layers import Recording
 from headstart.hypervisor.qemu.migration import STILL
 from headstart.wire.qmp import Qmp
 
@@ -23,14 +24,15 @@ INCONSISTENT = "it is inconsistent: QEMU did not end in good order"
 OTHER_GRANULARITY = "it has another granularity"
 
 
-def look(monitor: Path, installation: str, excluded: Container[str], block_size: int) -> Checkup:
+def look(monitor: Path, recording: Recording, excluded: Container[str], block_size: int) -> Checkup:
     """Raises ``Unreachable``, with who else is connected."""
     with Qmp(monitor, greeting_seconds=GREETING_SECONDS) as qmp:
-        return read(qmp, installation, excluded, block_size)
+        return read(qmp, recording, excluded, block_size)
 
 
-def read(qmp: Qmp, installation: str, excluded: Container[str], block_size: int) -> Checkup:
-    seen = inventory.look(qmp, Devices(qmp), excluded)
+def read(qmp: Qmp, recording: Recording, excluded: Container[str], block_size: int) -> Checkup:
+    installation = recording.installation
+    seen = inventory.look(qmp, Devices(qmp), excluded, recording)
     version = qmp.execute("query-version")["qemu"]
     work = _Work(qmp, installation, seen)
     return Checkup(
@@ -47,6 +49,9 @@ def read(qmp: Qmp, installation: str, excluded: Container[str], block_size: int)
 
 
 def _traces(seen: Look, attachment: Attachment, block_size: int) -> Iterator[Trace]:
+    stack = attachment.stack
+    for mark in stack.names if stack is not None else ():
+        yield Trace(attachment.disk.name, mark, stack is not None and mark in stack.recording, persistent=True)
     for node in seen.graph.chain(attachment.root):
         for found in (bitmap for bitmap in node.bitmaps if "name" in bitmap):
             fault = ""

@@ -81,9 +81,9 @@ class Exports:
 
     @contextlib.contextmanager
     def offered(
-        self, node: str, role: str, *, writable: bool = False, bitmaps: Sequence[str] = ()
+        self, node: str, role: str, *, writable: bool = False, bitmaps: Sequence[str] = (), depth: bool = False
     ) -> Iterator[nbd.Export]:
-        """``node`` can be opened inside. The server has to run."""
+        """``node`` can be opened inside. The server has to run. ``depth``: it tells in which layer something is."""
         name = names.node(self._installation, role)
         self._qmp.call(
             "block-export-add",
@@ -94,6 +94,7 @@ class Exports:
                 "name": name,
                 "writable": writable,
                 "bitmaps": list(bitmaps),
+                "allocation-depth": depth,
             },
         )
         try:

@@ -49,6 +49,8 @@ class Node:
     size: int
     bitmaps: tuple[Mapping[str, Any], ...]
     info: Mapping[str, Any]
+    #: It goes past the host's cache.
+    direct: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,7 @@ def _node(entry: Mapping[str, Any]) -> Node:
         size,
         tuple(entry.get("dirty-bitmaps", ())),
         image,
+        bool(entry.get("cache", {}).get("direct", False)),
     )
 
 

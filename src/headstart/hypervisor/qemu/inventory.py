@@ -9,10 +9,12 @@ from pathlib import Path
 
 from headstart import errors
 from headstart.hypervisor import images
-from headstart.hypervisor.contract import Disk, ImageFile, Inventory, LeftOut
+from headstart.hypervisor.contract import Disk, ImageFile, Inventory, LeftOut, Recorder
+from headstart.hypervisor.overlays import Place
 from headstart.hypervisor.qemu import graph as graphs
-from headstart.hypervisor.qemu import process
+from headstart.hypervisor.qemu import layers, process
 from headstart.hypervisor.qemu.graph import Device, Devices, Drive, Graph, Node
+from headstart.hypervisor.qemu.layers import NOTHING, Found, Recording, Stack
 from headstart.wire.qmp import Qmp
 
 #: Firmware flash is no disk; a writable one holds the UEFI variables.
@@ -32,6 +34,11 @@ class Attachment:
     root: str
     tracked: str
     iothread: str
+    #: The file or device that the guest's writes end up in.
+    image: Path
+    #: The overlays that record it; or, where none stands, where they could be.
+    stack: Stack | None = None
+    place: Place | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +57,14 @@ class Look:
         raise errors.NotFound(f"The VM has no disk '{disk}' any longer: it was unplugged.", disk=disk)
 
 
-def look(qmp: Qmp, devices: Devices, excluded: Container[str]) -> Look:
+def look(qmp: Qmp, devices: Devices, excluded: Container[str], recording: Recording = NOTHING) -> Look:
     graph = graphs.look(qmp)
     attachments: list[Attachment] = []
     left_out = [LeftOut(_name(drive), "no medium") for drive in graph.empty]
     files: list[tuple[str, Path]] = []
     names: set[str] = set()
+    # One disk in an iothread makes the point in time of all another one, which knows nothing of overlays.
+    iothread = next((found for drive in graph.drives if (found := devices.of(drive).iothread)), "")
     for drive in graph.drives:
         device = devices.of(drive)
         node = graph.nodes[graph.below_filters(drive.root)]
@@ -69,7 +78,7 @@ def look(qmp: Qmp, devices: Devices, excluded: Container[str]) -> Look:
         if reason:
             left_out.append(LeftOut(name, reason))
         else:
-            attachments.append(_attachment(qmp, graph, drive, device, name))
+            attachments.append(_attachment(qmp, graph, drive, device, name, recording, iothread))
     return Look(graph, tuple(attachments), tuple(left_out), tuple(files))
 
 
@@ -137,24 +146,42 @@ def _unique(name: str, taken: set[str]) -> str:
     return candidate
 
 
-def _attachment(qmp: Qmp, graph: Graph, drive: Drive, device: Device, name: str) -> Attachment:
+def _attachment(
+    qmp: Qmp, graph: Graph, drive: Drive, device: Device, name: str, recording: Recording, iothread: str
+) -> Attachment:
     tracked = graph.below_filters(drive.root)
     node = graph.nodes[tracked]
+    found = layers.find(
+        graph,
+        tracked,
+        recording=recording,
+        pid=qmp.peer_pid,
+        identified=bool(_id(drive)),
+        iothread=iothread,
+    )
+    files = _layers(qmp, graph, tracked, found)
     data = node.info.get("format-specific", {}).get("data", {})
     disk = Disk(
         name=name,
         size=graph.nodes[drive.root].size,
-        format=node.driver,
+        format=files[found.count].driver,
         interface=device.kind,
         serial=device.serial,
         wwn=device.wwn,
         pci=device.pci,
-        layers=tuple(_layers(qmp, graph, tracked)),
-        persistent=node.driver == "qcow2" and data.get("compat") != "0.10",
+        layers=tuple(files),
+        persistent=found.stack is not None or (node.driver == "qcow2" and data.get("compat") != "0.10"),
+        recorder=Recorder.BITMAP if found.stack is None else Recorder.OVERLAY,
+        overlays=found.count,
+        unlayered=found.obstacle,
         unreadable=IOTHREAD if device.iothread else "",
         overridden=_overridden(graph, tracked),
     )
-    return Attachment(disk, drive.qdev, drive.root, tracked, device.iothread)
+    file = graph.file_node(tracked) or node
+    image = process.resolve(qmp.peer_pid, file.file)
+    if found.stack is not None:
+        image = found.stack.segments[-1].path
+    return Attachment(disk, drive.qdev, drive.root, tracked, device.iothread, image, found.stack, found.place)
 
 
 def _overridden(graph: Graph, top: str) -> str:
@@ -164,15 +191,18 @@ def _overridden(graph: Graph, top: str) -> str:
     return ""
 
 
-def _layers(qmp: Qmp, graph: Graph, top: str) -> list[ImageFile]:
-    layers = []
-    for node in graph.chain(top):
+def _layers(qmp: Qmp, graph: Graph, top: str, found: Found) -> list[ImageFile]:
+    """Of overlays of ours the topmost by the name that always leads to it; of the image below what stays as it is."""
+    told = []
+    for number, node in enumerate(graph.chain(top)):
         file = graph.file_node(node.name) or node
         path = process.resolve(qmp.peer_pid, file.file)
-        layers.append(images.image_file(path, node.driver, active=node.name == top))
-    return layers
+        if found.stack is not None and number < found.count:
+            path = found.stack.segments[-1 - number].path if number else found.stack.place.head
+        told.append(images.image_file(path, node.driver, active=number <= found.count))
+    return told
 
 
 def active_image(attachment: Attachment) -> Path:
     """The file or device that the guest's writes end up in."""
-    return Path(attachment.disk.layers[0].path)
+    return attachment.image

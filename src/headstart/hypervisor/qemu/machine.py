@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -20,11 +21,12 @@ from headstart.hypervisor.contract import (
     PointRequest,
     Remove,
 )
-from headstart.hypervisor.qemu import counters, inventory, migration, obstacles, offline, recovery
+from headstart.hypervisor.qemu import counters, inventory, migration, obstacles, offline, overlaying, recovery
 from headstart.hypervisor.qemu.bitmaps import QemuBitmaps
 from headstart.hypervisor.qemu.exports import Exports
 from headstart.hypervisor.qemu.graph import Devices
 from headstart.hypervisor.qemu.inventory import Look
+from headstart.hypervisor.qemu.layers import OVERLAYS, Recording
 from headstart.hypervisor.qemu.pull import PullPoint
 from headstart.hypervisor.qemu.push import PushPoint
 from headstart.hypervisor.qemu.site import Site
@@ -50,8 +52,11 @@ class QemuMachine:
         qga: Path | None = None,
         excluded: Container[str] = (),
         block_size: int = BLOCK_SIZE,
+        layered: bool = False,
+        prepared: bool = False,
     ) -> None:
-        """``label`` names this VM's files in ``scratch``. Raises ``Unreachable``."""
+        """``label`` names this VM's files in ``scratch``. ``layered``: disks that were started from overlays of ours
+        are recorded by them; ``prepared``: there are to be some to start from. Raises ``Unreachable``."""
         self._qmp = Qmp(monitor)
         try:
             exports = Exports(self._qmp, installation, scratch / f"{label}.nbd")
@@ -61,11 +66,12 @@ class QemuMachine:
         bitmaps = QemuBitmaps(self._qmp, installation, exports, block_size)
         self._site = Site(self._qmp, installation, scratch, label, qga, exports, bitmaps, block_size)
         self._excluded = excluded
+        self._recording = Recording(installation, scratch / OVERLAYS, layered, prepared)
         self._devices = Devices(self._qmp)
         self._timed = False
 
     def _look(self) -> Look:
-        return inventory.look(self._qmp, self._devices, self._excluded)
+        return inventory.look(self._qmp, self._devices, self._excluded, self._recording)
 
     def awaken(self) -> tuple[str, ...]:
         """It runs."""
@@ -105,6 +111,18 @@ class QemuMachine:
     def changed(self, names: Mapping[str, Sequence[str]]) -> dict[str, Blocks]:
         return self._site.bitmaps.changed(self._look(), names)
 
+    def settle(self, disks: Sequence[str]) -> None:
+        seen = self._look()
+        migration.require_still(self._qmp)
+        self._site.bitmaps.overlays.settle(seen, disks)
+
+    def flush(self, disks: Sequence[str]) -> None:
+        """There is no QMP command for it; a monitor for people has one."""
+        for device in [self._look().attachment(disk).device for disk in disks]:
+            told = self._qmp.call("human-monitor-command", {"command-line": f"qemu-io -d {device} flush"})
+            if told.strip():
+                raise errors.Unreachable(f"QEMU could not flush a disk: {told.strip()}")
+
     def counters(self) -> Counters:
         if not self._timed:
             counters.keep_histograms(self._qmp)
@@ -131,6 +149,12 @@ class QemuMachine:
     def take(self, request: PointRequest) -> PointInTime:
         migration.require_still(self._site.qmp)
         seen = obstacles.wait_until_clear(self._look, self._qmp)
+        # The filters are to stand on the overlays that begin with the point.
+        early = tuple(each for each in request.starts if seen.attachment(each.disk).stack is not None)
+        if early:
+            self._site.bitmaps.transact(seen, early)
+            request = replace(request, starts=tuple(each for each in request.starts if each not in early))
+            seen = self._look()
         # One disk in an iothread decides for all: both variants cannot share one point in time.
         pushed = any(each.iothread for each in seen.attachments)
         point = PushPoint if pushed else PullPoint
@@ -143,7 +167,17 @@ class QemuMachine:
 
     def recover(self) -> tuple[str, ...]:
         migration.require_here(self._qmp)
-        return recovery.recover(self._site)
+        return (*recovery.recover(self._site), *self._overlays_put_right())
+
+    def _overlays_put_right(self) -> Iterator[str]:
+        seen = self._look()
+        if self._qmp.execute("query-migrate").get("status", "") not in migration.STILL:
+            return
+        nodes = [node["node-name"] for node in self._qmp.execute("query-named-block-nodes", flat=True)]
+        yield from self._site.bitmaps.overlays.recover(seen, nodes)
+        for each in seen.attachments:
+            if each.place is not None and each.disk.unlayered and self._recording.prepared:
+                yield from overlaying.prepare(each, each.place)
 
     def close(self) -> None:
         self._qmp.close()

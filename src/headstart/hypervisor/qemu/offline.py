@@ -9,7 +9,8 @@ from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
-from headstart.hypervisor.contract import Disk, ImageFile, Inventory, LeftOut
+from headstart.hypervisor import overlays
+from headstart.hypervisor.contract import Disk, ImageFile, Inventory, LeftOut, Recorder
 from headstart.hypervisor.offline import OfflineMachine
 
 #: Of what is kept of a VM.
@@ -21,7 +22,13 @@ PROBE_SECONDS = 5.0
 def keep(inventory: Inventory) -> str:
     """``inventory`` as text."""
     values = dataclasses.asdict(inventory)
-    return json.dumps(values | {"files": [[kind, str(path)] for kind, path in inventory.files]}, sort_keys=True)
+    return json.dumps(
+        values | {"files": [[kind, str(path)] for kind, path in inventory.files]}, sort_keys=True, default=_value
+    )
+
+
+def _value(told: object) -> object:
+    return told.value if isinstance(told, Recorder) else str(told)
 
 
 def kept(text: str) -> Inventory:
@@ -36,7 +43,8 @@ def kept(text: str) -> Inventory:
 
 def _disk(values: Mapping[str, Any]) -> Disk:
     layers = tuple(ImageFile(**layer) for layer in values["layers"])
-    return Disk(**{**values, "layers": layers})
+    recorder = Recorder(values.get("recorder", Recorder.BITMAP.value))
+    return Disk(**{**values, "layers": layers, "recorder": recorder})
 
 
 def at_rest(
@@ -47,12 +55,23 @@ def at_rest(
     if KEY not in keepsakes or listens(monitor):
         return None
     known = kept(keepsakes[KEY])
-    chosen = tuple(disk for disk in known.disks if disk.name not in excluded)
+    chosen = tuple(_on_its_overlays(disk) for disk in known.disks if disk.name not in excluded)
     if not chosen:
         return None
-    left_out = (*known.left_out, *(LeftOut(disk.name, "excluded") for disk in known.disks if disk not in chosen))
+    left_out = (*known.left_out, *(LeftOut(disk.name, "excluded") for disk in known.disks if disk.name in excluded))
     wanted = dataclasses.replace(known, disks=chosen, left_out=left_out)
     return OfflineMachine(wanted, socket, block_size, lambda: listens(monitor))
+
+
+def _on_its_overlays(disk: Disk) -> Disk:
+    """Those of ours have come and gone since; the topmost is opened by the name that leads to it."""
+    if not disk.overlays:
+        return disk
+    files = overlays.files_of(Path(disk.layers[0].path))
+    ours = [ImageFile(disk.layers[0].path, "qcow2"), *(ImageFile(str(path), "qcow2") for path in files[1:-1])]
+    if len(files) < 2 or str(files[-1]) != disk.layers[disk.overlays].path:
+        return disk
+    return dataclasses.replace(disk, layers=(*ours, *disk.layers[disk.overlays :]), overlays=len(ours))
 
 
 def listens(monitor: Path) -> bool:

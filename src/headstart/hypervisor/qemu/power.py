@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headstart import errors, plain
-from headstart.hypervisor import power
+from headstart.hypervisor import overlays, power
 from headstart.hypervisor.qemu import offline
 from headstart.wire.qga import Qga
 from headstart.wire.qmp import Qmp
@@ -116,7 +116,7 @@ class QemuPower:
 def _spawn(started: Started, said: int) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(
-            started.words,
+            [overlays.as_it_is_now(word) for word in started.words],
             cwd=started.folder,
             env=dict(started.environment),
             stdin=subprocess.DEVNULL,

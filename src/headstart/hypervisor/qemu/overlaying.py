@@ -1,0 +1,264 @@
+"""Recording by overlays in a running QEMU: put on, read, committed back.
+
+::
+
+    guest device         guest device             guest device
+        |                    |                        |
+        |    snapshot        v       block-commit     v
+        v     ------->   segment 2     ------->   segment 2
+    segment 1                |                        |
+        |                    v                        v
+        v                segment 1 (read here)      image
+      image                  |
+                             v
+                           image
+
+What is recorded by a mark is what is allocated in the segments that have its name; each is asked for by itself, through
+an export of its node, so that what was written again above does not hide it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from headstart import errors, units
+from headstart.blocks import Blocks
+from headstart.hypervisor import names, overlays, space
+from headstart.hypervisor.contract import Action, Bitmap, Remove, Start, Stop
+from headstart.hypervisor.overlays import Place, Segment
+from headstart.hypervisor.qemu import jobs
+from headstart.hypervisor.qemu.exports import Exports
+from headstart.hypervisor.qemu.inventory import Attachment, Look
+from headstart.hypervisor.qemu.layers import Stack
+from headstart.wire import nbd
+from headstart.wire.qmp import CommandFailed, Qmp
+
+DEPTH = "qemu:allocation-depth"
+#: Room for what the guest writes to an overlay; a disk that is smaller needs no more than its size.
+LEAST_ROOM = units.GIB
+
+
+class Overlaying:
+    """Of those disks of one VM that have a ``Stack``."""
+
+    def __init__(self, qmp: Qmp, installation: str, exports: Exports, block_size: int) -> None:
+        self._qmp = qmp
+        self._installation = installation
+        self._exports = exports
+        self._block_size = block_size
+
+    # -- looking
+
+    @staticmethod
+    def listed(stack: Stack) -> tuple[Bitmap, ...]:
+        return tuple(Bitmap(name, name in stack.recording, persistent=True) for name in stack.names)
+
+    def recorded(self, attachment: Attachment, wanted: Sequence[str], role: str) -> dict[str, Blocks]:
+        """What each of the named marks recorded. The NBD server has to run."""
+        stack = _stack(attachment)
+        for name in wanted:
+            _require_there(stack, name)
+        read = [each for each in stack.segments if set(each.names) & set(wanted)]
+        allocated = {each: self._allocated(stack.node(each), f"{role}-{number}") for number, each in enumerate(read)}
+        return {
+            name: Blocks().union(*(found for each, found in allocated.items() if name in each.names)) for name in wanted
+        }
+
+    def _allocated(self, node: str, role: str) -> Blocks:
+        """The blocks that the node itself has something of, be it zeroes."""
+        with (
+            self._exports.offered(node, role, depth=True) as export,
+            nbd.Client(export, [DEPTH]) as client,
+        ):
+            return client.topmost(DEPTH, self._block_size)
+
+    # -- beginning and ending marks
+
+    @contextlib.contextmanager
+    def changing(self, seen: Look, actions: Sequence[Action]) -> Iterator[list[dict[str, Any]]]:
+        """Actions for a transaction of QEMU's, in which marks begin and end as ``Start`` and ``Stop`` say. What was
+        prepared for it is taken back if the transaction fails."""
+        wanted = by_disk(actions)
+        with contextlib.ExitStack() as undo:
+            yield [
+                self._begin(seen, seen.attachment(disk), starts, stops, undo)
+                for disk, (starts, stops) in wanted.items()
+            ]
+            undo.pop_all()
+
+    def _begin(
+        self, seen: Look, attachment: Attachment, starts: list[str], stops: list[str], undo: contextlib.ExitStack
+    ) -> dict[str, Any]:
+        stack, place = _stack(attachment), _stack(attachment).place
+        path = place.new()
+        segments = overlays.begun(stack.segments, path, starts, stops)
+        top = seen.graph.nodes[attachment.tracked]
+        space.require(place.folder, min(attachment.disk.size, LEAST_ROOM), "What the guest writes to an overlay")
+        top_path = stack.segments[-1].path
+        undo.callback(place.remove, path)
+        place.create(path, top_path, "qcow2", attachment.disk.size)
+        node = f"headstart-{self._installation}-{segments[-1].id}"
+        undo.callback(self._delete, node)
+        self._add(node, path, direct=top.direct)
+        undo.callback(place.note, stack.segments)
+        place.note(segments)
+        undo.callback(place.point, top_path)
+        # From here on a start opens the new segment, which is empty: what the guest writes until QEMU is told goes
+        # to the one below.
+        place.point(path)
+        return {"type": "blockdev-snapshot", "data": {"node": attachment.tracked, "overlay": node}}
+
+    def _add(self, node: str, path: Any, *, direct: bool) -> None:
+        cache = {"direct": direct}
+        file = {"driver": "file", "filename": str(path), "cache": cache, "discard": "unmap"}
+        self._qmp.call(
+            "blockdev-add",
+            {
+                "driver": "qcow2",
+                "node-name": node,
+                "file": file,
+                "backing": None,
+                "cache": cache,
+                "discard": "unmap",
+            },
+        )
+
+    def remove(self, seen: Look, removes: Sequence[Remove]) -> None:
+        """Forget marks, and take out segments that no other one needs. Raises ``HeadstartError`` if one is not there,
+        and then none has gone."""
+        gone: dict[str, list[str]] = defaultdict(list)
+        for each in removes:
+            _require_there(_stack(seen.attachment(each.disk)), each.name)
+            gone[each.disk].append(each.name)
+        for disk, each_gone in gone.items():
+            attachment = seen.attachment(disk)
+            stack = _stack(attachment)
+            segments = overlays.without(stack.segments, each_gone)
+            stack.place.note(segments)
+            self._commit(attachment, segments, overlays.nameless(segments))
+
+    def settle(self, seen: Look, disks: Iterable[str]) -> None:
+        for disk in disks:
+            attachment = seen.attachment(disk)
+            if attachment.stack is not None and len(attachment.stack.segments) > 1:
+                self._commit(attachment, attachment.stack.segments, len(attachment.stack.segments) - 1)
+
+    # -- committing
+
+    def _commit(self, attachment: Attachment, segments: tuple[Segment, ...], count: int) -> None:
+        """Bring the lowest ``count`` segments into the image."""
+        if not count:
+            return
+        stack = _stack(attachment)
+        self._run(
+            {
+                "device": attachment.tracked,
+                "top-node": stack.nodes[count - 1],
+                "base-node": stack.below,
+                "backing-file": str(stack.place.image),
+            }
+        )
+        self._clear_away(stack, segments[:count], segments[count:])
+
+    def _clear_away(self, stack: Stack, gone: Sequence[Segment], kept: Sequence[Segment]) -> None:
+        """Files go when what was in them is on the disk, and nothing leads to them any longer."""
+        for path in (stack.place.image, *(each.path for each in kept[:1])):
+            overlays.sync(path)
+        stack.place.note(kept)
+        for each in gone:
+            self._delete(stack.node(each))
+            stack.place.remove(each.path)
+
+    def _run(self, arguments: Mapping[str, Any]) -> None:
+        """A commit job to its end. Raises ``Busy``; the chain is whole then, too."""
+        job = names.node(self._installation, "settle")
+        try:
+            self._qmp.call("block-commit", {"job-id": job, "auto-dismiss": False, **arguments})
+            failure = jobs.wait(self._qmp, job)
+        except CommandFailed as error:
+            failure = error.text
+        finally:
+            jobs.end(self._qmp, job)
+        if failure:
+            raise errors.Busy(f"QEMU could not commit an overlay of ours: {failure}")
+
+    def _delete(self, node: str) -> None:
+        with contextlib.suppress(CommandFailed, errors.Unreachable):
+            self._qmp.execute("blockdev-del", node_name=node)
+
+    # -- putting right
+
+    def recover(self, seen: Look, installed: Iterable[str]) -> Iterator[str]:
+        """What a run that died left between two steps. ``installed``: all nodes of QEMU."""
+        layered = [(each, each.stack) for each in seen.attachments if each.stack is not None]
+        known = {node for _, stack in layered for node in stack.nodes}
+        for _, stack in layered:
+            yield from self._mended(stack)
+        for node in sorted(installed):
+            if node.startswith(f"headstart-{self._installation}-") and node not in known:
+                self._delete(node)
+        for attachment, stack in layered:
+            for path in stack.place.strays(overlays.paths(stack.segments)):
+                stack.place.remove(path)
+                yield f"the overlay {path} of a dead run, which nothing stood on, was removed"
+            count = overlays.nameless(stack.segments)
+            if count:
+                self._commit(attachment, stack.segments, count)
+                yield f"overlays that nobody needed any longer were committed into {stack.place.image}"
+
+    @staticmethod
+    def _mended(stack: Stack) -> Iterator[str]:
+        """The head led to a segment that QEMU was never told of."""
+        top = stack.segments[-1].path
+        if stack.place.target() != top:
+            stack.place.point(top)
+            stack.place.note(stack.segments)
+            yield f"{stack.place.head} leads to the overlay again that is written to"
+
+
+def by_disk(actions: Sequence[Action]) -> dict[str, tuple[list[str], list[str]]]:
+    """Names to start and to stop."""
+    found: dict[str, tuple[list[str], list[str]]] = {}
+    for each in actions:
+        starts, stops = found.setdefault(each.disk, ([], []))
+        if isinstance(each, Start):
+            starts.append(each.name)
+        elif isinstance(each, Stop):
+            stops.append(each.name)
+    return found
+
+
+def _stack(attachment: Attachment) -> Stack:
+    assert attachment.stack is not None, "only disks that overlays record"
+    return attachment.stack
+
+
+def _require_there(stack: Stack, name: str) -> None:
+    if name not in stack.names:
+        raise errors.HeadstartError(f"There is no mark {name}.")
+
+
+def prepare(attachment: Attachment, place: Place) -> Iterator[str]:
+    """Let there be a head to start the VM from, which runs on the image itself now: an empty overlay, as long as
+    nobody has started from it. What is to be known of it is said once."""
+    disk, stack = attachment.disk, place.stack()
+    if stack and not overlays.is_blank(stack):
+        aside = place.set_aside()
+        yield (
+            f"disk {disk.name} was started from {place.image}, and what its guest had written to the overlays on it is"
+            f" not in it. They were set aside: {aside} leads to them"
+        )
+    elif stack and overlays.size_of(stack[-1].path) == disk.size:
+        return
+    path = place.new()
+    place.create(path, place.image, disk.format, disk.size)
+    place.point(path)
+    for each in stack if overlays.is_blank(stack) else ():
+        place.remove(each.path)
+    yield (
+        f"disk {disk.name} is recorded by overlays as soon as the VM is started from $(readlink -f {place.head}),"
+        f" format qcow2, instead of {place.image}"
+    )
