@@ -12,11 +12,14 @@ from unittest import mock
 import pytest
 
 from headstart import errors
-from headstart.backup import audit, publish
+from headstart.backup import audit, plan, publish
 from headstart.backup.complete import Options
+from headstart.backup.contact import Contact
 from headstart.blocks import Blocks
+from headstart.hypervisor.contract import Disk, Recorder
 from headstart.hypervisor.memory import MemoryImages, MemoryVm
 from headstart.state.journal import Journal
+from headstart.state.values import Tracked
 from headstart.transfer.pipeline import Stored
 from tests.kit.events import GuestWrite, OwnerStarts
 from tests.kit.script import Outage, Script
@@ -114,6 +117,71 @@ def rounds_not_read() -> Any:
 
 def start_not_noticed() -> Any:
     return mock.patch.object(MemoryImages, "require_undisturbed", lambda _: None)
+
+
+def killed_after_any_step(world: World) -> None:
+    """Of a round, then of a backup: what was seen and not flushed is gone from the disk, and no overlay tells."""
+    world.backup(options=UNAUDITED)
+    for step in range(1, 40):
+        again = Script(((step, GuestWrite(0, 3)),))
+        for run in (lambda again=again: world.precopy(again), lambda again=again: world.backup(again, UNAUDITED)):
+            world.vm.write("a", 3)
+            assert run() is not None
+            world.vm.kill()
+            world.vm.start()
+            report = world.backup(options=UNAUDITED)
+            assert report is not None
+            assert not [disk.reason for disk in report.disks if disk.compared]
+
+
+def old_state(world: World) -> None:
+    """Overlays that it does not know of were committed since, and told a newer one what was in them."""
+    world.backup(options=UNAUDITED)
+    world.copy_journal()
+    world.vm.write("a", 3)
+    world.precopy()
+    world.put_back_journal(0)
+    assert world.backup(options=UNAUDITED) is not None
+
+
+def seen_before_lasting() -> Any:
+    return mock.patch.object(Contact, "make_lasting", lambda *_: None)
+
+
+def base_believed_by_itself() -> Any:
+    """As if overlays kept what they recorded until they are removed."""
+    right = plan.judge
+
+    def planted(tracked: Tracked | None, disk: Disk, *rest: Any, **more: Any) -> plan.Verdict:
+        return replace(right(tracked, replace(disk, recorder=Recorder.BITMAP), *rest, **more), disk=disk)
+
+    return mock.patch.object(plan, "judge", planted)
+
+
+LAYERED: list[tuple[Callable[[], Any], Scenario]] = [
+    (seen_before_lasting, killed_after_any_step),
+    (base_believed_by_itself, old_state),
+]
+
+
+@pytest.fixture
+def layered(tmp_path: Path) -> Iterator[World]:
+    """Raw disks on overlays of ours."""
+    blind = audit.Mismatch(Blocks(), Blocks(), Blocks())
+    vm = MemoryVm({"a": 12 * BLOCK, "b": 12 * BLOCK}, BLOCK, raw=("a", "b"), overlays=("a", "b"))
+    with mock.patch.object(audit, "compare", lambda *_: blind):
+        yield World(vm, tmp_path)
+
+
+@pytest.mark.parametrize("scenario", [scenario for _, scenario in LAYERED])
+def test_overlays_lose_nothing_without_a_bug(layered: World, scenario: Scenario) -> None:
+    scenario(layered)
+
+
+@pytest.mark.parametrize(("bug", "scenario"), LAYERED)
+def test_a_planted_bug_of_overlays_is_found(layered: World, bug: Callable[[], Any], scenario: Scenario) -> None:
+    with bug(), pytest.raises(AssertionError):
+        scenario(layered)
 
 
 PLANTED: list[tuple[Callable[[], Any], Scenario]] = [

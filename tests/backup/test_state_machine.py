@@ -82,18 +82,19 @@ MISFORTUNES = (
 def machine(sizes: list[int], raw: tuple[str, ...], kind: str) -> MemoryVm:
     iothreads = ("a",) if kind == "iothread" else ()
     named = dict(zip(("a", "b"), sizes, strict=False))
-    return MemoryVm(named, BLOCK, raw=raw, iothreads=iothreads, checkpoints=kind == "checkpoints")
+    overlays = raw if kind == "overlays" else ()
+    return MemoryVm(named, BLOCK, raw=raw, iothreads=iothreads, checkpoints=kind == "checkpoints", overlays=overlays)
 
 
 #: Bytes; every second one of an odd number of sectors.
 SIZE = st.integers(3, 22).map(lambda count: count * BLOCK - 512 * (count % 2))
 #: One or two disks: qcow2 keeps its bitmaps, raw does not, one in an iothread makes the point a pushed one.
-#: With libvirt's checkpoints nothing is frozen, and raw disks are compared.
+#: With libvirt's checkpoints nothing is frozen, and raw disks are compared; or these stand on overlays of ours.
 VM = st.builds(
     machine,
     st.lists(SIZE, min_size=1, max_size=2),
     st.sampled_from(((), ("b",), ("a", "b"))),
-    st.sampled_from(("plain", "plain", "iothread", "checkpoints", "checkpoints")),
+    st.sampled_from(("plain", "plain", "iothread", "checkpoints", "checkpoints", "overlays", "overlays")),
 )
 
 

@@ -121,7 +121,7 @@ class OwnerDoes:
 
     def _commit(self, world: World) -> None:
         name = self._name(world)
-        if len(world.vm.drives[name].chain) > 1:
+        if world.vm.drives[name].owners > 0:
             world.vm.commit(name)
 
     def _discard_overlay(self, world: World) -> None:

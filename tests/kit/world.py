@@ -299,7 +299,16 @@ class World:
                 name
                 for image, name, _ in drive.records()
                 # Nobody can remove a stored bitmap from an image that lies below another one.
-                if not image.read_only and (track := names.parse(name)) and track.installation == self.installation
+                if not image.read_only
+                and not drive.segments
+                and (track := names.parse(name))
+                and track.installation == self.installation
+            }
+            ours |= {
+                mark
+                for image in drive.segments
+                for mark in image.marks or ()
+                if (track := names.parse(mark)) and track.installation == self.installation
             }
             each = tracked[drive.name]
             kinds = () if drive.name in self.untracked else (("base", each.base), ("round", each.round))
@@ -387,9 +396,9 @@ class World:
     def discard_overlay(self, disk: str) -> None:
         """Go back to before somebody's external snapshot."""
         self.turn_off()
-        chain = self.vm.drives[disk].chain
-        if len(chain) > 1:
-            del chain[0]
+        drive = self.vm.drives[disk]
+        if drive.owners > 0:
+            del drive.chain[0]
         self.vm.start()
 
     def copy_journal(self) -> None:

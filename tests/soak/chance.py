@@ -16,7 +16,7 @@ STEPS, COMMITS, CREATIONS, READS = 70, 13, 9, 40
 #: Most creations that a run has in which garbage is collected.
 COLLECTIONS = 10
 BLOCKS = 24
-KINDS = ("plain", "plain", "iothread", "checkpoints", "checkpoints")
+KINDS = ("plain", "plain", "iothread", "checkpoints", "checkpoints", "overlays", "overlays")
 VICES: tuple[Vice | None, ...] = (None, None, "vanishes", "refuses", "lies", "is absent")
 TROUBLES: tuple[Trouble, ...] = ("fails", "answer lost", "twice", "object lost")
 #: Of the runs of the program, this share is disturbed; of these, each kind alike.
@@ -39,17 +39,20 @@ class Chance:
 
     def vm(self) -> MemoryVm:
         """One or two disks; every second one of an odd number of sectors. Raw ones keep no bitmaps over a restart; one
-        in an iothread makes the point a pushed one; libvirt's checkpoints cannot be frozen."""
+        in an iothread makes the point a pushed one; libvirt's checkpoints cannot be frozen; raw disks may stand on
+        overlays of ours."""
         draw = self._random
         counts = [draw.randint(3, 22) for _ in range(draw.randint(1, 2))]
         sizes = dict(zip("ab", (count * BLOCK - 512 * (count % 2) for count in counts), strict=False))
         kind = draw.choice(KINDS)
+        raw: tuple[str, ...] = draw.choice(((), ("b",), ("a", "b")))
         vm = MemoryVm(
             sizes,
             BLOCK,
-            raw=draw.choice(((), ("b",), ("a", "b"))),
+            raw=raw,
             iothreads=("a",) if kind == "iothread" else (),
             checkpoints=kind == "checkpoints",
+            overlays=raw if kind == "overlays" else (),
         )
         vm.agent = draw.choice(("none", "answers", "silent"))
         return vm

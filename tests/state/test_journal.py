@@ -19,6 +19,7 @@ from headstart.hypervisor.contract import ImageFile
 from headstart.state import schema
 from headstart.state.journal import Journal
 from headstart.state.values import Completion, Distrust, Domain, Draft, Facts, Point, Tracked, Vm
+from headstart.tracking.choice import Wish
 from headstart.transfer.pipeline import Stored
 from headstart.units import MIB
 
@@ -87,6 +88,19 @@ def test_vms_are_added_listed_and_removed(journal: Journal) -> None:
 def test_the_time_of_adding_is_noted(journal: Journal) -> None:
     journal.add_vm(Vm("app", Path("/run/app")))
     assert journal.vm("app").added > 1.6e9
+
+
+def test_how_changes_are_learned_is_kept(journal: Journal) -> None:
+    other = dataclasses.replace(WEB, name="other", track=Wish.OVERLAY)
+    journal.add_vm(other)
+    assert journal.vm("other").track is Wish.OVERLAY
+    journal.track("web", Wish.COMPARE)
+    assert {vm.name: vm.track for vm in journal.vms()} == {"other": Wish.OVERLAY, "web": Wish.COMPARE}
+    with pytest.raises(errors.NotFound):
+        journal.track("nobody", Wish.AUTO)
+    journal.remove_vm("other")
+    journal.add_vm(dataclasses.replace(other, track=Wish.AUTO))
+    assert journal.vm("other").track is Wish.AUTO
 
 
 def test_an_unknown_vm_is_named(journal: Journal) -> None:

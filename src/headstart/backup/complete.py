@@ -83,6 +83,8 @@ class Completing:
         }
         #: Why the point in time, which has no more than was asked for, does not do.
         self._doubts: list[str] = []
+        #: What the base mark of each disk recorded up to the point.
+        self._told: dict[str, Blocks] = {}
         self.failures: list[str] = []
 
     def run(self) -> None:
@@ -105,6 +107,8 @@ class Completing:
         with self._contact.machine.take(self._request(samples)) as point, freeze.telling(point):
             if not self._off:
                 self._hook(hooks.AFTER_THAW, self._facts())
+            # What the point holds must not be undone by a kill that no record tells of.
+            self._contact.make_lasting([] if self._off else self._identified.disks)
             self._contact.notes += point.notes
             self._require_frozen(point)
             for name in self._identified.disks:
@@ -210,6 +214,7 @@ class Completing:
                 continue
             recorded, *again = (found[name][bitmap] for bitmap in self._marks(tracked))
             stale[name] = Blocks().union(*again)
+            self._told[name] = recorded
             protected = point.protected(name)
             residue = plan.residue(recorded, tracked.entire, self._drafts[name], stale[name], protected)
             if not (self._drafts[name] | tracked.owed) <= (recorded | tracked.entire):
@@ -371,13 +376,18 @@ class Completing:
         gone: dict[str, Blocks] = {}
         for name, found in residues.items():
             tracked = self._identified.disks[name]
-            disks.append(replace(tracked, owed=found.changed, round=self._round))
+            noted = replace(tracked, owed=found.changed, round=self._round)
+            if self._contact.layered([name]):
+                # The overlays that told are committed with the next round, also if this backup is given up.
+                noted = replace(noted, entire=tracked.entire | self._told[name])
+            disks.append(noted)
             # Everything in the draft that is not used: written again, or not believed.
             gone[name] = stale[name] | found.residue
         self._context.journal.spooled(self._contact.name, Completion(self._id, facts), disks, gone)
 
     def _disk_facts(self, name: str, found: Residue) -> dict[str, Any]:
         tracked, disk = self._identified.disks[name], self._contact.disk(name)
+        chosen = self._contact.choice(name)
         size = tracked.facts.size
         return {
             "size": size,
@@ -389,6 +399,8 @@ class Completing:
             "residue_bytes": blocks.total_bytes(found.residue, self._block_size, size),
             "compared": bool(tracked.reason) and tracked.reason != plan.FIRST,
             "reason": tracked.reason,
+            "tracking": chosen.way.value,
+            "tracking_reason": chosen.why,
         }
 
     def _facts(self) -> dict[str, str]:

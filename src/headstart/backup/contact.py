@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -13,14 +13,16 @@ from headstart.backup import records
 from headstart.backup.context import Context
 from headstart.backup.inside import Inside
 from headstart.blocks import Blocks
-from headstart.hypervisor.contract import Disk, Disturbed, GuestFreezer, Inventory, Machine
+from headstart.hypervisor.contract import Disk, Disturbed, GuestFreezer, Inventory, Machine, Recorder
 from headstart.reading import Reader
 from headstart.repository import lost
 from headstart.repository.lost import Lost
 from headstart.repository.manifest import Disk as StoredDisk
 from headstart.repository.manifest import Manifest
 from headstart.state.values import Distrust, Tracked, Vm
+from headstart.tracking import choice
 from headstart.tracking.bitmap import BitmapTracker
+from headstart.tracking.choice import Choice
 from headstart.tracking.contract import Mark, Standing
 
 
@@ -81,6 +83,21 @@ class Contact:
     def untracked(self, name: str) -> bool:
         """Only comparing tells what changed on it."""
         return bool(self.disk(name).untracked)
+
+    def choice(self, name: str) -> Choice:
+        """How the changes of a disk are learned, and why so."""
+        return choice.choose(self.vm.track, self.disk(name))
+
+    def layered(self, names: Iterable[str]) -> list[str]:
+        """Those of the disks whose changes overlays record."""
+        return [name for name in names if self.disk(name).recorder is Recorder.OVERLAY and not self.untracked(name)]
+
+    def make_lasting(self, names: Iterable[str]) -> None:
+        """What was seen of these disks up to now is so, too, after the VM's process was killed; or nothing of it is
+        known then, not even that it was copied."""
+        layered = self.layered(names)
+        if layered:
+            self.machine.flush(layered)
 
     def require_standing(self, marks: Mapping[str, Mark]) -> None:
         """Raises ``Busy`` unless these record where the guest's writes go. What was read before may come from
@@ -169,7 +186,7 @@ def meet(context: Context, vm: Vm, asleep: Asleep = Asleep.REFUSE) -> Iterator[C
             notes += machine.reclaim(context.journal.kept(vm.name))
         if not machine.off:
             inside = Inside(vm.agent or machine.agent, context.agent)
-        inventory = machine.inventory()
+        inventory = choice.applied(vm.track, machine.inventory())
         if not inventory.disks:
             raise errors.Usage(f"VM '{vm.name}' has no disk that could be backed up.")
         known = context.journal.tracked(vm.name)

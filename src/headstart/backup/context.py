@@ -17,6 +17,7 @@ from headstart.hypervisor.qemu.machine import QemuMachine
 from headstart.repository.repo import Repository
 from headstart.state.journal import Journal
 from headstart.state.values import Domain, Vm
+from headstart.tracking.choice import Wish
 from headstart.units import BLOCK_SIZE
 from headstart.wire import imageserver
 
@@ -121,6 +122,8 @@ def connect(context: Context, vm: Vm, excluded: Container[str] = ()) -> Machine:
         label=vm.name,
         qga=vm.qga,
         excluded=left_out,
+        layered=vm.track in (Wish.AUTO, Wish.OVERLAY),
+        prepared=vm.track is Wish.OVERLAY,
     )
 
 

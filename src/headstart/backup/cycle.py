@@ -254,6 +254,8 @@ def _report(published: Published, contact: Contact, failures: list[str], seconds
                 name=disk.name,
                 stored_bytes=published.stored_bytes.get(disk.name, 0),
                 **{key: facts["disks"][disk.name][key] for key in keys},
+                # What waited in the spool may be of an older version.
+                **{key: facts["disks"][disk.name].get(key, "") for key in ("tracking", "tracking_reason")},
             )
             for disk in manifest.disks
         ),

@@ -22,7 +22,7 @@ from headstart.backup import plan, records
 from headstart.backup.contact import Contact
 from headstart.backup.plan import Verdict
 from headstart.blocks import Blocks
-from headstart.hypervisor.contract import Disk
+from headstart.hypervisor.contract import Disk, Recorder
 from headstart.repository import draft as leases
 from headstart.repository import snapshot, tree
 from headstart.repository.manifest import Disk as StoredDisk
@@ -75,6 +75,8 @@ def run(contact: Contact) -> Identified:
     wasted = {disk: found & journal.copied_blocks(name, disk) for disk, found in dirty.items() if found}
     ended = replace(draft, rounds=draft.rounds + 1, next_rounds=())
     journal.end_round(name, ended, disks.values(), dirty)
+    # Before anything is copied: the images have everything again, and what their overlays told is in the journal.
+    contact.tracker.settle(contact.layered(disks))
     sweep(contact)
     reported = {disk: entire.get(disk, Blocks()) | found for disk, found in dirty.items()}
     return Identified(ended, round_id, disks, reported, dirty, wasted, time.monotonic() - began)
@@ -281,7 +283,10 @@ def _identified(
     if not verdict.base_holds:
         return replace(prepared, round=round_id, entire=entire[name], owed=entire[name])
     known = prepared.owed if verdict.rounds else prepared.entire
-    return replace(prepared, round=round_id, owed=known | dirty[name])
+    found = replace(prepared, round=round_id, owed=known | dirty[name])
+    # Overlays are committed when they have been read: what they told is known here alone.
+    layered = verdict.disk.recorder is Recorder.OVERLAY
+    return replace(found, entire=prepared.entire | dirty[name]) if layered else found
 
 
 def _compared(contact: Contact, prepared: Tracked, round_id: str) -> Tracked:

@@ -41,7 +41,7 @@ def inspect(context: Context, vm: Vm) -> Inspection:
     """Look at a VM that may not be added yet; raises ``Unreachable``."""
     with meet(context, vm, Asleep.LOOK) as contact:
         devices, guest = _inside(contact)
-        disks = tuple(_disk(disk, devices.get(disk.name, ""), guest) for disk in contact.inventory.disks)
+        disks = tuple(_disk(contact, disk, devices.get(disk.name, ""), guest) for disk in contact.inventory.disks)
         left_out = tuple({"name": each.name, "reason": each.reason} for each in contact.inventory.left_out)
         return Inspection(vm, disks, left_out, tuple(contact.tracker.foreign()), tuple(contact.notes))
 
@@ -57,7 +57,8 @@ def _inside(contact: Contact) -> tuple[dict[str, str], GuestMap]:
         return {}, nothing
 
 
-def _disk(disk: Disk, device: str, guest: GuestMap) -> dict[str, Any]:
+def _disk(contact: Contact, disk: Disk, device: str, guest: GuestMap) -> dict[str, Any]:
+    chosen = contact.choice(disk.name)
     return {
         "name": disk.name,
         "size": disk.size,
@@ -66,6 +67,8 @@ def _disk(disk: Disk, device: str, guest: GuestMap) -> dict[str, Any]:
         "serial": disk.serial,
         "path": disk.layers[0].path if disk.layers else "",
         "persistent": disk.persistent,
+        "tracking": chosen.way.value,
+        "tracking_reason": chosen.why,
         "note": "; ".join(filter(None, (disk.unreadable, disk.untracked))),
         "device": device,
         "mounted": _mounted(guest, device),

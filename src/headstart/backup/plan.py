@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from headstart import blocks, units
 from headstart.blocks import Blocks
-from headstart.hypervisor.contract import Disk
+from headstart.hypervisor.contract import Disk, Recorder
 from headstart.state.values import Facts, Tracked
 from headstart.tracking.contract import Kind, Mark, Standing
 
@@ -62,11 +62,16 @@ def judge(
         reason = "its last snapshot is not in this repository any longer, or not whole"
     if reason:
         return Verdict(disk, False, (), reason)
-    return Verdict(disk, True, _rounds(tracked.round, next_rounds, standing))
+    rounds = _rounds(tracked.round, next_rounds, standing)
+    if disk.recorder is Recorder.OVERLAY and not rounds:
+        # What its base mark recorded before the newest round is in the journal alone.
+        return Verdict(disk, False, (), "the overlay of the last round is not on it (an old image or state put back?)")
+    return Verdict(disk, True, rounds)
 
 
 def facts_of(disk: Disk) -> Facts:
-    return Facts(disk.size, disk.format, disk.layers)
+    """Overlays of ours come and go."""
+    return Facts(disk.size, disk.format, disk.layers[disk.overlays :])
 
 
 def _changed_disk(known: Facts, disk: Disk) -> str:
@@ -75,7 +80,7 @@ def _changed_disk(known: Facts, disk: Disk) -> str:
         return f"it was shrunk from {before} to {now} ({known.size} to {disk.size} bytes)"
     if known.format != disk.format:
         return f"its format was changed from {known.format} to {disk.format}"
-    if known.layers != disk.layers:
+    if known.layers != facts_of(disk).layers:
         return "its image or backing chain is not the one of the last contact (a snapshot, a move, a restore?)"
     return ""
 

@@ -44,10 +44,13 @@ def run(
         chosen = {name: found for name, found in before.items() if found}
         chosen |= {name: _everything(contact, disks[name]) for name in unknown}
         marks = {name: Mark(Kind.ROUND, identified.round) for name in before}
+
+        def believe() -> None:
+            contact.make_lasting(before)
+            contact.require_standing(marks)
+
         with (
-            filling(
-                contact.context, contact.name, identified.round, total, lambda: contact.require_standing(marks)
-            ) as fill,
+            filling(contact.context, contact.name, identified.round, total, believe) as fill,
             transport.sources(contact, chosen, wanted) as sources,
         ):
             permit = pace.permit(contact)

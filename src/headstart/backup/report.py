@@ -31,7 +31,8 @@ class PrecopyReport:
 @dataclass(frozen=True, slots=True)
 class DiskReport:
     """``changed_bytes``: in the base bitmap; ``precopied_bytes``: of the draft and still valid;
-    ``residue_bytes``: read inside the window; ``compared``: read whole, because of ``reason``."""
+    ``residue_bytes``: read inside the window; ``compared``: read whole, because of ``reason``. ``tracking``: how its
+    changes are learned (``tracking.choice.Way``), because of ``tracking_reason``."""
 
     name: str
     size: int
@@ -41,6 +42,8 @@ class DiskReport:
     stored_bytes: int
     compared: bool
     reason: str
+    tracking: str = ""
+    tracking_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

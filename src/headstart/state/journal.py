@@ -24,6 +24,7 @@ from headstart.state.database import Database
 from headstart.state.encoding import blocks_from_bytes, blocks_to_bytes, facts_from_text, facts_to_text
 from headstart.state.holder import Holder
 from headstart.state.values import Completion, Distrust, Domain, Draft, Point, Rollback, Run, Tracked, Vm
+from headstart.tracking.choice import Wish
 from headstart.transfer.pipeline import Stored
 
 #: How long a look at a VM's load may take that somebody else is having.
@@ -43,15 +44,27 @@ class Journal(Database):
             if database.execute("SELECT 1 FROM vms WHERE name = ?", (vm.name,)).fetchone():
                 raise errors.Usage(f"There is a VM '{vm.name}' already: 'headstart vm remove {vm.name}' first.")
             database.execute("INSERT INTO vms VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", _vm_row(vm))
+            database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_track_of(vm.name), vm.track.value))
 
     def vms(self) -> list[Vm]:
-        return [_vm(row) for row in self.rows("SELECT * FROM vms ORDER BY name")]
+        return [self._vm(row) for row in self.rows("SELECT * FROM vms ORDER BY name")]
+
+    def _vm(self, row: Sequence[Any]) -> Vm:
+        found = _vm(row)
+        told = self.rows("SELECT value FROM meta WHERE name = ?", _track_of(found.name))
+        return replace(found, track=Wish(told[0][0])) if told else found
+
+    def track(self, name: str, wish: Wish) -> None:
+        """From its next contact on."""
+        self.vm(name)
+        with self.change() as database:
+            database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_track_of(name), wish.value))
 
     def vm(self, name: str) -> Vm:
         rows = self.rows("SELECT * FROM vms WHERE name = ?", name)
         if not rows:
             raise errors.NotFound(f"There is no VM '{name}' here. 'headstart vm list' shows those that are.", vm=name)
-        return _vm(rows[0])
+        return self._vm(rows[0])
 
     def put_domain(self, name: str, domain: Domain) -> None:
         """It was renamed."""
@@ -79,7 +92,7 @@ class Journal(Database):
         self.vm(name)
         with self.change() as database:
             database.execute("DELETE FROM vms WHERE name = ?", (name,))
-            database.execute("DELETE FROM meta WHERE name = ?", (_rollback_of(name),))
+            database.execute("DELETE FROM meta WHERE name IN (?, ?)", (_rollback_of(name), _track_of(name)))
 
     @contextlib.contextmanager
     def lock(self, vm: str, verb: str = "") -> Iterator[None]:
@@ -424,6 +437,11 @@ def _vm_row(vm: Vm) -> tuple[object, ...]:
 def _rollback_of(vm: str) -> str:
     """The name in the table ``meta``."""
     return f"rollback {vm}"
+
+
+def _track_of(vm: str) -> str:
+    """The name in the table ``meta``."""
+    return f"track {vm}"
 
 
 def _vm(row: Sequence[Any]) -> Vm:

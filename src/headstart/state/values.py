@@ -8,6 +8,7 @@ from typing import Any
 
 from headstart.blocks import Blocks
 from headstart.hypervisor.contract import ImageFile
+from headstart.tracking.choice import Wish
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class Vm:
     definition: str = ""
     added: float = 0.0
     domain: Domain | None = None
+    track: Wish = Wish.AUTO
 
     @property
     def where(self) -> str:
