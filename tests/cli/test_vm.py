@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,11 +51,44 @@ def test_add_list_show_remove(cli: Cli, machine: Vm, tmp_path: Path) -> None:
         "agent": None,
         "qga": None,
         "excluded": ["dev-data"],
+        "track": "auto",
     }
     assert cli.run("vm", "show", "web").json["disks"] == added["disks"]
     assert "left out: dev-data (excluded)" in console.run(cli, "vm", "show", "web").stdout
     cli.run("vm", "remove", "web")
     assert cli.run("vm", "list").json == {"vms": []}
+
+
+def test_how_changes_are_learned_is_chosen_and_told(cli: Cli, machine: Vm, tmp_path: Path) -> None:
+    def ways(told: dict[str, Any]) -> list[str]:
+        return [disk["tracking"] for disk in told["disks"]]
+
+    cli.run("init")
+    assert ways(cli.run("vm", "add", "web", "--qmp", machine.qmp_socket, "--track", "compare").json) == [
+        "comparison",
+        "comparison",
+    ]
+    assert cli.run("vm", "list").json["vms"][0]["track"] == "compare"
+    cli.run("precopy", "web", "--transport", "host")
+    made = cli.run("backup", "web", "--audit", "all").json
+    assert ways(made) == ["comparison", "comparison"]
+    # What was copied ahead is compared, and not read again.
+    assert [disk["residue_bytes"] for disk in made["disks"]] == [0, 0]
+    assert ways(cli.run("vm", "set", "web", "--track", "auto").json) == ["bitmap", "bitmap"]
+    made = cli.run("backup", "web").json
+    assert ways(made) == ["bitmap", "bitmap"]
+    assert all(disk["compared"] and not disk["stored_bytes"] for disk in made["disks"])
+    told = cli.run("vm", "set", "web", "--track", "overlay").json
+    head = tmp_path / "data.raw.headstart"
+    assert head.is_symlink()
+    assert f"$(readlink -f {head})" in " ".join(told["notes"])
+    assert (
+        "started from the image itself" in next(d for d in told["disks"] if d["name"] == "dev-data")["tracking_reason"]
+    )
+    assert not cli.run("vm", "show", "web").json["notes"], "it is said once"
+    assert "dev-data is tracked by bitmap: " in console.run(cli, "vm", "show", "web").stdout
+    cli.run("vm", "set", "nobody", "--track", "auto", expect=15)
+    cli.run("vm", "set", "web", expect=2)
 
 
 def test_what_add_refuses(cli: Cli, machine: Vm, tmp_path: Path) -> None:

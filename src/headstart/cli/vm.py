@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from headstart.cli import arguments, discover, prepare, text
 from headstart.cli.session import Session
 from headstart.guest import links
 from headstart.state.values import Domain, Vm
+from headstart.tracking.choice import Wish
 
 #: As files and lock files are named after it, and as ``NAME@latest`` takes it apart.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -38,11 +40,15 @@ def add(verbs: arguments.Verbs) -> None:
     adding.add_argument(
         "--exclude-disk", metavar="DISK", action="append", default=[], help="leave it out; may be repeated"
     )
+    _add_track(adding, Wish.AUTO)
     adding.add_argument(
         "--definition", metavar="FILE", type=Path, help="kept with each backup; else libvirt's XML, or QEMU's options"
     )
     discover.add(group)
     prepare.add(group)
+    setting = arguments.add_verb(group, "set", run_set, "Change how a VM is backed up.")
+    _add_name(setting)
+    _add_track(setting, None)
     arguments.add_verb(group, "list", run_list, "List the VMs.")
     _add_name(arguments.add_verb(group, "show", run_show, "Look at a VM: what is backed up and what is left out."))
     _add_leaving(arguments.add_verb(group, "remove", run_remove, "Forget a VM. Its snapshots stay."))
@@ -53,6 +59,17 @@ def _add_leaving(parser: arguments.Parser) -> None:
     _add_name(parser)
     parser.add_argument(
         "--discard-unpublished", action="store_true", help="lose a backup that is complete, but not yet published"
+    )
+
+
+def _add_track(parser: arguments.Parser, usual: Wish | None) -> None:
+    parser.add_argument(
+        "--track",
+        choices=[each.value for each in Wish],
+        default=usual.value if usual else None,
+        required=usual is None,
+        help="how changes are learned: by bitmaps, for raw disks also by overlays, or by reading and comparing all;"
+        " auto (the default) takes the best for each disk",
     )
 
 
@@ -87,6 +104,7 @@ def _vm(given: argparse.Namespace) -> Vm:
         tuple(dict.fromkeys(given.exclude_disk)),
         _definition(given.definition) if given.definition else "",
         domain=Domain(*given.libvirt) if given.libvirt else None,
+        track=Wish(given.track),
     )
 
 
@@ -138,6 +156,14 @@ def _check_excluded(vm: Vm, seen: Inspection) -> None:
             raise errors.NotFound(f"The VM has no disk {name!r} to exclude. It has: {', '.join(names)}.", disk=name)
 
 
+def run_set(session: Session, given: argparse.Namespace) -> None:
+    with session.local() as context, context.journal.lock(given.name, "vm set"):
+        wished = replace(context.journal.vm(given.name), track=Wish(given.track))
+        seen = inspection.inspect(context, wished)
+        context.journal.track(given.name, wished.track)
+    session.output.result(_values(wished) | seen.json(), "\n".join([f"Changed {given.name}.", *_lines(seen)]))
+
+
 def run_list(session: Session, given: argparse.Namespace) -> None:
     with session.journal() as journal:
         vms = journal.vms()
@@ -180,6 +206,7 @@ def _values(vm: Vm) -> dict[str, Any]:
         "agent": vm.agent or None,
         "qga": str(vm.qga) if vm.qga else None,
         "excluded": list(vm.excluded),
+        "track": vm.track.value,
     }
 
 
@@ -192,7 +219,8 @@ def _lines(seen: Inspection) -> list[str]:
     inside = [row for each in seen.disks if each["device"] for row in _inside(each)]
     if inside:
         lines.append(text.table(("DISK", "IN THE GUEST", "KIND", "SIZE", "MOUNTED AT"), inside))
-    said = [f"{each['name']}: {each['note']}" for each in seen.disks if each["note"]]
+    said = [f"{each['name']} is tracked by {each['tracking']}: {each['tracking_reason']}" for each in seen.disks]
+    said += [f"{each['name']}: {each['note']}" for each in seen.disks if each["note"]]
     said += [f"left out: {each['name']} ({each['reason']})" for each in seen.left_out]
     said += [f"of another installation, left alone: {name}" for name in seen.foreign]
     said += [f"note: {note}" for note in seen.notes]

@@ -14,8 +14,11 @@ from headstart.hypervisor import names
 from headstart.hypervisor.checkup import Checkup
 from headstart.hypervisor.contract import Disk
 from headstart.hypervisor.qemu import checkup as qemu
+from headstart.hypervisor.qemu.layers import OVERLAYS, Recording
 from headstart.state.journal import Journal
 from headstart.state.values import Vm
+from headstart.tracking import choice
+from headstart.tracking.choice import Way, Wish
 from headstart.units import BLOCK_SIZE
 
 #: What reads a point in time of plain QEMU: snapshot-access, and copy-before-write that breaks instead of the guest.
@@ -25,14 +28,16 @@ MANY_LAYERS = 8
 _READ_WHOLE = "the next backup reads the whole disk and compares"
 
 
-def look(vm: Vm, installation: str) -> Checkup:
+def look(vm: Vm, installation: str, scratch: Path) -> Checkup:
     """Raises ``Unreachable``, ``NotFound``, ``Usage``."""
     if vm.domain is not None:
         from headstart.hypervisor.libvirt import checkup as libvirt
 
         return libvirt.look(vm.domain.uri, vm.domain.name, vm.excluded)
     assert vm.monitor is not None, "either a domain or a monitor"
-    return qemu.look(vm.monitor, installation, vm.excluded, BLOCK_SIZE)
+    layered, prepared = vm.track in (Wish.AUTO, Wish.OVERLAY), vm.track is Wish.OVERLAY
+    recording = Recording(installation, scratch / OVERLAYS, layered, prepared)
+    return qemu.look(vm.monitor, recording, vm.excluded, BLOCK_SIZE)
 
 
 def socket(check: str, path: Path, remedy: str, level: Level = Level.PROBLEM) -> Iterator[Finding]:
@@ -73,17 +78,31 @@ def access(subject: Subject, vm: Vm, seen: Checkup) -> Iterator[Finding]:
     yield Finding("scratch", Level.PROBLEM, said, "Run Headstart as the same user as QEMU, or QEMU as root.")
 
 
-def disks(seen: Checkup, *, has_agent: bool) -> Iterator[Finding]:
+def disks(seen: Checkup, wish: Wish, *, has_agent: bool) -> Iterator[Finding]:
     check = "disks"
     for left in seen.inventory.left_out:
         yield Finding(check, Level.NOTE, f"{left.name} is left out: {left.reason}")
     if not seen.inventory.disks:
         yield Finding(check, Level.PROBLEM, "there is no disk that could be backed up")
     for disk in seen.inventory.disks:
+        yield from _tracking(choice.choose(wish, disk), disk)
         yield from _disk(check, disk, in_iothread=disk.name in seen.iothreads, has_agent=has_agent)
     told = ", ".join(f"{disk.name} ({units.format_bytes(disk.size)} {disk.format})" for disk in seen.inventory.disks)
     if told:
         yield Finding(check, Level.OK, f"{told} {'is' if len(seen.inventory.disks) == 1 else 'are'} backed up")
+
+
+def _tracking(chosen: choice.Choice, disk: Disk) -> Iterator[Finding]:
+    """How its changes are learned, and why so."""
+    said = f"{disk.name} is tracked by {chosen}"
+    if chosen.way is Way.COMPARISON:
+        if not disk.untracked:
+            yield Finding("tracking", Level.NOTE, said, "It is read whole in the window of each backup.")
+    elif disk.unlayered:
+        advice = "Until then it is tracked by bitmaps. See 'Overlays' in docs/everyday.md for how to start the VM."
+        yield Finding("tracking", Level.WARNING, said, advice)
+    else:
+        yield Finding("tracking", Level.OK, said)
 
 
 def _disk(check: str, disk: Disk, *, in_iothread: bool, has_agent: bool) -> Iterator[Finding]:
@@ -104,9 +123,10 @@ def _disk(check: str, disk: Disk, *, in_iothread: bool, has_agent: bool) -> Iter
         said = f"{disk.name}: cannot be found from here: {', '.join(missing)}"
         advice = "An image that is put back is known by its file: run on the host of QEMU, in its mount namespace."
         yield Finding(check, Level.NOTE, said, advice)
-    if len(disk.layers) > 1:
-        level = Level.WARNING if len(disk.layers) > MANY_LAYERS else Level.NOTE
-        said = f"{disk.name}: {len(disk.layers)} images on top of each other, the newest is {disk.layers[0].path}"
+    count = len(disk.layers) - disk.overlays
+    if count > 1:
+        level = Level.WARNING if count > MANY_LAYERS else Level.NOTE
+        said = f"{disk.name}: {count} images on top of each other, the newest is {disk.layers[disk.overlays].path}"
         advice = "Another one on top (an external snapshot) makes the next backup read all. 'block-commit' joins them."
         yield Finding(check, level, said, advice)
 

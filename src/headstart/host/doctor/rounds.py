@@ -79,7 +79,7 @@ class _Patient:
         if self._seen is not None:
             seen, journal = self._seen, self._journal
             has_agent = bool(inside.address(self._vm, seen.channels))
-            self._check("disks", lambda: machine.disks(seen, has_agent=has_agent))
+            self._check("disks", lambda: machine.disks(seen, self._vm.track, has_agent=has_agent))
             self._check("bitmaps", lambda: machine.bitmaps(journal, self._vm, seen))
             self._check("other tools", lambda: machine.others(journal.installation, seen))
             self._check("scratch", lambda: machine.access(self._subject, self._vm, seen))
@@ -105,7 +105,7 @@ class _Patient:
         try:
             # Short enough for whoever comes meanwhile to wait for it.
             with self._journal.lock(vm.name, "doctor"):
-                self._seen = machine.look(vm, self._journal.installation)
+                self._seen = machine.look(vm, self._journal.installation, self._subject.scratch)
         except errors.Locked as error:
             yield self._locked("monitor", error)
         else:
