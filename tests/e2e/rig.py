@@ -25,6 +25,7 @@ from headstart.state.journal import Journal
 from headstart.state.values import Vm as Entry
 from headstart.store.contract import Store
 from headstart.store.local import LocalStore
+from headstart.tracking.choice import Wish
 from tests.e2e import steps
 from tests.kit import compare, stores
 from tests.kit.cli import Cli
@@ -56,7 +57,14 @@ class Rig:
     Every verb opens and closes them, as the command line does."""
 
     def __init__(
-        self, folder: Path, vm: Vm, *, qga: bool = True, agent: bool = False, excluded: tuple[str, ...] = ()
+        self,
+        folder: Path,
+        vm: Vm,
+        *,
+        qga: bool = True,
+        agent: bool = False,
+        excluded: tuple[str, ...] = (),
+        track: Wish = Wish.AUTO,
     ) -> None:
         self.folder = folder
         self.state = folder / "state"
@@ -66,7 +74,7 @@ class Rig:
             repository.create(self.store, stores.PASSWORD, cost=stores.QUICK).close()
         self.follow(vm)
         spoken = str(folder / "agent") if agent else ""
-        entry = Entry(NAME, folder / "qmp", spoken, folder / "qga" if qga else None, excluded)
+        entry = Entry(NAME, folder / "qmp", spoken, folder / "qga" if qga else None, excluded, track=track)
         with self.journal() as journal:
             if not journal.vms():
                 journal.add_vm(entry)
