@@ -14,8 +14,8 @@ PACKAGE = Path(__file__).parents[1] / "src" / "headstart"
 #: Top to bottom: first single modules, then folders. A new one gets its place here.
 ORDER = (
     *("__init__", "errors", "units", "plain", "durable", "batches", "extents", "blocks", "reading"),
-    *("agentd", "wire", "hypervisor", "tracking", "guest", "load", "store", "repository", "transfer", "state"),
-    *("backup", "restore", "simulation", "host", "server", "cli", "__main__"),
+    *("agentd", "wire", "hypervisor", "tracking", "guest", "volumes", "load", "store", "repository", "transfer"),
+    *("state", "backup", "restore", "simulation", "host", "server", "cli", "__main__"),
 )
 
 

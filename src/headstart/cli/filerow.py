@@ -7,8 +7,8 @@ from typing import Any
 
 from headstart import errors, plain
 from headstart.cli import text
-from headstart.restore.files.filesystem import TYPES, Node
 from headstart.restore.files.filetree import File
+from headstart.volumes.filesystem import TYPES, Node
 
 
 def values(file: File, target: str = "") -> dict[str, Any]:

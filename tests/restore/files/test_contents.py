@@ -16,7 +16,7 @@ from headstart.restore.files.contents import Contents
 from headstart.restore.files.filetree import Troubles
 from tests.kit import disks, filetrees, stores
 from tests.restore import stored
-from tests.restore.files import test_lvm
+from tests.volumes import test_lvm
 
 MIB = filetrees.MIB
 

@@ -15,12 +15,13 @@ import pytest
 from headstart import errors
 from headstart.repository import Repository
 from headstart.repository.manifest import Manifest
-from headstart.restore.files import extraction, guestpath, parserprocess
+from headstart.restore.files import extraction, guestpath
 from headstart.restore.files.archive import Archive
 from headstart.restore.files.contents import Contents
 from headstart.restore.files.extraction import Copied
-from headstart.restore.files.filesystems.ext import Ext
 from headstart.restore.serving.view import DiskView
+from headstart.volumes import parserprocess
+from headstart.volumes.filesystems.ext import Ext
 from tests.kit import filetrees, stores
 from tests.restore import stored
 

@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 
 from headstart import errors
-from headstart.restore.files import confined, extraction, guestpath
+from headstart.restore.files import extraction, guestpath
 from headstart.restore.files.archive import Archive
 from headstart.restore.files.contents import Contents
 from headstart.restore.files.extraction import Copied
 from headstart.restore.files.filetree import Troubles
 from headstart.store.local import LocalStore
+from headstart.volumes import confined
 from tests.kit import filetrees, stores
 from tests.restore import stored
 
@@ -221,7 +222,7 @@ def test_a_parser_that_says_nothing_is_ended(tree: Path, monkeypatch: pytest.Mon
 
 CONFINED = """
 import os, socket
-from headstart.restore.files import parserprocess
+from headstart.volumes import parserprocess
 parserprocess._confine()
 def tried(what):
     try:

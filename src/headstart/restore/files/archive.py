@@ -11,10 +11,10 @@ from typing import BinaryIO
 
 from headstart import errors
 from headstart.restore.files import filetree
-from headstart.restore.files.confined import BrokenFileSystem
 from headstart.restore.files.extraction import Copied, Progress
-from headstart.restore.files.filesystem import Details, Kind, Run
 from headstart.restore.files.filetree import File, FileTree
+from headstart.volumes.confined import BrokenFileSystem
+from headstart.volumes.filesystem import Details, Kind, Run
 
 _TYPES: dict[Kind, bytes] = {
     "file": tarfile.REGTYPE,

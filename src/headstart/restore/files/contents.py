@@ -11,11 +11,12 @@ from typing import Self
 from headstart import errors, plain
 from headstart.repository import Repository
 from headstart.repository.manifest import Manifest
-from headstart.restore.files import confined, fstab, guestpath, signatures
-from headstart.restore.files.confined import BrokenFileSystem, FileSystem
+from headstart.restore.files import guestpath
 from headstart.restore.files.filetree import File, FileTree
-from headstart.restore.files.volume import Volume
 from headstart.restore.serving.view import DiskView
+from headstart.volumes import confined, fstab, signatures
+from headstart.volumes.confined import BrokenFileSystem, FileSystem
+from headstart.volumes.volume import Volume
 
 READABLE = (*signatures.EXT, *signatures.FAT, "ntfs", "xfs")
 #: Why what is not readable is not, and what to do.

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from headstart import errors, plain
 from headstart.restore.files import filetree
-from headstart.restore.files.confined import BrokenFileSystem
-from headstart.restore.files.filesystem import Details, Kind, Node
 from headstart.restore.files.filetree import File, FileTree, Troubles
 from headstart.restore.files.placing import Exists, Place
+from headstart.volumes.confined import BrokenFileSystem
+from headstart.volumes.filesystem import Details, Kind, Node
 
 #: ``progress(bytes)``: so many of the sizes of all files are dealt with. May be called often.
 Progress = Callable[[int], None]

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from headstart import errors, plain
 from headstart.restore.files import guestpath
-from headstart.restore.files.confined import FileSystem
-from headstart.restore.files.filesystem import LONGEST_NAME, Details, Node
+from headstart.volumes.confined import FileSystem
+from headstart.volumes.filesystem import LONGEST_NAME, Details, Node
 
 #: As Linux has it (MAXSYMLINKS).
 _MOST_LINKS = 40

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from headstart import errors, plain
-from headstart.restore.files.filesystem import TYPES, Details, Node
 from headstart.restore.files.filetree import File, FileTree, is_name
+from headstart.volumes.filesystem import TYPES, Details, Node
 
 _log = logging.getLogger(__name__)
 

@@ -15,11 +15,12 @@ from headstart import errors
 from headstart.extents import Extent
 from headstart.repository import Repository, difference
 from headstart.repository.manifest import Manifest
-from headstart.restore.files import guestpath, volume
-from headstart.restore.files.confined import BrokenFileSystem
+from headstart.restore.files import guestpath
 from headstart.restore.files.contents import Contents
-from headstart.restore.files.filesystem import Details, Node
 from headstart.restore.files.filetree import File
+from headstart.volumes import volume
+from headstart.volumes.confined import BrokenFileSystem
+from headstart.volumes.filesystem import Details, Node
 
 #: Compared with the version in the snapshot before.
 State = Literal["new", "same", "metadata", "changed", "absent", "unreadable"]

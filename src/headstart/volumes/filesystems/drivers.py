@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from headstart.restore.files import signatures
-from headstart.restore.files.filesystem import Driver, NotSupported, Source
-from headstart.restore.files.filesystems.ext import Ext
-from headstart.restore.files.filesystems.ntfs import Ntfs
-from headstart.restore.files.filesystems.tsk import Tsk
-from headstart.restore.files.filesystems.xfs import Xfs
+from headstart.volumes import signatures
+from headstart.volumes.filesystem import Driver, NotSupported, Source
+from headstart.volumes.filesystems.ext import Ext
+from headstart.volumes.filesystems.ntfs import Ntfs
+from headstart.volumes.filesystems.tsk import Tsk
+from headstart.volumes.filesystems.xfs import Xfs
 
 
 def open_driver(content: str, source: Source) -> Driver:

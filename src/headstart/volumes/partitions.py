@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import pytsk3
 
-from headstart.restore.files import volume
-from headstart.restore.files.filesystem import Source
-from headstart.restore.files.filesystems.sleuthkit import SourceImage
-from headstart.restore.files.volume import Volume
+from headstart.volumes import volume
+from headstart.volumes.filesystem import Source
+from headstart.volumes.filesystems.sleuthkit import SourceImage
+from headstart.volumes.volume import Volume
 
 #: Of The Sleuth Kit (tsk_vs.h).
 _ALLOCATED = 1

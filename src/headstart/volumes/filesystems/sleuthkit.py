@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytsk3
 
-from headstart.restore.files.filesystem import Source
+from headstart.volumes.filesystem import Source
 
 
 class SourceImage(pytsk3.Img_Info):  # type: ignore[misc]

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytsk3
 
-from headstart.restore.files.filesystem import Details, Entry, Kind, Malformed, Node, Run, Source
-from headstart.restore.files.filesystems.sleuthkit import SourceImage
+from headstart.volumes.filesystem import Details, Entry, Kind, Malformed, Node, Run, Source
+from headstart.volumes.filesystems.sleuthkit import SourceImage
 
 #: Of The Sleuth Kit (tsk_fs.h).
 _META_KINDS: dict[int, Kind] = {

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from headstart.restore.files import signatures
-from headstart.restore.files.volume import ReadOnlyBytes, whole
+from headstart.volumes import signatures
+from headstart.volumes.volume import ReadOnlyBytes, whole
 from tests.kit import filetrees
 
 MIB = filetrees.MIB

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from headstart.restore.files.filesystem import Source
+from headstart.volumes.filesystem import Source
 
 
 class SourceFile(io.RawIOBase):

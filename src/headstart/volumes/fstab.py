@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from headstart.restore.files.volume import Volume
+from headstart.volumes.volume import Volume
 
 #: More of the file is not looked at.
 LONGEST = 1 << 20

@@ -6,7 +6,7 @@ import struct
 import uuid
 from dataclasses import dataclass
 
-from headstart.restore.files.filesystem import Source
+from headstart.volumes.filesystem import Source
 
 EXT = ("ext2", "ext3", "ext4")
 FAT = ("vfat", "exfat")

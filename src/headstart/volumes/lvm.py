@@ -23,8 +23,8 @@ from typing import Any
 
 from headstart.agentd import segments
 from headstart.agentd.segments import Segment, Stripe
-from headstart.restore.files.filesystem import Malformed, Source
-from headstart.restore.files.volume import Volume
+from headstart.volumes.filesystem import Malformed, Source
+from headstart.volumes.volume import Volume
 
 _SECTOR = 512
 _MAGIC = b" LVM2 x[5A%r0N*>"

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytsk3
 
-from headstart.restore.files.filesystem import UNREPLAYED, Details, Malformed, Node, NotSupported, Run, Source
-from headstart.restore.files.filesystems.tsk import Tsk
+from headstart.volumes.filesystem import UNREPLAYED, Details, Malformed, Node, NotSupported, Run, Source
+from headstart.volumes.filesystems.tsk import Tsk
 
 _LOG, _VOLUME, _FIRST_FREE = 2, 3, 24
 _LIST, _VOLUME_INFORMATION, _DATA, _REPARSE = 0x20, 0x70, 0x80, 0xC0

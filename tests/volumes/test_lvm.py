@@ -7,9 +7,9 @@ import struct
 import pytest
 
 from headstart.agentd.segments import Segment, Stripe
-from headstart.restore.files import lvm, volume
-from headstart.restore.files.filesystem import Malformed
-from headstart.restore.files.lvm import PhysicalVolume
+from headstart.volumes import lvm, volume
+from headstart.volumes.filesystem import Malformed
+from headstart.volumes.lvm import PhysicalVolume
 
 MIB = 1 << 20
 IDS = ("aaaaaa-aaaa-aaaa-aaaa-aaaa-aaaa-aaaaaa", "bbbbbb-bbbb-bbbb-bbbb-bbbb-bbbb-bbbbbb")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 
-from headstart.restore.files import lvm, partitions, signatures, volume
-from headstart.restore.files.filesystem import Malformed, Source
-from headstart.restore.files.volume import ReadOnlyBytes, Volume
+from headstart.volumes import lvm, partitions, signatures, volume
+from headstart.volumes.filesystem import Malformed, Source
+from headstart.volumes.volume import ReadOnlyBytes, Volume
 
 
 def volumes(disks: Mapping[str, Source]) -> list[Volume]:

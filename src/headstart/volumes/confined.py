@@ -16,11 +16,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO, Self, cast
 
 from headstart import errors, plain
-from headstart.restore.files import filesystem, parserframes, volume
-from headstart.restore.files.filesystem import Details, Entry, Malformed, Node, Run
-from headstart.restore.files.parserprocess import SURVEY
-from headstart.restore.files.volume import ReadOnlyBytes, Volume
-from headstart.restore.serving.view import DiskView
+from headstart.volumes import filesystem, parserframes, volume
+from headstart.volumes.filesystem import Details, Entry, Malformed, Node, Run, Source
+from headstart.volumes.parserprocess import SURVEY
+from headstart.volumes.volume import ReadOnlyBytes, Volume
 
 #: Seconds in which it may say nothing, and bytes that it may ask for, for one answer.
 SILENT_SECONDS = 60.0
@@ -37,7 +36,7 @@ _AHEAD = 8
 
 _START = (
     "import sys; sys.path[:] = sys.argv[2:]; "
-    "from headstart.restore.files import parserprocess; parserprocess.main(sys.argv[1])"
+    "from headstart.volumes import parserprocess; parserprocess.main(sys.argv[1])"
 )
 
 
@@ -48,7 +47,7 @@ class BrokenFileSystem(errors.HeadstartError):
 class Parser:
     """One process, started when it is needed, and again if it died. Any thread may use it. A context manager."""
 
-    def __init__(self, role: str, views: Mapping[str, DiskView], opened: Volume | None = None) -> None:
+    def __init__(self, role: str, views: Mapping[str, Source], opened: Volume | None = None) -> None:
         self._role = role
         self._views = views
         self._volume = opened
@@ -178,7 +177,7 @@ class Parser:
         self.close()
 
 
-def survey(views: Mapping[str, DiskView]) -> list[Volume]:
+def survey(views: Mapping[str, Source]) -> list[Volume]:
     """All volumes of the disks."""
     sizes = {name: view.size for name, view in views.items()}
     with Parser(SURVEY, views) as parser:
@@ -200,7 +199,7 @@ class FileSystem:
 
     Every method may raise ``Damaged``, ``BrokenFileSystem`` and ``Unsupported``, and can be called again."""
 
-    def __init__(self, opened: Volume, views: Mapping[str, DiskView]) -> None:
+    def __init__(self, opened: Volume, views: Mapping[str, Source]) -> None:
         self.volume = opened
         self._bytes = ReadOnlyBytes(opened, lambda disk, start, length: views[disk].read(start, length))
         self._parser = Parser(opened.content, views, opened)

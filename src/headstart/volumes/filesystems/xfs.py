@@ -6,10 +6,10 @@ import struct
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from headstart.restore.files import posixacl
-from headstart.restore.files.filesystem import Details, Entry, Malformed, Node, NotSupported, Run, Source
-from headstart.restore.files.filesystems.sourcefile import SourceFile
-from headstart.restore.files.filesystems.tsk import kind_of, unknown
+from headstart.volumes import posixacl
+from headstart.volumes.filesystem import Details, Entry, Malformed, Node, NotSupported, Run, Source
+from headstart.volumes.filesystems.sourcefile import SourceFile
+from headstart.volumes.filesystems.tsk import kind_of, unknown
 
 _LOCAL, _EXTENTS, _BTREE = 1, 2, 3
 _ROOT, _SECURE, _INCOMPLETE = 0x02, 0x04, 0x80

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import pytsk3
 
-from headstart.restore.files import posixacl
-from headstart.restore.files.filesystem import UNREPLAYED, Details, Entry, Malformed, Node, NotSupported, Run, Source
-from headstart.restore.files.filesystems.tsk import Tsk, kind_of, unknown
+from headstart.volumes import posixacl
+from headstart.volumes.filesystem import UNREPLAYED, Details, Entry, Malformed, Node, NotSupported, Run, Source
+from headstart.volumes.filesystems.tsk import Tsk, kind_of, unknown
 
 _NEEDS_RECOVERY, _META_BG, _64BIT = 0x4, 0x10, 0x80
 _ENCRYPTED, _INLINE = 0x800, 0x10000000

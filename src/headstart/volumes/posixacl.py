@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from headstart.restore.files.filesystem import Malformed
+from headstart.volumes.filesystem import Malformed
 
 _USER, _GROUP = 0x02, 0x08
 _NOBODY = 0xFFFFFFFF

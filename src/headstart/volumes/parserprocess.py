@@ -22,10 +22,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import astuple
 from typing import Any, BinaryIO
 
-from headstart.restore.files import filesystem, parserframes, survey, volume
-from headstart.restore.files.filesystem import Driver, Malformed, NotSupported
-from headstart.restore.files.filesystems import drivers
-from headstart.restore.files.volume import ReadOnlyBytes
+from headstart.volumes import filesystem, parserframes, survey, volume
+from headstart.volumes.filesystem import Driver, Malformed, NotSupported
+from headstart.volumes.filesystems import drivers
+from headstart.volumes.volume import ReadOnlyBytes
 
 SURVEY = "survey"
 #: Bytes of memory, and what it is when there are more files in a directory than that.

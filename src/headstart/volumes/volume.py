@@ -9,7 +9,7 @@ from typing import Any
 from headstart.agentd import segments
 from headstart.agentd.segments import Segment, Stripe
 from headstart.extents import Extent
-from headstart.restore.files.filesystem import Malformed
+from headstart.volumes.filesystem import Malformed
 
 #: A VM has fewer volumes, and a volume fewer pieces.
 MOST = 4096

@@ -110,7 +110,8 @@ class Details:
 class Source(Protocol):
     """The bytes that a driver reads."""
 
-    size: int
+    @property
+    def size(self) -> int: ...
 
     def read(self, start: int, length: int) -> bytes:
         """Less than asked for only at the end."""

@@ -1,0 +1,1 @@
+"""What lies on disks: partitions, volumes of LVM, file systems; parsed in a process of its own."""
