@@ -69,23 +69,6 @@ def test_no_limits() -> None:
     assert policy.limit_at(Limits(), datetime(2026, 11, 27, tzinfo=UTC)) is None
 
 
-@pytest.mark.parametrize(
-    ("patterns", "names"),
-    [
-        (["*"], ["root", "data", "swap"]),
-        (["*", "!swap"], ["root", "data"]),
-        (["!swap"], ["root", "data"]),
-        (["!s*", "!d*"], ["root"]),
-        (["root", "data"], ["root", "data"]),
-        (["[rd]*"], ["root", "data"]),
-        (["!root", "root"], []),
-        (["Root"], []),
-    ],
-)
-def test_includes(patterns: list[str], names: list[str]) -> None:
-    assert [name for name in ("root", "data", "swap") if policy.includes(patterns, name)] == names
-
-
 def config(default: str | None = "nightly", **assigned: str | None) -> Config:
     policies = {name: Policy(name, Schedule(("daily",), UTC)) for name in ("nightly", "often")}
     assignments = tuple(

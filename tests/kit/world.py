@@ -30,6 +30,8 @@ from headstart.repository import collect, config, forget, keys, layout, lease, o
 from headstart.repository.config import Config
 from headstart.repository.repo import Repository
 from headstart.state.values import Vm
+from headstart.volumes.looker import Looker, Read
+from headstart.volumes.selection import Seen
 from tests.kit.clock import Clock
 from tests.kit.insider import Insider
 from tests.kit.script import Misread, Place, Script, Trouble
@@ -44,6 +46,13 @@ HANG_SECONDS = 30.0
 OFF = "the VM is off"
 
 Report = TypeVar("Report")
+
+
+class Blind(Looker):
+    """It would be a process for each backup: these disks hold nothing that a guest would know."""
+
+    def look(self, read: Read) -> Seen:
+        return Seen()
 
 
 CALM = Script()
@@ -150,6 +159,7 @@ class World:
             images=lambda _context, _vm: self._images(),
             clock=self._clock,
             host="host",
+            looker=Blind,
         )
 
     def _connect(self) -> WatchedMachine:

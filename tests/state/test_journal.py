@@ -254,6 +254,7 @@ UNDO = {
     3: ("DROP TABLE figures", "DROP TABLE heats", "DROP TABLE pauses", "DROP TABLE points", "DROP INDEX runs_by_vm"),
     4: ("ALTER TABLE copied DROP COLUMN delivered", "DROP TABLE distrusts"),
     5: ("DROP TABLE verified", "DROP TABLE readings"),
+    6: ("ALTER TABLE vms DROP COLUMN volumes", "ALTER TABLE disks DROP COLUMN excluded"),
 }
 
 

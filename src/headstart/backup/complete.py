@@ -19,12 +19,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from headstart import blocks, errors, units
-from headstart.backup import audit, hooks, plan
+from headstart.backup import audit, hooks, looking, plan
 from headstart.backup.contact import Contact
 from headstart.backup.hooks import Hook
 from headstart.backup.identify import Identified
 from headstart.backup.plan import Population, Residue, Sample
 from headstart.backup.spooling import spool_of
+from headstart.backup.whereabouts import Change
 from headstart.blocks import Blocks
 from headstart.extents import Extent
 from headstart.hypervisor import freeze
@@ -32,6 +33,8 @@ from headstart.hypervisor.contract import PointInTime, PointRequest, Protects
 from headstart.state.values import Completion, Distrust, Tracked
 from headstart.tracking.contract import Kind, Mark
 from headstart.transfer.spool import Spool
+from headstart.volumes.looker import Looker
+from headstart.volumes.selection import LeftOut, Seen, Selected
 
 #: What is read is let go in portions: the guest pays for less and less.
 LET_GO_BYTES = 64 * units.MIB
@@ -86,6 +89,10 @@ class Completing:
         #: What the base mark of each disk recorded up to the point.
         self._told: dict[str, Blocks] = {}
         self.failures: list[str] = []
+        #: What lay on the disks at the point in time, if anything may be left out.
+        self.seen: Seen | None = None
+        #: By disk, what the backup is made of, once it is known.
+        self.changes: dict[str, Change] = {}
 
     def run(self) -> None:
         """Raises ``PointLost`` (try again), ``HookFailed``, ``Doubt``, ``NoSpace``, ``Busy``."""
@@ -99,12 +106,17 @@ class Completing:
             raise
 
     def _run(self, spool: Spool) -> None:
+        with looking.prepared(self._contact) as looker:
+            self._complete(spool, looker)
+
+    def _complete(self, spool: Spool, looker: Looker | None) -> None:
         samples = self._samples()
         expected = self._expected(samples)
+        request = self._request(samples, {} if looker is None else looking.foreseen(self._contact, looker))
         if not self._off:
             hooks.run(self._options.hooks, hooks.BEFORE_FREEZE, self._facts())
         created = self._context.clock()
-        with self._contact.machine.take(self._request(samples)) as point, freeze.telling(point):
+        with self._contact.machine.take(request) as point, freeze.telling(point):
             if not self._off:
                 self._hook(hooks.AFTER_THAW, self._facts())
             # What the point holds must not be undone by a kill that no record tells of.
@@ -114,7 +126,9 @@ class Completing:
             for name in self._identified.disks:
                 self._contact.require_size(name, point.reader(name))
             residues, stale = self._residues(point)
+            selected = self._select(point, looker)
             sampled, mismatched = self._audit(point, samples, expected, residues)
+            residues = {name: plan.leave_out(found, selected.blocks(name)) for name, found in residues.items()}
             if self._options.audit is not None:
                 for name, found in residues.items():
                     point.keep(name, found.residue)
@@ -138,10 +152,11 @@ class Completing:
                 "mismatched_bytes": mismatched,
                 "agent_mismatched_bytes": self._contact.false_bytes,
             },
-            "disks": {name: self._disk_facts(name, found) for name, found in residues.items()},
+            "disks": {name: self._disk_facts(name, found, selected) for name, found in residues.items()},
             "definition": self._contact.vm.definition or self._contact.inventory.definition,
             "files": [kind for kind, _ in self._contact.inventory.files],
         }
+        self.changes = {name: self._change(name, found, selected) for name, found in residues.items()}
         self._note(residues, stale, facts)
 
     def _require_frozen(self, point: PointInTime) -> None:
@@ -179,7 +194,7 @@ class Completing:
         disks = self._identified.disks
         return {name: audit.foresee(self._contact, disks[name], sample) for name, sample in samples.items()}
 
-    def _request(self, samples: Mapping[str, Sample]) -> PointRequest:
+    def _request(self, samples: Mapping[str, Sample], looked_at: Mapping[str, Blocks]) -> PointRequest:
         disks, recorded = self._identified.disks, self._recorded
         start = [(name, Mark(Kind.BASE, self._base)) for name in recorded]
         start += [(name, Mark(Kind.ROUND, self._round)) for name in recorded]
@@ -187,7 +202,9 @@ class Completing:
         starts, ends = self._contact.tracker.actions(*(([], []) if self._off else (start, end)))
         reads = {name: tuple(self._marks(tracked)) for name, tracked in recorded.items()}
         wanted = {name: (tracked.owed - self._drafts[name]) | samples[name].blocks for name, tracked in disks.items()}
-        sizes = {name: blocks.total_bytes(found, self._block_size, disks[name].facts.size)
+        wanted = {name: found | looked_at.get(name, Blocks()) for name, found in wanted.items()}
+        spared = looking.spared(self._contact)
+        sizes = {name: blocks.total_bytes(found - spared.get(name, Blocks()), self._block_size, disks[name].facts.size)
                  for name, found in wanted.items()}  # fmt: skip
         reserve = {name: max(LEAST_RESERVE, 2 * size) for name, size in sizes.items()}
         freezer = self._contact.freezer() if self._options.freeze and not self._off else None
@@ -222,6 +239,15 @@ class Completing:
             residues[name] = residue
         self._raise_doubts()
         return residues, stale
+
+    def _select(self, point: PointInTime, looker: Looker | None) -> Selected:
+        """What the disks say now, while all of them is protected, decides what is left out."""
+        if looker is None:
+            return Selected()
+        self.seen = looker.look(looking.at_point(point, self._block_size))
+        found = looking.select(self._contact, self.seen)
+        self._contact.notes += found.notes
+        return found
 
     def _compare(self, point: PointInTime, tracked: Tracked) -> Residue:
         """What is to be read of a disk that nothing records: all of it is compared now. What the draft has counts
@@ -381,26 +407,45 @@ class Completing:
                 # The overlays that told are committed with the next round, also if this backup is given up.
                 noted = replace(noted, entire=tracked.entire | self._told[name])
             disks.append(noted)
-            # Everything in the draft that is not used: written again, or not believed.
-            gone[name] = stale[name] | found.residue
+            # Everything in the draft that is not used: written again, not believed, or left out.
+            unused = stale[name] | (found.changed - found.precopied)
+            gone[name] = unused & self._context.journal.copied_blocks(self._contact.name, name)
         self._context.journal.spooled(self._contact.name, Completion(self._id, facts), disks, gone)
 
-    def _disk_facts(self, name: str, found: Residue) -> dict[str, Any]:
+    def _disk_facts(self, name: str, found: Residue, selected: Selected) -> dict[str, Any]:
         tracked, disk = self._identified.disks[name], self._contact.disk(name)
-        chosen = self._contact.choice(name)
-        size = tracked.facts.size
+        chosen, size, excluded = self._contact.choice(name), tracked.facts.size, selected.blocks(name)
+        told = {each.volume.name: self._left_out(each, name, size) for each in selected.left_out if name in each.blocks}
         return {
             "size": size,
             "format": disk.format,
             "serial": disk.serial,
             "interface": disk.interface,
-            "changed_bytes": blocks.total_bytes(found.changed, self._block_size, size),
+            "changed_bytes": blocks.total_bytes(found.changed - excluded, self._block_size, size),
             "precopied_bytes": blocks.total_bytes(found.precopied, self._block_size, size),
             "residue_bytes": blocks.total_bytes(found.residue, self._block_size, size),
             "compared": bool(tracked.reason) and tracked.reason != plan.FIRST,
             "reason": tracked.reason,
             "tracking": chosen.way.value,
             "tracking_reason": chosen.why,
+            "excluded_bytes": blocks.total_bytes(excluded, self._block_size, size),
+            "excluded": list(told.values()),
+        }
+
+    def _change(self, name: str, found: Residue, selected: Selected) -> Change:
+        size, excluded = self._identified.disks[name].facts.size, selected.blocks(name)
+        return Change(size, found.changed - excluded, found.residue, excluded)
+
+    def _left_out(self, left_out: LeftOut, disk: str, size: int) -> dict[str, Any]:
+        each = left_out.volume
+        extents = blocks.to_extents(left_out.blocks[disk], self._block_size, size)
+        return {
+            "volume": each.name,
+            "content": each.content,
+            "label": each.label or each.partition_label,
+            "mounted": list(self.seen.mounted(each)) if self.seen is not None else [],
+            "pattern": left_out.pattern,
+            "extents": [{"start": extent.start, "length": extent.length} for extent in extents],
         }
 
     def _facts(self) -> dict[str, str]:

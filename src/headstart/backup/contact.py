@@ -24,6 +24,7 @@ from headstart.tracking import choice
 from headstart.tracking.bitmap import BitmapTracker
 from headstart.tracking.choice import Choice
 from headstart.tracking.contract import Mark, Standing
+from headstart.volumes import selection
 
 
 @dataclass(slots=True)
@@ -41,6 +42,8 @@ class Contact:
     notes: list[str] = field(default_factory=list)
     distrust: Distrust | None = None
     false_bytes: int = 0
+    #: By disk, what will probably be left out; None: nobody has looked yet (``looking.spared``).
+    spared: Mapping[str, Blocks] | None = None
     #: Last snapshots by id, as far as they were needed.
     manifests: dict[str, Manifest] = field(default_factory=dict)
     #: By snapshot and disk, what a repair found lost of it.
@@ -49,6 +52,11 @@ class Contact:
     @property
     def name(self) -> str:
         return self.vm.name
+
+    @property
+    def rules(self) -> list[tuple[str, ...]]:
+        """Lists of patterns that may leave volumes out."""
+        return [each for each in (self.vm.volumes, self.context.volumes) if selection.looks_inside(each)]
 
     def note(self, text: str) -> None:
         """Told once, also where several rounds of a run find the same."""

@@ -19,6 +19,7 @@ from headstart.state.journal import Journal
 from headstart.state.values import Domain, Vm
 from headstart.tracking.choice import Wish
 from headstart.units import BLOCK_SIZE
+from headstart.volumes.looker import Looker
 from headstart.wire import imageserver
 
 #: ``progress(what, done, total)`` in bytes; called often, from any thread.
@@ -38,7 +39,8 @@ def unwatched() -> None:
 @dataclass(frozen=True, slots=True)
 class Context:
     """``scratch`` is on a local disk: for scratch files and the spool. ``connect`` opens a VM, ``images`` the files of
-    one that is off, ``agent`` an agent in a guest at an address."""
+    one that is off, ``agent`` an agent in a guest at an address. ``volumes``: patterns of what is backed up, besides
+    those of the VM. ``looker`` looks what lies on disks."""
 
     journal: Journal
     repo: Repository | None
@@ -50,6 +52,8 @@ class Context:
     agent: Callable[[str], Agent] = agents.connect
     clock: Callable[[], float] = time.time
     host: str = socket.gethostname()
+    volumes: tuple[str, ...] = ()
+    looker: Callable[..., Looker] = Looker
 
     @property
     def repository(self) -> Repository:

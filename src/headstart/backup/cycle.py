@@ -13,17 +13,17 @@ import dataclasses
 import secrets
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from headstart import errors
-from headstart.backup import hooks, identify, losses, plan, precopy, publish
+from headstart.backup import hooks, identify, losses, plan, precopy, publish, whereabouts
 from headstart.backup.complete import Completing, Doubt, Options
 from headstart.backup.contact import Asleep, Contact, meet
 from headstart.backup.context import Context
 from headstart.backup.pace import Pace
 from headstart.backup.publish import Published
-from headstart.backup.report import AuditReport, BackupReport, DiskReport, PrecopyReport
+from headstart.backup.report import AuditReport, BackupReport, DiskReport, PrecopyReport, VolumeReport
 from headstart.backup.spooling import spool_of
 from headstart.backup.transport import Transport
 from headstart.hypervisor.contract import Disturbed, NotTaken
@@ -59,10 +59,12 @@ def backup(context: Context, name: str, options: Options) -> BackupReport:
         _require_whole(context, name)
         earlier = _finish_spooled(context, name)
         with _telling(earlier):
-            published, contact, failures = _back_up(context, name, options, earlier)
+            published, contact, completing = _back_up(context, name, options, earlier)
+        failures = completing.failures
         facts = {"HEADSTART_VM": name, "HEADSTART_SNAPSHOT": published.manifest.id}
         failures += _after_publish(options, facts)
-        done = _report(published, contact, failures, time.monotonic() - began)
+        volumes = _volumes(context, published.manifest, completing)
+        done = replace(_report(published, contact, failures, time.monotonic() - began), volumes=volumes)
         report.update(done.json())
         return done
 
@@ -92,7 +94,7 @@ def back_up_at_rest(context: Context, name: str) -> tuple[Manifest, list[str]]:
 
 def _back_up(
     context: Context, name: str, options: Options, earlier: Sequence[str]
-) -> tuple[Published, Contact, list[str]]:
+) -> tuple[Published, Contact, Completing]:
     """Of the running VM, or of its images if it is off. One that is started meanwhile is met again, as soon as it
     answers."""
     notes, begun = list(earlier), 0
@@ -102,11 +104,11 @@ def _back_up(
         try:
             with meet(context, context.journal.vm(name), Asleep.READ) as contact:
                 contact.notes += notes
-                failures = _complete_offline(contact, options) if contact.machine.off else _complete(contact, options)
+                done = _complete_offline(contact, options) if contact.machine.off else _complete(contact, options)
                 published = publish.run(context, name)
                 if not contact.machine.off:
-                    failures += _clean_up(contact)
-                return published, contact, failures
+                    done.failures += _clean_up(contact)
+                return published, contact, done
         except Disturbed as error:
             if begun >= ATTEMPTS:
                 raise
@@ -119,7 +121,7 @@ def _back_up(
             time.sleep(0.2)
 
 
-def _complete_offline(contact: Contact, options: Options) -> list[str]:
+def _complete_offline(contact: Contact, options: Options) -> Completing:
     """Nothing is copied ahead, frozen or begun: the images are read."""
     _forget_missing(contact)
     if options.plain:
@@ -128,7 +130,7 @@ def _complete_offline(contact: Contact, options: Options) -> list[str]:
     completing = Completing(contact, identify.at_rest(contact), options, secrets.token_hex(8))
     completing.run()
     contact.note("the VM was off: its images were read, and nothing in them was changed")
-    return completing.failures
+    return completing
 
 
 def _round(
@@ -138,7 +140,7 @@ def _round(
     return precopy.run(contact, identify.run(contact), transport, compare=compare, pace=pace)
 
 
-def _complete(contact: Contact, options: Options) -> list[str]:
+def _complete(contact: Contact, options: Options) -> Completing:
     for attempt in range(1, ATTEMPTS + 1):
         if options.plain:
             for tracked in contact.tracked():
@@ -154,7 +156,7 @@ def _complete(contact: Contact, options: Options) -> list[str]:
             if attempt == ATTEMPTS:
                 raise
         else:
-            return completing.failures
+            return completing
     raise AssertionError("the last attempt returns or raises")
 
 
@@ -235,9 +237,16 @@ def _after_publish(options: Options, facts: dict[str, str]) -> list[str]:
     return []
 
 
+def _volumes(context: Context, manifest: Manifest, done: Completing) -> tuple[VolumeReport, ...]:
+    """What lay on the disks at the point in time, and where in it the changes were."""
+    seen = whereabouts.look_at_stored(context, manifest) if done.seen is None else done.seen
+    whereabouts.remember(context.journal, manifest.vm, seen)
+    return whereabouts.tell(seen, done.changes, context.repository.block_size)
+
+
 def _report(published: Published, contact: Contact, failures: list[str], seconds: float) -> BackupReport:
     facts, manifest = published.facts, published.manifest
-    keys = ("size", "changed_bytes", "precopied_bytes", "residue_bytes", "compared", "reason")
+    keys = ("size", "changed_bytes", "precopied_bytes", "residue_bytes", "compared", "reason", "excluded_bytes")
     return BackupReport(
         snapshot=manifest.id,
         vm=manifest.vm,

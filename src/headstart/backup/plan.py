@@ -152,6 +152,11 @@ def residue(recorded: Blocks, entire: Blocks, draft: Blocks, stale: Blocks, prot
     return Residue(changed, precopied, rest)
 
 
+def leave_out(found: Residue, excluded: Blocks) -> Residue:
+    """What is left out is not read, and counts as changed: the snapshot has zeroes there, whatever the last one had."""
+    return Residue(found.changed | excluded, found.precopied - excluded, found.residue - excluded)
+
+
 def worth_another_round(copied_bytes: int, rounds: int) -> bool:
     """Whether what was written while a round copied ``copied_bytes`` is worth one more."""
     return copied_bytes > SETTLED_BYTES and rounds < MOST_ROUNDS

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from headstart import blocks
-from headstart.backup import audit, records, transport
+from headstart.backup import audit, looking, records, transport
 from headstart.backup.contact import Contact
 from headstart.backup.fill import Filling, filling
 from headstart.backup.identify import Identified
@@ -124,9 +124,12 @@ def _told(by: set[Transport]) -> str:
 
 
 def remaining(contact: Contact, disks: Mapping[str, Tracked]) -> dict[str, Blocks]:
-    """Identified and not in the draft, by disk."""
-    journal = contact.context.journal
-    return {name: tracked.owed - journal.copied_blocks(contact.name, name) for name, tracked in disks.items()}
+    """Identified and not in the draft, by disk; without what will probably be left out."""
+    journal, spared = contact.context.journal, looking.spared(contact)
+    return {
+        name: tracked.owed - journal.copied_blocks(contact.name, name) - spared.get(name, Blocks())
+        for name, tracked in disks.items()
+    }
 
 
 def _unreadable(contact: Contact, wanted: Mapping[str, Blocks]) -> list[str]:

@@ -6,8 +6,10 @@ manifest that exists already ends it.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Any
 
 from headstart import blocks, errors
@@ -19,7 +21,7 @@ from headstart.blocks import Blocks
 from headstart.repository import attachment, snapshot, tree
 from headstart.repository import draft as leases
 from headstart.repository import manifest as manifests
-from headstart.repository.manifest import Attachment, Manifest
+from headstart.repository.manifest import Attachment, Excluded, Manifest
 from headstart.repository.repo import Repository
 from headstart.state.values import Completion, Point, Tracked
 from headstart.transfer.spool import Spool
@@ -55,7 +57,14 @@ def run(context: Context, vm: str) -> Published:
     else:
         snapshot.add_twin(context.repository, found.id)
     off = completion.facts.get("off", False)
-    follows = [_follows_offline(each, found.id) if off else _follows(each, found.id, base) for each in disks.values()]
+    excluded = {disk.name: manifests.excluded_blocks(disk) for disk in found.disks}
+    follows = [
+        replace(
+            _follows_offline(each, found.id) if off else _follows(each, found.id, base, excluded[each.name]),
+            excluded=excluded[each.name],
+        )
+        for each in disks.values()
+    ]
     context.journal.published(vm, follows, Point(found.id, found.created))
     leases.drop(context.repository, found.id)
     spool_of(context, vm, base).remove()
@@ -66,9 +75,10 @@ def run(context: Context, vm: str) -> Published:
 HOPELESS = (errors.Damaged, leases.Taken, snapshot.Revoked, losses.Lost, Superseded)
 
 
-def _follows(tracked: Tracked, snapshot_id: str, base: str) -> Tracked:
-    """From here on the marks that began with the point in time are the ones to believe."""
-    return replace(tracked, base=base, snapshot=snapshot_id, entire=Blocks(), owed=Blocks(), reason="")
+def _follows(tracked: Tracked, snapshot_id: str, base: str, excluded: Blocks) -> Tracked:
+    """From here on the marks that began with the point in time are the ones to believe. What was left out counts as
+    changed from then on: whatever the next backup does not leave out, it reads."""
+    return replace(tracked, base=base, snapshot=snapshot_id, entire=excluded, owed=excluded, reason="")
 
 
 def _follows_offline(tracked: Tracked, snapshot_id: str) -> Tracked:
@@ -112,8 +122,10 @@ def _store(
     spool = spool_of(context, vm, completion.facts["base_mark"])
     _list(context, vm)
     losses.require_none(context, vm, disks)
-    rest = {name: each.owed - context.journal.copied_blocks(vm, name) for name, each in disks.items()}
     size = context.repository.block_size
+    excluded = {name: manifests.excluded_of(completion.facts["disks"][name].get("excluded", [])) for name in disks}
+    needed = {name: each.owed - manifests.blocks_of(excluded[name], size) for name, each in disks.items()}
+    rest = {name: each - context.journal.copied_blocks(vm, name) for name, each in needed.items()}
     total = sum(blocks.total_bytes(found, size, disks[name].facts.size) for name, found in rest.items())
     rounds = next(iter(disks.values())).round
     used: set[str] = set()
@@ -126,7 +138,10 @@ def _store(
             fill.settle()
             stored[name] = stored.get(name, 0) + fill.writer.stored_bytes - before
         attachments = _attachments(context, fill, completion, spool)
-        built = [_disk(context, vm, fill, each, completion.facts["disks"][each.name], used) for each in disks.values()]
+        built = [
+            _disk(context, vm, fill, each, completion.facts["disks"][name], excluded[name], used)
+            for name, each in disks.items()
+        ]
     put = {*fill.writer.packs, *(pack.hex() for pack in fill.writer.relied)}
     records.claim(context, vm, used | put)
     losses.require_none(context, vm, disks, put, used)
@@ -189,13 +204,21 @@ def _attachments(context: Context, fill: Filling, completion: Completion, spool:
 
 
 def _disk(
-    context: Context, vm: str, fill: Filling, tracked: Tracked, facts: Mapping[str, Any], used: set[str]
+    context: Context,
+    vm: str,
+    fill: Filling,
+    tracked: Tracked,
+    facts: Mapping[str, Any],
+    excluded: tuple[Excluded, ...],
+    used: set[str],
 ) -> manifests.Disk:
     """``used`` gets the packs (hex) that hold what the draft has."""
     repo = context.repository
     last = _last(context, vm, tracked)
     root, old_size = (last.root, last.size) if last else (None, tracked.facts.size)
-    changes = _changes(context, vm, tracked, used)
+    without = manifests.blocks_of(excluded, repo.block_size)
+    zeroes = _not_zero(repo, last, without)
+    changes = heapq.merge(_changes(context, vm, tracked, tracked.owed - without, used), zeroes, key=itemgetter(0))
     return manifests.Disk(
         name=tracked.name,
         size=tracked.facts.size,
@@ -205,7 +228,17 @@ def _disk(
         serial=facts["serial"] or None,
         interface=facts["interface"] or None,
         facts={key: facts[key] for key in ("changed_bytes", "precopied_bytes", "residue_bytes", "reason")},
+        excluded=excluded,
     )
+
+
+def _not_zero(repo: Repository, last: manifests.Disk | None, excluded: Blocks) -> Iterator[tuple[int, bytes | None]]:
+    """What the last snapshot has of what is left out: it becomes zeroes."""
+    if last is None:
+        return
+    for first, count in blocks.runs(excluded):
+        for block, _ in tree.walk(repo, last.root, last.size, first, count):
+            yield block, None
 
 
 def _last(context: Context, vm: str, tracked: Tracked) -> manifests.Disk | None:
@@ -221,12 +254,14 @@ def _last(context: Context, vm: str, tracked: Tracked) -> manifests.Disk | None:
     )
 
 
-def _changes(context: Context, vm: str, tracked: Tracked, used: set[str]) -> Iterator[tuple[int, bytes | None]]:
-    """The draft, which holds every changed block by now. One that is missing, here or in the repository, must never
+def _changes(
+    context: Context, vm: str, tracked: Tracked, needed: Blocks, used: set[str]
+) -> Iterator[tuple[int, bytes | None]]:
+    """The draft, which holds every ``needed`` block by now. One that is missing, here or in the repository, must never
     pass."""
     count = 0
     for block, chunk in context.journal.copied_chunks(vm, tracked.name):
-        if block in tracked.owed:
+        if block in needed:
             if chunk is not None and chunk not in context.repository:
                 raise errors.Damaged(
                     f"Block {block} of disk {tracked.name} is in the draft, and its chunk {chunk.hex()} in no pack:"
@@ -237,8 +272,8 @@ def _changes(context: Context, vm: str, tracked: Tracked, used: set[str]) -> Ite
                 used.add(found.pack_id.hex())
             count += 1
             yield block, chunk
-    if count != len(tracked.owed):
+    if count != len(needed):
         raise errors.Damaged(
-            f"The draft of disk {tracked.name} has {count} of {len(tracked.owed)} changed blocks: nothing was"
+            f"The draft of disk {tracked.name} has {count} of {len(needed)} changed blocks: nothing was"
             " published. Back up again."
         )

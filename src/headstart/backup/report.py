@@ -44,6 +44,23 @@ class DiskReport:
     reason: str
     tracking: str = ""
     tracking_reason: str = ""
+    #: Of volumes that the backup was made without; they are zeroes in it.
+    excluded_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeReport:
+    """What lies on the disks, and where in it the changes are. ``mounted``: as the guest's fstab says. Of it
+    ``excluded_bytes`` are left out; what of these was written is in no other number."""
+
+    name: str
+    content: str
+    label: str
+    mounted: tuple[str, ...]
+    size: int
+    changed_bytes: int
+    residue_bytes: int
+    excluded_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +90,7 @@ class BackupReport:
     #: What was left out or went wrong beside the backup itself; it makes the exit status 3.
     failures: tuple[str, ...] = field(default=())
     notes: tuple[str, ...] = field(default=())
+    volumes: tuple[VolumeReport, ...] = field(default=())
 
     def json(self) -> dict[str, Any]:
         return asdict(self)
@@ -85,5 +103,6 @@ def backup_of(told: Mapping[str, Any]) -> BackupReport:
         "disks": tuple(DiskReport(**disk) for disk in told["disks"]),
         "failures": tuple(told["failures"]),
         "notes": tuple(told["notes"]),
+        "volumes": tuple(VolumeReport(**{**each, "mounted": tuple(each["mounted"])}) for each in told["volumes"]),
     }
     return BackupReport(**{**told, **parts})

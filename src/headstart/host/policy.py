@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from enum import Enum
@@ -18,6 +18,7 @@ from headstart.backup.hooks import Hook
 from headstart.backup.transport import Transport
 from headstart.repository.retention import Rules, Span
 from headstart.restore.rehearsing.rehearsal import Order
+from headstart.volumes import selection
 
 DAY_MINUTES = 24 * 60
 WEEK_MINUTES = 7 * DAY_MINUTES
@@ -148,7 +149,7 @@ class Rehearsal:
 @dataclass(frozen=True, slots=True)
 class Policy:
     """``audit`` as in ``backup.complete.Options``: a number of blocks, None: every one. ``volumes``: patterns, see
-    ``includes``. ``rehearsal`` None: none."""
+    ``volumes.selection``. ``rehearsal`` None: none."""
 
     name: str
     schedule: Schedule
@@ -165,23 +166,12 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """The names that patterns do not include, see ``includes``."""
+    """The names of disks that patterns do not include at all."""
 
     patterns: tuple[str, ...]
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and not includes(self.patterns, name)
-
-
-def includes(patterns: Sequence[str], name: str) -> bool:
-    """Whether a pattern names it and none with a ``!`` does. Where all have a ``!``, the others are meant."""
-    excluding = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
-    including = [pattern for pattern in patterns if not pattern.startswith("!")] or ["*"]
-    return _matches(name, including) and not _matches(name, excluding)
-
-
-def _matches(name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+        return isinstance(name, str) and not selection.includes_disk(self.patterns, name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from headstart import blocks
+from headstart.blocks import Blocks
+from headstart.extents import Extent
 from headstart.repository import link, values
 from headstart.repository.link import Link
 
@@ -23,6 +26,21 @@ class Attachment:
 
 
 @dataclass(frozen=True, slots=True)
+class Excluded:
+    """A volume of the guest's that the backup was made without: the ``extents`` of this disk are zeroes in it.
+
+    ``volume`` is its name, DISK, DISK/PARTITION or GROUP/VOLUME; ``content`` what it held, as blkid calls it;
+    ``pattern`` the one that left it out (empty: others were named)."""
+
+    volume: str
+    content: str
+    label: str
+    mounted: tuple[str, ...]
+    pattern: str
+    extents: tuple[Extent, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Disk:
     """One disk. ``root`` is that of its image tree; None is all zeroes. ``facts`` are plain JSON values."""
 
@@ -34,6 +52,7 @@ class Disk:
     serial: str | None = None
     interface: str | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    excluded: tuple[Excluded, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +122,37 @@ def _disk(told: Mapping[str, Any]) -> Disk:
         serial=values.text_or_none(told["serial"]),
         interface=values.text_or_none(told["interface"]),
         facts=values.anything(told["facts"]),
+        excluded=excluded_of(told.get("excluded", [])),
     )
+
+
+def excluded_of(told: object) -> tuple[Excluded, ...]:
+    """Of plain JSON. ``ValueError``, ``KeyError`` for what it cannot be."""
+    return tuple(_excluded(values.table(each)) for each in values.items(told))
+
+
+def _excluded(told: Mapping[str, Any]) -> Excluded:
+    return Excluded(
+        volume=values.text(told["volume"]),
+        content=values.text(told["content"]),
+        label=values.text(told["label"]),
+        mounted=tuple(map(values.text, values.items(told["mounted"]))),
+        pattern=values.text(told["pattern"]),
+        extents=tuple(_extent(values.table(each)) for each in values.items(told["extents"])),
+    )
+
+
+def _extent(told: Mapping[str, Any]) -> Extent:
+    return Extent(values.count(told["start"]), values.count(told["length"]))
+
+
+def blocks_of(excluded: Iterable[Excluded], block_size: int) -> Blocks:
+    """What the backup was made without. Blocks are left out whole or not at all."""
+    return blocks.of_extents((extent for each in excluded for extent in each.extents), block_size)
+
+
+def excluded_blocks(disk: Disk) -> Blocks:
+    return blocks_of(disk.excluded, disk.block_size)
 
 
 def _attachment(told: Mapping[str, Any]) -> Attachment:

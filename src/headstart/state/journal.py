@@ -43,7 +43,7 @@ class Journal(Database):
         with self.change() as database:
             if database.execute("SELECT 1 FROM vms WHERE name = ?", (vm.name,)).fetchone():
                 raise errors.Usage(f"There is a VM '{vm.name}' already: 'headstart vm remove {vm.name}' first.")
-            database.execute("INSERT INTO vms VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", _vm_row(vm))
+            database.execute("INSERT INTO vms VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", _vm_row(vm))
             database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_track_of(vm.name), vm.track.value))
 
     def vms(self) -> list[Vm]:
@@ -75,13 +75,13 @@ class Journal(Database):
         """A VM that goes on from a snapshot, at this place: its marks have recorded all since, and what was known of
         its disks before is forgotten. One of this name keeps its settings."""
         with self.change() as database:
-            name, monitor, agent, qga, _, _, _, uri, domain = _vm_row(vm)
+            name, monitor, agent, qga, _, _, _, uri, domain, _ = _vm_row(vm)
             known = database.execute(
                 "UPDATE vms SET monitor = ?, agent = ?, qga = ?, uri = ?, domain = ? WHERE name = ?",
                 (monitor, agent, qga, uri, domain, name),
             )
             if not known.rowcount:
-                database.execute("INSERT INTO vms VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", _vm_row(vm))
+                database.execute("INSERT INTO vms VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", _vm_row(vm))
             self._forget_draft(database, vm.name)
             for table in ("disks", "keepsakes"):
                 database.execute(f"DELETE FROM {table} WHERE vm = ?", (vm.name,))
@@ -92,7 +92,8 @@ class Journal(Database):
         self.vm(name)
         with self.change() as database:
             database.execute("DELETE FROM vms WHERE name = ?", (name,))
-            database.execute("DELETE FROM meta WHERE name IN (?, ?)", (_rollback_of(name), _track_of(name)))
+            for remembered in (_rollback_of(name), _track_of(name), _volumes_of(name)):
+                database.execute("DELETE FROM meta WHERE name = ?", (remembered,))
 
     @contextlib.contextmanager
     def lock(self, vm: str, verb: str = "") -> Iterator[None]:
@@ -172,8 +173,9 @@ class Journal(Database):
             blocks_to_bytes(disk.entire),
             blocks_to_bytes(disk.owed),
             disk.reason,
+            blocks_to_bytes(disk.excluded) if disk.excluded else None,
         )
-        database.execute("INSERT OR REPLACE INTO disks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+        database.execute("INSERT OR REPLACE INTO disks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
         return disk.name
 
     def copied(
@@ -365,6 +367,17 @@ class Journal(Database):
         rows = self.rows("SELECT snapshot, created FROM points WHERE vm = ?", vm)
         return Point(*rows[0]) if rows else None
 
+    # volumes
+
+    def put_volumes(self, vm: str, told: Any) -> None:
+        """Plain JSON: what lay on its disks when it was last looked."""
+        with self.change() as database:
+            database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_volumes_of(vm), json.dumps(told)))
+
+    def volumes(self, vm: str) -> Any:
+        rows = self.rows("SELECT value FROM meta WHERE name = ?", _volumes_of(vm))
+        return json.loads(rows[0][0]) if rows else None
+
     # rollbacks
 
     def begin_rollback(self, vm: str, rollback: Rollback) -> None:
@@ -431,6 +444,7 @@ def _vm_row(vm: Vm) -> tuple[object, ...]:
         vm.added or time.time(),
         vm.domain.uri if vm.domain else None,
         vm.domain.name if vm.domain else None,
+        json.dumps(vm.volumes),
     )
 
 
@@ -444,8 +458,12 @@ def _track_of(vm: str) -> str:
     return f"track {vm}"
 
 
+def _volumes_of(vm: str) -> str:
+    return f"volumes {vm}"
+
+
 def _vm(row: Sequence[Any]) -> Vm:
-    name, monitor, agent, qga, excluded, definition, added, uri, domain = row
+    name, monitor, agent, qga, excluded, definition, added, uri, domain, volumes = row
     return Vm(
         name,
         Path(monitor) if monitor else None,
@@ -455,11 +473,12 @@ def _vm(row: Sequence[Any]) -> Vm:
         definition,
         added,
         Domain(uri, domain) if uri else None,
+        tuple(json.loads(volumes)),
     )
 
 
 def _tracked(row: Sequence[Any]) -> Tracked:
-    _, name, nonce, facts, base, snapshot, round_id, entire, owed, reason = row
+    _, name, nonce, facts, base, snapshot, round_id, entire, owed, reason, excluded = row
     return Tracked(
         name,
         nonce,
@@ -470,4 +489,5 @@ def _tracked(row: Sequence[Any]) -> Tracked:
         blocks_from_bytes(entire),
         blocks_from_bytes(owed),
         reason,
+        Blocks() if excluded is None else blocks_from_bytes(excluded),
     )

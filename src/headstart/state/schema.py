@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-VERSION = 5
+VERSION = 6
 
 #: What finds our bitmaps again that a hypervisor forgot.
 KEEPSAKES = """
@@ -91,6 +91,7 @@ UPGRADES = {
     # Who read what an older version had copied is not known: it is nobody's fault.
     3: ("ALTER TABLE copied ADD COLUMN delivered INTEGER NOT NULL DEFAULT 0", DISTRUSTS),
     4: (VERIFIED, READINGS),
+    5: ("ALTER TABLE vms ADD COLUMN volumes TEXT NOT NULL DEFAULT '[]'", "ALTER TABLE disks ADD COLUMN excluded BLOB"),
 }
 
 TABLES = (
@@ -106,7 +107,8 @@ CREATE TABLE vms (
     definition TEXT NOT NULL,      -- given by the user; empty: as the hypervisor reports it
     added REAL NOT NULL,
     uri TEXT,                      -- of libvirt, and
-    domain TEXT                    -- the domain's name or UUID there; NULL: plain QEMU
+    domain TEXT,                   -- the domain's name or UUID there; NULL: plain QEMU
+    volumes TEXT NOT NULL DEFAULT '[]' -- JSON list of patterns: what alone is backed up
 ) WITHOUT ROWID;
 
 -- What is known of each disk, as of the last contact.
@@ -121,6 +123,7 @@ CREATE TABLE disks (
     entire BLOB NOT NULL,          -- blocks that count as changed besides what the base mark recorded
     owed BLOB NOT NULL,            -- blocks that were identified as changed
     reason TEXT NOT NULL,          -- why the disk is compared; '' if it is not
+    excluded BLOB,                 -- blocks that the snapshot was made without; NULL: none
     PRIMARY KEY (vm, disk)
 ) WITHOUT ROWID;
 

@@ -34,6 +34,8 @@ class Vm:
     added: float = 0.0
     domain: Domain | None = None
     track: Wish = Wish.AUTO
+    #: Patterns of the volumes that alone are backed up (``volumes.selection``); empty: everything.
+    volumes: tuple[str, ...] = ()
 
     @property
     def where(self) -> str:
@@ -58,7 +60,8 @@ class Tracked:
     published snapshot, ``snapshot`` names that one and what the mark recorded is all that changed.
     Otherwise (first backup, lost bitmap) the blocks in ``entire`` count as changed besides. ``owed`` are
     the blocks identified as changed up to the beginning of the round ``round``; what of them is not in
-    the draft remains to be copied.
+    the draft remains to be copied. ``excluded`` were left out of ``snapshot``, which has zeroes there; they
+    are in ``entire``, so that whatever stops being left out is read whole.
     """
 
     name: str
@@ -70,6 +73,7 @@ class Tracked:
     entire: Blocks = field(default_factory=Blocks)
     owed: Blocks = field(default_factory=Blocks)
     reason: str = ""
+    excluded: Blocks = field(default_factory=Blocks)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO, Self, cast
@@ -18,7 +19,8 @@ from typing import Any, BinaryIO, Self, cast
 from headstart import errors, plain
 from headstart.volumes import filesystem, parserframes, volume
 from headstart.volumes.filesystem import Details, Entry, Malformed, Node, Run, Source
-from headstart.volumes.parserprocess import SURVEY
+from headstart.volumes.mounts import Mounts
+from headstart.volumes.parserprocess import LOOK, SURVEY
 from headstart.volumes.volume import ReadOnlyBytes, Volume
 
 #: Seconds in which it may say nothing, and bytes that it may ask for, for one answer.
@@ -47,10 +49,14 @@ class BrokenFileSystem(errors.HeadstartError):
 class Parser:
     """One process, started when it is needed, and again if it died. Any thread may use it. A context manager."""
 
-    def __init__(self, role: str, views: Mapping[str, Source], opened: Volume | None = None) -> None:
+    def __init__(
+        self, role: str, views: Mapping[str, Source], opened: Volume | None = None, seconds: float | None = None
+    ) -> None:
+        """``seconds``: so long each answer may take in all (None: as long as it says something)."""
         self._role = role
         self._views = views
         self._volume = opened
+        self._seconds = seconds
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._opened: Any = None
@@ -67,6 +73,11 @@ class Parser:
         with self._lock:
             self._ready()
             return self._call(name, told)
+
+    def start(self) -> None:
+        """Now, and not when it is first asked."""
+        with self._lock:
+            self._ready()
 
     def _ready(self) -> None:
         if self._process is not None and self._process.poll() is None:
@@ -108,10 +119,12 @@ class Parser:
         parts: list[Any] = []
         needed = 0
         failure: errors.HeadstartError | None = None
+        until = None if self._seconds is None else time.monotonic() + self._seconds
         while True:
-            if not select.select([replies], [], [], SILENT_SECONDS)[0]:
+            patience = SILENT_SECONDS if until is None else max(0.0, until - time.monotonic())
+            if not select.select([replies], [], [], patience)[0]:
                 self.close()
-                raise self._broken(f"it took more than {SILENT_SECONDS:.0f} s to understand a part of it")
+                raise self._broken(f"it took more than {self._seconds or SILENT_SECONDS:.0f} s to understand it")
             kind, body = parserframes.get(replies)
             if kind == parserframes.NEED:
                 disk, start, length = json.loads(body)
@@ -154,7 +167,8 @@ class Parser:
     def _broken(self, why: str) -> BrokenFileSystem:
         return BrokenFileSystem(
             f"{self._named()}cannot be read: {why}. The guest may have left its file system damaged: try another "
-            "snapshot, or restore the disk and repair it."
+            "snapshot, or restore the disk and repair it.",
+            reason=why,
         )
 
     def _named(self) -> str:
@@ -184,6 +198,48 @@ def survey(views: Mapping[str, Source]) -> list[Volume]:
         return list(_volumes(parser.call("survey"), sizes))
 
 
+#: Mount points of one volume, and characters of one.
+_MOST_POINTS = 256
+_LONGEST_POINT = 4096
+
+
+class Looking:
+    """A process that is ready to look what lies on some disks. A context manager."""
+
+    def __init__(self, views: Mapping[str, Source], seconds: float) -> None:
+        self._sizes = {name: view.size for name, view in views.items()}
+        self._parser = Parser(LOOK, views, seconds=seconds)
+
+    def start(self) -> None:
+        self._parser.start()
+
+    def look(self) -> tuple[list[Volume], Mounts]:
+        """Raises ``BrokenFileSystem``, and what a view raises."""
+        told = self._parser.call("look")
+        try:
+            volumes, points, problem = told
+            found = list(_volumes(volumes, self._sizes))
+            mounted = {str(name): tuple(_points(each)) for name, each in points}
+            return found, Mounts(mounted, str(problem)[:1000])
+        except (TypeError, ValueError):
+            raise BrokenFileSystem(
+                "What is on the disks cannot be told.", reason="what reads them made no sense"
+            ) from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self._parser.close()
+
+
+def _points(told: Any) -> Iterator[str]:
+    for each in told[:_MOST_POINTS]:
+        if not isinstance(each, str) or not each.startswith("/") or len(each) > _LONGEST_POINT:
+            raise ValueError(each)
+        yield each
+
+
 def _volumes(told: Any, disks: Mapping[str, int]) -> Iterator[Volume]:
     """One that makes no sense does not keep the others from being read."""
     for each in told if isinstance(told, list) else ():
@@ -191,7 +247,7 @@ def _volumes(told: Any, disks: Mapping[str, int]) -> Iterator[Volume]:
             yield volume.of_told(each, disks)
         except Malformed:
             with contextlib.suppress(Malformed, TypeError, IndexError):
-                yield volume.of_told([*each[:7], None, "where it lies makes no sense"], disks)
+                yield volume.of_told([*each[:7], None, "where it lies makes no sense", ""], disks)
 
 
 class FileSystem:

@@ -28,22 +28,28 @@ def parse(text: str) -> Iterator[Line]:
 
 def volume_of(spec: str, volumes: Iterable[Volume]) -> Volume | None:
     """None where it cannot be told: a name as ``/dev/sdb1`` depends on how the guest was started."""
+    return next(iter(volumes_of(spec, volumes)), None)
+
+
+def volumes_of(spec: str, volumes: Iterable[Volume]) -> list[Volume]:
+    """All that it may mean: copies of a volume have its names."""
+    return [each for each in volumes if _means(spec, each)]
+
+
+def _means(spec: str, volume: Volume) -> bool:
     key, equals, value = spec.partition("=")
     value = value.strip('"')
-    for each in volumes:
-        told = {
-            "UUID": each.uuid,
-            "LABEL": each.label,
-            "PARTUUID": each.partition_uuid,
-            "PARTLABEL": each.partition_label,
-        }
-        if equals and told.get(key) and told[key].lower() == value.lower():
-            return each
-        if spec in (f"/dev/disk/by-{name.lower()}/{its}" for name, its in told.items() if its):
-            return each
-        if not equals and spec in _mapped(each.name):
-            return each
-    return None
+    told = {
+        "UUID": volume.uuid,
+        "LABEL": volume.label,
+        "PARTUUID": volume.partition_uuid,
+        "PARTLABEL": volume.partition_label,
+    }
+    if equals and told.get(key) and told[key].lower() == value.lower():
+        return True
+    if spec in (f"/dev/disk/by-{name.lower()}/{its}" for name, its in told.items() if its):
+        return True
+    return not equals and spec in _mapped(volume.name)
 
 
 def _mapped(name: str) -> tuple[str, ...]:

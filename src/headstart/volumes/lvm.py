@@ -17,14 +17,15 @@ from __future__ import annotations
 
 import re
 import struct
+import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from headstart.agentd import segments
 from headstart.agentd.segments import Segment, Stripe
 from headstart.volumes.filesystem import Malformed, Source
-from headstart.volumes.volume import Volume
+from headstart.volumes.volume import Volume, covers
 
 _SECTOR = 512
 _MAGIC = b" LVM2 x[5A%r0N*>"
@@ -46,11 +47,12 @@ Section = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class PhysicalVolume:
-    """``text`` is its copy of the group's metadata, if it has one."""
+    """``text`` is its copy of the group's metadata, if it has one. ``doubt``: why that may be torn."""
 
     id: str
     volume: Volume
     text: str
+    doubt: str = ""
 
 
 def physical_volume(volume: Volume, source: Source) -> PhysicalVolume:
@@ -67,49 +69,106 @@ def physical_volume(volume: Volume, source: Source) -> PhysicalVolume:
         second_end = areas.index((0, 0), first_end + 1)
     except ValueError:
         raise Malformed("a header of LVM without an end") from None
-    text = next(filter(None, (_text(source, offset) for offset, _ in areas[first_end + 1 : second_end])), "")
-    return PhysicalVolume(identity, volume, text)
+    copies = [_copy(source, offset) for offset, _ in areas[first_end + 1 : second_end]]
+    told = [each for each in copies if each.text]
+    doubt = next((each.doubt for each in copies if each.doubt), "")
+    if len({each.text for each in told}) > 1:
+        doubt = doubt or _DIFFER
+    return PhysicalVolume(identity, volume, told[0].text if told else "", doubt)
 
 
-def _text(source: Source, area: int) -> str:
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """Of a group's metadata, in one area; without text where the area has none, or is not used."""
+
+    text: str = ""
+    doubt: str = ""
+
+
+_DIFFER = "the copies of the metadata of its volume group differ"
+_TORN = _Copy(doubt="a copy of the metadata of its volume group is damaged")
+#: Of the flags of a copy: it is not used.
+_IGNORED = 1
+
+
+def _copy(source: Source, area: int) -> _Copy:
     header = source.read(area, _SECTOR)
     if header[4:20] != _MAGIC:
-        return ""
-    ring, offset, size = struct.unpack_from("<QQQ", header, 32)
+        return _TORN
+    ring, offset, size, checksum, flags = struct.unpack_from("<QQQII", header, 32)
+    if not offset or flags & _IGNORED:
+        return _Copy()
     if not (_SECTOR <= offset < ring and 0 < size <= _LONGEST_TEXT):
-        return ""
+        return _TORN
     before_end = min(size, ring - offset)
     found = source.read(area + offset, before_end) + source.read(area + _SECTOR, size - before_end)
-    return found.rstrip(b"\0").decode("utf-8", "replace")
+    text = found.rstrip(b"\0").decode("utf-8", "replace")
+    sound = _crc(found) == checksum and _crc(header[4:]) == struct.unpack_from("<I", header)[0]
+    return _Copy(text, "" if sound else _TORN.doubt)
+
+
+def _crc(content: bytes) -> int:
+    """LVM's: that of zlib from another beginning, and not inverted at the end (lib/misc/crc.c)."""
+    return zlib.crc32(content, _CRC_BEGIN ^ 0xFFFFFFFF) ^ 0xFFFFFFFF
+
+
+_CRC_BEGIN = 0xF597A6CF
 
 
 def volumes(physical: list[PhysicalVolume]) -> Iterator[Volume]:
     """The logical volumes of all groups that have a part here."""
     newest: dict[str, tuple[int, str, Section]] = {}
+    doubts: dict[str, str] = {}
     for each in physical:
         for name, group in parse(each.text).items():
             if isinstance(group, dict) and isinstance(group.get("seqno"), int):
-                known = newest.get(str(group.get("id")))
+                key = str(group.get("id"))
+                known = newest.get(key)
+                if known is not None and known[0] != group["seqno"]:
+                    doubts[key] = _DIFFER
                 if known is None or known[0] < group["seqno"]:
-                    newest[str(group.get("id"))] = (group["seqno"], name, group)
-    here = {each.id: each.volume for each in physical}
-    for _, name, group in newest.values():
+                    newest[key] = (group["seqno"], name, group)
+    here = {each.id: each for each in physical}
+    for key, (_, name, group) in newest.items():
         try:
-            yield from _of_group(name, group, here)
+            yield from _of_group(name, group, here, doubts.get(key, ""))
         except (LookupError, TypeError, ValueError, AttributeError):
             raise Malformed(f"the volume group {name} makes no sense") from None
 
 
-def _of_group(name: str, group: Section, here: Mapping[str, Volume]) -> Iterator[Volume]:
+def _of_group(name: str, group: Section, here: Mapping[str, PhysicalVolume], doubt: str) -> Iterator[Volume]:
     extent = group["extent_size"] * _SECTOR
     bases: dict[str, tuple[Volume, int]] = {}
     for called, told in group["physical_volumes"].items():
         its = here.get(told["id"].replace("-", ""))
         if its is not None:
-            bases[called] = (its, told["pe_start"] * _SECTOR)
-    for called, told in group.get("logical_volumes", {}).items():
-        if "VISIBLE" in told.get("status", []):
-            yield _logical(f"{name}/{called}", told, extent, bases)
+            bases[called] = (its.volume, told["pe_start"] * _SECTOR)
+            # What may be wrong with one of its parts may be wrong with each of its volumes.
+            doubt = doubt or its.doubt or its.volume.doubt
+    found = [
+        _logical(f"{name}/{called}", told, extent, bases)
+        for called, told in group.get("logical_volumes", {}).items()
+        if "VISIBLE" in told.get("status", [])
+    ]
+    shared = _sharing(found)
+    for each in found:
+        yield replace(each, doubt=doubt or (_SHARED if each.name in shared else ""))
+
+
+_SHARED = "by the metadata of its volume group it shares extents with another volume"
+
+
+def _sharing(volumes: list[Volume]) -> set[str]:
+    """Each extent belongs to one volume, unless the metadata is not what LVM wrote."""
+    pieces = sorted((disk, extent, each.name) for each in volumes for disk, extent in covers(each))
+    found: set[str] = set()
+    last: tuple[str, int, str] | None = None
+    for disk, extent, name in pieces:
+        if last is not None and last[0] == disk and extent.start < last[1]:
+            found |= {name, last[2]}
+        if last is None or last[0] != disk or extent.end > last[1]:
+            last = (disk, extent.end, name)
+    return found
 
 
 def _logical(name: str, told: Section, extent: int, bases: Mapping[str, tuple[Volume, int]]) -> Volume:

@@ -4,8 +4,8 @@ A library in C that reads hostile data may crash, loop, or be taken over. Here i
 the keys of the repository nor its environment, opens no file, no socket and no process, has little memory, and, started
 by root, is nobody. All that it reads comes from ``confined``, which also ends it when it says nothing for too long.
 
-Runs as ``parserprocess.main(ROLE)``, with frames (``parserframes``) on stdin and stdout. ROLE is ``survey`` or what a
-volume holds, as ``signatures`` calls it.
+Runs as ``parserprocess.main(ROLE)``, with frames (``parserframes``) on stdin and stdout. ROLE is ``survey``, ``look``
+(a survey, and where things are mounted) or what a volume holds, as ``signatures`` calls it.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import astuple
 from typing import Any, BinaryIO
 
-from headstart.volumes import filesystem, parserframes, survey, volume
+from headstart.volumes import filesystem, mounts, parserframes, survey, volume
 from headstart.volumes.filesystem import Driver, Malformed, NotSupported
 from headstart.volumes.filesystems import drivers
 from headstart.volumes.volume import ReadOnlyBytes
 
 SURVEY = "survey"
+LOOK = "look"
 #: Bytes of memory, and what it is when there are more files in a directory than that.
 _MEMORY = 2 << 30
 _NOBODY = 65534
@@ -103,6 +104,11 @@ class _Server:
             case "survey":
                 found = survey.volumes(self._disks)
                 self._put(parserframes.DONE, [astuple(each) for each in found])
+            case "look":
+                volumes = survey.volumes(self._disks)
+                mounted = mounts.find(volumes, self._read_disk)
+                points = [(name, list(each)) for name, each in mounted.points.items()]
+                self._put(parserframes.DONE, [[astuple(each) for each in volumes], points, mounted.problem])
             case "open":
                 its = volume.of_told(told["volume"], {name: disk.size for name, disk in self._disks.items()})
                 self._driver = drivers.open_driver(its.content, ReadOnlyBytes(its, self._read_disk))
@@ -176,7 +182,7 @@ def main(role: str) -> None:
     """Before anything is parsed, everything is loaded: then no file can be opened any longer."""
     for encoding in _ENCODINGS:
         codecs.lookup(encoding)
-    if role == "xfs":
+    if role in ("xfs", LOOK):
         try:
             import dissect.xfs.xfs  # noqa: F401
         except ImportError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from headstart.volumes.filesystem import Source
@@ -17,11 +18,8 @@ _MARKS = (
     ("BitLocker", 3, b"-FVE-FS-"),
     ("zfs_member", 128 * 1024, b"\x0c\xb1\xba\0\0\0\0\0"),
     ("bcache", 0x1018, b"\xc6\x85\x73\xf6\x4e\x1a\x45\xca"),
-    ("btrfs", 0x10040, b"_BHRfS_M"),
     ("linux_raid_member", 0x1000, b"\xfc\x4e\x2b\xa9"),
     ("linux_raid_member", 0, b"\xfc\x4e\x2b\xa9"),
-    ("swap", 4086, b"SWAPSPACE2"),
-    ("swap", 4086, b"SWAP-SPACE"),
     ("hfsplus", 1024, b"H+"),
     ("hfsplus", 1024, b"HX"),
     ("apfs", 32, b"NXSB"),
@@ -31,6 +29,10 @@ _MARKS = (
     ("ReFS", 3, b"ReFS\0"),
     ("vmfs", 0x100000, b"\x0d\xd0\x01\xc0"),
 )
+
+
+#: At the end of the first page, of which there are several sizes.
+_SWAP_PAGES = (4096, 8192, 16384, 32768, 65536)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +45,27 @@ class Content:
 
 
 def recognise(source: Source) -> Content:
+    return next(_found(source), Content())
+
+
+def kinds(source: Source) -> list[str]:
+    """All that the marks could mean. More than one: what was there before was not wiped, or somebody deceives."""
+    return list(dict.fromkeys(each.kind for each in _found(source)))
+
+
+def _found(source: Source) -> Iterator[Content]:
     start = source.read(0, 8192)
     for look in (_ext, _xfs, _ntfs, _exfat, _lvm):
         if found := look(start):
-            return found
+            yield found
+    for examine in (_btrfs, _swap):
+        if found := examine(source):
+            yield found
     for kind, place, mark in _MARKS:
         if source.read(place, len(mark)) == mark:
-            return Content(kind)
-    return _fat(start) or Content()
+            yield Content(kind)
+    if found := _fat(start):
+        yield found
 
 
 def _ext(start: bytes) -> Content | None:
@@ -81,6 +96,22 @@ def _exfat(start: bytes) -> Content | None:
         return None
     serial = start[0x64:0x68][::-1].hex().upper()
     return Content("exfat", uuid=f"{serial[:4]}-{serial[4:]}")
+
+
+def _btrfs(source: Source) -> Content | None:
+    block = source.read(0x10000, 0x400)
+    if block[0x40:0x48] != b"_BHRfS_M":
+        return None
+    return Content("btrfs", _text(block[0x12B:0x22B]), str(uuid.UUID(bytes=block[0x20:0x30])))
+
+
+def _swap(source: Source) -> Content | None:
+    """Not one that a hibernated system is in: that has another mark."""
+    for page in _SWAP_PAGES:
+        if source.read(page - 10, 10) in (b"SWAPSPACE2", b"SWAP-SPACE"):
+            header = source.read(1024, 44)
+            return Content("swap", _text(header[28:44]), str(uuid.UUID(bytes=header[12:28])))
+    return None
 
 
 def _lvm(start: bytes) -> Content | None:

@@ -40,15 +40,22 @@ def volumes(disks: Mapping[str, Source]) -> list[Volume]:
 
 def _of_disk(name: str, source: Source, read: Callable[[str, int, int], bytes]) -> Iterator[Volume]:
     whole = _recognised(volume.whole(name, source.size), read)
+    parts = partitions.find(name, source)
     if whole.content:
+        if parts and not whole.doubt:
+            whole = dataclasses.replace(whole, doubt=f"the disk has a partition table besides ({whole.content})")
         yield whole
         return
-    for each in partitions.find(name, source):
+    for each in parts:
         yield _recognised(each, read)
 
 
 def _recognised(found: Volume, read: Callable[[str, int, int], bytes]) -> Volume:
     if found.segments is None:
         return found
-    content = signatures.recognise(ReadOnlyBytes(found, read))
-    return dataclasses.replace(found, content=content.kind, label=content.label, uuid=content.uuid)
+    source = ReadOnlyBytes(found, read)
+    content = signatures.recognise(source)
+    doubt = found.doubt
+    if not doubt and len(kinds := signatures.kinds(source)) > 1:
+        doubt = f"it has the marks of {' and of '.join(kinds)}"
+    return dataclasses.replace(found, content=content.kind, label=content.label, uuid=content.uuid, doubt=doubt)

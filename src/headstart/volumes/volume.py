@@ -22,7 +22,8 @@ class Volume:
 
     ``name`` is DISK, DISK/PARTITION or GROUP/VOLUME. ``content`` is what was recognised in it (``ext4``, ``ntfs``,
     ``crypto_LUKS``, ... as blkid calls them; empty: nothing). ``segments`` None: where it lies cannot be told, which
-    ``problem`` explains."""
+    ``problem`` explains. ``doubt``: why where it lies, or what it holds, may be wrong: good enough to look for files,
+    and not to leave anything out."""
 
     name: str
     size: int
@@ -33,6 +34,7 @@ class Volume:
     partition_label: str = ""
     segments: tuple[Segment, ...] | None = ()
     problem: str = ""
+    doubt: str = ""
 
 
 class ReadOnlyBytes:
@@ -56,6 +58,15 @@ class ReadOnlyBytes:
         return b"".join((*parts, bytes(end - position)))
 
 
+def covers(volume: Volume) -> Iterator[tuple[str, Extent]]:
+    """Where on which disks all of a volume lies: one piece for each column of each segment."""
+    for segment in volume.segments or ():
+        for column, stripe in enumerate(segment.stripes):
+            length = segments.share(segment, column) if segment.chunk else segment.length
+            if length:
+                yield stripe.disk, Extent(stripe.start, length)
+
+
 def places(volume: Volume, start: int, length: int) -> Iterator[tuple[str, Extent]]:
     """On which disks a part of a volume lies."""
     for run in segments.runs(volume.segments or (), [(start, length)]):
@@ -73,14 +84,14 @@ def whole(disk: str, size: int) -> Volume:
 def of_told(told: Any, disks: Mapping[str, int]) -> Volume:
     """The other way than ``dataclasses.astuple``; ``disks`` are the sizes of those there are. ``Malformed``."""
     try:
-        name, size, content, label, uuid, partition_uuid, partition_label, parts, problem = told
-        words = (name, content, label, uuid, partition_uuid, partition_label, problem)
+        name, size, content, label, uuid, partition_uuid, partition_label, parts, problem, doubt = told
+        words = (name, content, label, uuid, partition_uuid, partition_label, problem, doubt)
         if not all(isinstance(word, str) and len(word) <= _LONGEST for word in words):
             raise ValueError
         if parts is not None and len(parts) > MOST:
             raise ValueError
         found = None if parts is None else tuple(_segment(*part, disks=disks) for part in parts)
-        return Volume(name, _count(size), content, label, uuid, partition_uuid, partition_label, found, problem)
+        return Volume(name, _count(size), content, label, uuid, partition_uuid, partition_label, found, problem, doubt)
     except (TypeError, ValueError):
         raise Malformed("a volume that makes no sense") from None
 

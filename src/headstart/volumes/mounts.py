@@ -1,0 +1,63 @@
+"""Where the guest mounts its volumes, by the fstab of its system, read without mounting anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from headstart.volumes import fstab, signatures
+from headstart.volumes.filesystem import Driver, Malformed, NotSupported
+from headstart.volumes.filesystems import drivers
+from headstart.volumes.volume import ReadOnlyBytes, Volume
+
+#: What a Unix system may be on, and can be read.
+_READABLE = (*signatures.EXT, "xfs")
+_ROOT = "/"
+_Read = Callable[[str, int, int], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Mounts:
+    """Mount points by the name of the volume. ``problem``: why none are known."""
+
+    points: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    problem: str = ""
+
+
+def find(volumes: Sequence[Volume], read: _Read) -> Mounts:
+    """Only what one system says, and of volumes that it names beyond doubt: what two volumes are called is neither."""
+    systems = []
+    for each in volumes:
+        if each.content in _READABLE and each.segments is not None:
+            text = _fstab(each, read)
+            if text is not None:
+                systems.append((each, text))
+    if len(systems) != 1:
+        which = "several volumes have" if systems else "no volume that can be read has"
+        return Mounts(problem=f"{which} an /etc/fstab")
+    root, text = systems[0]
+    points: dict[str, list[str]] = {root.name: [_ROOT]}
+    for line in fstab.parse(text):
+        named = fstab.volumes_of(line.spec, volumes)
+        if len(named) == 1 and line.point != _ROOT:
+            points.setdefault(named[0].name, []).append(line.point)
+    return Mounts({name: tuple(dict.fromkeys(each)) for name, each in points.items()})
+
+
+def _fstab(volume: Volume, read: _Read) -> str | None:
+    """None: it is not the system's. What cannot be read is no system's either: nothing is left out for that."""
+    try:
+        driver = drivers.open_driver(volume.content, ReadOnlyBytes(volume, read))
+        folder = _entry(driver, driver.root, "etc", "directory")
+        file = None if folder is None else _entry(driver, folder, "fstab", "file")
+        if file is None:
+            return None
+        size = driver.details(file).node.size
+        return driver.read(file, 0, min(size, fstab.LONGEST)).decode("utf-8", "surrogateescape")
+    except (Malformed, NotSupported, OSError, ValueError, LookupError):
+        return None
+
+
+def _entry(driver: Driver, folder: int, name: str, kind: str) -> int | None:
+    found = (entry.node for entry in driver.entries(folder) if entry.name == name)
+    return next((node.number for node in found if node.kind == kind), None)
