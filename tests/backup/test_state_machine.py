@@ -32,6 +32,7 @@ GUEST: st.SearchStrategy[Event] = st.one_of(
     st.builds(events.GuestBegins, DISK, BLOCKS, st.sampled_from(("old", "torn", "new"))),
     st.builds(events.GuestDiscards, DISK, BLOCKS),
     st.just(events.GuestFinishes()),
+    st.builds(events.SwapMoves, DISK, st.integers(0, 6), st.integers(0, 8)),
 )
 OWNER: st.SearchStrategy[Event] = st.one_of(
     st.builds(events.OwnerDoes, st.sampled_from(events.DEEDS), DISK),
@@ -155,6 +156,10 @@ class Backups(RuleBasedStateMachine):
     @rule(deed=OWNER)
     def owner(self, deed: Event) -> None:
         deed.happen(self.world)
+
+    @rule(excludes_swap=st.booleans())
+    def policy(self, excludes_swap: bool) -> None:
+        self.world.excludes_swap = excludes_swap
 
     @rule(what=st.sampled_from(MISFORTUNES), number=FEW)
     def misfortune(self, what: str, number: int) -> None:

@@ -70,6 +70,22 @@ class GuestDiscards:
             world.vm.discard(*place(world, self.disk, self.block))
 
 
+@dataclass(frozen=True, slots=True)
+class SwapMoves:
+    """The guest's swap is elsewhere on a disk, in blocks, or gone."""
+
+    disk: int
+    first: int
+    count: int
+    disturbs = False
+
+    def happen(self, world: World) -> None:
+        name = sorted(world.vm.drives)[self.disk % len(world.vm.drives)]
+        world.swaps.pop(name, None)
+        if self.count:
+            world.swaps[name] = range(self.first, self.first + self.count)
+
+
 Deed = Literal[
     "restart",
     "kill",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from headstart import errors
+from headstart.repository import manifest as manifests
 from headstart.repository import snapshot, tree
 from headstart.repository.manifest import Disk
 from headstart.repository.repo import Repository
@@ -14,10 +15,13 @@ class Truth:
 
     def __init__(self) -> None:
         self._held: dict[float, dict[str, bytes]] = {}
+        self._excluded: dict[float, dict[str, range]] = {}
 
-    def note(self, moment: float, held: dict[str, bytes]) -> None:
-        """Of several the first: a backup asks for the time just before its point, a glimpse does not."""
+    def note(self, moment: float, held: dict[str, bytes], excluded: dict[str, range]) -> None:
+        """Of several the first: a backup asks for the time just before its point, a glimpse does not. ``excluded``:
+        blocks that the backup is made without, by disk."""
         self._held.setdefault(moment, held)
+        self._excluded.setdefault(moment, excluded)
 
     def check(self, repo: Repository, snapshot_id: str) -> None:
         """Restore it, and compare every byte. Raises ``WrongBytes``, ``AssertionError``."""
@@ -27,7 +31,10 @@ class Truth:
         held = self._held[manifest.created]
         assert {disk.name for disk in manifest.disks} <= held.keys(), "other disks than the VM had"
         for disk in manifest.disks:
-            right = held[disk.name]
+            without = self._excluded[manifest.created].get(disk.name, range(0))
+            told = manifests.excluded_blocks(disk)
+            assert list(told) == list(without), f"disk {disk.name} was made without {without}, and tells {told}"
+            right = blank(held[disk.name], without, repo.block_size)
             assert disk.size == len(right), f"disk {disk.name} has {disk.size} bytes, not {len(right)}"
             self._compare(repo, f"snapshot {snapshot_id} of {manifest.created}: disk {disk.name}", disk, right)
 
@@ -43,6 +50,11 @@ class Truth:
         if wrong:
             count = sum(a != b for a, b in zip(found, right, strict=True))
             raise WrongBytes(f"{name} is false in the blocks {[start // size for start in wrong]}", count)
+
+
+def blank(content: bytes, without: range, size: int) -> bytes:
+    start, end = without.start * size, min(without.stop * size, len(content))
+    return content if start >= end else content[:start] + bytes(end - start) + content[end:]
 
 
 def restored(repo: Repository, disk: Disk) -> bytes:

@@ -10,14 +10,14 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC
 from pathlib import Path
 from typing import TypeVar, cast
 
 from headstart import errors, repository
-from headstart.backup import cycle
+from headstart.backup import cycle, looking
 from headstart.backup.complete import Options
 from headstart.backup.context import Context
 from headstart.backup.report import BackupReport, PrecopyReport
@@ -30,8 +30,10 @@ from headstart.repository import collect, config, forget, keys, layout, lease, o
 from headstart.repository.config import Config
 from headstart.repository.repo import Repository
 from headstart.state.values import Vm
+from headstart.volumes import looker, volume
 from headstart.volumes.looker import Looker, Read
 from headstart.volumes.selection import Seen
+from headstart.volumes.volume import Volume
 from tests.kit.clock import Clock
 from tests.kit.insider import Insider
 from tests.kit.script import Misread, Place, Script, Trouble
@@ -48,11 +50,27 @@ OFF = "the VM is off"
 Report = TypeVar("Report")
 
 
-class Blind(Looker):
-    """It would be a process for each backup: these disks hold nothing that a guest would know."""
+class Told(Looker):
+    """Sees what it is told. A real one would be a process for each backup, and find nothing on these disks."""
+
+    def __init__(self, world: World, sizes: Mapping[str, int], seconds: float = looker.SECONDS) -> None:
+        super().__init__(sizes, seconds)
+        self._world = world
+        #: By the patience: in the window it is the point in time that is looked at.
+        self._at_point = seconds == looking.WINDOW_SECONDS
+
+    def start(self) -> None:
+        """Nothing is started."""
 
     def look(self, read: Read) -> Seen:
-        return Seen()
+        swaps = self._world.swaps_at_point if self._at_point else self._world.swaps
+        return Seen(tuple(map(swap, swaps.items())))
+
+
+def swap(told: tuple[str, range]) -> Volume:
+    """A partition of a disk, in blocks."""
+    disk, blocks = told
+    return replace(volume.partition(disk, "1", blocks.start * BLOCK, len(blocks) * BLOCK), content="swap")
 
 
 CALM = Script()
@@ -91,6 +109,10 @@ class World:
         #: What an agent that lies has told may be in the draft: only a comparison of every block finds all of it.
         self._lied_to = False
         self.vm.meanwhile = self._step
+        #: Where the guest has its swap, in blocks by disk; and whether the policy excludes it.
+        self.swaps: dict[str, range] = {}
+        self.swaps_at_point: dict[str, range] = {}
+        self.excludes_swap = False
         self.lose_journal()
 
     # -- a run of the program
@@ -159,7 +181,8 @@ class World:
             images=lambda _context, _vm: self._images(),
             clock=self._clock,
             host="host",
-            looker=Blind,
+            volumes=("*", "!swap") if self.excludes_swap else ("*",),
+            looker=lambda *given: Told(self, *given),
         )
 
     def _connect(self) -> WatchedMachine:
@@ -268,7 +291,9 @@ class World:
         return found
 
     def point_stands(self) -> None:
-        self.truth.note(self._now, {disk: self.vm.data(disk, held) for disk, held in self.vm.at_point.items()})
+        held = {disk: self.vm.data(disk, held) for disk, held in self.vm.at_point.items()}
+        self.swaps_at_point = {disk: its for disk, its in self.swaps.items() if its.stop * BLOCK <= len(held[disk])}
+        self.truth.note(self._now, held, self.swaps_at_point if self.excludes_swap else {})
 
     # -- what must hold
 

@@ -46,7 +46,7 @@ def put(content: bytearray, sector: int, data: bytes) -> None:
     content[sector * SECTOR : sector * SECTOR + len(data)] = data
 
 
-def look(content: bytes) -> list[Volume]:
+def look(content: bytes | bytearray) -> list[Volume]:
     return survey.volumes({"vda": Bytes(bytes(content))})
 
 
@@ -193,7 +193,7 @@ def sealed(content: bytes) -> bytes:
     return bytes(found)
 
 
-def slow_crc(content: bytes) -> int:
+def slow_crc(content: bytes | bytearray) -> int:
     """As lib/misc/crc.c has it, bit by bit."""
     crc = 0xF597A6CF
     for byte in content:

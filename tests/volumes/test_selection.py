@@ -40,9 +40,9 @@ def test_which_disks_are_backed_up_at_all(patterns: list[str], names: list[str])
     assert [name for name in ("root", "data", "swap") if selection.includes_disk(patterns, name)] == names
 
 
-def part(name: str, start: int, length: int, content: str = "ext4", **told: str) -> Volume:
+def part(name: str, start: int, length: int, content: str = "ext4", label: str = "") -> Volume:
     disk, _, number = name.partition("/")
-    return dataclasses.replace(volume.partition(disk, number, start, length), content=content, **told)
+    return dataclasses.replace(volume.partition(disk, number, start, length), content=content, label=label)
 
 
 ROOT = part("vda/1", MIB, 10 * MIB, label="system")

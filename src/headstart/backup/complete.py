@@ -245,7 +245,7 @@ class Completing:
         if looker is None:
             return Selected()
         self.seen = looker.look(looking.at_point(point, self._block_size))
-        found = looking.select(self._contact, self.seen)
+        found = looking.select(self._contact, self.seen, self._block_size)
         self._contact.notes += found.notes
         return found
 

@@ -43,7 +43,7 @@ class Contact:
     distrust: Distrust | None = None
     false_bytes: int = 0
     #: By disk, what will probably be left out; None: nobody has looked yet (``looking.spared``).
-    spared: Mapping[str, Blocks] | None = None
+    spared: dict[str, Blocks] | None = None
     #: Last snapshots by id, as far as they were needed.
     manifests: dict[str, Manifest] = field(default_factory=dict)
     #: By snapshot and disk, what a repair found lost of it.

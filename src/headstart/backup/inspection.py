@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from headstart import errors
-from headstart.backup import transport
+from headstart import errors, units
+from headstart.backup import looking, transport
 from headstart.backup.contact import Asleep, Contact, meet
 from headstart.backup.context import Context
 from headstart.guest import volumes
@@ -43,6 +43,8 @@ def inspect(context: Context, vm: Vm) -> Inspection:
         devices, guest = _inside(contact)
         disks = tuple(_disk(contact, disk, devices.get(disk.name, ""), guest) for disk in contact.inventory.disks)
         left_out = tuple({"name": each.name, "reason": each.reason} for each in contact.inventory.left_out)
+        if contact.rules and not contact.machine.off:
+            contact.notes += looking.select(contact, looking.now(contact), units.BLOCK_SIZE).notes
         return Inspection(vm, disks, left_out, tuple(contact.tracker.foreign()), tuple(contact.notes))
 
 

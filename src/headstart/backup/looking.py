@@ -10,7 +10,7 @@ from headstart import blocks, errors
 from headstart.backup.contact import Contact
 from headstart.blocks import Blocks
 from headstart.extents import Extent
-from headstart.hypervisor.contract import PointInTime
+from headstart.hypervisor.contract import Disk, PointInTime
 from headstart.reading import Reader
 from headstart.repository import tree
 from headstart.repository.manifest import Disk as StoredDisk
@@ -75,10 +75,10 @@ def stored(repo: Repository, disks: Mapping[str, StoredDisk], newer: Newer = lam
     return read
 
 
-def select(contact: Contact, seen: Seen) -> selection.Selected:
+def select(contact: Contact, seen: Seen, block_size: int) -> selection.Selected:
     """What the patterns of the VM and of its policy leave out."""
     sizes = {disk.name: disk.size for disk in contact.inventory.disks}
-    return selection.select(contact.rules, seen, sizes, contact.context.repository.block_size)
+    return selection.select(contact.rules, seen, sizes, block_size)
 
 
 def spared(contact: Contact) -> Mapping[str, Blocks]:
@@ -87,24 +87,28 @@ def spared(contact: Contact) -> Mapping[str, Blocks]:
     if not contact.rules:
         return {}
     if contact.spared is None:
-        last = {name: tracked.excluded for name, tracked in contact.tracked().items()}
-        contact.spared = last if contact.machine.off else last | _spared_now(contact)
+        contact.spared = {name: tracked.excluded for name, tracked in contact.tracked().items()}
+        seen = Seen() if contact.machine.off else now(contact)
+        if seen.volumes:
+            selected = select(contact, seen, contact.context.repository.block_size)
+            contact.spared |= {disk.name: selected.blocks(disk.name) for disk in _readable(contact)}
     return contact.spared
 
 
-def _spared_now(contact: Contact) -> dict[str, Blocks]:
-    sizes = {disk.name: disk.size for disk in contact.inventory.disks if not disk.unreadable}
+def now(contact: Contact) -> Seen:
+    """What lies on the running disks, as far as they can be read from outside. They change while they are looked at."""
+    sizes = {disk.name: disk.size for disk in _readable(contact)}
     try:
         with contact.context.looker(sizes) as looker, contact.machine.live(list(sizes)) as readers:
-            if sizes.keys() != readers.keys():
-                return {}
-            seen = looker.look(of_readers(readers))
-    except errors.HeadstartError:
-        return {}  # who reads next meets it as well
-    if seen.problem:
-        return {}
-    selected = select(contact, seen)
-    return {name: selected.blocks(name) for name in sizes}
+            if sizes.keys() == readers.keys():
+                return looker.look(of_readers(readers))
+    except errors.HeadstartError as error:
+        return Seen(problem=str(error))  # who reads next meets it as well
+    return Seen(problem="a disk cannot be read just now")
+
+
+def _readable(contact: Contact) -> list[Disk]:
+    return [disk for disk in contact.inventory.disks if not disk.unreadable]
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from headstart.cli.session import Session
 from headstart.guest import links
 from headstart.state.values import Domain, Vm
 from headstart.tracking.choice import Wish
+from headstart.volumes import selection
 
 #: As files and lock files are named after it, and as ``NAME@latest`` takes it apart.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -41,6 +42,14 @@ def add(verbs: arguments.Verbs) -> None:
         "--exclude-disk", metavar="DISK", action="append", default=[], help="leave it out; may be repeated"
     )
     _add_track(adding, Wish.AUTO)
+    adding.add_argument(
+        "--volume",
+        metavar="VOLUME",
+        action="append",
+        default=[],
+        type=_volume,
+        help="back up this alone: a mount point, GROUP/VOLUME, DISK/PARTITION or label:NAME; may be repeated",
+    )
     adding.add_argument(
         "--definition", metavar="FILE", type=Path, help="kept with each backup; else libvirt's XML, or QEMU's options"
     )
@@ -105,7 +114,18 @@ def _vm(given: argparse.Namespace) -> Vm:
         _definition(given.definition) if given.definition else "",
         domain=Domain(*given.libvirt) if given.libvirt else None,
         track=Wish(given.track),
+        volumes=tuple(dict.fromkeys(given.volume)),
     )
+
+
+def _volume(told: str) -> str:
+    """Raises ``Usage``."""
+    if told.startswith("!") or not selection.names_volumes(told):
+        raise errors.Usage(
+            f"--volume takes a mount point (/srv), GROUP/VOLUME, DISK/PARTITION or label:NAME, not {told!r}. "
+            "To leave volumes out, write a policy; to leave out a disk, use --exclude-disk."
+        )
+    return told
 
 
 def _agent(address: str) -> str:
@@ -167,8 +187,9 @@ def run_set(session: Session, given: argparse.Namespace) -> None:
 def run_list(session: Session, given: argparse.Namespace) -> None:
     with session.journal() as journal:
         vms = journal.vms()
-    rows = [(vm.name, vm.where, ", ".join(vm.excluded)) for vm in vms]
-    session.output.result({"vms": [_values(vm) for vm in vms]}, text.table(("VM", "WHERE", "EXCLUDED"), rows))
+    rows = [(vm.name, vm.where, ", ".join(vm.excluded), ", ".join(vm.volumes)) for vm in vms]
+    headings = ("VM", "WHERE", "EXCLUDED", "ONLY VOLUMES")
+    session.output.result({"vms": [_values(vm) for vm in vms]}, text.table(headings, rows))
 
 
 def run_show(session: Session, given: argparse.Namespace) -> None:
@@ -207,6 +228,7 @@ def _values(vm: Vm) -> dict[str, Any]:
         "qga": str(vm.qga) if vm.qga else None,
         "excluded": list(vm.excluded),
         "track": vm.track.value,
+        "only_volumes": list(vm.volumes),
     }
 
 

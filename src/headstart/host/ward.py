@@ -364,6 +364,7 @@ class Ward:
                 connect=self._connect,
                 images=self._images,
                 clock=house.clock,
+                volumes=self._policy.volumes,
             )
         except errors.HeadstartError as error:
             self._house.vault.failed(error)
