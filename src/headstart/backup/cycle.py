@@ -26,6 +26,7 @@ from headstart.backup.publish import Published
 from headstart.backup.report import AuditReport, BackupReport, DiskReport, PrecopyReport, VolumeReport
 from headstart.backup.spooling import spool_of
 from headstart.backup.transport import Transport
+from headstart.backup.whereabouts import Change
 from headstart.hypervisor.contract import Disturbed, NotTaken
 from headstart.repository.manifest import Manifest
 from headstart.state.journal import Journal
@@ -366,6 +367,8 @@ class Status:
     agent_distrusted: dict[str, Any] | None
     half_rolled_back: str | None
     last_run: dict[str, Any] | None
+    #: As they lay at the last backup, like ``VolumeReport``, with what remains of each.
+    volumes: tuple[dict[str, Any], ...] = ()
 
 
 def status(journal: Journal, name: str, block_size: int) -> Status:
@@ -373,7 +376,12 @@ def status(journal: Journal, name: str, block_size: int) -> Status:
     tracked, draft, point = journal.tracked(name), journal.draft(name), journal.point(name)
     distrust, rollback = journal.distrusted(name), journal.rollback(name)
     copied = {disk: journal.copied_blocks(name, disk) for disk in tracked}
-    left = sum(len(each.owed - copied[disk]) for disk, each in tracked.items())
+    changes = {}
+    for disk, each in tracked.items():
+        changed = each.owed - each.excluded
+        changes[disk] = Change(each.facts.size, changed, changed - copied[disk], each.excluded)
+    left = sum(len(each.residue) for each in changes.values())
+    seen = whereabouts.recall(journal, name)
     runs = journal.runs(name, 1)
     last = runs[0] if runs else None
     return Status(
@@ -390,4 +398,10 @@ def status(journal: Journal, name: str, block_size: int) -> Status:
         last_run=None
         if last is None
         else {"verb": last.verb, "begun": last.begun, "ended": last.ended, "error": last.report.get("error")},
+        volumes=tuple(_status_of(each) for each in whereabouts.tell(seen, changes, block_size)),
     )
+
+
+def _status_of(volume: VolumeReport) -> dict[str, Any]:
+    told = dataclasses.asdict(volume)
+    return told | {"remaining_bytes": told.pop("residue_bytes")}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 
 from headstart import errors, units
 from headstart.backup import cycle, hooks, plan, report
 from headstart.backup.complete import Options
 from headstart.backup.context import Context
 from headstart.backup.report import BackupReport, DiskReport
-from headstart.cli import arguments, text
+from headstart.cli import arguments, text, volumelines
 from headstart.cli.session import Session
 from headstart.host import control, requests
 from headstart.repository import immutable
@@ -99,10 +100,13 @@ def _text(done: BackupReport) -> str:
             f"window {seconds(done.window_seconds)}, freeze {seconds(done.freeze_seconds)}, "
             f"pause {seconds(done.pause_seconds)}",
             text.table(headings, [_row(disk) for disk in done.disks]),
+            *volumelines.lines(map(dataclasses.asdict, done.volumes), "residue_bytes", "RESIDUE"),
         ]
     )
 
 
 def _row(disk: DiskReport) -> tuple[str, ...]:
     sizes = (disk.size, disk.changed_bytes, disk.precopied_bytes, disk.residue_bytes, disk.stored_bytes)
-    return (disk.name, *map(units.format_bytes, sizes), f"read whole: {disk.reason}" if disk.compared else "")
+    said = [f"read whole: {disk.reason}"] if disk.compared else []
+    said += [f"without {units.format_bytes(disk.excluded_bytes)}"] if disk.excluded_bytes else []
+    return (disk.name, *map(units.format_bytes, sizes), ", ".join(said))

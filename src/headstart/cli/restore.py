@@ -6,11 +6,11 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from headstart import plain, units
+from headstart import errors, plain, units
 from headstart.cli import arguments
 from headstart.cli.session import Session
 from headstart.repository import lease, snapshot
-from headstart.restore import order, restoration
+from headstart.restore import order, restoration, volumes
 
 
 def add(verbs: arguments.Verbs) -> None:
@@ -26,6 +26,14 @@ def add(verbs: arguments.Verbs) -> None:
         help="only this disk, and to this new file or this block device; may be repeated",
     )
     parser.add_argument(
+        "--volume",
+        metavar="VOLUME[=TARGET]",
+        action="append",
+        default=[],
+        type=volumes.parse_wish,
+        help="only this volume, by its mount point, name, LABEL= or UUID=: to a raw file, or this block device",
+    )
+    parser.add_argument(
         "--format",
         choices=order.FORMATS,
         help="of the files; if not given, what the name of a TARGET ends in, else qcow2; vmdk and vhdx need qemu-utils",
@@ -39,10 +47,15 @@ def add(verbs: arguments.Verbs) -> None:
 
 def run(session: Session, given: argparse.Namespace) -> None:
     ordered = order.Order(given.directory, tuple(given.disk), given.format, given.lost_as_zeroes)
+    if given.volume and (given.disk or given.lost_as_zeroes or given.format not in (None, "raw")):
+        raise errors.Usage("--volume restores raw files: leave --disk, --format and --lost-as-zeroes out.")
     with session.repository() as repo, session.output.progress() as progress:
         found = snapshot.resolve(repo, given.snapshot)
         with lease.reading_snapshot(repo, "restore", found) as held:
-            done = restoration.restore(repo, found, ordered, progress)
+            if given.volume:
+                done = volumes.restore(repo, found, given.directory, tuple(given.volume), progress)
+            else:
+                done = restoration.restore(repo, found, ordered, progress)
     lines = [
         f"{disk.path}  {disk.format}, {units.format_bytes(disk.size)}, {units.format_bytes(disk.data_bytes)} of it data"
         for disk in done.disks

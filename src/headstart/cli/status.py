@@ -10,7 +10,7 @@ from typing import Any
 
 from headstart import plain, units
 from headstart.backup import cycle
-from headstart.cli import arguments, text
+from headstart.cli import arguments, text, volumelines
 from headstart.cli.session import Session
 from headstart.host import control
 from headstart.load import governor
@@ -33,7 +33,8 @@ def run(session: Session, given: argparse.Namespace) -> None:
             live = _live(session, given.name)
             names = [given.name] if given.name else [vm.name for vm in journal.vms()]
             found = [_values(journal, name, live.get(name)) for name in names]
-            shown = "\n".join([text.table(_HEADINGS, [_row(each) for each in found]), *_warnings(found)])
+            inside = _volumes(found[0]) if given.name else []
+            shown = "\n".join([text.table(_HEADINGS, [_row(each) for each in found]), *inside, *_warnings(found)])
             session.output.result({"vms": found}, shown, anew=given.watch)
             if not given.watch:
                 return
@@ -51,6 +52,11 @@ def _live(session: Session, name: str | None) -> Mapping[str, Any]:
 
 def _values(journal: Journal, name: str, live: Mapping[str, Any] | None) -> dict[str, Any]:
     return dataclasses.asdict(cycle.status(journal, name, units.BLOCK_SIZE)) | {"live": live}
+
+
+def _volumes(status: Mapping[str, Any]) -> list[str]:
+    """As they lay at the last backup."""
+    return volumelines.lines(status["volumes"], "remaining_bytes", "REMAINING")
 
 
 def _row(status: Mapping[str, Any]) -> tuple[str, ...]:

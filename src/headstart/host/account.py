@@ -31,6 +31,8 @@ class Account:
     halted: str = ""
     failures: tuple[str, ...] = ()
     error: str | None = None
+    #: Where most of what changed is: a mount point, or else a volume.
+    mostly: str = ""
 
     @property
     def succeeded(self) -> bool:
@@ -47,7 +49,8 @@ class Account:
             return f"incomplete: {'; '.join(self.failures)}"
         if self.halted:
             return f"halted: {self.halted}"
-        return f"snapshot {self.snapshot[:12]}" if self.snapshot else "done"
+        where = f", mostly in {self.mostly}" if self.mostly else ""
+        return f"snapshot {self.snapshot[:12]}{where}" if self.snapshot else "done"
 
 
 def of(run: Run) -> Account:
@@ -72,7 +75,17 @@ def of(run: Run) -> Account:
         _text(report.get("halted")),
         _texts(report.get("failures")),
         None if report.get("error") is None else str(report["error"]),
+        _mostly(report.get("volumes")),
     )
+
+
+def _mostly(told: object) -> str:
+    volumes = [each for each in told if isinstance(each, dict)] if isinstance(told, list | tuple) else []
+    volume = max(volumes, key=lambda each: number(each.get("changed_bytes")) or 0.0, default={})
+    if not number(volume.get("changed_bytes")):
+        return ""
+    mounted = _texts(volume.get("mounted"))
+    return mounted[0] if mounted else _text(volume.get("name"))
 
 
 def number(told: object) -> float | None:

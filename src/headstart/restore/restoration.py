@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from headstart import blocks, errors, units
+from headstart import blocks, errors, plain, units
 from headstart.blocks import Blocks
 from headstart.repository import Repository, attachment, lost
 from headstart.repository.manifest import Attachment, Disk, Manifest
@@ -91,6 +91,7 @@ def restore(repo: Repository, manifest: Manifest, ordered: Order, progress: imag
     written where that can be known), ``Damaged`` after all that is whole was restored."""
     begun = time.monotonic()
     run = _Run(repo)
+    run.tell_excluded(manifest, ordered)
     places = order.placed(manifest, ordered)
     for placed in places:
         if not is_device(placed.place) and not whole.may_be(placed):
@@ -130,6 +131,17 @@ class _Run:
         self.disks: list[RestoredDisk] = []
         self.files: list[Path] = []
         self.notes: list[str] = []
+
+    def tell_excluded(self, manifest: Manifest, ordered: Order) -> None:
+        """What the backup was made without."""
+        wanted = {wish.disk for wish in ordered.wishes}
+        for disk in manifest.disks:
+            if not wanted or disk.name in wanted:
+                self.notes += [
+                    f"volume {plain.line(each.volume)} of disk {plain.line(disk.name)} is zeroes: the backup was made "
+                    "without it"
+                    for each in disk.excluded
+                ]
 
     def survey(self, snapshot: str, places: Iterable[Placed], *, zeroes: bool) -> list[_Job]:
         """``zeroes``: disks of which something is lost are restored without it."""

@@ -215,6 +215,7 @@ class Looking:
 
     def look(self) -> tuple[list[Volume], Mounts]:
         """Raises ``BrokenFileSystem``, and what a view raises."""
+        self._parser.call("disks", disks=self._sizes)  # what it has read before may have changed
         told = self._parser.call("look")
         try:
             volumes, points, problem = told

@@ -101,7 +101,10 @@ def select(rules: Iterable[Sequence[str]], seen: Seen, disks: Mapping[str, int],
         return Selected()
     if seen.problem:
         return Selected(notes=(f"no volume is left out: {seen.problem}",))
-    notes: list[str] = []
+    known = {disk for each in seen.volumes for disk, _ in volume.covers(each)}
+    notes = [
+        f"nothing of disk {disk} is left out: nothing that is known was found on it" for disk in disks.keys() - known
+    ]
     found: dict[str, str] = {}
     for patterns in wanted:
         for each, pattern in _named(patterns, seen, notes):
