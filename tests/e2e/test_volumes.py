@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from headstart.backup.complete import Options
 from headstart.extents import Extent
 from headstart.repository import snapshot
 from headstart.restore import volumes
@@ -65,6 +66,16 @@ def test_partitions_are_left_out_and_come_back(still: Choosing) -> None:
     assert third.excluded["dev-system"].keys() == {"dev-system/1", "dev-system/3"}
     still.patterns = ("*",)
     assert still.chosen_backup().excluded == {"dev-system": {}}
+
+
+def test_a_point_that_has_only_what_is_asked_for(still: Choosing) -> None:
+    """What tells where volumes lie did not change, and belongs to no sample: it is asked for all the same."""
+    still.patterns = POLICY
+    still.chosen_backup()
+    bare.write(still.vm, "system", (layouts.ROOT[0] + 20) * MIB, 65536, 0x52)
+    made = still.backup(Options(audit=0))
+    assert made.disks[0].excluded_bytes == (layouts.SWAP[1] + layouts.SCRATCH[1]) * MIB, made.notes
+    assert made.disks[0].residue_bytes + made.disks[0].precopied_bytes == 65536
 
 
 def test_a_torn_table_leaves_nothing_out(still: Choosing) -> None:

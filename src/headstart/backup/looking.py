@@ -69,7 +69,8 @@ def stored(repo: Repository, disks: Mapping[str, StoredDisk], newer: Newer = lam
             if isinstance(data, errors.Damaged):
                 raise data
             for block in (block for block, its in found.items() if its == chunk):
-                content[(block - first) * size :][: len(data)] = data
+                begin = (block - first) * size
+                content[begin : begin + len(data)] = data
         return bytes(content[start - first * size :][:length])
 
     return read

@@ -325,8 +325,12 @@ def _needs(jobs: Iterable[_Job], targets: Iterable[Target]) -> Iterator[tuple[Pa
 
 def _make(directory: Path, places: Iterable[Path]) -> None:
     """Make the directory if any of the places is in it."""
-    if all(place.parent != directory for place in places):
-        return
+    if any(place.parent == directory for place in places):
+        make(directory)
+
+
+def make(directory: Path) -> None:
+    """Raises ``TargetRefused``."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:

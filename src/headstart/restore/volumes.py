@@ -19,14 +19,15 @@ from headstart import errors, extents, plain, units
 from headstart.extents import Extent
 from headstart.repository import Repository
 from headstart.repository.manifest import Excluded, Manifest
-from headstart.restore import image, order, partfile, space
+from headstart.restore import image, order, partfile, restoration, space
 from headstart.restore.device import BlockDevice, is_device
-from headstart.restore.files.contents import Contents
 from headstart.restore.raw import RawFile
 from headstart.restore.restoration import Report, RestoredDisk
 from headstart.restore.serving.view import DiskView
 from headstart.restore.target import Target
-from headstart.volumes import volume
+from headstart.volumes import fstab, selection, volume
+from headstart.volumes.looker import Looker
+from headstart.volumes.selection import Seen
 from headstart.volumes.volume import Volume
 
 #: Bytes read and written in one go.
@@ -59,49 +60,59 @@ def restore(
     """Raises ``NotFound`` for what the snapshot has not, ``Unsupported`` for a volume of which it is not known where it
     lies, ``TargetRefused``, ``NoSpace``, ``Damaged``. Each volume is there as a whole, or not at all."""
     begun = time.monotonic()
-    with Contents(repo, manifest) as contents:
-        chosen = [(find(contents, wish.volume), wish.target) for wish in wishes]
-        places = [target or directory / f"{order.file_name(each.name)}.raw" for each, target in chosen]
-        if len(set(places)) < len(places):
-            raise errors.Usage("Two volumes are to be restored to the same place: name each once.")
-        if any(target is None for _, target in chosen):
-            directory.mkdir(parents=True, exist_ok=True)
-        done = [_write(contents.views, each, place, progress) for (each, _), place in zip(chosen, places, strict=True)]
-        notes = tuple(map(plain.joined, contents.notes))
-        return Report(manifest.id, manifest.vm, tuple(done), (), time.monotonic() - begun, notes)
+    views = {disk.name: DiskView(repo, disk) for disk in manifest.disks}
+    seen = _look(views)
+    chosen = [(find(manifest, seen, wish.volume), wish.target) for wish in wishes]
+    places = [target or directory / f"{order.file_name(each.name)}.raw" for each, target in chosen]
+    if len(set(places)) < len(places):
+        raise errors.Usage("Two volumes are to be restored to the same place: name each once.")
+    if any(target is None for _, target in chosen):
+        restoration.make(directory)
+    done = [_write(views, each, place, progress) for (each, _), place in zip(chosen, places, strict=True)]
+    return Report(manifest.id, manifest.vm, tuple(done), (), time.monotonic() - begun, ())
 
 
-def find(contents: Contents, named: str) -> Volume:
-    """By a mount point, by its name, by ``LABEL=`` or ``UUID=``."""
-    if named.startswith("/") and not named.startswith("/dev/"):
-        found = _mounted_at(contents, named)
-    else:
-        found = contents.volume(named)
-    if left_out := _left_out(contents.manifest, found):
-        raise _without(contents.manifest, left_out)
-    if found.segments is None:
+def _look(views: Mapping[str, DiskView]) -> Seen:
+    with Looker({name: view.size for name, view in views.items()}) as looker:
+        return looker.look(lambda disk, start, length: views[disk].read(start, length))
+
+
+def find(manifest: Manifest, seen: Seen, named: str) -> Volume:
+    """By a mount point, its name, ``label:`` as in a policy, or as fstab names it. Raises ``NotFound``, ``Usage`` where
+    several are called so, ``Unsupported`` where it is not known where it lies."""
+    found = [each for each in seen.volumes if selection.names(named, each, seen)]
+    found = found or fstab.volumes_of(named, seen.volumes)
+    if not found:
+        raise _unknown(manifest, seen, named)
+    if len(found) > 1:
+        which = ", ".join(plain.line(each.name) for each in found)
+        raise errors.Usage(f"Several volumes are called {named!r}: {which}. Name one of them.")
+    if left_out := _left_out(manifest, found[0]):
+        raise _without(manifest, left_out)
+    if found[0].segments is None:
         raise errors.Unsupported(
-            f"Volume {plain.line(found.name)} cannot be restored by itself: {plain.line(found.problem)}. Restore its "
-            "disks.",
-            volume=found.name,
+            f"Volume {plain.line(found[0].name)} cannot be restored by itself: {plain.line(found[0].problem)}. "
+            "Restore its disks.",
+            volume=found[0].name,
         )
-    return found
+    return found[0]
 
 
-def _mounted_at(contents: Contents, point: str) -> Volume:
-    wanted = point.rstrip("/") or "/"
-    seen = contents.seen()
-    found = [each.volume for each in seen if each.mounted and (each.mounted.rstrip("/") or "/") == wanted]
-    if found:
-        return found[0]
-    excluded = (each for disk in contents.manifest.disks for each in disk.excluded)
-    if left_out := next((each for each in excluded if wanted in each.mounted), None):
-        raise _without(contents.manifest, left_out)
-    known = ", ".join(plain.line(each.mounted) for each in seen if each.mounted) or "none are known"
-    raise errors.NotFound(
-        f"No volume of snapshot {contents.manifest.id} is known to be mounted at {plain.line(point)}. Mount points: "
-        f"{known}. Name a volume as 'headstart ls {contents.manifest.id}:' does.",
-        volume=point,
+def _unknown(manifest: Manifest, seen: Seen, named: str) -> errors.NotFound:
+    excluded = (each for disk in manifest.disks for each in disk.excluded)
+    point = named.rstrip("/")
+    left_out = next((each for each in excluded if named == each.volume or point in each.mounted), None)
+    if left_out is not None:
+        return _without(manifest, left_out)
+    told = [
+        f"{plain.line(each.name)} ({', '.join(map(plain.line, seen.mounted(each))) or plain.line(each.content) or '?'})"
+        for each in seen.volumes
+    ]
+    reason = seen.problem or (seen.mounts.problem if named.startswith("/") else "")
+    return errors.NotFound(
+        f"Snapshot {manifest.id} has no volume {named!r}. It has: {', '.join(told[:50]) or 'none that is known'}."
+        + (f" ({plain.joined(reason)})" if reason else ""),
+        volume=named,
     )
 
 

@@ -128,13 +128,13 @@ def _named(patterns: Sequence[str], seen: Seen, notes: list[str]) -> Iterator[tu
     excluding = [each for each in patterns if each.startswith("!") and names_volumes(each)]
     if seen.mounts.problem and needs_mounts(patterns):
         notes.append(f"where the guest mounts its volumes is not known: {seen.mounts.problem}")
-    lost = [pattern for pattern in including if not any(_names(pattern, each, seen) for each in seen.volumes)]
+    lost = [pattern for pattern in including if not any(names(pattern, each, seen) for each in seen.volumes)]
     notes += [f"there is no volume {each}, which is to be backed up: all that is not excluded is" for each in lost]
     twins = {name for name, count in Counter(each.name for each in seen.volumes).items() if count > 1}
     for each in seen.volumes:
-        if any(_names(pattern, each, seen) for pattern in including):
+        if any(names(pattern, each, seen) for pattern in including):
             continue
-        said = next((pattern for pattern in excluding if _names(pattern[1:], each, seen)), None)
+        said = next((pattern for pattern in excluding if names(pattern[1:], each, seen)), None)
         if said is None and (not including or lost or _on(each, whole) or each.content == CONTAINER):
             continue
         if reason := "another volume has its name" if each.name in twins else _uncertain(each):
@@ -143,8 +143,8 @@ def _named(patterns: Sequence[str], seen: Seen, notes: list[str]) -> Iterator[tu
         yield each, said or ""
 
 
-def _names(pattern: str, each: Volume, seen: Seen) -> bool:
-    """``pattern`` without its ``!``."""
+def names(pattern: str, each: Volume, seen: Seen) -> bool:
+    """Whether a pattern, without its ``!``, means a volume."""
     if pattern == SWAP:
         return each.content == SWAP
     if pattern.startswith(_LABEL):
