@@ -3,7 +3,7 @@
 import hashlib
 from typing import Any, Dict
 
-from headstart.agentd import messages, reading
+from headstart.agentd import messages, reading, trim
 from headstart.agentd.diskread import LONGEST, DiskReader
 from headstart.agentd.figures import Watching
 from headstart.agentd.freezer import Freezer
@@ -55,6 +55,7 @@ HANDLERS: Dict[str, Handler] = {
     "map": describe,
     "hash": digest,
     "figures": watch,
+    "trim": trim.trim,
     "freeze": _freezer.freeze,
     "thaw": _freezer.thaw,
     "arm": _freezer.arm,

@@ -153,6 +153,7 @@ def _policy(config: Config, each: Policy, vms: list[dict[str, Any]], now: dateti
         "audit": "all" if each.audit is None else each.audit,
         "hooks": [asdict(hook) for hook in each.hooks],
         "rehearsal": _rehearsal(each),
+        "trim": each.trim,
         "patterns": [one.pattern for one in config.assignments if one.policy == each.name],
         "default": config.default == each.name,
         "vms": [vm["name"] for vm in vms if vm["policy"] == each.name],

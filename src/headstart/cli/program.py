@@ -22,6 +22,7 @@ VERBS = {
     "vm": "vm",
     "agent": "agent",
     "identify": "identify",
+    "trim": "trim",
     "precopy": "precopy",
     "backup": "backup",
     "snapshots": "snapshots",

@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from headstart.blocks import Blocks
-from headstart.guest import devices, links, mapping, renewal
+from headstart.guest import devices, links, mapping, renewal, trimming
 from headstart.guest.channel import Channel, Refused
 from headstart.guest.devices import GuestMap
 from headstart.guest.freezing import AgentFreezer
 from headstart.guest.mapping import Unproved
 from headstart.guest.reader import AgentReader
+from headstart.guest.trimming import Trimmed
 from headstart.hypervisor.contract import Disk
 from headstart.reading import Reader
 
@@ -82,6 +83,10 @@ class Agent:
     def freezer(self) -> AgentFreezer:
         """While it is used, nothing else of this session is."""
         return AgentFreezer(self._channel)
+
+    def trim(self) -> list[Trimmed]:
+        """See ``trimming.through_agent``."""
+        return trimming.through_agent(self._channel)
 
     def close(self) -> None:
         self._channel.close()

@@ -149,7 +149,8 @@ class Rehearsal:
 @dataclass(frozen=True, slots=True)
 class Policy:
     """``audit`` as in ``backup.complete.Options``: a number of blocks, None: every one. ``volumes``: patterns, see
-    ``volumes.selection``. ``rehearsal`` None: none."""
+    ``volumes.selection``. ``rehearsal`` None: none. ``trim``: so often, at most, the guest gives its
+    free blocks back before copying ahead; None: never."""
 
     name: str
     schedule: Schedule
@@ -162,6 +163,7 @@ class Policy:
     audit: int | None = plan.AUDIT_BLOCKS
     hooks: tuple[Hook, ...] = ()
     rehearsal: Rehearsal | None = None
+    trim: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

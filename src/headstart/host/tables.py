@@ -279,6 +279,7 @@ class PolicyTable(Table):
     audit: Annotated[int | None, BeforeValidator(_audit)] = plan.AUDIT_BLOCKS
     hooks: HooksTable = HooksTable()
     rehearsal: RehearsalTable | None = None
+    trim: PositiveDuration | None = None
 
     def value(self, name: str) -> Policy:
         return Policy(
@@ -293,6 +294,7 @@ class PolicyTable(Table):
             self.audit,
             self.hooks.value(),
             None if self.rehearsal is None else self.rehearsal.value(self.schedule.timezone),
+            self.trim,
         )
 
     def _limits(self) -> Limits:

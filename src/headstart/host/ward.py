@@ -20,7 +20,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
 from headstart import errors
-from headstart.backup import cycle
+from headstart.backup import cycle, trim
 from headstart.backup.complete import Options
 from headstart.backup.context import Beat, Context
 from headstart.backup.report import BackupReport
@@ -223,8 +223,24 @@ class Ward:
         if due.at <= now + MARGIN_SECONDS or self.course.governor.state is State.HALTED:
             self.course.say("halted", self.course.governor.reason)
             return self._rest(now, due, now + LOOK_SECONDS)
+        self._trim(now)
         self._round(due)
         return 0.0
+
+    def _trim(self, now: float) -> None:
+        """What the guest gives back is recorded before the round looks. One that cannot is asked again as late as one
+        that can."""
+        every = self._policy.trim
+        if every is None or 0 <= now - self._house.journal.trimmed(self.name) < every:
+            return
+        self._house.journal.put_trimmed(self.name, now)
+        try:
+            with self._context(self.activity.beat) as context:
+                by, found = trim.trim(context, self.name)
+        except errors.HeadstartError as error:
+            log.warning(self.name, event="trim", reason=str(error))
+        else:
+            log.decision(self.name, event="trim", by=by, trimmed=log.size(sum(each.trimmed or 0 for each in found)))
 
     def _rest(self, now: float, due: Due, until: float) -> float:
         soonest = min(until, due.at if due.at > now else until, now + LOOK_SECONDS)

@@ -92,7 +92,7 @@ class Journal(Database):
         self.vm(name)
         with self.change() as database:
             database.execute("DELETE FROM vms WHERE name = ?", (name,))
-            for remembered in (_rollback_of(name), _track_of(name), _volumes_of(name)):
+            for remembered in (_rollback_of(name), _track_of(name), _volumes_of(name), _trimmed_of(name)):
                 database.execute("DELETE FROM meta WHERE name = ?", (remembered,))
 
     @contextlib.contextmanager
@@ -378,6 +378,17 @@ class Journal(Database):
         rows = self.rows("SELECT value FROM meta WHERE name = ?", _volumes_of(vm))
         return json.loads(rows[0][0]) if rows else None
 
+    # trimming
+
+    def put_trimmed(self, vm: str, moment: float) -> None:
+        with self.change() as database:
+            database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_trimmed_of(vm), repr(moment)))
+
+    def trimmed(self, vm: str) -> float:
+        """When its guest was last asked to trim, in seconds since 1970; 0: never."""
+        rows = self.rows("SELECT value FROM meta WHERE name = ?", _trimmed_of(vm))
+        return float(rows[0][0]) if rows else 0.0
+
     # rollbacks
 
     def begin_rollback(self, vm: str, rollback: Rollback) -> None:
@@ -460,6 +471,10 @@ def _track_of(vm: str) -> str:
 
 def _volumes_of(vm: str) -> str:
     return f"volumes {vm}"
+
+
+def _trimmed_of(vm: str) -> str:
+    return f"trimmed {vm}"
 
 
 def _vm(row: Sequence[Any]) -> Vm:
