@@ -52,6 +52,7 @@ def test_add_list_show_remove(cli: Cli, machine: Vm, tmp_path: Path) -> None:
         "qga": None,
         "excluded": ["dev-data"],
         "track": "auto",
+        "only_volumes": [],
     }
     assert cli.run("vm", "show", "web").json["disks"] == added["disks"]
     assert "left out: dev-data (excluded)" in console.run(cli, "vm", "show", "web").stdout

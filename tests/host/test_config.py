@@ -171,6 +171,7 @@ def test_nothing_at_all(tmp_path: Path) -> None:
         ("limits = [{ rate = 0, from = '8:00', until = '24:00' }]", "limits",
          Limits((Window(0.0, 480, 1440),), None, UTC_ZONE)),
         ("volumes = ['!swap']", "volumes", ("!swap",)),
+        ("trim = '7d'", "trim", 7 * 86400.0),
         ("retention.keep_within = '2w'", "retention", Retention(keep_within=14 * 86400.0)),
         ("rehearsal = { calendar = 'Sun 05:00', pattern = 'ready', timeout = '5min', checks = 'port:22', "
          "memory = '2G' }", "rehearsal",
@@ -220,7 +221,7 @@ MISTAKES = [
     ("[vm.x]\npolicy = 'a'\nschedule = 'daily'", "5: vm.x.schedule: there is no such key. Allowed: policy"),
     # Types and ranges.
     ("zzz = 1", "3: policy.a.zzz: there is no such key. Allowed: schedule, head_start, load, limits, volumes, "
-     "retention, consistency, audit, hooks, rehearsal"),
+     "retention, consistency, audit, hooks, rehearsal, trim"),
     ("load = 1", "3: policy.a.load: must be a table, not 1"),
     ("limits = { rate = 0 }", "3: policy.a.limits: must be a list of tables, not a table"),
     ("limits = [1]", "3: policy.a.limits[0]: must be a table, not 1"),

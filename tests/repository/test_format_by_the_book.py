@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import struct
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from headstart import repository
-from headstart.repository import keyring, paper, snapshot
+from headstart.repository import keyring, manifest, paper, snapshot
 from headstart.repository.loss import Loss
 from headstart.store.local import LocalStore
 from tests.kit import stores
@@ -265,6 +266,33 @@ def test_reads_what_tells_of_damage(tmp_path: Path) -> None:
         "snapshots": ["a" * 32],
         "hurt": [],
     }
+
+
+def test_reads_what_a_backup_was_made_without(tmp_path: Path) -> None:
+    told = {
+        "volume": "vda/2",
+        "content": "swap",
+        "label": "paging",
+        "mounted": ["/nowhere"],
+        "pattern": "!swap",
+        "extents": [{"start": 4 * goldens.BLOCK, "length": 2 * goldens.BLOCK}],
+    }
+    with repository.create(LocalStore(tmp_path), goldens.PASSWORD, block_size=goldens.BLOCK) as repo:
+        made = samples.add_snapshot(repo, {"vda": samples.Image(goldens.SIZE, goldens.ONE)})
+        without = dataclasses.replace(made.disks[0], excluded=manifest.excluded_of([told]))
+        again = snapshot.publish(repo, dataclasses.replace(made, id="f" * 32, disks=(without,)))
+        assert list(manifest.excluded_blocks(snapshot.load(repo, again.id).disks[0])) == [4, 5]
+    found = Book(tmp_path, goldens.PASSWORD).snapshots()
+    assert found[again.id]["disks"][0]["excluded"] == [told]
+    assert not found[made.id]["disks"][0].get("excluded")
+
+
+@pytest.mark.parametrize("wrong", [{"extents": [{"start": 0, "length": 0}]}, {"mounted": "x"}, {"volume": 5}])
+def test_what_cannot_be_excluded(wrong: dict[str, object]) -> None:
+    told = {"volume": "", "content": "", "label": "", "mounted": [], "pattern": "", "extents": []}
+    assert manifest.excluded_of([told])
+    with pytest.raises(ValueError):
+        manifest.excluded_of([told | wrong])
 
 
 def test_reads_the_key_of_the_structure_alone(tmp_path: Path) -> None:
