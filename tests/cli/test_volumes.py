@@ -28,7 +28,7 @@ def machine(tmp_path: Path) -> Iterator[Vm]:
 
 
 def test_a_volume_as_the_unit_of_a_job(cli: Cli, machine: Vm, tmp_path: Path) -> None:
-    cli.run("init", cli.repository)
+    cli.run("init")
     added = cli.run("vm", "add", "web", "--qmp", machine.qmp_socket, "--volume", "/srv").json
     assert added["only_volumes"] == ["/srv"] and added["notes"] == []
     first = cli.run("backup", "web").json
@@ -62,7 +62,7 @@ def test_what_is_refused(cli: Cli, machine: Vm, tmp_path: Path) -> None:
         assert "--volume takes a mount point" in cli.run(*words, "--volume", wrong, expect=2).error["error"]["message"]
     added = cli.run(*words, "--volume", "/nowhere").json
     assert added["notes"] == ["there is no volume /nowhere, which is to be backed up: all that is not excluded is"]
-    cli.run("init", cli.repository)
+    cli.run("init")
     cli.run("backup", "web")
     for more in (("--disk", "dev-system"), ("--format", "qcow2"), ("--lost-as-zeroes",)):
         cli.run("restore", "web@latest", tmp_path / "out", "--volume", "/", *more, expect=2)

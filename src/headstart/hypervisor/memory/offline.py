@@ -99,7 +99,7 @@ class MemoryRest:
         self._images = images
         self._vm = vm
         self._reads = request.reads
-        self._sizes = {drive.name: drive.top.size for drive in vm.drives.values()}
+        self._sizes = {name: drive.top.size for name, drive in vm.drives.items()}
         self.notes: list[str] = []
 
     def recorded(self) -> Mapping[str, Mapping[str, Blocks]]:
@@ -107,7 +107,9 @@ class MemoryRest:
 
     def reader(self, disk: str) -> MemoryReader:
         drive = self._vm.drives[disk]
-        return MemoryReader(self._sizes[disk], self._vm.block_size, drive.content, self._vm.step)
+        if drive.top.size != self._sizes[disk]:
+            raise Disturbed(f"the image of disk {disk} was resized while it was read")
+        return MemoryReader(drive.top.size, self._vm.block_size, drive.content, self._vm.step)
 
     def protected(self, disk: str) -> Blocks | None:
         return None
