@@ -28,7 +28,11 @@ def swap_header(label: str = "") -> bytes:
 def system(folder: Path, fstab: str, table: str = TABLE) -> Path:
     """A raw disk: a root with this fstab, swap, and a file system labelled ``scratch``; all with content."""
     tree = folder / "tree of root"
-    for name, content in {"etc/fstab": fstab.encode(), "usr/bin/true": b"", "big": bytes(range(256)) * 4096}.items():
+    for name, content in {
+        "etc/fstab": fstab.encode("utf-8", "surrogateescape"),
+        "usr/bin/true": b"",
+        "big": bytes(range(256)) * 4096,
+    }.items():
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_bytes(content)
     root = filetrees.make("ext4", folder / "root", ROOT[1] * MIB, "-d", tree, "-L", "system")

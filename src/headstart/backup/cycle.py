@@ -241,7 +241,8 @@ def _after_publish(options: Options, facts: dict[str, str]) -> list[str]:
 def _volumes(context: Context, manifest: Manifest, done: Completing) -> tuple[VolumeReport, ...]:
     """What lay on the disks at the point in time, and where in it the changes were."""
     seen = whereabouts.look_at_stored(context, manifest) if done.seen is None else done.seen
-    whereabouts.remember(context.journal, manifest.vm, seen)
+    with contextlib.suppress(errors.HeadstartError):  # the backup is there, whatever is remembered
+        whereabouts.remember(context.journal, manifest.vm, seen)
     return whereabouts.tell(seen, done.changes, context.repository.block_size)
 
 

@@ -103,6 +103,8 @@ def backup_of(told: Mapping[str, Any]) -> BackupReport:
         "disks": tuple(DiskReport(**disk) for disk in told["disks"]),
         "failures": tuple(told["failures"]),
         "notes": tuple(told["notes"]),
-        "volumes": tuple(VolumeReport(**{**each, "mounted": tuple(each["mounted"])}) for each in told["volumes"]),
+        "volumes": tuple(
+            VolumeReport(**{**each, "mounted": tuple(each["mounted"])}) for each in told.get("volumes", ())
+        ),
     }
     return BackupReport(**{**told, **parts})

@@ -238,15 +238,21 @@ def _points(told: Any) -> Iterator[str]:
     for each in told[:_MOST_POINTS]:
         if not isinstance(each, str) or not each.startswith("/") or len(each) > _LONGEST_POINT:
             raise ValueError(each)
-        yield each
+        yield _utf8(each)
+
+
+def _utf8(text: str) -> str:
+    """Without what stands for bytes that are no UTF-8: it may get into a manifest."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _volumes(told: Any, disks: Mapping[str, int]) -> Iterator[Volume]:
     """One that makes no sense does not keep the others from being read."""
     for each in told if isinstance(told, list) else ():
         try:
+            each = [_utf8(word) if isinstance(word, str) else word for word in each]
             yield volume.of_told(each, disks)
-        except Malformed:
+        except (Malformed, TypeError):
             with contextlib.suppress(Malformed, TypeError, IndexError):
                 yield volume.of_told([*each[:7], None, "where it lies makes no sense", ""], disks)
 
