@@ -79,6 +79,13 @@ def test_what_is_not_there(repo: Repository, manifest: Manifest, tmp_path: Path)
     assert (tmp_path / "there").read_bytes() == b"mine"
 
 
+def test_a_root_that_was_left_out(repo: Repository, manifest: Manifest, tmp_path: Path) -> None:
+    told = Excluded("vda/9", "", "", ("/",), "", (Extent(0, MIB),))
+    blank = dataclasses.replace(manifest.disks[0], root=None, excluded=(told,))
+    with pytest.raises(errors.NotFound, match="vda/9 is not in snapshot .* only others"):
+        restore(repo, dataclasses.replace(manifest, disks=(blank,)), tmp_path, "/")
+
+
 @pytest.mark.parametrize("named", ["/var/tmp", "vda/3"])
 def test_what_was_left_out(repo: Repository, manifest: Manifest, tmp_path: Path, named: str) -> None:
     start, length = layouts.SCRATCH

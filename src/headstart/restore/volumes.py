@@ -100,7 +100,7 @@ def find(manifest: Manifest, seen: Seen, named: str) -> Volume:
 
 def _unknown(manifest: Manifest, seen: Seen, named: str) -> errors.NotFound:
     excluded = (each for disk in manifest.disks for each in disk.excluded)
-    point = named.rstrip("/")
+    point = named.rstrip("/") or named
     left_out = next((each for each in excluded if named == each.volume or point in each.mounted), None)
     if left_out is not None:
         return _without(manifest, left_out)
