@@ -82,7 +82,7 @@ def test_what_is_not_there(repo: Repository, manifest: Manifest, tmp_path: Path)
 def test_a_root_that_was_left_out(repo: Repository, manifest: Manifest, tmp_path: Path) -> None:
     told = Excluded("vda/9", "", "", ("/",), "", (Extent(0, MIB),))
     blank = dataclasses.replace(manifest.disks[0], root=None, excluded=(told,))
-    with pytest.raises(errors.NotFound, match="vda/9 is not in snapshot .* only others"):
+    with pytest.raises(errors.NotFound, match=r"vda/9 is not in snapshot .* only others"):
         restore(repo, dataclasses.replace(manifest, disks=(blank,)), tmp_path, "/")
 
 
