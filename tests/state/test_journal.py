@@ -254,7 +254,11 @@ UNDO = {
     3: ("DROP TABLE figures", "DROP TABLE heats", "DROP TABLE pauses", "DROP TABLE points", "DROP INDEX runs_by_vm"),
     4: ("ALTER TABLE copied DROP COLUMN delivered", "DROP TABLE distrusts"),
     5: ("DROP TABLE verified", "DROP TABLE readings"),
-    6: ("ALTER TABLE vms DROP COLUMN volumes", "ALTER TABLE disks DROP COLUMN excluded"),
+    6: (
+        "ALTER TABLE vms DROP COLUMN volumes",
+        "ALTER TABLE vms DROP COLUMN track",
+        "ALTER TABLE disks DROP COLUMN excluded",
+    ),
 }
 
 

@@ -14,14 +14,13 @@ import time
 from array import array
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 from headstart import errors
 from headstart.blocks import Blocks
 from headstart.state import holder
 from headstart.state.database import Database
-from headstart.state.encoding import blocks_from_bytes, blocks_to_bytes, facts_from_text, facts_to_text
+from headstart.state.encoding import disk_of_row, row_of_disk, row_of_vm, vm_of_row
 from headstart.state.holder import Holder
 from headstart.state.values import Completion, Distrust, Domain, Draft, Point, Rollback, Run, Tracked, Vm
 from headstart.tracking.choice import Wish
@@ -43,28 +42,22 @@ class Journal(Database):
         with self.change() as database:
             if database.execute("SELECT 1 FROM vms WHERE name = ?", (vm.name,)).fetchone():
                 raise errors.Usage(f"There is a VM '{vm.name}' already: 'headstart vm remove {vm.name}' first.")
-            database.execute("INSERT INTO vms VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", _vm_row(vm))
-            database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_track_of(vm.name), vm.track.value))
+            _insert(database, "INSERT", "vms", row_of_vm(vm))
 
     def vms(self) -> list[Vm]:
-        return [self._vm(row) for row in self.rows("SELECT * FROM vms ORDER BY name")]
-
-    def _vm(self, row: Sequence[Any]) -> Vm:
-        found = _vm(row)
-        told = self.rows("SELECT value FROM meta WHERE name = ?", _track_of(found.name))
-        return replace(found, track=Wish(told[0][0])) if told else found
+        return [vm_of_row(row) for row in self.rows("SELECT * FROM vms ORDER BY name")]
 
     def track(self, name: str, wish: Wish) -> None:
         """From its next contact on."""
         self.vm(name)
         with self.change() as database:
-            database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_track_of(name), wish.value))
+            database.execute("UPDATE vms SET track = ? WHERE name = ?", (wish.value, name))
 
     def vm(self, name: str) -> Vm:
         rows = self.rows("SELECT * FROM vms WHERE name = ?", name)
         if not rows:
             raise errors.NotFound(f"There is no VM '{name}' here. 'headstart vm list' shows those that are.", vm=name)
-        return self._vm(rows[0])
+        return vm_of_row(rows[0])
 
     def put_domain(self, name: str, domain: Domain) -> None:
         """It was renamed."""
@@ -75,13 +68,14 @@ class Journal(Database):
         """A VM that goes on from a snapshot, at this place: its marks have recorded all since, and what was known of
         its disks before is forgotten. One of this name keeps its settings."""
         with self.change() as database:
-            name, monitor, agent, qga, _, _, _, uri, domain, _ = _vm_row(vm)
+            row = row_of_vm(vm)
             known = database.execute(
-                "UPDATE vms SET monitor = ?, agent = ?, qga = ?, uri = ?, domain = ? WHERE name = ?",
-                (monitor, agent, qga, uri, domain, name),
+                "UPDATE vms SET monitor = :monitor, agent = :agent, qga = :qga, uri = :uri, domain = :domain"
+                " WHERE name = :name",
+                row,
             )
             if not known.rowcount:
-                database.execute("INSERT INTO vms VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", _vm_row(vm))
+                _insert(database, "INSERT", "vms", row)
             self._forget_draft(database, vm.name)
             for table in ("disks", "keepsakes"):
                 database.execute(f"DELETE FROM {table} WHERE vm = ?", (vm.name,))
@@ -92,7 +86,7 @@ class Journal(Database):
         self.vm(name)
         with self.change() as database:
             database.execute("DELETE FROM vms WHERE name = ?", (name,))
-            for remembered in (_rollback_of(name), _track_of(name), _volumes_of(name), _trimmed_of(name)):
+            for remembered in (_rollback_of(name), _volumes_of(name), _trimmed_of(name)):
                 database.execute("DELETE FROM meta WHERE name = ?", (remembered,))
 
     @contextlib.contextmanager
@@ -116,7 +110,7 @@ class Journal(Database):
     # disks and drafts
 
     def tracked(self, vm: str) -> dict[str, Tracked]:
-        return {row[1]: _tracked(row) for row in self.rows("SELECT * FROM disks WHERE vm = ?", vm)}
+        return {row[1]: disk_of_row(row) for row in self.rows("SELECT * FROM disks WHERE vm = ?", vm)}
 
     def draft(self, vm: str) -> Draft | None:
         rows = self.rows("SELECT id, repository, rounds, records, next_rounds, begun FROM drafts WHERE vm = ?", vm)
@@ -162,20 +156,7 @@ class Journal(Database):
         )
 
     def _put_disk(self, database: sqlite3.Connection, vm: str, disk: Tracked) -> str:
-        values = (
-            vm,
-            disk.name,
-            disk.nonce,
-            facts_to_text(disk.facts),
-            disk.base,
-            disk.snapshot,
-            disk.round,
-            blocks_to_bytes(disk.entire),
-            blocks_to_bytes(disk.owed),
-            disk.reason,
-            blocks_to_bytes(disk.excluded) if disk.excluded else None,
-        )
-        database.execute("INSERT OR REPLACE INTO disks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+        _insert(database, "INSERT OR REPLACE", "disks", row_of_disk(vm, disk))
         return disk.name
 
     def copied(
@@ -444,29 +425,9 @@ class Journal(Database):
         return [Run(row[0], row[1], row[2], row[3], row[4], json.loads(row[5])) for row in rows]
 
 
-def _vm_row(vm: Vm) -> tuple[object, ...]:
-    return (
-        vm.name,
-        str(vm.monitor or ""),
-        vm.agent or None,
-        str(vm.qga) if vm.qga else None,
-        json.dumps(vm.excluded),
-        vm.definition,
-        vm.added or time.time(),
-        vm.domain.uri if vm.domain else None,
-        vm.domain.name if vm.domain else None,
-        json.dumps(vm.volumes),
-    )
-
-
 def _rollback_of(vm: str) -> str:
     """The name in the table ``meta``."""
     return f"rollback {vm}"
-
-
-def _track_of(vm: str) -> str:
-    """The name in the table ``meta``."""
-    return f"track {vm}"
 
 
 def _volumes_of(vm: str) -> str:
@@ -477,32 +438,6 @@ def _trimmed_of(vm: str) -> str:
     return f"trimmed {vm}"
 
 
-def _vm(row: Sequence[Any]) -> Vm:
-    name, monitor, agent, qga, excluded, definition, added, uri, domain, volumes = row
-    return Vm(
-        name,
-        Path(monitor) if monitor else None,
-        agent or "",
-        Path(qga) if qga else None,
-        tuple(json.loads(excluded)),
-        definition,
-        added,
-        Domain(uri, domain) if uri else None,
-        tuple(json.loads(volumes)),
-    )
-
-
-def _tracked(row: Sequence[Any]) -> Tracked:
-    _, name, nonce, facts, base, snapshot, round_id, entire, owed, reason, excluded = row
-    return Tracked(
-        name,
-        nonce,
-        facts_from_text(facts),
-        base,
-        snapshot,
-        round_id,
-        blocks_from_bytes(entire),
-        blocks_from_bytes(owed),
-        reason,
-        Blocks() if excluded is None else blocks_from_bytes(excluded),
-    )
+def _insert(database: sqlite3.Connection, verb: str, table: str, row: Mapping[str, Any]) -> None:
+    marks = ", ".join("?" * len(row))
+    database.execute(f"{verb} INTO {table} ({', '.join(row)}) VALUES ({marks})", tuple(row.values()))

@@ -91,7 +91,11 @@ UPGRADES = {
     # Who read what an older version had copied is not known: it is nobody's fault.
     3: ("ALTER TABLE copied ADD COLUMN delivered INTEGER NOT NULL DEFAULT 0", DISTRUSTS),
     4: (VERIFIED, READINGS),
-    5: ("ALTER TABLE vms ADD COLUMN volumes TEXT NOT NULL DEFAULT '[]'", "ALTER TABLE disks ADD COLUMN excluded BLOB"),
+    5: (
+        "ALTER TABLE vms ADD COLUMN volumes TEXT NOT NULL DEFAULT '[]'",
+        "ALTER TABLE vms ADD COLUMN track TEXT NOT NULL DEFAULT 'auto'",
+        "ALTER TABLE disks ADD COLUMN excluded BLOB",
+    ),
 }
 
 TABLES = (
@@ -108,7 +112,8 @@ CREATE TABLE vms (
     added REAL NOT NULL,
     uri TEXT,                      -- of libvirt, and
     domain TEXT,                   -- the domain's name or UUID there; NULL: plain QEMU
-    volumes TEXT NOT NULL DEFAULT '[]' -- JSON list of patterns: what alone is backed up
+    volumes TEXT NOT NULL DEFAULT '[]', -- JSON list of patterns: what alone is backed up
+    track TEXT NOT NULL DEFAULT 'auto' -- how changes are to be learned: tracking.choice.Wish
 ) WITHOUT ROWID;
 
 -- What is known of each disk, as of the last contact.
