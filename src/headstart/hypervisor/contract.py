@@ -181,6 +181,11 @@ class LiveReader(Reader, Protocol):
         """What may hold something else than zeroes, ascending; found out while it is being asked for."""
         ...
 
+    @property
+    def uri(self) -> str:
+        """Where others on this host can read the same over NBD, for as long as this may be read; empty if nowhere."""
+        ...
+
 
 class Protects(Enum):
     #: Everything reads as of the point in time, until ``keep`` narrows it.

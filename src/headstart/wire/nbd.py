@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote
 
 import nbd
@@ -47,6 +47,19 @@ CONTROL_DEPTH = 64
 CONTROL_LENGTH = 2 * GIB
 
 
+class Way(Protocol):
+    """How a disk that a server offers is come by."""
+
+    @property
+    def uri(self) -> str:
+        """For messages, and for others who may go the same way."""
+        ...
+
+    def open(self, handle: Any) -> None:
+        """Connect a handle of libnbd's. Raises ``nbd.Error``."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Export:
     """Where a server offers a disk."""
@@ -58,13 +71,34 @@ class Export:
     def uri(self) -> str:
         return f"nbd+unix:///{quote(self.name, safe='')}?socket={quote(str(self.socket))}"
 
+    def open(self, handle: Any) -> None:
+        handle.set_export_name(self.name)
+        handle.connect_unix(str(self.socket))
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """A connection that somebody made, with TLS inside of NBD: both ends prove that they know ``user``'s key, a line
+    of ``keys``. The descriptor is libnbd's from ``open`` on. ``uri``: what to call it."""
+
+    descriptor: int
+    user: str
+    keys: Path
+    uri: str
+
+    def open(self, handle: Any) -> None:
+        handle.set_tls(nbd.TLS_REQUIRE)
+        handle.set_tls_username(self.user)
+        handle.set_tls_psk_file(str(self.keys))
+        handle.connect_socket(self.descriptor)
+
 
 class Client:
     """A connection to one export; a ``Reader`` (see headstart.reading). One thread at a time."""
 
     def __init__(
         self,
-        export: Export,
+        export: Way,
         contexts: Sequence[str] = (ALLOCATION,),
         failure: Callable[[str], errors.HeadstartError] = errors.Unreachable,
     ) -> None:
@@ -74,13 +108,12 @@ class Client:
         self._failure = failure
         self._buffers: queue.Queue[_Buffer] = queue.Queue()
         self._handle = nbd.NBD()
-        self._handle.set_export_name(export.name)
         # Our buffers are overwritten by every reply: no need to clear them before each request.
         self._handle.set_pread_initialize(False)
         for context in contexts:
             self._handle.add_meta_context(context)
         try:
-            self._handle.connect_unix(str(export.socket))
+            export.open(self._handle)
             missing = [context for context in contexts if not self._handle.can_meta_context(context)]
         except nbd.Error as error:
             self.close()
@@ -100,6 +133,11 @@ class Client:
     @property
     def size(self) -> int:
         return self._size
+
+    @property
+    def uri(self) -> str:
+        """Where others can read the same."""
+        return self._export.uri
 
     def status(self, context: str, within: Iterable[Extent]) -> Iterator[tuple[Extent, int]]:
         """``(extent, state)`` for all of ``within``, ascending, neighbours not joined."""

@@ -73,6 +73,9 @@ class Slices:
 class SlicedReader:
     """``headstart.hypervisor.contract.LiveReader``."""
 
+    #: A slice is over before others could read much of it.
+    uri = ""
+
     def __init__(self, slices: Slices, disk: Disk) -> None:
         self._slices = slices
         self._disk = disk
@@ -126,6 +129,9 @@ def _rest(portion: list[Extent], got: list[Extent], size: int) -> list[Extent]:
 
 class RawReader(FileReader):
     """A raw image: ``headstart.hypervisor.contract.LiveReader``. A context manager."""
+
+    #: A file, which nobody serves.
+    uri = ""
 
     def allocated(self) -> Iterator[Extent]:
         """By the file system's own map, where there is one (lseek(2), SEEK_DATA)."""

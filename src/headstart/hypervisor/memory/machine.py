@@ -196,6 +196,11 @@ class _Live(MemoryReader):
         super().__init__(drive.top.size, block_size, fetch, machine.step)
         self._drive = drive
 
+    @property
+    def uri(self) -> str:
+        """Nobody else sees what is in our memory."""
+        return ""
+
     def allocated(self) -> Iterator[Extent]:
         self._step("allocated")
         return blocks.to_extents(self._drive.allocated(), self._block_size, self._size)
