@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "headstart"
 ORDER = (
     *("__init__", "errors", "units", "plain", "durable", "batches", "extents", "blocks", "reading"),
     *("agentd", "wire", "hypervisor", "tracking", "guest", "volumes", "load", "store", "repository", "transfer"),
-    *("state", "backup", "restore", "simulation", "host", "server", "cli", "__main__"),
+    *("appliance", "state", "backup", "restore", "simulation", "host", "server", "cli", "__main__"),
 )
 
 

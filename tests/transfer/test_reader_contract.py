@@ -7,6 +7,7 @@ import os
 import queue
 import random
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
@@ -19,6 +20,8 @@ import pytest
 from headstart import blocks, extents
 from headstart.agentd import segments
 from headstart.agentd.segments import Segment, Stripe
+from headstart.appliance import messages
+from headstart.appliance.relay import Relay, Ticket
 from headstart.extents import Extent
 from headstart.guest.channel import Channel
 from headstart.guest.reader import AgentReader
@@ -49,7 +52,7 @@ def qemu_nbd(image: Path) -> Iterator[nbd.Export]:
     """``--fork`` returns when the server listens: its socket is there a moment earlier."""
     with tempfile.TemporaryDirectory(prefix="headstart-") as folder:
         socket, pid = Path(folder, "nbd"), Path(folder, "pid")
-        options = ["--format=raw", "--persistent", "--fork", f"--socket={socket}", f"--pid-file={pid}"]
+        options = ["--format=raw", "--persistent", "--shared=8", "--fork", f"--socket={socket}", f"--pid-file={pid}"]
         subprocess.run(["qemu-nbd", *options, str(image)], check=True)
         try:
             yield nbd.Export(socket, "")
@@ -69,6 +72,21 @@ def served_without_a_map(folder: Path) -> Iterator[Subject]:
     content = sparse(folder / "image", SIZE, WRITTEN)
     with qemu_nbd(folder / "image") as export, nbd.Client(export, contexts=()) as client:
         yield Subject(client, content)
+
+
+@contextlib.contextmanager
+def relayed(folder: Path) -> Iterator[Subject]:
+    """As an appliance has it: over TCP and TLS, through nbdkit."""
+    content = sparse(folder / "image", SIZE, WRITTEN)
+    ticket = Ticket.new()
+    with qemu_nbd(folder / "image") as export, socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        theirs, _ = listener.accept()
+        with Relay(ours, export.uri, ticket):
+            assert theirs.recv(len(messages.DATA_MAGIC) + messages.TOKEN_LENGTH).endswith(ticket.token.encode())
+            way = nbd.Connected(theirs.detach(), ticket.user, ticket.write(folder), "relayed")
+            with nbd.Client(way) as client:
+                yield Subject(client, content)
 
 
 @contextlib.contextmanager
@@ -137,7 +155,7 @@ def agent_through_a_volume(folder: Path) -> Iterator[Subject]:
 
 
 SUBJECTS = (
-    *(served, served_without_a_map, file, memory_live, memory_point, memory_pushed_point),
+    *(served, served_without_a_map, relayed, file, memory_live, memory_point, memory_pushed_point),
     *(agent, agent_through_a_volume),
 )
 

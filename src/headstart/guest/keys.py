@@ -39,20 +39,20 @@ def make(folder: Path) -> None:
             raise errors.TargetRefused(
                 f"{folder} holds {taken[0]} already: keys are not overwritten. Name another folder.", target=str(folder)
             )
-        private, certificate = _pair()
-        _write(folder / AGENT_FILE, private + certificate)
-        _write(folder / HOST_FILE, certificate)
-        _write(folder / SECRET_FILE, f"{secrets.token_hex(32)}\n".encode())
+        private, certificate = pair(_NAME)
+        write(folder / AGENT_FILE, private + certificate)
+        write(folder / HOST_FILE, certificate)
+        write(folder / SECRET_FILE, f"{secrets.token_hex(32)}\n".encode())
     except OSError as error:
         raise errors.TargetRefused(
             f"Keys cannot be written to {folder}: {error.strerror}. Name another folder.", target=str(folder)
         ) from error
 
 
-def _pair() -> tuple[bytes, bytes]:
-    """A private key and a certificate that it has signed itself."""
+def pair(common_name: str) -> tuple[bytes, bytes]:
+    """A private key and a certificate that it has signed itself, as PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, _NAME)])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     now = datetime.datetime.now(datetime.UTC)
     certificate = (
         x509.CertificateBuilder()
@@ -71,7 +71,8 @@ def _pair() -> tuple[bytes, bytes]:
     return private, certificate.public_bytes(serialization.Encoding.PEM)
 
 
-def _write(path: Path, content: bytes) -> None:
+def write(path: Path, content: bytes) -> None:
+    """A new file, durable, for its owner alone."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with open(descriptor, "wb") as file:
         file.write(content)

@@ -111,15 +111,15 @@ class Tcp:
     tls: Tls | None = None
 
     @classmethod
-    def parse(cls, text: str, tls: Tls | None = None) -> Tcp:
-        """From HOST, HOST:PORT or [ADDRESS]:PORT. Raises ``Usage``."""
-        host, colon, port = text.rpartition(":")
+    def parse(cls, text: str, tls: Tls | None = None, port: int = PORT) -> Tcp:
+        """From HOST, HOST:PORT or [ADDRESS]:PORT; ``port`` where none is said. Raises ``Usage``."""
+        host, colon, number = text.rpartition(":")
         if not colon or text.endswith("]") or (":" in host and not host.startswith("[")):
-            host, port = text, str(PORT)
+            host, number = text, str(port)
         host = host.removeprefix("[").removesuffix("]")
-        if not host or not port.isascii() or not port.isdecimal() or not 1 <= int(port) <= 65535:
+        if not host or not number.isascii() or not number.isdecimal() or not 1 <= int(number) <= 65535:
             raise errors.Usage(f"{text!r} is no HOST:PORT to listen at.")
-        return cls(host, int(port), tls)
+        return cls(host, int(number), tls)
 
     def prepare(self) -> None:
         if self.tls is not None:

@@ -1,0 +1,1 @@
+"""Machines that read, hash, compress, seal and store what hypervisors offer them. See docs/appliance.md."""
