@@ -135,7 +135,9 @@ def test_a_head_start_a_backup_and_a_restore(cli: Cli, machine: Vm, tmp_path: Pa
         *("snapshot", "vm", "base", "consistency", "freeze_seconds", "pause_seconds"),
         *("window_seconds", "seconds", "audit", "disks"),
     } <= set(made)
-    assert set(made["audit"]) == {"sampled_bytes", "mismatched_bytes", "agent_mismatched_bytes"}
+    assert set(made["audit"]) == {
+        *("sampled_bytes", "mismatched_bytes", "agent_mismatched_bytes", "appliance_mismatched_bytes"),
+    }
     assert {
         *("name", "size", "changed_bytes", "precopied_bytes", "residue_bytes"),
         *("stored_bytes", "compared", "reason"),

@@ -11,6 +11,7 @@ from headstart import errors
 from headstart.hypervisor.contract import Action, PointInTime, PointRequest
 from headstart.hypervisor.memory import MemoryImages, MemoryMachine, MemoryVm
 from headstart.state.journal import Journal
+from headstart.state.values import HOST
 from headstart.store.contract import Data
 from headstart.store.memory import MemoryStore
 from headstart.transfer.pipeline import Stored
@@ -41,7 +42,7 @@ class Watcher(Protocol):
 
 
 #: What ``Journal.copied`` is called with.
-_Copied = tuple[str, str, list[Stored], list[str], Container[str]]
+_Copied = tuple[str, str, list[Stored], list[str], Container[str], int]
 
 
 class WatchedJournal(Journal):
@@ -62,8 +63,9 @@ class WatchedJournal(Journal):
         done: Iterable[Stored],
         packs: Iterable[str] = (),
         delivered: Container[str] = frozenset(),
+        deliverer: int = HOST,
     ) -> None:
-        self._told = (vm, round_id, list(done), list(packs), delivered)
+        self._told = (vm, round_id, list(done), list(packs), delivered, deliverer)
         super().copied(*self._told)
 
     def repeat(self) -> bool:

@@ -19,7 +19,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from headstart import blocks, errors, units
-from headstart.backup import audit, hooks, looking, plan
+from headstart.backup import audit, blame, hooks, looking, plan
+from headstart.backup.blame import Found
 from headstart.backup.contact import Contact
 from headstart.backup.hooks import Hook
 from headstart.backup.identify import Identified
@@ -30,7 +31,7 @@ from headstart.blocks import Blocks
 from headstart.extents import Extent
 from headstart.hypervisor import freeze
 from headstart.hypervisor.contract import PointInTime, PointRequest, Protects
-from headstart.state.values import Completion, Distrust, Tracked
+from headstart.state.values import Completion, Tracked
 from headstart.tracking.contract import Kind, Mark
 from headstart.transfer.spool import Spool
 from headstart.volumes.looker import Looker
@@ -80,9 +81,12 @@ class Completing:
         self._base = self._id + secrets.token_hex(4)
         self._off = contact.machine.off
         self._drafts = {name: self._context.journal.copied_blocks(contact.name, name) for name in identified.disks}
-        #: What of the drafts is the word of the agent in the guest.
-        self._delivered = {
-            name: self._context.journal.delivered_blocks(contact.name, name) for name in identified.disks
+        delivered = {name: self._context.journal.delivered_blocks(contact.name, name) for name in identified.disks}
+        #: What of the drafts is the word of the agent in the guest, or of an appliance; and which is whose.
+        self._delivered = {name: Blocks().union(*found.values()) for name, found in delivered.items()}
+        self._by = {
+            whose: {name: found.get(whose, Blocks()) for name, found in delivered.items()}
+            for whose in sorted(set().union(*delivered.values()))
         }
         #: Why the point in time, which has no more than was asked for, does not do.
         self._doubts: list[str] = []
@@ -151,6 +155,7 @@ class Completing:
                 "sampled_bytes": sampled,
                 "mismatched_bytes": mismatched,
                 "agent_mismatched_bytes": self._contact.false_bytes,
+                "appliance_mismatched_bytes": self._contact.appliance_false_bytes,
             },
             "disks": {name: self._disk_facts(name, found, selected) for name, found in residues.items()},
             "definition": self._contact.vm.definition or self._contact.inventory.definition,
@@ -304,9 +309,11 @@ class Completing:
                 # Where the bitmap lies, a block may have been right when the agent read it.
                 false[name] = mismatch.draft & self._delivered[name]
             doubted = doubted or bool(mismatch.draft - false[name])
-        if any(false.values()):
-            compared = sum(len(each.draft & self._delivered[name]) for name, each in standing.items())
-            self._distrust(point, residues, false, compared)
+        for whose, theirs in self._by.items():
+            lies = {name: found & theirs[name] for name, found in false.items()}
+            if any(lies.values()):
+                compared = sum(len(each.draft & theirs[name]) for name, each in standing.items())
+                self._distrust(point, residues, whose, lies, compared)
         if doubted:
             self._contact.notes.append("the audit found false blocks in the draft: all of it is read again")
             self._discard(point, residues, self._drafts)
@@ -337,21 +344,19 @@ class Completing:
         return dict(self._context.journal.chunks_of(self._contact.name, name, added))
 
     def _distrust(
-        self, point: PointInTime, residues: dict[str, Residue], false: Mapping[str, Blocks], compared: int
+        self,
+        point: PointInTime,
+        residues: dict[str, Residue],
+        whose: int,
+        false: Mapping[str, Blocks],
+        compared: int,
     ) -> None:
-        """Nothing that the agent delivered is used, and it reads nothing any longer."""
-        contact, count = self._contact, sum(map(len, false.values()))
-        used = {name: self._delivered[name] & found.precopied for name, found in residues.items()}
-        contact.false_bytes += self._bytes(false)
-        reason = f"{count} of {compared} blocks of it that were compared were not what the disks held"
-        contact.distrust = Distrust(self._context.clock(), reason)
-        said = f"the agent in the guest delivered false blocks: {reason}"
-        said += f"; all that is from it ({units.format_bytes(self._bytes(used))}) is read from outside"
-        if self._options.distrust:
-            self._context.journal.distrust(contact.name, contact.distrust)
-            said += f", and it is not used again until 'headstart agent trust {contact.name}'"
-        contact.notes.append(said)
-        self._discard(point, residues, self._delivered)
+        """Nothing that they delivered is used, and they read nothing any longer."""
+        theirs = self._by[whose]
+        used = {name: theirs[name] & found.precopied for name, found in residues.items()}
+        found = Found(sum(map(len, false.values())), compared, self._bytes(false), self._bytes(used))
+        blame.tell(self._contact, whose, found, lasting=self._options.distrust)
+        self._discard(point, residues, theirs)
 
     def _bytes(self, found: Mapping[str, Blocks]) -> int:
         disks = self._identified.disks

@@ -44,6 +44,9 @@ class Contact:
     false_bytes: int = 0
     #: By disk, what will probably be left out; None: nobody has looked yet (``looking.spared``).
     spared: dict[str, Blocks] | None = None
+    #: The same of appliances, and which these are.
+    appliance_false_bytes: int = 0
+    distrusted_appliances: set[str] = field(default_factory=set)
     #: Last snapshots by id, as far as they were needed.
     manifests: dict[str, Manifest] = field(default_factory=dict)
     #: By snapshot and disk, what a repair found lost of it.

@@ -40,7 +40,7 @@ def unwatched() -> None:
 class Context:
     """``scratch`` is on a local disk: for scratch files and the spool. ``connect`` opens a VM, ``images`` the files of
     one that is off, ``agent`` an agent in a guest at an address. ``volumes``: patterns of what is backed up, besides
-    those of the VM. ``looker`` looks what lies on disks."""
+    those of the VM. ``looker`` looks what lies on disks. ``appliances``: addresses of those that may read."""
 
     journal: Journal
     repo: Repository | None
@@ -54,6 +54,7 @@ class Context:
     host: str = socket.gethostname()
     volumes: tuple[str, ...] = ()
     looker: Callable[..., Looker] = Looker
+    appliances: tuple[str, ...] = ()
 
     @property
     def repository(self) -> Repository:

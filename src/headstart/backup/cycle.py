@@ -25,7 +25,7 @@ from headstart.backup.pace import Pace
 from headstart.backup.publish import Published
 from headstart.backup.report import AuditReport, BackupReport, DiskReport, PrecopyReport, VolumeReport
 from headstart.backup.spooling import spool_of
-from headstart.backup.transport import Transport
+from headstart.backup.transport import Transport, Wanted
 from headstart.backup.whereabouts import Change
 from headstart.hypervisor.contract import Disturbed, NotTaken
 from headstart.repository.manifest import Manifest
@@ -39,7 +39,7 @@ STARTING_SECONDS = 30.0
 
 
 def precopy_round(
-    context: Context, name: str, transport: Transport = Transport.AUTO, pace: Pace = precopy.AT_ONCE
+    context: Context, name: str, transport: Wanted = Transport.AUTO, pace: Pace = precopy.AT_ONCE
 ) -> PrecopyReport:
     """One round now."""
     with running(context, name, "precopy") as report:
@@ -134,9 +134,7 @@ def _complete_offline(contact: Contact, options: Options) -> Completing:
     return completing
 
 
-def _round(
-    contact: Contact, transport: Transport, *, compare: bool = True, pace: Pace = precopy.AT_ONCE
-) -> PrecopyReport:
+def _round(contact: Contact, transport: Wanted, *, compare: bool = True, pace: Pace = precopy.AT_ONCE) -> PrecopyReport:
     _forget_missing(contact)
     return precopy.run(contact, identify.run(contact), transport, compare=compare, pace=pace)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from headstart import blocks
 from headstart.backup.context import Context
@@ -63,6 +63,14 @@ class Filling:
         size = self._context.repository.block_size
         extents = blocks.to_extents(wanted, size, tracked.facts.size)
         self.pipeline.copy(tracked.name, reader, extents, self._progress)
+
+    def taken(self, stored: Iterable[Stored], packs: Iterable[str], count: int, deliverer: int) -> None:
+        """Blocks of ``count`` bytes that an appliance has stored (a number of ``state.appliances``), and that were seen
+        to be durable. It was asked for them in this round."""
+        self._believe()
+        self._context.journal.copied(self._vm, self._round, stored, packs, deliverer=deliverer)
+        self._done += count
+        self._context.progress("copying", self._done, self._total)
 
     def _wait(self, stored: list[Stored]) -> None:
         """Durable, or nothing but zeroes. On other threads."""

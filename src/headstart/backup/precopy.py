@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from headstart import blocks
+from headstart.appliance.crew import Crew
 from headstart.backup import audit, looking, records, transport
+from headstart.backup.appliances import Foreman
 from headstart.backup.contact import Contact
 from headstart.backup.fill import Filling, filling
 from headstart.backup.identify import Identified
 from headstart.backup.pace import AtOnce, Pace
 from headstart.backup.report import PrecopyReport
-from headstart.backup.transport import Source, Transport
+from headstart.backup.transport import Source, Sources, Transport, Wanted
 from headstart.blocks import Blocks
 from headstart.guest.channel import Lost, Refused
 from headstart.hypervisor.contract import Migrating
@@ -28,7 +30,7 @@ AGENT_PORTIONS = 3
 
 
 def run(
-    contact: Contact, identified: Identified, wanted: Transport, *, compare: bool = True, pace: Pace = AT_ONCE
+    contact: Contact, identified: Identified, wanted: Wanted, *, compare: bool = True, pace: Pace = AT_ONCE
 ) -> PrecopyReport:
     """Copy what remains, from the running disks, as ``pace`` says. ``compare``: also of disks that nothing records,
     which are read whole to find out."""
@@ -52,22 +54,25 @@ def run(
         with (
             filling(contact.context, contact.name, identified.round, total, believe) as fill,
             transport.sources(contact, chosen, wanted) as sources,
+            _Copying(contact, fill, sources, elsewhere=Transport.HOST in transport.ways(wanted)) as copying,
         ):
             permit = pace.permit(contact)
             try:
-                for name, source in sources.items():
+                for name, source in sources.disks.items():
                     contact.require_size(name, source.reader)
-                    reader = _asking(source, permit)
+                    asking = replace(source, reader=_asking(source, permit))
                     if name in unknown:
-                        disks[name] = _look(contact, disks[name], reader)
+                        disks[name] = _look(contact, disks[name], asking.reader)
                         before[name] = remaining(contact, {name: disks[name]})[name]
                         fill.expect(_bytes(contact, disks, {name: before[name]}))
-                    by.add(source.by)
-                    _copy(contact, fill, disks[name], Source(reader, source.by), before[name])
+                    copying.disk(disks[name], asking, before[name], permit)
+                copying.settle()
             except (Halted, Migrating) as error:
                 halted = str(error)
+                copying.give_up()
+        by = copying.by
         read = fill.done
-        stored = fill.writer.stored_bytes
+        stored = fill.writer.stored_bytes + copying.stored_bytes
         records.record(contact.context, contact.name, identified.draft)
     after = remaining(contact, disks)
     return PrecopyReport(
@@ -108,6 +113,65 @@ def _everything(contact: Contact, tracked: Tracked) -> Blocks:
     return blocks.everything(tracked.facts.size, contact.context.repository.block_size)
 
 
+class _Copying:
+    """Each disk by whom it is for. A context manager; inside, appliances may work. ``elsewhere``: what they lose is
+    read by this host."""
+
+    def __init__(self, contact: Contact, fill: Filling, sources: Sources, *, elsewhere: bool) -> None:
+        self._contact = contact
+        self._fill = fill
+        self._elsewhere = elsewhere
+        offered = {name: source.offered for name, source in sources.disks.items() if source.offered is not None}
+        self._foreman = Foreman(contact, fill)
+        self._crew = Crew(contact.context.repository, offered, self._foreman)
+        for remote in sources.appliances if offered else ():
+            self._crew.join(remote)
+        #: Those that appliances have read, and how this host would.
+        self._given: dict[str, tuple[Tracked, Source]] = {}
+        self._by: set[Transport] = set()
+
+    @property
+    def by(self) -> set[Transport]:
+        return self._by | ({Transport.APPLIANCE} if self._foreman.delivered else set())
+
+    @property
+    def stored_bytes(self) -> int:
+        """By others than the writer of this host."""
+        return self._crew.stored_bytes
+
+    def disk(self, tracked: Tracked, source: Source, wanted: Blocks, permit: Permit | None) -> None:
+        if source.by is not Transport.APPLIANCE:
+            self._by.add(source.by)
+            _copy(self._contact, self._fill, tracked, source, wanted)
+            return
+        self._given[tracked.name] = (tracked, source)
+        self._rest(tracked.name, self._crew.copy(tracked.name, wanted, permit))
+
+    def _rest(self, name: str, wanted: Blocks) -> None:
+        """What no appliance has copied."""
+        tracked, source = self._given[name]
+        if wanted and self._elsewhere:
+            self._by.add(Transport.HOST)
+            _copy(self._contact, self._fill, tracked, source, wanted)
+        elif wanted:
+            self._contact.note(f"the rest of disk {name} remains to be copied: no appliance is left")
+
+    def settle(self) -> None:
+        """Everything counts that can."""
+        for name, wanted in self._crew.settle().items():
+            self._rest(name, wanted)
+
+    def give_up(self) -> None:
+        """What was copied counts, and nothing more is read."""
+        self._crew.settle()
+
+    def __enter__(self) -> _Copying:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self._crew.close()
+
+
 def _copy(contact: Contact, fill: Filling, tracked: Tracked, source: Source, wanted: Blocks) -> None:
     """An agent that fails costs the rest of the round: what it had delivered counts."""
     try:
@@ -119,7 +183,7 @@ def _copy(contact: Contact, fill: Filling, tracked: Tracked, source: Source, wan
 
 
 def _told(by: set[Transport]) -> str:
-    """``agent``, ``host``, or both where some disks could not be proved."""
+    """``agent``, ``host``, ``appliance``, or several of them."""
     return "+".join(sorted(each.value for each in by)) or Transport.HOST.value
 
 

@@ -65,11 +65,13 @@ class VolumeReport:
 
 @dataclass(frozen=True, slots=True)
 class AuditReport:
-    """``agent_mismatched_bytes``: what the agent in the guest had delivered, also in attempts that were begun again."""
+    """``agent_mismatched_bytes``: what the agent in the guest had delivered, also in attempts that were begun again;
+    ``appliance_mismatched_bytes``: what appliances had."""
 
     sampled_bytes: int = 0
     mismatched_bytes: int = 0
     agent_mismatched_bytes: int = 0
+    appliance_mismatched_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

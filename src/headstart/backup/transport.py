@@ -1,12 +1,14 @@
-"""Who reads the blocks of a round: the agent inside the guest, or this host from outside.
+"""Who reads the blocks of a round: the agent inside the guest, an appliance, or this host from outside.
 
 ::
 
-    agent   answers, and the disk is proved to be this device of its   ->   read in the guest
-    host    everything else that can be read from outside
+    agent       answers, and the disk is proved to be this device of its   ->   read in the guest
+    appliance   answers, and the disk can be offered to it over NBD        ->   read and stored elsewhere
+    host        everything else that can be read from outside
 
-An agent that vanishes in the middle of a round costs the rest of that round: it remains to be copied. One that
-delivered false blocks reads nothing until somebody trusts it again.
+An agent that vanishes in the middle of a round costs the rest of that round: it remains to be copied. What an appliance
+that vanishes has not stored the others read, else this host. Who delivered false blocks reads nothing until somebody
+trusts it again.
 """
 
 from __future__ import annotations
@@ -19,12 +21,15 @@ from datetime import datetime
 from enum import Enum
 
 from headstart import blocks, errors
+from headstart.appliance.crew import Offered
+from headstart.appliance.remote import Remote
+from headstart.backup import appliances
 from headstart.backup.contact import Contact
 from headstart.blocks import Blocks
 from headstart.guest.agent import Agent
 from headstart.guest.channel import Lost, Refused
 from headstart.guest.mapping import Unproved
-from headstart.hypervisor.contract import Disk, PointRequest
+from headstart.hypervisor.contract import Disk, LiveReader, PointRequest
 from headstart.reading import Reader
 from headstart.units import BLOCK_SIZE
 
@@ -37,39 +42,87 @@ class Distrusted(errors.HeadstartError):
 
 
 class Transport(Enum):
-    """What the user wants. ``AUTO`` takes the agent where it answers; ``AGENT`` fails where none does."""
+    """What the user wants. ``AUTO`` is ``BEST``; one alone fails where it does not answer."""
 
     AUTO = "auto"
     AGENT = "agent"
     HOST = "host"
+    APPLIANCE = "appliance"
+
+
+#: One, or several in the order in which they are tried.
+Wanted = Transport | tuple[Transport, ...]
+BEST = (Transport.APPLIANCE, Transport.AGENT, Transport.HOST)
+
+
+def ways(wanted: Wanted) -> tuple[Transport, ...]:
+    """What is wanted, in the order in which it is tried."""
+    if isinstance(wanted, tuple):
+        return wanted
+    return BEST if wanted is Transport.AUTO else (wanted,)
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A disk that can be read, and by whom (``AGENT`` or ``HOST``)."""
+    """A disk that can be read, and by whom. Of one that is for appliances, ``reader`` is the host's own."""
 
     reader: Reader
     by: Transport
+    #: Where appliances find it.
+    offered: Offered | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """By disk; and the appliances that wait for the disks that are for them."""
+
+    disks: Mapping[str, Source]
+    appliances: tuple[Remote, ...] = ()
 
 
 @contextlib.contextmanager
-def sources(contact: Contact, disks: Mapping[str, Blocks], wanted: Transport) -> Iterator[Mapping[str, Source]]:
-    """Readers of the running disks. If ``AGENT`` is wanted, raises ``Unreachable`` where it does not answer, and
-    ``Distrusted``. A disk that cannot be read from outside is read by the agent also with ``HOST``; one that nobody can
-    read is left out."""
-    inside = {name: found for name, found in disks.items() if _is_for_agent(contact.disk(name), wanted)}
-    agent = _agent(contact, wanted) if inside else None
-    proved = _prove(contact, agent, inside) if agent else frozenset()
-    with contact.machine.live([name for name in disks if name not in proved]) as live:
-        found = {name: Source(live[name], Transport.HOST) for name in disks if name in live}
+def sources(contact: Contact, disks: Mapping[str, Blocks], wanted: Wanted) -> Iterator[Sources]:
+    """Readers of the running disks. If the agent alone is wanted, raises ``Unreachable`` where it does not answer, and
+    ``Distrusted``; if appliances alone are, ``Unreachable`` where none answers. A disk that cannot be read from outside
+    is read by the agent also with ``HOST``; one that nobody can read is left out."""
+    order = ways(wanted)
+    with contextlib.ExitStack() as stack:
+        hired = _hire(contact, order, stack)
+        order = tuple(each for each in order if hired or each is not Transport.APPLIANCE)
+        inside = {name: found for name, found in disks.items() if _is_for_agent(contact.disk(name), order)}
+        agent = _agent(contact, order) if inside else None
+        proved = _prove(contact, agent, inside) if agent else frozenset()
+        live = stack.enter_context(contact.machine.live([name for name in disks if name not in proved]))
+        found = {name: _outside(contact, name, live[name], hired) for name in disks if name in live}
         if agent is not None:
             found |= {name: Source(agent.reader(contact.disk(name)), Transport.AGENT) for name in proved}
-        yield found
+        yield Sources(found, hired)
 
 
-def _is_for_agent(disk: Disk, wanted: Transport) -> bool:
+def _hire(contact: Contact, order: tuple[Transport, ...], stack: contextlib.ExitStack) -> tuple[Remote, ...]:
+    """Where appliances come before this host. They are let go with ``stack``."""
+    chosen = Transport.APPLIANCE in order[: order.index(Transport.HOST) if Transport.HOST in order else None]
+    hired = appliances.hire(contact) if chosen else []
+    for remote in hired:
+        stack.enter_context(remote)
+    if order == (Transport.APPLIANCE,) and not hired:
+        reasons = " ".join(f"{note[:1].upper()}{note[1:]}." for note in contact.notes if "appliance" in note)
+        raise errors.Unreachable(f"No appliance can be used. {reasons or 'Name one with --appliance.'}")
+    return tuple(hired)
+
+
+def _outside(contact: Contact, name: str, reader: LiveReader, hired: tuple[Remote, ...]) -> Source:
+    """What nothing records is compared here: what there is to be copied of it is not known before."""
+    disk = contact.disk(name)
+    if hired and reader.uri and not disk.untracked:
+        return Source(reader, Transport.APPLIANCE, Offered(disk.size, reader.uri))
+    return Source(reader, Transport.HOST)
+
+
+def _is_for_agent(disk: Disk, order: tuple[Transport, ...]) -> bool:
     """What nothing records is read whole each time: better outside, where that costs the guest less."""
-    return bool(disk.unreadable) or wanted is Transport.AGENT or (wanted is Transport.AUTO and not disk.untracked)
+    alone, first = order == (Transport.AGENT,), order[0] is Transport.AGENT
+    return bool(disk.unreadable) or alone or (first and not disk.untracked)
 
 
 def devices(contact: Contact) -> dict[str, str]:
@@ -93,12 +146,12 @@ def _prove(contact: Contact, agent: Agent, disks: Mapping[str, Blocks]) -> froze
     return frozenset(found)
 
 
-def _agent(contact: Contact, wanted: Transport) -> Agent | None:
+def _agent(contact: Contact, order: tuple[Transport, ...]) -> Agent | None:
     try:
         _require_trusted(contact)
         return contact.inside.agent()
     except errors.HeadstartError as error:
-        if wanted is Transport.AGENT:
+        if order == (Transport.AGENT,):
             raise
         if contact.inside.expected:
             contact.note(f"the agent in the guest is not used: {error}")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 from headstart import units
+from headstart.appliance import addresses
 from headstart.backup import cycle
 from headstart.backup.transport import Transport
 from headstart.cli import arguments
@@ -18,13 +20,21 @@ def add(verbs: arguments.Verbs) -> None:
         "--transport",
         choices=[each.value for each in Transport],
         default="auto",
-        help="who reads the blocks: the agent in the guest, or this host (auto: the best there is)",
+        help="who reads the blocks: the agent in the guest, an appliance, or this host (auto: the best there is)",
+    )
+    parser.add_argument(
+        "--appliance",
+        metavar="ADDRESS",
+        action="append",
+        default=[],
+        help="an appliance that may read: tcp:HOST:PORT,keys=DIR; may be repeated",
     )
 
 
 def run(session: Session, given: argparse.Namespace) -> None:
+    appliances = tuple(addresses.parse(each).text for each in given.appliance)
     with session.full() as context:
-        done = cycle.precopy_round(context, given.name, Transport(given.transport))
+        done = cycle.precopy_round(replace(context, appliances=appliances), given.name, Transport(given.transport))
     size = units.format_bytes
     session.output.result(
         done.json(),

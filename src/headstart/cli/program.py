@@ -21,6 +21,7 @@ VERBS = {
     "key": "key",
     "vm": "vm",
     "agent": "agent",
+    "appliance": "appliance",
     "identify": "identify",
     "trim": "trim",
     "precopy": "precopy",

@@ -35,7 +35,7 @@ def run(session: Session, given: argparse.Namespace) -> None:
     environment = config.beneath(os.environ, read.host)
     chosen = settings.settings(given, environment)
     _log_decisions()
-    with _house(chosen, environment) as house:
+    with _house(chosen, environment, read.host.appliances) as house:
         served = daemon.Daemon(
             house,
             chosen.state,
@@ -52,7 +52,7 @@ def run(session: Session, given: argparse.Namespace) -> None:
 
 
 @contextlib.contextmanager
-def _house(chosen: settings.Settings, environment: Mapping[str, str]) -> Iterator[House]:
+def _house(chosen: settings.Settings, environment: Mapping[str, str], appliances: tuple[str, ...]) -> Iterator[House]:
     from headstart.host import house
     from headstart.host.slots import Slots
     from headstart.host.tally import Tally
@@ -70,7 +70,8 @@ def _house(chosen: settings.Settings, environment: Mapping[str, str]) -> Iterato
             chosen.cache,
             chosen.repository,
         )
-        yield house.House(journal, Series(journal), vault, chosen.scratch, Slots(1), Slots(1), bucket, Tally())
+        shared = (journal, Series(journal), vault, chosen.scratch, Slots(1), Slots(1), bucket, Tally())
+        yield house.House(*shared, appliances=appliances)
 
 
 def _log_decisions() -> None:

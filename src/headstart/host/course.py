@@ -305,6 +305,9 @@ class Course:
             trusted = "no" if self._house.journal.distrusted(self._name) else "yes"
             false = log.size(done.audit.agent_mismatched_bytes)
             log.warning(self._name, event="agent-false", snapshot=done.snapshot[:12], mismatched=false, trusted=trusted)
+        if done.audit.appliance_mismatched_bytes:
+            false = log.size(done.audit.appliance_mismatched_bytes)
+            log.warning(self._name, event="appliance-false", snapshot=done.snapshot[:12], mismatched=false)
         log.decision(
             self._name,
             event="backup",

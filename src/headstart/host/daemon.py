@@ -263,7 +263,7 @@ class Daemon:
 
 def _tell_restart(before: Host, after: Host) -> None:
     """What is only read at the start."""
-    names = ("repository", "state", "scratch", "cache", "password_file", "password_command")
+    names = ("repository", "state", "scratch", "cache", "password_file", "password_command", "appliances")
     changed = [name for name in names if getattr(before, name) != getattr(after, name)]
     if changed:
         _log.warning("A new %s in [host] holds from the next start of the daemon on.", ", ".join(changed))

@@ -26,7 +26,7 @@ class House:
     """``rounds`` and ``backups`` bound how many VMs do that at the same time; ``store`` is what all together may send.
 
     ``clock`` is wall time, seconds since 1970; ``connect`` and ``look`` talk to a VM, ``images`` opens those
-    of one that is off, ``sample`` looks at this host."""
+    of one that is off, ``sample`` looks at this host; ``appliances`` are addresses of those that may read."""
 
     journal: Journal
     series: Series
@@ -41,3 +41,4 @@ class House:
     images: Callable[[Context, Vm, Container[str]], Machine | None] = field(default=contexts.at_rest)
     look: Callable[[Vm], Counters] = field(default=contexts.look)
     sample: Callable[[Sequence[Path]], Sample] = field(default=machine.sample)
+    appliances: tuple[str, ...] = ()

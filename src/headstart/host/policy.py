@@ -179,7 +179,8 @@ class LeftOut:
 @dataclass(frozen=True, slots=True)
 class Host:
     """``rounds`` and ``backups``: how many at the same time. ``store_rate``: what all rounds together may send to the
-    store. None: the command line, the environment or a default say it."""
+    store. ``appliances``: addresses of those that may read. None: the command line, the environment or a default say
+    it."""
 
     repository: str | None = None
     state: Path | None = None
@@ -190,6 +191,7 @@ class Host:
     store_rate: float | None = None
     password_file: Path | None = None
     password_command: str | None = None
+    appliances: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

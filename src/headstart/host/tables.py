@@ -14,6 +14,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf
 
 from headstart import errors
+from headstart.appliance import addresses
 from headstart.backup import plan
 from headstart.backup.hooks import Hook
 from headstart.backup.transport import Transport
@@ -39,7 +40,7 @@ from headstart.restore.rehearsing.signs import Awaited
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 #: In the place of a policy: no backups.
 NONE = "none"
-_TRANSPORTS = {each.value: each for each in (Transport.AGENT, Transport.HOST)}
+_TRANSPORTS = {each.value: each for each in Transport if each is not Transport.AUTO}
 _ZONE_INSIDE = re.compile(r"\s(UTC|[A-Za-z_]+/[A-Za-z_/+-]+)$")
 T = TypeVar("T")
 
@@ -96,7 +97,8 @@ def _calendar(value: object) -> tuple[str, ...]:
 
 def _transports(value: object) -> tuple[Transport, ...]:
     if not isinstance(value, list):
-        raise ValueError(f'must be a list of "agent" and "host", maybe an empty one, not {notation.shown(value)}')
+        said = 'must be a list of "agent", "appliance" and "host", maybe an empty one'
+        raise ValueError(f"{said}, not {notation.shown(value)}")
     found = tuple(_one_of(_TRANSPORTS)(each) for each in value)
     if len(set(found)) != len(found):
         raise ValueError("must name each transport once")
@@ -151,6 +153,13 @@ def _address(value: object) -> str:
     if not isinstance(value, str) or not (value.startswith("/") or "://" in value):
         raise ValueError(f"must be an absolute path or a URL, not {notation.shown(value)}")
     return value
+
+
+def _appliances(value: object) -> tuple[str, ...]:
+    try:
+        return tuple(addresses.parse(each).text for each in _texts(value))
+    except errors.Usage as error:
+        raise ValueError(str(error)) from None
 
 
 def _assigned(value: object) -> str:
@@ -313,6 +322,7 @@ class HostTable(Table):
     store_rate: StoreRate | None = None
     password_file: AbsolutePath | None = None
     password_command: Text | None = None
+    appliances: Annotated[tuple[str, ...], BeforeValidator(_appliances)] = ()
 
     def value(self) -> Host:
         return Host(**dict(self))

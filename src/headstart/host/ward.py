@@ -24,7 +24,6 @@ from headstart.backup import cycle, trim
 from headstart.backup.complete import Options
 from headstart.backup.context import Beat, Context
 from headstart.backup.report import BackupReport
-from headstart.backup.transport import Transport
 from headstart.host import calendar, log
 from headstart.host.activity import Activity
 from headstart.host.calendar import Due
@@ -267,7 +266,7 @@ class Ward:
             try:
                 with self._house.rounds.taking(go_on), self._context(self._beat_ahead) as context:
                     steering = Steering(self._house, course, go_on)
-                    done = cycle.precopy_round(context, self.name, _transport(policy), steering)
+                    done = cycle.precopy_round(context, self.name, policy.head_start.transports, steering)
             except Halted as error:
                 course.say("waiting", str(error))
             except BaseException:
@@ -381,6 +380,7 @@ class Ward:
                 images=self._images,
                 clock=house.clock,
                 volumes=self._policy.volumes,
+                appliances=house.appliances,
             )
         except errors.HeadstartError as error:
             self._house.vault.failed(error)
@@ -409,14 +409,6 @@ class Ward:
 def _course_of(policy: Policy) -> tuple[object, ...]:
     """What of a policy a round has to be begun with. Marks and limits are asked for all the time."""
     return policy.schedule, policy.head_start, policy.volumes
-
-
-def _transport(policy: Policy) -> Transport:
-    """The first is tried first; the agent alone fails where it does not answer."""
-    wanted = policy.head_start.transports
-    if wanted[0] is Transport.AGENT:
-        return Transport.AUTO if Transport.HOST in wanted else Transport.AGENT
-    return Transport.HOST
 
 
 def _options(policy: Policy) -> Options:

@@ -22,7 +22,7 @@ from headstart.state import holder
 from headstart.state.database import Database
 from headstart.state.encoding import disk_of_row, row_of_disk, row_of_vm, vm_of_row
 from headstart.state.holder import Holder
-from headstart.state.values import Completion, Distrust, Domain, Draft, Point, Rollback, Run, Tracked, Vm
+from headstart.state.values import AGENT, HOST, Completion, Distrust, Domain, Draft, Point, Rollback, Run, Tracked, Vm
 from headstart.tracking.choice import Wish
 from headstart.transfer.pipeline import Stored
 
@@ -166,9 +166,10 @@ class Journal(Database):
         done: Iterable[Stored],
         packs: Iterable[str] = (),
         delivered: Container[str] = (),
+        deliverer: int = HOST,
     ) -> None:
         """Blocks that were read after ``round_id`` began and are durable now. Of the disks ``delivered`` they are the
-        guest's word.
+        guest's word, of all others that of ``deliverer``.
 
         Answers to an older round are stale and raise ``Locked``: somebody else went on meanwhile."""
         with self.change() as database:
@@ -177,8 +178,11 @@ class Journal(Database):
             ).fetchone()
             if row is None:
                 raise errors.Locked(f"The round {round_id[:8]} of VM '{vm}' is over: its blocks do not count.")
-            values = ((vm, each.disk, each.block, each.chunk, row[0], int(each.disk in delivered)) for each in done)
-            database.executemany("INSERT OR REPLACE INTO copied VALUES (?, ?, ?, ?, ?, ?)", values)
+            rows = (
+                (vm, each.disk, each.block, each.chunk, row[0], AGENT if each.disk in delivered else deliverer)
+                for each in done
+            )
+            database.executemany("INSERT OR REPLACE INTO copied VALUES (?, ?, ?, ?, ?, ?)", rows)
             database.executemany("INSERT OR IGNORE INTO packs VALUES (?, ?)", ((vm, pack) for pack in packs))
 
     def copied_blocks(self, vm: str, disk: str) -> Blocks:
@@ -189,9 +193,11 @@ class Journal(Database):
         with self.reading(query, *values) as rows:
             return Blocks(array("I", (block for (block,) in rows)))
 
-    def delivered_blocks(self, vm: str, disk: str) -> Blocks:
-        """Those of the draft that the agent in the guest read."""
-        return self._blocks("SELECT block FROM copied WHERE vm = ? AND disk = ? AND delivered", vm, disk)
+    def delivered_blocks(self, vm: str, disk: str) -> dict[int, Blocks]:
+        """Those of the draft that are somebody else's word, by whose: ``AGENT``, or a number of an appliance."""
+        query = "SELECT DISTINCT delivered FROM copied WHERE vm = ? AND disk = ? AND delivered"
+        blocks = "SELECT block FROM copied WHERE vm = ? AND disk = ? AND delivered = ?"
+        return {whose: self._blocks(blocks, vm, disk, whose) for (whose,) in self.rows(query, vm, disk)}
 
     def copied_count(self, vm: str, disk: str) -> int:
         rows = self.rows("SELECT count(*) FROM copied WHERE vm = ? AND disk = ?", vm, disk)

@@ -149,7 +149,7 @@ CREATE TABLE copied (
     block INTEGER NOT NULL,
     chunk BLOB,                    -- NULL: zeroes
     record INTEGER NOT NULL,       -- the object of the draft that will list it
-    delivered INTEGER NOT NULL DEFAULT 0, -- 1: by the agent in the guest, 0: read from outside
+    delivered INTEGER NOT NULL DEFAULT 0, -- 0: read from outside, 1: by the agent in the guest, 2...: by an appliance
     PRIMARY KEY (vm, disk, block)
 ) WITHOUT ROWID;
 

@@ -10,6 +10,9 @@ from headstart.blocks import Blocks
 from headstart.hypervisor.contract import ImageFile
 from headstart.tracking.choice import Wish
 
+#: Who read a block of a draft: this host from outside, the agent in the guest, or (from here on) an appliance.
+HOST, AGENT, FIRST_APPLIANCE = 0, 1, 2
+
 
 @dataclass(frozen=True, slots=True)
 class Domain:
