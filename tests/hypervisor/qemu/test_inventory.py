@@ -241,6 +241,19 @@ def test_a_device_that_comes_back_in_an_iothread_is_not_taken_for_the_old_one(tm
         vm.qmp("device_del", id="dev-one")
         vm.wait_event("DEVICE_DELETED", device="dev-one")
         vm.qmp("device_add", driver="scsi-hd", bus="threaded.0", drive="one", id="dev-one")
-        assert only(machine.inventory()).unreadable
         with machine.live(["dev-one"]) as readers:
+            assert readers["dev-one"].uri == "", "a raw image is read as a file"
+
+
+def test_what_is_in_an_iothread_and_no_raw_file_is_not_read(tmp_path: Path) -> None:
+    """Nor a part of a raw file, which QEMU was given with an offset."""
+    whole, part = bare.image(tmp_path / "one.qcow2", "4M"), bare.image(tmp_path / "two.raw", "4M", "raw")
+    thread = ["-object", "iothread,id=thread"]
+    one = ["-blockdev", f"driver=qcow2,node-name=one,file.driver=file,file.filename={whole}"]
+    two = ["-blockdev", f"driver=raw,node-name=two,offset=1048576,size=2097152,file.driver=file,file.filename={part}"]
+    devices = [word for name in ("one", "two")
+               for word in ("-device", f"virtio-blk-pci,drive={name},id=dev-{name},iothread=thread")]  # fmt: skip
+    with bare.running(*one, *two, *thread, *devices) as vm, vm.machine() as machine:
+        assert all(disk.unreadable for disk in machine.inventory().disks)
+        with machine.live(["dev-one", "dev-two"]) as readers:
             assert not readers

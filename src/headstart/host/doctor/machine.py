@@ -113,7 +113,7 @@ def _disk(check: str, disk: Disk, *, in_iothread: bool, has_agent: bool) -> Iter
     elif not disk.persistent:
         said = f"{disk.name}: {disk.format} keeps no bitmaps: after each end of QEMU {_READ_WHOLE}"
         yield Finding(check, Level.NOTE, said, "'qemu-img convert -O qcow2' makes an image that keeps them.")
-    if in_iothread or disk.unreadable:
+    if disk.unreadable or (in_iothread and disk.format != "raw"):
         level = Level.NOTE if has_agent else Level.WARNING
         said = f"{disk.name}: the host cannot read ahead: {disk.unreadable or 'it is served by an iothread'}"
         advice = "The agent in the guest reads it ahead." if has_agent else "The agent in the guest can read it ahead."

@@ -1,19 +1,15 @@
 """Reading a running domain from outside.
 
-A raw image is read as the file that it is. What is inside of a qcow2 only QEMU knows, and libvirt lets nobody ask it
-but in a backup job: so such a disk is read in slices, a job of a few seconds each, whose scratch space stays small and
-which does not hold the guest up for long.
+A raw image is read as the file that it is (``rawfile``). What is inside of a qcow2 only QEMU knows, and libvirt lets
+nobody ask it but in a backup job: so such a disk is read in slices, a job of a few seconds each, whose scratch space
+stays small and which does not hold the guest up for long.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import functools
-import os
 import time
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 from headstart import errors, extents, units
 from headstart.extents import Extent
@@ -21,7 +17,6 @@ from headstart.hypervisor.contract import Disk
 from headstart.hypervisor.libvirt.jobs import Job, Jobs, Part
 from headstart.reading import Piece
 from headstart.wire import nbd
-from headstart.wire.files import FileReader
 
 #: So long a slice is read; beginning and ending its job takes about a tenth of a second.
 SLICE_SECONDS = 4.0
@@ -125,39 +120,3 @@ def _portions(wanted: Iterable[Extent]) -> Iterator[list[Extent]]:
 
 def _rest(portion: list[Extent], got: list[Extent], size: int) -> list[Extent]:
     return extents.gaps([*extents.gaps(portion, size), *got], size) if got else portion
-
-
-class RawReader(FileReader):
-    """A raw image: ``headstart.hypervisor.contract.LiveReader``. A context manager."""
-
-    #: A file, which nobody serves.
-    uri = ""
-
-    def allocated(self) -> Iterator[Extent]:
-        """By the file system's own map, where there is one (lseek(2), SEEK_DATA)."""
-        position = 0
-        try:
-            while position < self.size:
-                start = os.lseek(self._file, position, os.SEEK_DATA)
-                position = os.lseek(self._file, start, os.SEEK_HOLE)
-                yield Extent(start, min(position, self.size) - start)
-        except OSError as error:
-            # No data up to the end; a block device knows no holes at all.
-            if error.errno != errno.ENXIO:
-                yield Extent(0, self.size)
-
-
-@contextlib.contextmanager
-def raw_file(disk: Disk) -> Iterator[RawReader | None]:
-    """The disk's file, if it is raw, has no backing file, and can be read here."""
-    if disk.format != "raw" or len(disk.layers) != 1:
-        yield None
-        return
-    try:
-        reader = RawReader(Path(disk.layers[0].path))
-    except OSError:
-        yield None
-        return
-    with reader:
-        # A part of a larger file, or one that was resized a moment ago.
-        yield reader if reader.size == disk.size else None

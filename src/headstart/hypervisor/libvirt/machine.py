@@ -12,7 +12,7 @@ import libvirt
 
 from headstart import errors
 from headstart.blocks import Blocks
-from headstart.hypervisor import space
+from headstart.hypervisor import rawfile, space
 from headstart.hypervisor.contract import Action, Bitmap, Counters, Inventory, LiveReader, PointInTime, PointRequest
 from headstart.hypervisor.libvirt import counters, domains, freeze, inventory, live, obstacles, offline, recovery
 from headstart.hypervisor.libvirt.checkpoints import Checkpoints
@@ -174,7 +174,7 @@ class LibvirtMachine:
         with contextlib.ExitStack() as stack:
             slices = stack.enter_context(live.Slices(self._jobs, seen.targets))
             for disk in chosen:
-                raw = stack.enter_context(live.raw_file(disk))
+                raw = stack.enter_context(rawfile.raw_file(disk))
                 readers[disk.name] = raw if raw is not None else live.SlicedReader(slices, disk)
             yield readers
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from headstart import errors
-from headstart.hypervisor import images
+from headstart.hypervisor import images, rawfile
 from headstart.hypervisor.contract import Disk, ImageFile, Inventory, LeftOut, Recorder
 from headstart.hypervisor.overlays import Place
 from headstart.hypervisor.qemu import graph as graphs
@@ -174,14 +174,23 @@ def _attachment(
         recorder=Recorder.BITMAP if found.stack is None else Recorder.OVERLAY,
         overlays=found.count,
         unlayered=found.obstacle,
-        unreadable=IOTHREAD if device.iothread else "",
         overridden=_overridden(graph, tracked),
     )
+    if device.iothread and not _is_raw_file(disk):
+        disk = replace(disk, unreadable=IOTHREAD)
     file = graph.file_node(tracked) or node
     image = process.resolve(qmp.peer_pid, file.file)
     if found.stack is not None:
         image = found.stack.segments[-1].path
     return Attachment(disk, drive.qdev, drive.root, tracked, device.iothread, image, found.stack, found.place)
+
+
+def _is_raw_file(disk: Disk) -> bool:
+    """Its content can be read without QEMU."""
+    if disk.overridden:
+        return False
+    with rawfile.raw_file(disk) as found:
+        return found is not None
 
 
 def _overridden(graph: Graph, top: str) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
 from headstart import errors
 from headstart.blocks import Blocks
+from headstart.extents import Extent
 from headstart.hypervisor import names as tracks
+from headstart.hypervisor import rawfile
 from headstart.hypervisor.contract import (
     Action,
     Bitmap,
@@ -30,9 +32,33 @@ from headstart.hypervisor.qemu.layers import OVERLAYS, Recording
 from headstart.hypervisor.qemu.pull import PullPoint
 from headstart.hypervisor.qemu.push import PushPoint
 from headstart.hypervisor.qemu.site import Site
+from headstart.hypervisor.rawfile import RawReader
+from headstart.reading import Piece
 from headstart.units import BLOCK_SIZE
 from headstart.wire import nbd
 from headstart.wire.qmp import Qmp
+
+
+class _Still:
+    """A raw image of a VM that is not being migrated: after that, others write to it. A ``LiveReader``."""
+
+    uri = ""
+
+    def __init__(self, raw: RawReader, watch: migration.Watch) -> None:
+        self._raw = raw
+        self._watch = watch
+
+    @property
+    def size(self) -> int:
+        return self._raw.size
+
+    def allocated(self) -> Iterator[Extent]:
+        return self._raw.allocated()
+
+    def read(self, wanted: Iterable[Extent]) -> Iterator[Piece]:
+        for piece in self._raw.read(wanted):
+            self._watch.require_still()
+            yield piece
 
 
 class QemuMachine:
@@ -138,9 +164,15 @@ class QemuMachine:
         with contextlib.ExitStack() as stack:
             watch = stack.enter_context(self._watch(migration.EASY_POLL_SECONDS))
             with watch.explaining():
-                if chosen:
+                exported = [each for each in chosen if not each.iothread]
+                for each in chosen:
+                    # This QEMU aborts when an NBD client leaves a node of an iothread.
+                    raw = stack.enter_context(rawfile.raw_file(each.disk)) if each.iothread else None
+                    if raw is not None:
+                        readers[each.disk.name] = _Still(raw, watch)
+                if exported:
                     stack.enter_context(self._site.exports.served())
-                for number, each in enumerate(chosen):
+                for number, each in enumerate(exported):
                     export = stack.enter_context(self._site.exports.offered(each.root, f"live{number}"))
                     client = nbd.Client(export, failure=watch.failure(errors.Unreachable))
                     readers[each.disk.name] = stack.enter_context(client)
