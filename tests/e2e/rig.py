@@ -69,6 +69,8 @@ class Rig:
         self.folder = folder
         self.state = folder / "state"
         self.scratch = folder / "scratch"
+        #: Addresses of those that may read.
+        self.appliances: tuple[str, ...] = ()
         self.store: Store = LocalStore(folder / "repository")
         if not (folder / "repository").exists():
             repository.create(self.store, stores.PASSWORD, cost=stores.QUICK).close()
@@ -104,7 +106,7 @@ class Rig:
     @contextlib.contextmanager
     def context(self, progress: Progress = quiet) -> Iterator[Context]:
         with self.journal() as journal, self.repo() as repo:
-            yield Context(journal, repo, self.scratch, progress)
+            yield Context(journal, repo, self.scratch, progress, appliances=self.appliances)
 
     def called(self, name: str) -> str:
         """A disk of the kit's in reports."""

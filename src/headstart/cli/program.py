@@ -59,6 +59,7 @@ VERBS = {
     "cancel": "pause",
     "history": "history",
     "simulate": "simulate",
+    "bench": "bench",
 }
 
 

@@ -1,0 +1,231 @@
+"""Rounds read by another process over TLS: every byte right, whoever of the two vanishes, and lies are found."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+from headstart import errors
+from headstart.appliance import evidence, keys, work
+from headstart.backup.transport import Transport
+from headstart.extents import Extent
+from headstart.reading import Piece, Reader
+from headstart.state import appliances
+from headstart.transfer.pipeline import Pipeline
+from headstart.units import BLOCK_SIZE
+from tests.e2e.rig import NAME, Rig
+from tests.kit import appliance, disks, workloads
+from tests.kit.cli import Cli
+from tests.kit.vm import Vm
+
+pytestmark = pytest.mark.vm
+
+MIB = disks.MIB
+SIZE = 96 * MIB + 5 * disks.SECTOR
+#: Nothing else writes here on the disk ``data``.
+QUIET = 48 * MIB
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vm]:
+    folder = tmp_path_factory.mktemp("disks")
+    chosen = (
+        disks.Disk(disks.make_ext4(folder / "system.qcow2", 48 * MIB, "qcow2"), "qcow2", "system"),
+        disks.Disk(disks.make_filled(folder / "data.raw", SIZE), "raw", "data", interface="virtio-scsi"),
+    )
+    with Vm(chosen) as vm:
+        vm.guest.mount(vm.device("system") + "1", "/mnt")
+        yield vm
+
+
+@pytest.fixture
+def churn(machine: Vm) -> Iterator[workloads.Churn]:
+    regions = [
+        workloads.Region("/mnt/churn", 0, 12 * MIB),
+        workloads.Region(machine.device("data"), 4 * MIB, 12 * MIB),
+    ]
+    with workloads.churn(machine.guest, regions, rate=6 * MIB, write_size=BLOCK_SIZE // 4, sync_every=4) as running:
+        yield running
+
+
+@pytest.fixture
+def rig(tmp_path: Path, machine: Vm) -> Iterator[Rig]:
+    made = Rig(tmp_path / "rig", machine)
+    keys.make(tmp_path / "keys")
+    yield made
+    made.release()
+
+
+@contextlib.contextmanager
+def another_machine(rig: Rig) -> Iterator[subprocess.Popen[str]]:
+    """``headstart appliance``, which the rig uses meanwhile."""
+    folder = rig.folder.parent
+    cli = Cli(folder / f"other{len(rig.appliances)}")
+    cli.environment["HEADSTART_REPOSITORY"] = str(rig.folder / "repository")
+    port = free_port()
+    process = cli.start("appliance", "--listen", f"127.0.0.1:{port}", "--keys", folder / "keys" / keys.APPLIANCE)
+    before = rig.appliances
+    try:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["port"] == port
+        rig.appliances = (*before, f"tcp:127.0.0.1:{port},keys={folder / 'keys' / keys.HOST}")
+        yield process
+    finally:
+        rig.appliances = before
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def write(vm: Vm, length: int, seed: str) -> None:
+    vm.guest.write(vm.device("data"), QUIET, length, seed=seed)
+
+
+def relays() -> list[str]:
+    """What brings disks to appliances, on this machine."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if b"--single\0--readonly\0" in (words := path.read_bytes()):
+                found.append(words.decode())
+    return found
+
+
+class Halfway:
+    """Shows no progress; once some of it is copied, something happens."""
+
+    def __init__(self, event: Callable[[], object]) -> None:
+        self._event: Callable[[], object] | None = event
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        event = self._event
+        if done and event is not None:
+            self._event = None
+            event()
+
+
+def test_cycles_of_rounds_through_two_appliances(machine: Vm, rig: Rig, churn: workloads.Churn) -> None:
+    with another_machine(rig), another_machine(rig):
+        for number in range(2):
+            for turn in range(2):
+                churn.wait_changed((2 * number + turn) * MIB)
+                write(machine, (turn + 1) * MIB, f"{number}{turn}")
+                done = rig.precopy(transport=Transport.APPLIANCE)
+                assert done.transport == "appliance", done
+                assert done.deferred_bytes == 0 and not done.notes, done
+                assert done.stored_bytes > 0
+            exact = rig.exact_backup()
+            assert exact.disk("data").precopied_bytes >= MIB, exact.report
+            assert exact.report.audit.mismatched_bytes == 0
+    assert not relays()
+
+
+@pytest.fixture
+def watchful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is durable counts at once."""
+    monkeypatch.setattr(evidence, "LOOK_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("watchful")
+def test_the_round_goes_on_elsewhere_when_it_is_killed(machine: Vm, rig: Rig) -> None:
+    """It has stored some of it: that counts, the host reads the rest."""
+    with another_machine(rig) as process:
+        done = rig.precopy(Halfway(lambda: os.kill(process.pid, signal.SIGKILL)))
+    assert done.transport == "appliance+host" and done.remaining_bytes == 0, done
+    assert any("is not used any longer" in note for note in done.notes), done
+    with rig.journal() as journal:
+        delivered = journal.delivered_blocks(NAME, rig.called("data"))
+    assert 0 < sum(map(len, delivered.values())) * BLOCK_SIZE < SIZE
+    rig.exact_backup()
+
+
+@pytest.mark.usefixtures("watchful")
+def test_without_the_host_the_rest_remains(machine: Vm, rig: Rig) -> None:
+    with another_machine(rig) as process:
+        done = rig.precopy(Halfway(lambda: os.kill(process.pid, signal.SIGKILL)), Transport.APPLIANCE)
+        assert done.transport == "appliance" and done.copied_bytes and done.remaining_bytes, done
+        assert any("remains to be copied" in note for note in done.notes), done
+        with pytest.raises(errors.Unreachable, match="No appliance can be used"):
+            rig.precopy(transport=Transport.APPLIANCE)
+    assert rig.precopy().remaining_bytes == 0
+    rig.exact_backup()
+
+
+def test_a_host_that_is_killed_leaves_nothing(machine: Vm, rig: Rig) -> None:
+    """The appliance lets go, is there for the next one, and what the host finds of its work it uses."""
+    rig.backup()
+    cli = Cli(rig.folder)
+    with another_machine(rig) as process:
+        write(machine, 24 * MIB, "killed")
+        killed = cli.start("precopy", "guest", "--appliance", rig.appliances[0])
+        deadline = time.monotonic() + 30
+        while not relays():
+            assert time.monotonic() < deadline and killed.poll() is None, killed.communicate()
+            time.sleep(0.01)
+        killed.kill()
+        killed.communicate()
+        while relays():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert process.poll() is None
+        done = rig.precopy(transport=Transport.APPLIANCE)
+        assert done.remaining_bytes == 0 and done.transport == "appliance", done
+    rig.exact_backup()
+
+
+class Lying(Pipeline):
+    """Of each fourth block another content is stored."""
+
+    def copy(
+        self, disk: str, reader: Reader, extents: Iterable[Extent], progress: Callable[[int], None] = lambda count: None
+    ) -> int:
+        return super().copy(disk, _False(reader), extents, progress)
+
+
+class _False:
+    def __init__(self, inner: Reader) -> None:
+        self._inner = inner
+        self.size = inner.size
+
+    def read(self, extents: Iterable[Extent]) -> Iterator[Piece]:
+        for piece in self._inner.read(extents):
+            if piece.data is not None:
+                for start in range(0, piece.extent.length, BLOCK_SIZE):
+                    if (piece.extent.start + start) // BLOCK_SIZE % 4 == 0:
+                        piece.data[start] ^= 1
+            yield piece
+
+
+def test_lies_are_found_and_it_is_used_no_longer(machine: Vm, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.backup()
+    monkeypatch.setattr(work, "Pipeline", Lying)
+    with appliance.serving(rig.folder.parent / "keys", rig.store) as hired:
+        rig.appliances = (hired.address.text,)
+        write(machine, 8 * MIB, "lied about")
+        assert rig.precopy(transport=Transport.APPLIANCE).remaining_bytes == 0
+        made = rig.backup()
+        assert made.audit.appliance_mismatched_bytes > 0 and made.audit.agent_mismatched_bytes == 0, made
+        assert any(f"the appliance {hired.address.name} delivered false blocks" in note for note in made.notes), made
+        write(machine, 2 * MIB, "again")
+        done = rig.precopy()
+        assert done.transport == "host" and any("is not trusted since" in note for note in done.notes), done
+        with rig.journal() as journal:
+            assert appliances.trust(journal, hired.address.name) is not None
+        monkeypatch.undo()
+        write(machine, 2 * MIB, "and again")
+        assert rig.precopy(transport=Transport.APPLIANCE).transport == "appliance"
+    rig.exact_backup()
+    rig.appliances = ()
