@@ -9,18 +9,19 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from headstart import errors
-from headstart.appliance import evidence, keys, work
+from headstart.appliance import keys, work
+from headstart.appliance.evidence import Evidence
 from headstart.backup.transport import Transport
 from headstart.extents import Extent
 from headstart.reading import Piece, Reader
 from headstart.state import appliances
-from headstart.transfer.pipeline import Pipeline
+from headstart.transfer.pipeline import Pipeline, Stored
 from headstart.units import BLOCK_SIZE
 from tests.e2e.rig import NAME, Rig
 from tests.kit import appliance, disks, workloads
@@ -104,19 +105,6 @@ def relays() -> list[str]:
     return found
 
 
-class Halfway:
-    """Shows no progress; once some of it is copied, something happens."""
-
-    def __init__(self, event: Callable[[], object]) -> None:
-        self._event: Callable[[], object] | None = event
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        event = self._event
-        if done and event is not None:
-            self._event = None
-            event()
-
-
 def test_cycles_of_rounds_through_two_appliances(machine: Vm, rig: Rig, churn: workloads.Churn) -> None:
     with another_machine(rig), another_machine(rig):
         for number in range(2):
@@ -134,16 +122,25 @@ def test_cycles_of_rounds_through_two_appliances(machine: Vm, rig: Rig, churn: w
 
 
 @pytest.fixture
-def watchful(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is durable counts at once."""
-    monkeypatch.setattr(evidence, "LOOK_SECONDS", 0.0)
+def killing(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """These processes are killed once an appliance has said of first chunks that they are durable."""
+    processes: list[int] = []
+    claim = Evidence.claim
+
+    def claimed(self: Evidence, whose: str, stored: Sequence[Stored], packs: Sequence[str]) -> None:
+        claim(self, whose, stored, packs)
+        while processes and any(each.chunk is not None for each in stored):
+            os.kill(processes.pop(), signal.SIGKILL)
+
+    monkeypatch.setattr(Evidence, "claim", claimed)
+    return processes
 
 
-@pytest.mark.usefixtures("watchful")
-def test_the_round_goes_on_elsewhere_when_it_is_killed(machine: Vm, rig: Rig) -> None:
+def test_the_round_goes_on_elsewhere_when_it_is_killed(machine: Vm, rig: Rig, killing: list[int]) -> None:
     """It has stored some of it: that counts, the host reads the rest."""
     with another_machine(rig) as process:
-        done = rig.precopy(Halfway(lambda: os.kill(process.pid, signal.SIGKILL)))
+        killing.append(process.pid)
+        done = rig.precopy()
     assert done.transport == "appliance+host" and done.remaining_bytes == 0, done
     assert any("is not used any longer" in note for note in done.notes), done
     with rig.journal() as journal:
@@ -152,10 +149,10 @@ def test_the_round_goes_on_elsewhere_when_it_is_killed(machine: Vm, rig: Rig) ->
     rig.exact_backup()
 
 
-@pytest.mark.usefixtures("watchful")
-def test_without_the_host_the_rest_remains(machine: Vm, rig: Rig) -> None:
+def test_without_the_host_the_rest_remains(machine: Vm, rig: Rig, killing: list[int]) -> None:
     with another_machine(rig) as process:
-        done = rig.precopy(Halfway(lambda: os.kill(process.pid, signal.SIGKILL)), Transport.APPLIANCE)
+        killing.append(process.pid)
+        done = rig.precopy(transport=Transport.APPLIANCE)
         assert done.transport == "appliance" and done.copied_bytes and done.remaining_bytes, done
         assert any("remains to be copied" in note for note in done.notes), done
         with pytest.raises(errors.Unreachable, match="No appliance can be used"):
