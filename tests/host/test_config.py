@@ -248,12 +248,14 @@ MISTAKES = [
      '3: policy.a.consistency: must be one of "filesystem", "crash", "best", not "bets"; did you mean "best"?'),
     ("consistency = 1", '3: policy.a.consistency: must be one of "filesystem", "crash", "best", not 1'),
     ("head_start.transports = ['agnet']",
-     '3: policy.a.head_start.transports: must be one of "agent", "host", not "agnet"; did you mean "agent"?'),
+     '3: policy.a.head_start.transports: must be one of "agent", "appliance", "host", not "agnet"; '
+     'did you mean "agent"?'),
     ("head_start.after_false_audit = 'distrus'",
      '3: policy.a.head_start.after_false_audit: must be one of "distrust", "report", not "distrus"; '
      'did you mean "distrust"?'),
     ("head_start.transports = 'agent'",
-     '3: policy.a.head_start.transports: must be a list of "agent" and "host", maybe an empty one, not "agent"'),
+     '3: policy.a.head_start.transports: must be a list of "agent", "appliance" and "host", maybe an empty one, '
+     'not "agent"'),
     ("head_start.transports = ['host', 'host']", "3: policy.a.head_start.transports: must name each transport once"),
     ("head_start.interval = 15", "3: policy.a.head_start.interval: must be a duration"),
     ("head_start.interval = '15'", "3: policy.a.head_start.interval: must be a duration"),
@@ -282,6 +284,10 @@ MISTAKES = [
       '5: host.backups: must be a whole number, 1 or more, not "1"']),
     ("[host]\nstate = 'state'", '4: host.state: must be an absolute path, not "state"'),
     ("[host]\nrepository = 'backups'", '4: host.repository: must be an absolute path or a URL, not "backups"'),
+    (
+        '[host]\nappliances = ["somewhere"]',
+        "4: host.appliances: 'somewhere' is no address of an appliance. Give tcp:HOST:PORT,keys=DIR.",
+    ),
     (
         "[host]\nstore_rate = 0",
         "4: host.store_rate: must be a rate of at least 1MiB/s; leave it out for no limit, not 0",
@@ -531,3 +537,10 @@ def test_root_refuses_files_of_others(tmp_path: Path, root: None) -> None:
     os.chown(file, 12345, 12345)
     with pytest.raises(errors.Usage, match=r"belongs to another user \(uid 12345\)"):
         config.load(file, NOW)
+
+
+def test_appliances_are_addresses(tmp_path: Path) -> None:
+    two = '"tcp:192.0.2.7:10810,keys=/etc/keys", "tcp:[2001:db8::7]:1,keys=/k"'
+    found = load(tmp_path, f'{RIGHT}head_start.transports = ["appliance", "host"]\n[host]\nappliances = [{two}]\n')
+    assert found.host.appliances == ("tcp:192.0.2.7:10810,keys=/etc/keys", "tcp:[2001:db8::7]:1,keys=/k")
+    assert found.policies["a"].head_start.transports == (Transport.APPLIANCE, Transport.HOST)

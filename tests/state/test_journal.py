@@ -18,7 +18,18 @@ from headstart.blocks import Blocks
 from headstart.hypervisor.contract import ImageFile
 from headstart.state import schema
 from headstart.state.journal import Journal
-from headstart.state.values import Completion, Distrust, Domain, Draft, Facts, Point, Tracked, Vm
+from headstart.state.values import (
+    AGENT,
+    FIRST_APPLIANCE,
+    Completion,
+    Distrust,
+    Domain,
+    Draft,
+    Facts,
+    Point,
+    Tracked,
+    Vm,
+)
 from headstart.tracking.choice import Wish
 from headstart.transfer.pipeline import Stored
 from headstart.units import MIB
@@ -464,10 +475,13 @@ def test_who_read_a_block_of_the_draft_is_known(drafted: Journal) -> None:
     assert not drafted.delivered_blocks("web", "system")
     stored = [Stored(disk, block, b"x") for disk in ("system", "data") for block in (5, 6)]
     drafted.copied("web", "round1", stored, delivered={"system"})
-    assert drafted.delivered_blocks("web", "system") == Blocks([5, 6])
+    assert drafted.delivered_blocks("web", "system") == {AGENT: Blocks([5, 6])}
     assert not drafted.delivered_blocks("web", "data")
     drafted.copied("web", "round1", [Stored("system", 6, b"x")])
-    assert drafted.delivered_blocks("web", "system") == Blocks([5]), "whoever read it last"
+    assert drafted.delivered_blocks("web", "system") == {AGENT: Blocks([5])}, "whoever read it last"
+    drafted.copied("web", "round1", [Stored("data", 6, b"x")], deliverer=FIRST_APPLIANCE)
+    drafted.copied("web", "round1", [Stored("data", 5, b"x")], deliverer=FIRST_APPLIANCE + 1)
+    assert drafted.delivered_blocks("web", "data") == {FIRST_APPLIANCE: Blocks([6]), FIRST_APPLIANCE + 1: Blocks([5])}
 
 
 def test_an_agent_is_distrusted_until_it_is_trusted(journal: Journal, tmp_path: Path) -> None:

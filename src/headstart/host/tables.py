@@ -40,7 +40,7 @@ from headstart.restore.rehearsing.signs import Awaited
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 #: In the place of a policy: no backups.
 NONE = "none"
-_TRANSPORTS = {each.value: each for each in Transport if each is not Transport.AUTO}
+_TRANSPORTS = {each.value: each for each in (Transport.AGENT, Transport.APPLIANCE, Transport.HOST)}
 _ZONE_INSIDE = re.compile(r"\s(UTC|[A-Za-z_]+/[A-Za-z_/+-]+)$")
 T = TypeVar("T")
 
