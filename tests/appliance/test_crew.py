@@ -19,6 +19,7 @@ from headstart.appliance.addresses import Address
 from headstart.appliance.crew import Crew, Offered
 from headstart.appliance.evidence import Seen
 from headstart.appliance.link import Link, Lost
+from headstart.appliance.relay import Ticket
 from headstart.appliance.remote import Refused, Remote
 from headstart.blocks import Blocks
 from headstart.load.throttle import Halted
@@ -292,6 +293,26 @@ def test_a_store_that_fails_there_is_told(
         rest = crew.copy("disk", EVERYTHING) | crew.settle().get("disk", Blocks())
     assert rest | Blocks(overseer.chunks.get("disk", {})) == EVERYTHING
     assert "the store is broken" in overseer.gone[0]
+
+
+def test_a_host_that_brings_a_disk_and_then_nothing_holds_nothing_up(
+    tmp_path: Path, store: Slow, repo: Repository
+) -> None:
+    """Neither the thread nor the place that its round has."""
+    with appliance.serving(tmp_path / "keys", store, sessions=1) as found:
+        remote, ticket = Remote(found.address, repo), Ticket.new()
+        told = {"disk": 0, "size": SIZE, "token": ticket.token, "user": ticket.user, "key": ticket.key}
+        remote.link.send(K.OFFER, messages.pack_json(told))
+        remote._await(K.READY)
+        with found.address.plain() as link:
+            link.sendall(messages.DATA_MAGIC + ticket.token.encode())
+            time.sleep(0.2)
+            remote.close()
+            deadline = time.monotonic() + WAIT_SECONDS
+            while time.monotonic() < deadline:
+                with contextlib.suppress(Refused), Remote(found.address, repo):
+                    return
+            pytest.fail("its place is taken still")
 
 
 def test_another_repository_is_refused(tmp_path: Path, repo: Repository) -> None:

@@ -24,6 +24,7 @@ from headstart.state import appliances
 from headstart.transfer.pipeline import Pipeline, Stored
 from headstart.units import BLOCK_SIZE
 from tests.e2e.rig import NAME, Rig
+from tests.e2e.test_agent import wait_for_agentd
 from tests.kit import appliance, disks, workloads
 from tests.kit.cli import Cli
 from tests.kit.vm import Vm
@@ -226,3 +227,21 @@ def test_lies_are_found_and_it_is_used_no_longer(machine: Vm, rig: Rig, monkeypa
         assert rig.precopy(transport=Transport.APPLIANCE).transport == "appliance"
     rig.exact_backup()
     rig.appliances = ()
+
+
+def test_the_transports_are_compared_and_nothing_is_kept(machine: Vm, rig: Rig, tmp_path: Path) -> None:
+    wait_for_agentd(machine)
+    with_agent = Rig(tmp_path / "agent", machine, agent=True)
+    with another_machine(rig):
+        before = sorted(rig.store.list(""))
+        cli = Cli(with_agent.folder)
+        told = cli.run("bench", "transports", "guest", "--size", "24MiB", "--appliance", rig.appliances[0]).json
+        assert sorted(rig.store.list("")) == before
+    idle, agent, host, other = told["trials"]
+    assert [each["by"] for each in (idle, agent, host)] == ["idle", "agent", "host"] and not other["why"], told
+    assert agent["read_bytes"] == host["read_bytes"] == other["read_bytes"] > 20 * MIB, told
+    assert all(each["seconds"] > 0 and each["host_cpu_seconds"] is not None for each in told["trials"]), told
+    assert other["appliance_cpu_seconds"] > 0 and host["appliance_cpu_seconds"] is None
+    assert other["host_cpu_seconds"] < host["host_cpu_seconds"], told
+    print(json.dumps(told, indent=1))
+    with_agent.release()

@@ -285,6 +285,10 @@ MISTAKES = [
     ("[host]\nstate = 'state'", '4: host.state: must be an absolute path, not "state"'),
     ("[host]\nrepository = 'backups'", '4: host.repository: must be an absolute path or a URL, not "backups"'),
     (
+        'head_start.transports = ["appliance"]',
+        '1: policy.a: head_start.transports names "appliance", and no appliances stand in [host]',
+    ),
+    (
         '[host]\nappliances = ["somewhere"]',
         "4: host.appliances: 'somewhere' is no address of an appliance. Give tcp:HOST:PORT,keys=DIR.",
     ),

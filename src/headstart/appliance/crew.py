@@ -85,7 +85,7 @@ class Crew:
         try:
             for name, disk in self._disks.items():
                 remote.offer(self._numbers[name], disk.size, disk.uri)
-        except (Lost, errors.Unsupported) as error:
+        except (errors.Unreachable, errors.Unsupported) as error:
             self._let_go(remote, error)
             return False
         return True

@@ -123,6 +123,8 @@ class Service:
             raise errors.Usage(
                 f"This appliance stores in repository {self._repo.id[:8]}, and the host means another one."
             )
+        # What the store has lost since must not count as stored.
+        self._repo.drop_lost()
         return self._repo
 
 

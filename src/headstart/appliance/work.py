@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import tempfile
 import threading
 import time
@@ -49,17 +50,23 @@ class Work:
         self._began = time.process_time()
         self._telling = threading.Lock()
         self._wanted = True
+        self._links: list[socket.socket] = []
         self._stack = contextlib.ExitStack()
         self._writer = repo.writer(self._report)
         self._pipeline = Pipeline(repo, self._writer, self._report)
 
     def give_up(self) -> None:
-        """From any thread: what is under way ends at its next piece."""
+        """From any thread: what is under way ends at its next piece, and no disk is waited for."""
         self._wanted = False
+        for link in self._links:
+            with contextlib.suppress(OSError):
+                link.shutdown(socket.SHUT_RDWR)
 
     def offer(self, disk: int, size: int, ticket: Ticket) -> None:
         """Take a disk that is being brought. Raises ``Unreadable``, ``Lost``."""
         with self._counter.taken(ticket.token) as link, tempfile.TemporaryDirectory(prefix="headstart-key-") as folder:
+            # libnbd owns the connection from here on; this is to end it.
+            self._links.append(self._stack.enter_context(link.dup()))
             way = nbd.Connected(link.detach(), ticket.user, ticket.write(Path(folder)), f"disk {disk} of the host")
             try:
                 client = nbd.Client(way, failure=Unreadable)

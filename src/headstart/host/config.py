@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from headstart.backup.transport import Transport
 from headstart.host import contradictions, locate, mistakes, notation, source, tables, validation
 from headstart.host.mistakes import Mistake
 from headstart.host.policy import Assignment, Config, Host, Policy
@@ -46,6 +47,7 @@ class _Reading:
         for path, (where, name) in self._assigned.items():
             self._check_name(where, (*path, "policy"), name)
         host = self._whole_host()
+        self._check_appliances(host)
         if self._mistakes:
             raise mistakes.error(sorted(self._mistakes, key=self._order))
         return Config(
@@ -133,6 +135,13 @@ class _Reading:
             path = ("host", "password_command")
             self._wrong(self._seen[path], path, "and password_file are two ways to the same password: leave one out")
         return Host(**self._host)
+
+    def _check_appliances(self, host: Host) -> None:
+        for name, policy in self._policies.items():
+            if Transport.APPLIANCE in policy.head_start.transports and not host.appliances:
+                path = ("policy", name)
+                message = 'head_start.transports names "appliance", and no appliances stand in [host]'
+                self._wrong(self._seen[path], path, message)
 
     def _assignments(self) -> Iterable[Assignment]:
         for path, (file, name) in self._assigned.items():
