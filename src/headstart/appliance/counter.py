@@ -37,12 +37,17 @@ class Counter:
     @contextlib.contextmanager
     def taken(self, token: str, seconds: float = ARRIVAL_SECONDS) -> Iterator[socket.socket]:
         """What was brought. Raises ``Lost`` if nothing comes. Nobody brings anything by this token afterwards."""
+        with self._lock:
+            place = self._expected.get(token)
         try:
-            yield self._expected[token].get(timeout=seconds)
+            if place is None:
+                raise queue.Empty
+            link = place.get(timeout=seconds)
         except queue.Empty:
             raise Lost("The disk that was announced has not come.") from None
         finally:
             self.forget(token)
+        yield link
 
     def forget(self, token: str) -> None:
         """What was brought and nobody has taken is closed."""
