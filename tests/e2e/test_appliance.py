@@ -242,6 +242,4 @@ def test_the_transports_are_compared_and_nothing_is_kept(machine: Vm, rig: Rig, 
     assert agent["read_bytes"] == host["read_bytes"] == other["read_bytes"] > 20 * MIB, told
     assert all(each["seconds"] > 0 and each["host_cpu_seconds"] is not None for each in told["trials"]), told
     assert other["appliance_cpu_seconds"] > 0 and host["appliance_cpu_seconds"] is None
-    assert other["host_cpu_seconds"] < host["host_cpu_seconds"], told
-    print(json.dumps(told, indent=1))
     with_agent.release()

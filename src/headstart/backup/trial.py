@@ -14,7 +14,7 @@ import os
 import random
 import resource
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -157,15 +157,12 @@ def _by_appliance(contact: Contact, chosen: Mapping[str, Blocks], address: Addre
         if lacking:
             raise errors.Unsupported(f"Disk {', '.join(lacking)} cannot be offered to others.")
         disks = {name: Offered(reader.size, reader.uri) for name, reader in live.items()}
-        with (
-            Remote(address, repo, trial=True) as remote,
-            _measured(contact) as measured,
-            Crew(repo, disks, overseer, certain=True) as crew,
-        ):
+        with Remote(address, repo, trial=True) as remote, Crew(repo, disks, overseer, certain=True) as crew:
             crew.join(remote)
-            for name, wanted in chosen.items():
-                crew.copy(name, wanted)
-            crew.settle()
+            with _measured(contact, crew.relays) as measured:
+                for name, wanted in chosen.items():
+                    crew.copy(name, wanted)
+                crew.settle()
             cpu = crew.figures().get(address.name, {}).get("cpu_seconds")
     if overseer.why:
         raise errors.Unreachable(overseer.why)
@@ -206,22 +203,22 @@ class _Measured:
 
 
 @contextlib.contextmanager
-def _measured(contact: Contact) -> Iterator[_Measured]:
+def _measured(contact: Contact, relays: Sequence[int] = ()) -> Iterator[_Measured]:
+    """``relays``: processes that work for us meanwhile."""
     found = _Measured()
-    before, ours, began = contact.machine.counters(), _ours(), time.monotonic()
+    before, ours, began = contact.machine.counters(), _ours(relays), time.monotonic()
     qemu = _process(before.pid)
     yield found
-    found.seconds, found.ours = time.monotonic() - began, _ours() - ours
+    found.seconds, found.ours = time.monotonic() - began, _ours(relays) - ours
     after = contact.machine.counters()
     spent = _process(after.pid)
     found.counters = before, after
     found.qemu = spent - qemu if spent is not None and qemu is not None else None
 
 
-def _ours() -> float:
-    """Processor time of this process and of children that have ended."""
-    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(each.ru_utime + each.ru_stime for each in spent)
+def _ours(relays: Sequence[int]) -> float:
+    spent = resource.getrusage(resource.RUSAGE_SELF)
+    return spent.ru_utime + spent.ru_stime + sum(_process(each) or 0.0 for each in relays)
 
 
 def _process(pid: int | None) -> float | None:
