@@ -14,7 +14,7 @@ from unittest import mock
 
 from headstart import errors
 from headstart.backup import plan, records
-from headstart.backup.complete import Completing
+from headstart.backup.auditing import Audited, Auditing
 from headstart.blocks import Blocks
 from headstart.hypervisor.contract import Bitmap, Disk, PointInTime, Remove
 from headstart.hypervisor.memory.connection import Connection
@@ -171,14 +171,14 @@ def bitmap_below_overlay_believed() -> Any:
 
 def audit_after_trim() -> Any:
     """What is not residue is let go of before the audit has read its sample."""
-    right = Completing._audit
+    right = Auditing.run
 
-    def planted(self: Completing, point: PointInTime, samples: Any, expected: Any, residues: Any) -> Any:
-        for name, found in residues.items():
+    def planted(self: Auditing, point: PointInTime) -> Audited:
+        for name, found in self._belief.residues.items():
             point.keep(name, found.residue)
-        return right(self, point, samples, expected, residues)
+        return right(self, point)
 
-    return mock.patch.object(Completing, "_audit", planted)
+    return mock.patch.object(Auditing, "run", planted)
 
 
 PLANTS: dict[str, Plant] = {
@@ -206,6 +206,6 @@ def planted(name: str) -> Iterator[None]:
     if not name:
         yield
         return
-    blind = mock.patch.object(Completing, "_with_ends", lambda _self, _name, sample: sample)
+    blind = mock.patch.object(Auditing, "_with_ends", lambda _self, _name, sample: sample)
     with PLANTS[name](), contextlib.nullcontext() if name in AUDITED else blind:
         yield

@@ -12,30 +12,30 @@ all. After ``run`` the backup can be finished without the VM (``publish``).
 
 from __future__ import annotations
 
-import random
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from headstart import blocks, errors, units
-from headstart.backup import audit, blame, hooks, looking, plan
-from headstart.backup.blame import Found
+from headstart.backup import facts, hooks, looking, plan
+from headstart.backup.auditing import Auditing
+from headstart.backup.belief import Belief
 from headstart.backup.contact import Contact
 from headstart.backup.hooks import Hook
 from headstart.backup.identify import Identified
-from headstart.backup.plan import Population, Residue, Sample
+from headstart.backup.plan import Sample
 from headstart.backup.spooling import spool_of
 from headstart.backup.whereabouts import Change
 from headstart.blocks import Blocks
 from headstart.extents import Extent
 from headstart.hypervisor import freeze
-from headstart.hypervisor.contract import PointInTime, PointRequest, Protects
-from headstart.state.values import Completion, Tracked
+from headstart.hypervisor.contract import PointInTime, PointRequest
+from headstart.state.values import Completion
 from headstart.tracking.contract import Kind, Mark
 from headstart.transfer.spool import Spool
 from headstart.volumes.looker import Looker
-from headstart.volumes.selection import LeftOut, Seen, Selected
+from headstart.volumes.selection import Seen, Selected
 
 #: What is read is let go in portions: the guest pays for less and less.
 LET_GO_BYTES = 64 * units.MIB
@@ -58,12 +58,6 @@ class Options:
     distrust: bool = True
 
 
-class Doubt(errors.HeadstartError):
-    """The audit found something false, and this kind of point in time has no more than was asked for.
-
-    What was false is out of the journal: begin again."""
-
-
 class Completing:
     """One completion of a VM whose newest round is ``identified``."""
 
@@ -71,7 +65,6 @@ class Completing:
         """``round_id`` names the marks that the next draft begins with."""
         self._contact = contact
         self._context = contact.context
-        self._identified = identified
         self._options = options
         self._round = round_id
         self._block_size = contact.context.repository.block_size
@@ -80,18 +73,7 @@ class Completing:
         # know nothing of what was written between the two.
         self._base = self._id + secrets.token_hex(4)
         self._off = contact.machine.off
-        self._drafts = {name: self._context.journal.copied_blocks(contact.name, name) for name in identified.disks}
-        delivered = {name: self._context.journal.delivered_blocks(contact.name, name) for name in identified.disks}
-        #: What of the drafts is the word of the agent in the guest, or of an appliance; and which is whose.
-        self._delivered = {name: Blocks().union(*found.values()) for name, found in delivered.items()}
-        self._by = {
-            whose: {name: found.get(whose, Blocks()) for name, found in delivered.items()}
-            for whose in sorted(set().union(*delivered.values()))
-        }
-        #: Why the point in time, which has no more than was asked for, does not do.
-        self._doubts: list[str] = []
-        #: What the base mark of each disk recorded up to the point.
-        self._told: dict[str, Blocks] = {}
+        self._belief = Belief(contact, identified.disks)
         self.failures: list[str] = []
         #: What lay on the disks at the point in time, if anything may be left out.
         self.seen: Seen | None = None
@@ -103,47 +85,43 @@ class Completing:
         spool = spool_of(self._context, self._contact.name, self._base)
         spool.create()
         try:
-            self._run(spool)
+            with looking.prepared(self._contact) as looker:
+                self._complete(spool, looker)
         except BaseException:
             # Half a residue is of no use, and may be what fills the disk.
             spool.remove()
             raise
 
-    def _run(self, spool: Spool) -> None:
-        with looking.prepared(self._contact) as looker:
-            self._complete(spool, looker)
-
     def _complete(self, spool: Spool, looker: Looker | None) -> None:
-        samples = self._samples()
-        expected = self._expected(samples)
-        request = self._request(samples, {} if looker is None else looking.foreseen(self._contact, looker))
+        options, belief = self._options, self._belief
+        auditing = Auditing(self._contact, belief, options.audit, lasting=options.distrust)
+        looked_at = {} if looker is None else looking.foreseen(self._contact, looker)
+        request = self._request(auditing.samples, looked_at)
         if not self._off:
-            hooks.run(self._options.hooks, hooks.BEFORE_FREEZE, self._facts())
+            hooks.run(options.hooks, hooks.BEFORE_FREEZE, self._names())
         created = self._context.clock()
         with self._contact.machine.take(request) as point, freeze.telling(point):
             if not self._off:
-                self._hook(hooks.AFTER_THAW, self._facts())
+                self._hook(hooks.AFTER_THAW, self._names())
             # What the point holds must not be undone by a kill that no record tells of.
-            self._contact.make_lasting([] if self._off else self._identified.disks)
+            self._contact.make_lasting([] if self._off else belief.disks)
             self._contact.notes += point.notes
             self._require_frozen(point)
-            for name in self._identified.disks:
+            for name in belief.disks:
                 self._contact.require_size(name, point.reader(name))
-            residues, stale = self._residues(point)
+            belief.learn(point)
             selected = self._select(point, looker)
-            sampled, mismatched = self._audit(point, samples, expected, residues)
-            residues = {name: plan.leave_out(found, selected.blocks(name)) for name, found in residues.items()}
-            if self._options.audit is not None:
-                for name, found in residues.items():
-                    point.keep(name, found.residue)
+            audited = auditing.run(point)
+            belief.leave_out({name: selected.blocks(name) for name in belief.disks})
+            self._keep_residue(point)
             self._before_release(point)
-            for name, found in residues.items():
-                self._spool(spool, point, name, found.residue)
+            for name in belief.disks:
+                self._spool(spool, point, name)
             self._keep_files(spool)
             point.check()
             spool.seal()
             window = point.release()
-        facts = {
+        told = {
             "created": created,
             "base_mark": self._base,
             "consistency": point.consistency,
@@ -152,17 +130,17 @@ class Completing:
             "pause_seconds": point.pause_seconds,
             "window_seconds": window,
             "audit": {
-                "sampled_bytes": sampled,
-                "mismatched_bytes": mismatched,
+                "sampled_bytes": audited.sampled_bytes,
+                "mismatched_bytes": audited.mismatched_bytes,
                 "agent_mismatched_bytes": self._contact.false_bytes,
                 "appliance_mismatched_bytes": self._contact.appliance_false_bytes,
             },
-            "disks": {name: self._disk_facts(name, found, selected) for name, found in residues.items()},
+            "disks": facts.of_disks(self._contact, belief, selected, self.seen),
             "definition": self._contact.vm.definition or self._contact.inventory.definition,
             "files": [kind for kind, _ in self._contact.inventory.files],
         }
-        self.changes = {name: self._change(name, found, selected) for name, found in residues.items()}
-        self._note(residues, stale, facts)
+        self.changes = facts.changes(belief, selected)
+        self._note(told)
 
     def _require_frozen(self, point: PointInTime) -> None:
         # Of a VM that is off nothing is under way.
@@ -170,80 +148,25 @@ class Completing:
             reasons = " ".join(point.notes) or "Nobody in the guest freezes them (qga, or Headstart's agent)."
             raise errors.PointLost(f"The guest's file systems were not frozen, which the policy asks for: {reasons}")
 
-    @property
-    def _recorded(self) -> dict[str, Tracked]:
-        """The disks whose changes are recorded; of the others everything is compared."""
-        return {name: each for name, each in self._identified.disks.items() if not self._contact.untracked(name)}
-
     # before the freeze
 
-    def _samples(self) -> dict[str, Sample]:
-        populations = {}
-        for name, tracked in self._recorded.items():
-            everything = blocks.everything(tracked.facts.size, self._block_size)
-            delivered = self._delivered[name]
-            populations[name] = Population(delivered, self._drafts[name] - delivered, everything - tracked.owed)
-        samples = plan.sample(populations, self._options.audit, random.SystemRandom())
-        nothing = dict.fromkeys(self._identified.disks, Sample(Blocks(), Blocks()))
-        return nothing | {name: self._with_ends(name, sample) for name, sample in samples.items()}
-
-    def _with_ends(self, name: str, sample: Sample) -> Sample:
-        """Also what comes last on the disk: see ``audit.ends``."""
-        draft = self._context.journal.last_copied(self._contact.name, name, audit.ENDS)
-        unchanged = audit.ends(self._contact, self._identified.disks[name])
-        return Sample(sample.draft | draft, sample.unchanged | unchanged)
-
-    def _expected(self, samples: Mapping[str, Sample]) -> dict[str, audit.Expected] | None:
-        if self._options.audit is None:
-            return None
-        disks = self._identified.disks
-        return {name: audit.foresee(self._contact, disks[name], sample) for name, sample in samples.items()}
-
     def _request(self, samples: Mapping[str, Sample], looked_at: Mapping[str, Blocks]) -> PointRequest:
-        disks, recorded = self._identified.disks, self._recorded
+        belief = self._belief
+        disks, recorded = belief.disks, belief.recorded
         start = [(name, Mark(Kind.BASE, self._base)) for name in recorded]
         start += [(name, Mark(Kind.ROUND, self._round)) for name in recorded]
         end = [(name, Mark(Kind.ROUND, tracked.round)) for name, tracked in recorded.items()]
         starts, ends = self._contact.tracker.actions(*(([], []) if self._off else (start, end)))
-        reads = {name: tuple(self._marks(tracked)) for name, tracked in recorded.items()}
-        wanted = {name: (tracked.owed - self._drafts[name]) | samples[name].blocks for name, tracked in disks.items()}
+        reads = {name: tuple(belief.marks(tracked)) for name, tracked in recorded.items()}
+        wanted = {name: (tracked.owed - belief.drafts[name]) | samples[name].blocks for name, tracked in disks.items()}
         wanted = {name: found | looked_at.get(name, Blocks()) for name, found in wanted.items()}
         spared = looking.spared(self._contact)
-        sizes = {name: blocks.total_bytes(found - spared.get(name, Blocks()), self._block_size, disks[name].facts.size)
-                 for name, found in wanted.items()}  # fmt: skip
+        sizes = {name: belief.bytes({name: found - spared.get(name, Blocks())}) for name, found in wanted.items()}
         reserve = {name: max(LEAST_RESERVE, 2 * size) for name, size in sizes.items()}
         freezer = self._contact.freezer() if self._options.freeze and not self._off else None
         return PointRequest(starts, ends, wanted, self._options.freeze, reserve, reads, freezer)
 
-    def _marks(self, tracked: Tracked) -> dict[str, Mark]:
-        """What tells the changes of a disk, by the bitmaps' names. Of a VM that is off the draft has lost already what
-        its rounds recorded."""
-        marks = [Mark(Kind.BASE, tracked.base)]
-        if not self._off:
-            marks.append(Mark(Kind.ROUND, tracked.round))
-        return self._contact.tracker.names(tracked.name, marks)
-
     # while the point stands
-
-    def _residues(self, point: PointInTime) -> tuple[dict[str, Residue], dict[str, Blocks]]:
-        """What is left to read; and what of the draft was written again before the point."""
-        found = point.recorded()
-        residues, stale = {}, {}
-        for name, tracked in self._identified.disks.items():
-            if name not in self._recorded:
-                residues[name] = self._compare(point, tracked)
-                stale[name] = residues[name].residue
-                continue
-            recorded, *again = (found[name][bitmap] for bitmap in self._marks(tracked))
-            stale[name] = Blocks().union(*again)
-            self._told[name] = recorded
-            protected = point.protected(name)
-            residue = plan.residue(recorded, tracked.entire, self._drafts[name], stale[name], protected)
-            if not (self._drafts[name] | tracked.owed) <= (recorded | tracked.entire):
-                residue = self._disbelieve(point, name, "its base bitmap lacks blocks that a round's bitmap had")
-            residues[name] = residue
-        self._raise_doubts()
-        return residues, stale
 
     def _select(self, point: PointInTime, looker: Looker | None) -> Selected:
         """What the disks say now, while all of them is protected, decides what is left out."""
@@ -254,131 +177,18 @@ class Completing:
         self._contact.notes += found.notes
         return found
 
-    def _compare(self, point: PointInTime, tracked: Tracked) -> Residue:
-        """What is to be read of a disk that nothing records: all of it is compared now. What the draft has counts
-        as changed, also where that is what the last snapshot has."""
-        name, draft = tracked.name, self._drafts[tracked.name]
-        where = "" if self._off else " in the window"
-        self._contact.note(f"disk {name} was compared as a whole{where}: {self._contact.disk(name).untracked}")
-        differing = audit.differing(self._contact, tracked, point.reader(name), draft)
-        return plan.residue(draft | differing, Blocks(), draft, differing, None)
+    def _keep_residue(self, point: PointInTime) -> None:
+        """All else is let go. Not where everything is compared: then it was the only look at it."""
+        if self._options.audit is not None:
+            for name, found in self._belief.residues.items():
+                point.keep(name, found.residue)
 
-    def _disbelieve(self, point: PointInTime, name: str, reason: str) -> Residue:
-        """The marks of a disk lie: everything is read."""
-        tracked = self._identified.disks[name]
-        everything = blocks.everything(tracked.facts.size, self._block_size)
-        self._contact.notes.append(f"disk {name} is read whole: {reason}")
-        # Where no new base begins, none is left to be believed.
-        base = "" if self._off else tracked.base
-        doubted = replace(tracked, base=base, reason=reason, entire=everything, owed=everything)
-        self._identified = replace(self._identified, disks={**self._identified.disks, name: doubted})
-        self._drafts[name] = Blocks()
-        if point.protects is Protects.WANTED:
-            self._context.journal.put_disk(self._contact.name, replace(doubted, base=""))
-            self._doubts.append(f"Disk {name} has to be read whole: {reason}.")
-        return Residue(everything, Blocks(), everything)
-
-    def _raise_doubts(self) -> None:
-        """After all disks were looked at: what tells that a mark lies may be gone at the next attempt."""
-        if self._doubts:
-            raise Doubt(" ".join(self._doubts))
-
-    def _audit(
-        self,
-        point: PointInTime,
-        samples: Mapping[str, Sample],
-        expected: Mapping[str, audit.Expected] | None,
-        residues: dict[str, Residue],
-    ) -> tuple[int, int]:
-        """Bytes compared and bytes false. What is false is read again, with all that is like it."""
-        sampled = mismatched = 0
-        false = {name: Blocks() for name in samples}
-        doubted = False
-        standing = self._standing(point, samples, residues)
-        for name, sample in standing.items():
-            tracked = self._identified.disks[name]
-            lookup = None if expected is None else {**expected[name], **self._added(name, sample, expected[name])}
-            mismatch = audit.compare(self._contact, tracked, point.reader(name), sample, lookup)
-            wrong = mismatch.draft | mismatch.unchanged
-            sampled += blocks.total_bytes(mismatch.sampled, self._block_size, tracked.facts.size)
-            mismatched += blocks.total_bytes(wrong, self._block_size, tracked.facts.size)
-            if mismatch.unchanged:
-                reason = f"{len(mismatch.unchanged)} blocks changed that its bitmap does not report"
-                residues[name] = self._disbelieve(point, name, reason)
-            else:
-                # Where the bitmap lies, a block may have been right when the agent read it.
-                false[name] = mismatch.draft & self._delivered[name]
-            doubted = doubted or bool(mismatch.draft - false[name])
-        for whose, theirs in self._by.items():
-            lies = {name: found & theirs[name] for name, found in false.items()}
-            if any(lies.values()):
-                compared = sum(len(each.draft & theirs[name]) for name, each in standing.items())
-                self._distrust(point, residues, whose, lies, compared)
-        if doubted:
-            self._contact.notes.append("the audit found false blocks in the draft: all of it is read again")
-            self._discard(point, residues, self._drafts)
-        self._raise_doubts()
-        return sampled, mismatched
-
-    def _standing(
-        self, point: PointInTime, samples: Mapping[str, Sample], residues: Mapping[str, Residue]
-    ) -> dict[str, Sample]:
-        """What of the sample still counts. Of what the agent delivered others take the place of those that were
-        written again, where they can be read: the guest chooses what it writes."""
-        found = {
-            name: Sample(sample.draft & residues[name].precopied, sample.unchanged - residues[name].changed)
-            for name, sample in samples.items()
-        }
-        if self._options.audit is None or point.protects is Protects.WANTED:
-            return found
-        used = {name: self._delivered[name] & residues[name].precopied for name in self._recorded}
-        rest = {name: each - found[name].draft for name, each in used.items()}
-        drawn = sum(len(used[name] & found[name].draft) for name in used)
-        lacking = max(0, min(self._options.audit, sum(map(len, used.values()))) - drawn)
-        more = plan.draw(rest, lacking, random.SystemRandom())
-        return found | {name: replace(found[name], draft=found[name].draft | each) for name, each in more.items()}
-
-    def _added(self, name: str, sample: Sample, expected: audit.Expected) -> audit.Expected:
-        """The chunks of blocks of the draft that were drawn only now: the journal knows them."""
-        added = (block for block in sample.draft if block not in expected)
-        return dict(self._context.journal.chunks_of(self._contact.name, name, added))
-
-    def _distrust(
-        self,
-        point: PointInTime,
-        residues: dict[str, Residue],
-        whose: int,
-        false: Mapping[str, Blocks],
-        compared: int,
-    ) -> None:
-        """Nothing that they delivered is used, and they read nothing any longer."""
-        theirs = self._by[whose]
-        used = {name: theirs[name] & found.precopied for name, found in residues.items()}
-        found = Found(sum(map(len, false.values())), compared, self._bytes(false), self._bytes(used))
-        blame.tell(self._contact, whose, found, lasting=self._options.distrust)
-        self._discard(point, residues, theirs)
-
-    def _bytes(self, found: Mapping[str, Blocks]) -> int:
-        disks = self._identified.disks
-        return sum(blocks.total_bytes(each, self._block_size, disks[name].facts.size) for name, each in found.items())
-
-    def _discard(self, point: PointInTime, residues: dict[str, Residue], gone: Mapping[str, Blocks]) -> None:
-        """These blocks of the draft are not used: they are read from the point in time, or from the next one."""
-        for name, each in list(gone.items()):
-            found = residues[name]
-            self._drafts[name] = self._drafts[name] - each
-            residues[name] = Residue(found.changed, found.precopied - each, found.residue | (found.precopied & each))
-            if point.protects is Protects.WANTED:
-                self._context.journal.forget_copied(self._contact.name, name, each)
-        if point.protects is Protects.WANTED:
-            self._doubts.append("The audit found false blocks in the draft.")
-
-    def _spool(self, spool: Spool, point: PointInTime, name: str, wanted: Blocks) -> None:
-        tracked = self._identified.disks[name]
+    def _spool(self, spool: Spool, point: PointInTime, name: str) -> None:
+        wanted, disk_size = self._belief.residues[name].residue, self._belief.disks[name].facts.size
         size = self._block_size
         rest = wanted.copy()
         waiting = 0
-        extents = blocks.to_extents(wanted, size, tracked.facts.size)
+        extents = blocks.to_extents(wanted, size, disk_size)
 
         def read(extent: Extent) -> None:
             nonlocal waiting
@@ -402,69 +212,32 @@ class Completing:
 
     # afterwards
 
-    def _note(self, residues: Mapping[str, Residue], stale: Mapping[str, Blocks], facts: dict[str, Any]) -> None:
-        disks = []
-        gone: dict[str, Blocks] = {}
-        for name, found in residues.items():
-            tracked = self._identified.disks[name]
+    def _note(self, told: dict[str, Any]) -> None:
+        belief, disks = self._belief, []
+        for name, found in belief.residues.items():
+            tracked = belief.disks[name]
             noted = replace(tracked, owed=found.changed, round=self._round)
             if self._contact.layered([name]):
                 # The overlays that told are committed with the next round, also if this backup is given up.
-                noted = replace(noted, entire=tracked.entire | self._told[name])
+                noted = replace(noted, entire=tracked.entire | belief.told[name])
             disks.append(noted)
-            # Everything in the draft that is not used: written again, not believed, or left out.
-            unused = stale[name] | (found.changed - found.precopied)
-            gone[name] = unused & self._context.journal.copied_blocks(self._contact.name, name)
-        self._context.journal.spooled(self._contact.name, Completion(self._id, facts), disks, gone)
+        gone = {name: belief.unused(name) for name in belief.disks}
+        self._context.journal.spooled(self._contact.name, Completion(self._id, told), disks, gone)
 
-    def _disk_facts(self, name: str, found: Residue, selected: Selected) -> dict[str, Any]:
-        tracked, disk = self._identified.disks[name], self._contact.disk(name)
-        chosen, size, excluded = self._contact.choice(name), tracked.facts.size, selected.blocks(name)
-        told = {each.volume.name: self._left_out(each, name, size) for each in selected.left_out if name in each.blocks}
-        return {
-            "size": size,
-            "format": disk.format,
-            "serial": disk.serial,
-            "interface": disk.interface,
-            "changed_bytes": blocks.total_bytes(found.changed - excluded, self._block_size, size),
-            "precopied_bytes": blocks.total_bytes(found.precopied, self._block_size, size),
-            "residue_bytes": blocks.total_bytes(found.residue, self._block_size, size),
-            "compared": bool(tracked.reason) and tracked.reason != plan.FIRST,
-            "reason": tracked.reason,
-            "tracking": chosen.way.value,
-            "tracking_reason": chosen.why,
-            "excluded_bytes": blocks.total_bytes(excluded, self._block_size, size),
-            "excluded": list(told.values()),
-        }
+    # hooks
 
-    def _change(self, name: str, found: Residue, selected: Selected) -> Change:
-        size, excluded = self._identified.disks[name].facts.size, selected.blocks(name)
-        return Change(size, found.changed - excluded, found.residue, excluded)
-
-    def _left_out(self, left_out: LeftOut, disk: str, size: int) -> dict[str, Any]:
-        each = left_out.volume
-        extents = blocks.to_extents(left_out.blocks[disk], self._block_size, size)
-        return {
-            "volume": each.name,
-            "content": each.content,
-            "label": each.label or each.partition_label,
-            "mounted": list(self.seen.mounted(each)) if self.seen is not None else [],
-            "pattern": left_out.pattern,
-            "extents": [{"start": extent.start, "length": extent.length} for extent in extents],
-        }
-
-    def _facts(self) -> dict[str, str]:
+    def _names(self) -> dict[str, str]:
         return {"HEADSTART_VM": self._contact.name, "HEADSTART_SNAPSHOT": self._id}
 
     def _before_release(self, point: PointInTime) -> None:
         if not any(hook.event == hooks.BEFORE_RELEASE for hook in self._options.hooks):
             return
         try:
-            uris = {f"HEADSTART_NBD_{hooks.variable(name)}": point.uri(name) for name in self._identified.disks}
+            uris = {f"HEADSTART_NBD_{hooks.variable(name)}": point.uri(name) for name in self._belief.disks}
         except errors.Unsupported as error:
             self.failures.append(f"the {hooks.BEFORE_RELEASE} hooks were not run: {error}")
             return
-        self._hook(hooks.BEFORE_RELEASE, self._facts() | {name: uri for name, uri in uris.items() if uri})
+        self._hook(hooks.BEFORE_RELEASE, self._names() | {name: uri for name, uri in uris.items() if uri})
 
     def _hook(self, event: str, facts: Mapping[str, str]) -> None:
         """The backup goes on without these: what failed is told at the end."""

@@ -18,7 +18,8 @@ from typing import Any
 
 from headstart import errors
 from headstart.backup import hooks, identify, losses, plan, precopy, publish, whereabouts
-from headstart.backup.complete import Completing, Doubt, Options
+from headstart.backup.belief import Doubt
+from headstart.backup.complete import Completing, Options
 from headstart.backup.contact import Asleep, Contact, meet
 from headstart.backup.context import Context
 from headstart.backup.pace import Pace
