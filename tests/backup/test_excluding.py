@@ -102,10 +102,9 @@ def test_what_had_been_copied_ahead_is_not_used(world: World) -> None:
 
 
 def test_nothing_of_it_is_copied_ahead(world: World) -> None:
-    if world.vm.drives["a"].iothread:
-        pytest.skip("nobody reads it ahead without an agent")
     made = world.precopy()
-    assert made is not None and made.remaining_bytes == 0
+    # One in an iothread nobody reads ahead without an agent.
+    assert made is not None and (made.remaining_bytes == 0 or world.vm.drives["a"].iothread)
     copied = world.journal.copied_blocks(NAME, "a")
     assert not copied & type(copied)(range(4, 8))
 

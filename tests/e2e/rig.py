@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart import repository
-from headstart.backup import cycle, inspection
+from headstart.backup import cycle, inspection, leaving
 from headstart.backup.complete import Options
 from headstart.backup.context import Context, Progress, quiet
 from headstart.backup.report import BackupReport, DiskReport, PrecopyReport
@@ -165,7 +165,7 @@ class Rig:
 
     def release(self, name: str = NAME) -> None:
         with self.context() as context:
-            cycle.release(context, name)
+            leaving.release(context, name)
 
     def restore(self, wanted: str, image_format: order.Format = "raw") -> dict[str, Path]:
         """The disks of a snapshot, restored into a folder that holds nothing else."""

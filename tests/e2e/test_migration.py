@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from headstart.backup import cycle
+from headstart.backup.status import status_of
 from headstart.hypervisor.contract import Migrating
 from tests.e2e.rig import NAME, Exact, Rig, digest
 from tests.kit import disks, travel
@@ -107,7 +107,7 @@ def assert_let_go(rig: Rig) -> None:
 def standing(rig: Rig) -> Any:
     """All that must not change while the VM is on its way."""
     with rig.journal() as journal:
-        known = journal.tracked(NAME), journal.draft(NAME), cycle.status(journal, NAME, 65536).copied_bytes
+        known = journal.tracked(NAME), journal.draft(NAME), status_of(journal, NAME, 65536).copied_bytes
     return known, rig.bitmaps(), rig.leftovers()
 
 

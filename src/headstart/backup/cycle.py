@@ -9,11 +9,10 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import secrets
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from headstart import errors
@@ -27,10 +26,8 @@ from headstart.backup.publish import Published
 from headstart.backup.report import AuditReport, BackupReport, DiskReport, PrecopyReport, VolumeReport
 from headstart.backup.spooling import spool_of
 from headstart.backup.transport import Transport, Wanted
-from headstart.backup.whereabouts import Change
 from headstart.hypervisor.contract import Disturbed, NotTaken
 from headstart.repository.manifest import Manifest
-from headstart.state.journal import Journal
 
 #: A completion that finds something false, or meets a busy host, begins again; more often than this
 #: something is badly wrong.
@@ -299,109 +296,3 @@ def _failed(verb: str, error: BaseException) -> dict[str, Any]:
             error.facts.get("freeze_seconds", 0.0) if isinstance(error, errors.HeadstartError) else 0.0
         )
     return report
-
-
-def release(context: Context, name: str, *, discard: bool = False) -> tuple[str, ...]:
-    """Take everything of ours out of a VM. The next backup compares. Returns what the user should know.
-
-    A backup that waits to be published would be lost: raises ``Usage``, unless it is to be discarded."""
-    with running(context, name, "release"):
-        notes = _unpublished(context, name, "release", discard)
-        notes += _let_go(context, name)
-        spool_of(context, name, "").remove()
-        return tuple(notes)
-
-
-def remove(context: Context, name: str, *, discard: bool = False) -> tuple[str, ...]:
-    """Forget a VM; what is ours is taken out of it if it answers. Else like ``release``."""
-    with running(context, name, "remove"):
-        notes = _unpublished(context, name, "remove", discard)
-        try:
-            notes += _let_go(context, name)
-        except (errors.Unreachable, errors.Busy, errors.NotFound) as error:
-            notes.append(f"bitmaps of ours may be left in the VM's disks: {error}")
-        spool_of(context, name, "").remove()
-        context.journal.remove_vm(name)
-        return tuple(notes)
-
-
-def _unpublished(context: Context, name: str, verb: str, discard: bool) -> list[str]:
-    waiting = context.journal.completion(name)
-    if waiting is None:
-        return []
-    if discard:
-        return [f"the backup {waiting.id}, which was not published yet, was discarded"]
-    raise errors.Usage(
-        f"The backup {waiting.id} of VM '{name}' waits in the spool: it is complete, but not yet in the repository. "
-        f"'headstart precopy {name}' publishes it, also if the VM does not answer. "
-        f"To lose it, use 'headstart vm {verb} {name} --discard-unpublished'.",
-        vm=name,
-        snapshot=waiting.id,
-    )
-
-
-def _let_go(context: Context, name: str) -> list[str]:
-    with meet(context, context.journal.vm(name), Asleep.AWAKEN) as contact:
-        # What keeps marks from being removed is told before anything is forgotten.
-        standing = contact.tracker.standing()
-        contact.tracker.drop([(disk, mark) for disk in standing for mark in standing[disk]])
-        context.journal.forget_tracking(name)
-        identify.sweep(contact)
-        return contact.notes
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """What the journal knows; the VM is not asked. ``agent_distrusted``: since when and why its agent reads nothing;
-    ``half_rolled_back``: the snapshot of a rollback that was interrupted while it wrote."""
-
-    vm: str
-    snapshot: str | None
-    #: Point in time of the newest snapshot that was published from here, seconds since 1970.
-    protected_until: float | None
-    draft: str | None
-    rounds: int
-    copied_bytes: int
-    remaining_bytes: int
-    spooled: bool
-    agent_distrusted: dict[str, Any] | None
-    half_rolled_back: str | None
-    last_run: dict[str, Any] | None
-    #: As they lay at the last backup, like ``VolumeReport``, with what remains of each.
-    volumes: tuple[dict[str, Any], ...] = ()
-
-
-def status(journal: Journal, name: str, block_size: int) -> Status:
-    journal.vm(name)
-    tracked, draft, point = journal.tracked(name), journal.draft(name), journal.point(name)
-    distrust, rollback = journal.distrusted(name), journal.rollback(name)
-    copied = {disk: journal.copied_blocks(name, disk) for disk in tracked}
-    changes = {}
-    for disk, each in tracked.items():
-        changed = each.owed - each.excluded
-        changes[disk] = Change(each.facts.size, changed, changed - copied[disk], each.excluded)
-    left = sum(len(each.residue) for each in changes.values())
-    seen = whereabouts.recall(journal, name)
-    runs = journal.runs(name, 1)
-    last = runs[0] if runs else None
-    return Status(
-        vm=name,
-        snapshot=next((each.snapshot for each in tracked.values() if each.snapshot), None),
-        protected_until=point.created if point else None,
-        draft=draft.id if draft else None,
-        rounds=draft.rounds if draft else 0,
-        copied_bytes=sum(map(len, copied.values())) * block_size,
-        remaining_bytes=left * block_size,
-        spooled=journal.completion(name) is not None,
-        agent_distrusted=dataclasses.asdict(distrust) if distrust else None,
-        half_rolled_back=rollback.snapshot if rollback is not None and rollback.writing else None,
-        last_run=None
-        if last is None
-        else {"verb": last.verb, "begun": last.begun, "ended": last.ended, "error": last.report.get("error")},
-        volumes=tuple(_status_of(each) for each in whereabouts.tell(seen, changes, block_size)),
-    )
-
-
-def _status_of(volume: VolumeReport) -> dict[str, Any]:
-    told = dataclasses.asdict(volume)
-    return told | {"remaining_bytes": told.pop("residue_bytes")}

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from headstart import plain, units
-from headstart.backup import cycle
+from headstart.backup.status import status_of
 from headstart.cli import arguments, text, volumelines
 from headstart.cli.session import Session
 from headstart.host import control
@@ -51,7 +51,7 @@ def _live(session: Session, name: str | None) -> Mapping[str, Any]:
 
 
 def _values(journal: Journal, name: str, live: Mapping[str, Any] | None) -> dict[str, Any]:
-    return dataclasses.asdict(cycle.status(journal, name, units.BLOCK_SIZE)) | {"live": live}
+    return dataclasses.asdict(status_of(journal, name, units.BLOCK_SIZE)) | {"live": live}
 
 
 def _volumes(status: Mapping[str, Any]) -> list[str]:

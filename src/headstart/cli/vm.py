@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart import errors, plain, units
-from headstart.backup import cycle, inspection
+from headstart.backup import inspection, leaving
 from headstart.backup.inspection import Inspection
 from headstart.cli import arguments, discover, prepare, text
 from headstart.cli.session import Session
@@ -202,13 +202,13 @@ def run_show(session: Session, given: argparse.Namespace) -> None:
 
 def run_remove(session: Session, given: argparse.Namespace) -> None:
     with session.local() as context:
-        notes = cycle.remove(context, given.name, discard=given.discard_unpublished)
+        notes = leaving.remove(context, given.name, discard=given.discard_unpublished)
     _tell_left(session, given.name, notes, f"Removed {given.name}. Its snapshots stay.")
 
 
 def run_release(session: Session, given: argparse.Namespace) -> None:
     with session.local() as context:
-        notes = cycle.release(context, given.name, discard=given.discard_unpublished)
+        notes = leaving.release(context, given.name, discard=given.discard_unpublished)
     said = f"Nothing of ours is left in {given.name}. The next backup reads all of its disks."
     _tell_left(session, given.name, notes, said)
 
