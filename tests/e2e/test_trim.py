@@ -9,6 +9,7 @@ import pytest
 
 from headstart import errors
 from headstart.backup import trim
+from tests.e2e.hosted import Hosted
 from tests.e2e.rig import NAME, Rig
 from tests.e2e.test_agent import wait_for_agentd
 from tests.kit import disks
@@ -43,6 +44,23 @@ def test_free_blocks_are_zeroes_in_the_next_backup(machine: Vm, tmp_path: Path, 
     assert found[0].trimmed is not None and found[0].trimmed >= 8 * MIB, found
     after = rig.exact_backup()
     assert mark not in after.image("system").read_bytes()
+    rig.release()
+
+
+def test_by_policy_it_is_asked_before_a_round_and_not_before_each(machine: Vm, tmp_path: Path) -> None:
+    rig = Rig(tmp_path / "rig", machine, agent=True)
+    with Hosted(rig) as daemon:
+        daemon.configure(daemon.later(), interval="1s", audit="none", more='trim = "1d"')
+        daemon.start()
+        daemon.wait_said(" round=")
+        said = daemon.log
+        assert said.index("event=trim") < said.index(" round="), said
+        assert "by=agent trimmed=" in said
+        rounds = len(daemon.runs("precopy"))
+        machine.guest.run("dd if=/dev/urandom of=/mnt/more bs=1M count=4 && sync")
+        daemon.wait(lambda: len(daemon.runs("precopy")) >= rounds + 2)
+        assert daemon.log.count("event=trim") == 1
+        daemon.stop()
     rig.release()
 
 

@@ -14,6 +14,7 @@ from headstart.repository import snapshot
 from headstart.restore import volumes
 from tests.e2e import bare
 from tests.e2e.choosing import Choosing
+from tests.e2e.hosted import Hosted
 from tests.e2e.rig import NAME, digest
 from tests.kit import disks, layouts, lvm
 from tests.kit.vm import Vm
@@ -182,6 +183,25 @@ def test_logical_volumes_over_two_disks(machine: Vm, tools: lvm.Lvm, rig: Choosi
     later = rig.chosen_backup()
     assert later.volume("data/db").changed_bytes >= MIB
     assert sum(disk.changed_bytes for disk in later.report.disks) < 4 * MIB
+
+
+def test_the_policy_of_a_daemon(machine: Vm, tools: lvm.Lvm, rig: Choosing) -> None:
+    machine.guest.write("/dev/data/swap", 8192, 4 * MIB, byte=0x3C)
+    put(machine, "/dev/data/swap", layouts.swap_header())
+    with Hosted(rig) as daemon:
+        daemon.configure(["*:*:0/10"], audit="none", more='volumes = ["*", "!swap"]')
+        before = len(daemon.runs("backup"))
+        daemon.start()
+        daemon.wait_backups(before + 2)
+        assert {each["name"] for each in daemon.cli.run("status", NAME).json["vms"][0]["volumes"]} >= {"data/swap"}
+        daemon.stop()
+    with rig.repo() as repo:
+        made = snapshot.load(repo, daemon.runs("backup")[-1]["snapshot"])
+    told = {(disk.name, each.volume, each.pattern) for disk in made.disks for each in disk.excluded}
+    assert {each for each in told if each[1] == "data/swap"} >= {("dev-one", "data/swap", "!swap")}, told
+    restored = rig.restore(made.id)
+    assert not any(b"\x3c" * 65536 in path.read_bytes() for path in restored.values())
+    rig.release()
 
 
 def test_where_changes_are_without_any_policy(machine: Vm, tools: lvm.Lvm, rig: Choosing) -> None:
