@@ -26,6 +26,7 @@ class VirtRig(Rig):
         self.folder = folder
         self.state = folder / "state"
         self.scratch = folder / "scratch"
+        self.appliances = ()
         self.store = LocalStore(folder / "repository")
         self.vm = vm
         if not (folder / "repository").exists():
