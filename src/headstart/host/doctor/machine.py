@@ -14,15 +14,15 @@ from headstart.hypervisor import names
 from headstart.hypervisor.checkup import Checkup
 from headstart.hypervisor.contract import Disk
 from headstart.hypervisor.qemu import checkup as qemu
+from headstart.hypervisor.qemu import versions
 from headstart.hypervisor.qemu.layers import OVERLAYS, Recording
+from headstart.hypervisor.qemu.versions import Standing
 from headstart.state.journal import Journal
 from headstart.state.values import Vm
 from headstart.tracking import choice
 from headstart.tracking.choice import Way, Wish
 from headstart.units import BLOCK_SIZE
 
-#: What reads a point in time of plain QEMU: snapshot-access, and copy-before-write that breaks instead of the guest.
-OLDEST_QEMU = (7, 1, 0)
 #: Layers of a backing chain, above which each read and each look takes longer.
 MANY_LAYERS = 8
 _READ_WHOLE = "the next backup reads the whole disk and compares"
@@ -58,16 +58,37 @@ def socket(check: str, path: Path, remedy: str, level: Level = Level.PROBLEM) ->
 
 
 def monitor(vm: Vm, seen: Checkup) -> Iterator[Finding]:
-    check, release = "monitor", ".".join(map(str, seen.release))
-    if vm.domain is None and (0, 0, 0) < seen.release < OLDEST_QEMU:
-        said = f"QEMU is {release}: points in time need {OLDEST_QEMU[0]}.{OLDEST_QEMU[1]}"
-        yield Finding(check, Level.PROBLEM, said, "Update QEMU.")
+    check, release = "monitor", versions.told(seen.release)
+    yield from _release(check, vm, seen)
     if seen.status in ("io-error", "internal-error", "guest-panicked"):
         said = f"the guest does not run: {seen.status}"
         yield Finding(check, Level.PROBLEM, said, "See QEMU's log, and whether the file system of its images is full.")
     elif seen.status not in ("running", "prelaunch", "off"):
         yield Finding(check, Level.NOTE, f"the guest does not run: {seen.status}", "It is backed up as it is.")
     yield Finding(check, Level.OK, f"QEMU {release if any(seen.release) else 'of unknown version'}, {seen.status}")
+
+
+def _release(check: str, vm: Vm, seen: Checkup) -> Iterator[Finding]:
+    """How well this QEMU is known, and what it is known to break."""
+    release, newest = versions.told(seen.release), versions.told(versions.RUN[-1])
+    match versions.standing(seen.release):
+        case Standing.TOO_OLD:
+            oldest = versions.told(versions.OLDEST[:2])
+            said = f"QEMU is {release}: Headstart was never run with one older than {oldest}"
+            # Without libvirt it is refused.
+            level = Level.PROBLEM if vm.domain is None else Level.WARNING
+            yield Finding(check, level, said, "Update QEMU, and start the VM anew.")
+        case Standing.NEWER:
+            said = f"QEMU is {release}: not tested, the newest one tested is {newest}"
+            yield Finding(check, Level.NOTE, said, "Restore a backup once and look: 'headstart rehearse' does it.")
+        case Standing.BETWEEN:
+            tested = ", ".join(map(versions.told, versions.RUN))
+            yield Finding(check, Level.NOTE, f"QEMU is {release}: not tested itself; tested are {tested}")
+        case Standing.RUN | Standing.UNTOLD:
+            pass
+    for row in versions.faults(seen.release, iothreads=bool(seen.iothreads)):
+        advice = "Headstart goes around it. Let no other tool run into it, or update QEMU."
+        yield Finding(check, Level.WARNING, f"this QEMU {row.what}: {', '.join(seen.iothreads)}", advice)
 
 
 def access(subject: Subject, vm: Vm, seen: Checkup) -> Iterator[Finding]:

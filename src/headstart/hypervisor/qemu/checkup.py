@@ -9,7 +9,7 @@ from typing import Any
 
 from headstart.hypervisor import names
 from headstart.hypervisor.checkup import Checkup, Trace
-from headstart.hypervisor.qemu import inventory, obstacles
+from headstart.hypervisor.qemu import inventory, obstacles, versions
 from headstart.hypervisor.qemu.graph import Devices
 from headstart.hypervisor.qemu.inventory import Attachment, Look
 from headstart.hypervisor.qemu.layers import Recording
@@ -33,10 +33,9 @@ def look(monitor: Path, recording: Recording, excluded: Container[str], block_si
 def read(qmp: Qmp, recording: Recording, excluded: Container[str], block_size: int) -> Checkup:
     installation = recording.installation
     seen = inventory.look(qmp, Devices(qmp), excluded, recording)
-    version = qmp.execute("query-version")["qemu"]
     work = _Work(qmp, installation, seen)
     return Checkup(
-        release=(version["major"], version["minor"], version["micro"]),
+        release=versions.ask(qmp),
         status=qmp.execute("query-status")["status"],
         inventory=inventory.inventory(qmp, seen),
         iothreads=tuple(each.disk.name for each in seen.attachments if each.iothread),

@@ -23,7 +23,7 @@ from headstart.hypervisor.contract import (
     PointRequest,
     Remove,
 )
-from headstart.hypervisor.qemu import counters, inventory, migration, obstacles, offline, overlaying, recovery
+from headstart.hypervisor.qemu import counters, inventory, migration, obstacles, offline, overlaying, recovery, versions
 from headstart.hypervisor.qemu.bitmaps import QemuBitmaps
 from headstart.hypervisor.qemu.exports import Exports
 from headstart.hypervisor.qemu.graph import Devices
@@ -82,9 +82,11 @@ class QemuMachine:
         prepared: bool = False,
     ) -> None:
         """``label`` names this VM's files in ``scratch``. ``layered``: disks that were started from overlays of ours
-        are recorded by them; ``prepared``: there are to be some to start from. Raises ``Unreachable``."""
+        are recorded by them; ``prepared``: there are to be some to start from. Raises ``Unreachable``, and
+        ``Unsupported`` for a QEMU that is too old."""
         self._qmp = Qmp(monitor)
         try:
+            versions.require(versions.ask(self._qmp))
             exports = Exports(self._qmp, installation, scratch / f"{label}.nbd")
         except BaseException:
             self._qmp.close()
