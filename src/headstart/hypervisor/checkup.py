@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from headstart.hypervisor.contract import Inventory
+from headstart.hypervisor.qemu.versions import Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,8 @@ class Channels:
 class Checkup:
     """The VM at one moment. ``release``: of QEMU, (0, 0, 0) if it is not told. ``status``: ``running``, ``off``, or as
     QEMU says it. ``works``: what somebody does to the disks now. ``leftovers``: what a dead run of this installation
-    left in it. ``owner``: user and group that QEMU runs as, if known. ``channels``: libvirt only."""
+    left in it. ``owner``: user and group that QEMU runs as, if known. ``channels``: libvirt only.
+    ``faults``: what this QEMU is known to break, and of which disks; not with libvirt."""
 
     release: tuple[int, int, int]
     status: str
@@ -46,3 +48,4 @@ class Checkup:
     others: tuple[str, ...] = ()
     owner: tuple[int, int] | None = None
     channels: Channels | None = None
+    faults: tuple[tuple[Row, tuple[str, ...]], ...] = ()

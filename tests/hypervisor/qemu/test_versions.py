@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -16,13 +17,14 @@ import nbd
 import pytest
 
 from headstart import errors
+from headstart.blocks import Blocks
 from headstart.host.doctor import machine
 from headstart.host.doctor.finding import Finding, Level
 from headstart.hypervisor.checkup import Checkup
-from headstart.hypervisor.contract import Inventory
+from headstart.hypervisor.contract import Inventory, PointRequest
 from headstart.hypervisor.qemu import versions
 from headstart.hypervisor.qemu.machine import QemuMachine
-from headstart.hypervisor.qemu.versions import Kind, Release, Standing
+from headstart.hypervisor.qemu.versions import Kind, Release, Standing, Trait
 from headstart.state.values import Vm
 from tests.hypervisor.qemu import bare
 from tests.hypervisor.qemu.bare import Bare
@@ -58,18 +60,21 @@ def test_how_well_a_release_is_known(release: Release, expected: Standing) -> No
     assert versions.standing(release) is expected
 
 
-def test_faults_are_of_the_releases_and_vms_that_have_them() -> None:
-    assert [row.iothread for row in versions.faults((7, 2, 22), iothreads=True)] == [True]
-    assert not list(versions.faults((7, 2, 22), iothreads=False))
-    assert not list(versions.faults((10, 0, 13), iothreads=True))
+def test_faults_are_of_the_releases_and_disks_that_have_them() -> None:
+    disks = {"plain": set[Trait](), "thread": {Trait.IOTHREAD}, "both": {Trait.IOTHREAD, Trait.THROTTLE}}
+    found = {row.kind: concerned for row, concerned in versions.faults((7, 2, 22), disks)}
+    assert found == {Kind.FAULT: ("thread", "both"), Kind.REFUSED: ("both",)}
+    assert not list(versions.faults((7, 2, 22), {"plain": set(), "slow": {Trait.THROTTLE}}))
+    assert not list(versions.faults((10, 0, 13), disks))
 
 
 # -- what the doctor makes of it
 
 
-def findings(release: Release, *iothreads: str) -> list[Finding]:
+def findings(release: Release, *traits: Trait) -> list[Finding]:
     vm = Vm("web", Path("/run/qmp"), "", None)
-    return list(machine.monitor(vm, Checkup(release, "running", Inventory(()), iothreads)))
+    faults = tuple(versions.faults(release, {"data": set(traits)}))
+    return list(machine.monitor(vm, Checkup(release, "running", Inventory(()), faults=faults)))
 
 
 @pytest.mark.parametrize(
@@ -87,11 +92,14 @@ def test_the_doctor_tells_an_unknown_release(release: Release, level: Level, sai
 
 
 def test_the_doctor_warns_of_a_known_fault() -> None:
-    [warning, _] = findings((7, 2, 22), "data")
+    [warning, _] = findings((7, 2, 22), Trait.IOTHREAD)
     assert warning.level is Level.WARNING
-    assert warning.what == "this QEMU aborts when an NBD client leaves a disk in an iothread: data"
+    assert warning.what == "QEMU 7.2.22 aborts when an NBD client leaves a disk in an iothread: data"
+    [_, problem, _] = findings((7, 2, 22), Trait.IOTHREAD, Trait.THROTTLE)
+    assert problem.level is Level.PROBLEM
+    assert problem.advice == "Update QEMU, or start the VM without its iothread or throttle."
     assert [each.level for each in findings((7, 2, 22))] == [Level.OK]
-    assert [each.level for each in findings((11, 1, 2), "data")] == [Level.OK]
+    assert [each.level for each in findings((11, 1, 2), Trait.IOTHREAD)] == [Level.OK]
 
 
 def test_an_old_release_is_refused(tmp_path: Path) -> None:
@@ -160,8 +168,8 @@ def test_an_nbd_client_leaves_a_disk_in_an_iothread(tmp_path: Path) -> None:
         vm.qmp("nbd-server-start", addr={"type": "unix", "data": {"path": str(place)}})
         vm.qmp("block-export-add", type="nbd", id="theirs", node_name="one", name="one")
         aborted = not _visit(place, vm)
-    known = versions.faults((version["major"], version["minor"], version["micro"]), iothreads=True)
-    assert aborted is any(row.iothread for row in known)
+    release = version["major"], version["minor"], version["micro"]
+    assert aborted is any(row.kind is Kind.FAULT for row, _ in versions.faults(release, {"one": {Trait.IOTHREAD}}))
 
 
 def _visit(place: Path, vm: Bare) -> bool:
@@ -178,6 +186,34 @@ def _visit(place: Path, vm: Bare) -> bool:
         if vm.process.poll() is not None:
             return False
     return True
+
+
+@pytest.mark.vm
+def test_a_throttled_disk_in_an_iothread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused where, and only where, QEMU is lost without that."""
+    image = bare.image(tmp_path / "one.qcow2", "4M")
+    words = ["-object", "throttle-group,id=group", "-object", "iothread,id=thread"]
+    words += ["-device", "virtio-scsi-pci,id=scsi,iothread=thread", *bare.disk("image", image, "qcow2")[:4]]
+    words += ["-blockdev", "driver=throttle,node-name=one,throttle-group=group,file=image"]
+    words += ["-device", "scsi-hd,bus=scsi.0,drive=one,id=dev-one"]
+    point = PointRequest((), (), {"dev-one": Blocks([0])}, freeze=False)
+    with bare.running(*words) as vm, vm.machine() as machine:
+        refused = False
+        try:
+            with machine.take(point) as taken:
+                taken.release()
+        except errors.Unsupported as error:
+            refused = "a throttle node in an iothread: dev-one. Update QEMU" in str(error)
+        assert vm.status == "running" and not vm.leftovers()
+    with bare.running(*words) as vm, vm.machine() as machine:
+        monkeypatch.setattr(versions, "require_sound", lambda *_: None)
+        aborted = False
+        try:
+            with machine.take(point) as taken:
+                taken.release()
+        except errors.Unreachable:
+            aborted = vm.process.wait(10) == -signal.SIGABRT
+        assert refused is aborted
 
 
 class Schema:

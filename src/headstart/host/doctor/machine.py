@@ -16,7 +16,7 @@ from headstart.hypervisor.contract import Disk
 from headstart.hypervisor.qemu import checkup as qemu
 from headstart.hypervisor.qemu import versions
 from headstart.hypervisor.qemu.layers import OVERLAYS, Recording
-from headstart.hypervisor.qemu.versions import Standing
+from headstart.hypervisor.qemu.versions import Kind, Standing
 from headstart.state.journal import Journal
 from headstart.state.values import Vm
 from headstart.tracking import choice
@@ -86,9 +86,12 @@ def _release(check: str, vm: Vm, seen: Checkup) -> Iterator[Finding]:
             yield Finding(check, Level.NOTE, f"QEMU is {release}: not tested itself; tested are {tested}")
         case Standing.RUN | Standing.UNTOLD:
             pass
-    for row in versions.faults(seen.release, iothreads=bool(seen.iothreads)):
-        advice = "Headstart goes around it. Let no other tool run into it, or update QEMU."
-        yield Finding(check, Level.WARNING, f"this QEMU {row.what}: {', '.join(seen.iothreads)}", advice)
+    for row, concerned in seen.faults:
+        said = f"QEMU {release} {row.what}: {', '.join(concerned)}"
+        if row.kind is Kind.REFUSED:
+            yield Finding(check, Level.PROBLEM, said, versions.remedy(row))
+        else:
+            yield Finding(check, Level.WARNING, said, "Headstart never does that; let no other tool do it.")
 
 
 def access(subject: Subject, vm: Vm, seen: Checkup) -> Iterator[Finding]:

@@ -34,12 +34,14 @@ def read(qmp: Qmp, recording: Recording, excluded: Container[str], block_size: i
     installation = recording.installation
     seen = inventory.look(qmp, Devices(qmp), excluded, recording)
     work = _Work(qmp, installation, seen)
+    release = versions.ask(qmp)
     return Checkup(
-        release=versions.ask(qmp),
+        release=release,
         status=qmp.execute("query-status")["status"],
         inventory=inventory.inventory(qmp, seen),
         iothreads=tuple(each.disk.name for each in seen.attachments if each.iothread),
         traces=tuple(trace for each in seen.attachments for trace in _traces(seen, each, block_size)),
+        faults=tuple(versions.faults(release, seen.traits())),
         works=tuple(work.under_way()),
         leftovers=tuple(work.found(mine=True)),
         others=tuple(work.found(mine=False)),

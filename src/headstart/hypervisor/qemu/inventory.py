@@ -15,6 +15,7 @@ from headstart.hypervisor.qemu import graph as graphs
 from headstart.hypervisor.qemu import layers, process
 from headstart.hypervisor.qemu.graph import Device, Devices, Drive, Graph, Node
 from headstart.hypervisor.qemu.layers import NOTHING, Found, Recording, Stack
+from headstart.hypervisor.qemu.versions import Trait
 from headstart.wire.qmp import Qmp
 
 #: Firmware flash is no disk; a writable one holds the UEFI variables.
@@ -55,6 +56,15 @@ class Look:
             if attachment.disk.name == disk:
                 return attachment
         raise errors.NotFound(f"The VM has no disk '{disk}' any longer: it was unplugged.", disk=disk)
+
+    def traits(self) -> dict[str, set[Trait]]:
+        """Of each disk, by name."""
+        found: dict[str, set[Trait]] = {}
+        for each in self.attachments:
+            throttled = any(node.driver == "throttle" for node in self.graph.filters(each.root))
+            has = {Trait.IOTHREAD: bool(each.iothread), Trait.THROTTLE: throttled}
+            found[each.disk.name] = {trait for trait, it_has in has.items() if it_has}
+        return found
 
 
 def look(qmp: Qmp, devices: Devices, excluded: Container[str], recording: Recording = NOTHING) -> Look:

@@ -86,7 +86,8 @@ class QemuMachine:
         ``Unsupported`` for a QEMU that is too old."""
         self._qmp = Qmp(monitor)
         try:
-            versions.require(versions.ask(self._qmp))
+            self._release = versions.ask(self._qmp)
+            versions.require(self._release)
             exports = Exports(self._qmp, installation, scratch / f"{label}.nbd")
         except BaseException:
             self._qmp.close()
@@ -183,6 +184,7 @@ class QemuMachine:
     def take(self, request: PointRequest) -> PointInTime:
         migration.require_still(self._site.qmp)
         seen = obstacles.wait_until_clear(self._look, self._qmp)
+        versions.require_sound(self._release, seen.traits())
         # The filters are to stand on the overlays that begin with the point.
         early = tuple(each for each in request.starts if seen.attachment(each.disk).stack is not None)
         if early:

@@ -6,7 +6,7 @@ reference of QMP, it says so. Nothing is known of the releases between them but 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
@@ -40,14 +40,24 @@ class Kind(Enum):
     NEEDED = "needed"
     #: Some releases have it, and Headstart does not use it.
     UNUSED = "unused"
-    #: A failure of QEMU's that whoever works on its disks has to go around.
+    #: A failure of QEMU's that Headstart goes around.
     FAULT = "fault"
+    #: One that it cannot go around: such a VM is not backed up.
+    REFUSED = "refused"
+
+
+class Trait(Enum):
+    """What a disk has that some faults are about."""
+
+    IOTHREAD = "iothread"
+    #: A throttle node of its owner's. (A limit that ``block_set_io_throttle`` sets is no node.)
+    THROTTLE = "throttle"
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """``before``: the first release in ``RUN`` where it is no longer so; None: it is so up to the newest. ``shown``:
-    by a test, as ``FILE::NAME``. ``source``: of what that test cannot show. ``iothread``: it is of disks in one."""
+    by a test, as ``FILE::NAME``. ``source``: of what that test cannot show. ``of``: disks that have all of these."""
 
     kind: Kind
     what: str
@@ -55,7 +65,7 @@ class Row:
     shown: str
     before: Release | None = None
     source: str = ""
-    iothread: bool = False
+    of: frozenset[Trait] = frozenset()
 
     def holds(self, release: Release) -> bool:
         return self.since <= release and (self.before is None or release < self.before)
@@ -96,7 +106,15 @@ TABLE: tuple[Row, ...] = (
         (7, 2, 0),
         _HERE + "test_an_nbd_client_leaves_a_disk_in_an_iothread",
         before=(10, 0, 13),
-        iothread=True,
+        of=frozenset({Trait.IOTHREAD}),
+    ),
+    Row(
+        Kind.REFUSED,
+        "aborts when a point in time is taken of a disk with a throttle node in an iothread",
+        (7, 2, 0),
+        _HERE + "test_a_throttled_disk_in_an_iothread",
+        before=(10, 0, 13),
+        of=frozenset({Trait.IOTHREAD, Trait.THROTTLE}),
     ),
 )
 
@@ -111,11 +129,13 @@ def standing(release: Release) -> Standing:
     return Standing.NEWER if release > RUN[-1] else Standing.BETWEEN
 
 
-def faults(release: Release, *, iothreads: bool) -> Iterator[Row]:
-    """What this release is known to break that concerns such a VM."""
+def faults(release: Release, disks: Mapping[str, Set[Trait]]) -> Iterator[tuple[Row, tuple[str, ...]]]:
+    """What this release is known to break, each with those of ``disks``, by name, that it is about."""
     for row in TABLE:
-        if row.kind is Kind.FAULT and row.holds(release) and (iothreads or not row.iothread):
-            yield row
+        if row.kind in (Kind.FAULT, Kind.REFUSED) and row.holds(release):
+            concerned = tuple(name for name, traits in disks.items() if row.of <= traits)
+            if concerned:
+                yield row, concerned
 
 
 def ask(qmp: Qmp) -> Release:
@@ -130,6 +150,17 @@ def require(release: Release) -> None:
             f"QEMU is {told(release)}, and Headstart needs {told(OLDEST[:2])} or newer."
             " Update QEMU, and start the VM anew."
         )
+
+
+def require_sound(release: Release, disks: Mapping[str, Set[Trait]]) -> None:
+    """Raises ``Unsupported`` for a VM that a point in time would end."""
+    for row, concerned in faults(release, disks):
+        if row.kind is Kind.REFUSED:
+            raise errors.Unsupported(f"QEMU {told(release)} {row.what}: {', '.join(concerned)}. {remedy(row)}")
+
+
+def remedy(row: Row) -> str:
+    return f"Update QEMU, or start the VM without its {' or '.join(sorted(each.value for each in row.of))}."
 
 
 def told(release: tuple[int, ...]) -> str:
