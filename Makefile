@@ -1,5 +1,6 @@
 # make demo      the main job, shown on a real VM
 # make test      lint and every test (real VMs); make test-fast: the tests without a VM
+# make test-qemu the tests that tell most of a QEMU, with that of another Debian: make test-qemu [SUITE=trixie]
 # make soak      faults without end: make soak [SEED=1] [CYCLES=10000] [PLANT=a bug to be caught]
 # make bench     the numbers in docs/benchmarks.md
 # make fuzz      every decoder of what others write, SECONDS=60 each, with a coverage-guided fuzzer
@@ -9,9 +10,11 @@ PYTHON := .venv/bin/python
 
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 
-.PHONY: setup demo test test-fast soak bench bench-plan bench-choices fuzz lint clean
+.PHONY: setup demo test test-fast test-qemu soak bench bench-plan bench-choices fuzz lint clean
 
 SECONDS := 60
+SUITE := trixie
+TESTS_OF_QEMU := tests/hypervisor/qemu tests/e2e/test_exact.py tests/e2e/test_proxmox.py
 
 setup:
 	@scripts/setup
@@ -25,6 +28,11 @@ test: lint
 
 test-fast: setup
 	$(PYTHON) -m pytest -n 2 --dist loadfile -m "not vm"
+
+# Not /tmp: that may be small. 0.5 GB.
+test-qemu: setup
+	scripts/qemu-root $(SUITE) build/qemu-$(SUITE)
+	PATH=$(CURDIR)/build/qemu-$(SUITE)/qemu-bin:$$PATH $(PYTHON) -m pytest $(TESTS_OF_QEMU) -k "not libvirt"
 
 soak: setup
 	@$(PYTHON) -m tests.soak $(if $(SEED),--seed $(SEED)) $(if $(CYCLES),--cycles $(CYCLES)) $(if $(PLANT),--plant $(PLANT))

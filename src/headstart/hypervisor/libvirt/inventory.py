@@ -11,11 +11,12 @@ from headstart import errors
 from headstart.hypervisor import images
 from headstart.hypervisor.contract import Disk, ImageFile, LeftOut
 from headstart.hypervisor.libvirt import emulator
+from headstart.hypervisor.qemu import versions
 
 #: Names of the virtio-serial ports of our agent and of QEMU's.
 AGENT_PORT, QGA_PORT = "org.headstart.agent.0", "org.qemu.guest_agent.0"
 #: The release since which QEMU survives an NBD client that leaves a disk in an iothread.
-SURVIVES_IOTHREAD = 9_000_000
+SURVIVES_IOTHREAD = versions.UNLOCKED[0] * 1_000_000 + versions.UNLOCKED[1] * 1_000
 UNTRACKED = "its format '{}' keeps no bitmaps, so that libvirt cannot have checkpoints of it (qcow2 can)"
 OLD_QCOW2 = "qcow2, compat=0.10"
 IOTHREAD = (
