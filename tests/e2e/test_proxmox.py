@@ -183,9 +183,9 @@ def test_backup_head_start_and_restore(node: Node, tmp_path: Path) -> None:
     assert set(node.bitmaps().values()) == {2}, "a base and a round on each disk, and on nothing else"
     node.write("scsi0", MIB, 2 * MIB, 0x11)
     node.write("scsi1", 3 * MIB, MIB, 0x22)
-    if not node.iothread:
-        ahead = cli.run("precopy", "web").json
-        assert (ahead["transport"], ahead["copied_bytes"]) == ("host", 3 * MIB)
+    # In an iothread, only a raw image can be read while it is in use: as the file that it is.
+    ahead = cli.run("precopy", "web").json
+    assert (ahead["transport"], ahead["copied_bytes"]) == ("host", MIB if node.iothread else 3 * MIB)
     node.write("scsi0", 9 * MIB, 128 << 10, 0x33)
     node.write("scsi1", SIZE, 512, 0x44)
     told = {disk["name"]: disk for disk in exact(cli, node, tmp_path, "first")["disks"]}
