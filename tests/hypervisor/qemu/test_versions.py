@@ -22,10 +22,12 @@ from headstart.host.doctor import machine
 from headstart.host.doctor.finding import Finding, Level
 from headstart.hypervisor.checkup import Checkup
 from headstart.hypervisor.contract import Inventory, PointRequest
-from headstart.hypervisor.qemu import versions
+from headstart.hypervisor.qemu import checkup, versions
+from headstart.hypervisor.qemu.layers import NOTHING
 from headstart.hypervisor.qemu.machine import QemuMachine
 from headstart.hypervisor.qemu.versions import Kind, Release, Standing, Trait
 from headstart.state.values import Vm
+from headstart.units import BLOCK_SIZE
 from tests.hypervisor.qemu import bare
 from tests.hypervisor.qemu.bare import Bare
 from tests.kit import references
@@ -142,6 +144,17 @@ def release(running: Bare) -> Release:
 @pytest.mark.vm
 def test_the_release_that_runs_here_is_in_the_table(release: Release) -> None:
     assert versions.standing(release) is Standing.RUN, f"{release} is to be added to RUN when all of this passes"
+
+
+@pytest.mark.vm
+def test_a_look_tells_which_disks_a_fault_is_about(tmp_path: Path, release: Release) -> None:
+    folder = tmp_path / "threaded"
+    folder.mkdir()
+    with bare.running(*bare.two(folder, iothread=True)) as vm:
+        seen = checkup.look(vm.monitor, NOTHING, (), BLOCK_SIZE)
+    assert seen.release == release
+    expected = [("dev-one",)] if release < versions.UNLOCKED else []
+    assert [concerned for _, concerned in seen.faults] == expected
 
 
 @pytest.mark.vm
