@@ -29,7 +29,7 @@ test: lint
 test-fast: setup
 	$(PYTHON) -m pytest -n 2 --dist loadfile -m "not vm"
 
-# Not /tmp: that may be small. 0.5 GB.
+# As root; 0.4 GB.
 test-qemu: setup
 	scripts/qemu-root $(SUITE) build/qemu-$(SUITE)
 	PATH=$(CURDIR)/build/qemu-$(SUITE)/qemu-bin:$$PATH $(PYTHON) -m pytest $(TESTS_OF_QEMU) -k "not libvirt"
