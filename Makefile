@@ -14,7 +14,7 @@ unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 
 SECONDS := 60
 SUITE := trixie
-TESTS_OF_QEMU := tests/hypervisor/qemu tests/e2e/test_exact.py tests/e2e/test_proxmox.py
+TESTS_OF_QEMU := tests/hypervisor/qemu tests/e2e/test_exact.py tests/e2e/test_overlays.py tests/e2e/test_proxmox.py
 
 setup:
 	@scripts/setup
