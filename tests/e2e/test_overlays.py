@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from headstart.backup.complete import Options
+from headstart.hypervisor.contract import Migrating
 from headstart.state.journal import Journal
 from headstart.tracking.choice import Wish
 from tests.e2e.rig import NAME, Exact, Rig, digest
-from tests.kit import disks, layers, workloads
+from tests.kit import disks, layers, travel, workloads
 from tests.kit.cli import Cli
+from tests.kit.qmp import QmpError
 from tests.kit.vm import Vm
 
 pytestmark = pytest.mark.vm
@@ -65,6 +67,7 @@ class Layered:
 def layered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Layered]:
     with contextlib.ExitStack() as stack:
         made = Layered(tmp_path_factory.mktemp("layered"), stack)
+        stack.callback(lambda: made.vm.close())
         made.rig.backup()
         yield made
 
@@ -183,3 +186,38 @@ def test_an_old_state_or_a_start_from_the_image_is_compared(layered: Layered) ->
     layered.exact(compared=True)
     layered.write(0, 1)
     layered.exact()
+
+
+def test_a_migration_comes_with_its_owners_word(layered: Layered) -> None:
+    """Refused before; then the VM arrives under constant writes, with its head start, and goes on being recorded."""
+    rig, old = layered.rig, layered.vm
+    layered.write(0, 16)
+    rig.precopy()
+    with pytest.raises(QmpError, match="vm-move-1st' does not support live migration"):
+        old.qmp("migrate", uri="unix:/nowhere")
+    assert rig.cli.run("vm", "move", NAME).json["notes"] == []
+    new = travel.waiting(old)
+    try:
+        for verb in (rig.precopy, rig.backup):
+            with pytest.raises(Migrating, match="vm stay"):
+                verb()
+        regions = [workloads.Region(old.device("data"), 4 * MIB, 8 * MIB)]
+        churn = workloads.churn(old.guest, regions, rate=2 * MIB, write_size=BLOCK // 4, sync_every=4)
+        churn.wait_changed(MIB)
+        travel.begin(old, new, new.qmp_socket.with_name("migration"), bitmaps=False)
+        assert travel.wait(old, *travel.OVER) == "completed", old.log
+        new.wait_event("RESUME")
+        # The guest goes on writing where it is now.
+        assert new.guest.stop_workload(churn.number) == 0
+    except BaseException:
+        new.close()
+        raise
+    old.close()
+    layered.vm = new
+    rig.follow(new)
+    layered.write(16, 4)
+    exact = layered.exact()
+    assert exact.disk("data").precopied_bytes >= 12 * BLOCK
+    assert digest(exact.image("data")) == new.guest.hash(new.device("data"))
+    with pytest.raises(QmpError, match="does not support live migration"):
+        new.qmp("migrate", uri="unix:/nowhere")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart import errors, plain, units
-from headstart.backup import inspection, leaving
+from headstart.backup import inspection, leaving, moving
 from headstart.backup.inspection import Inspection
 from headstart.cli import arguments, discover, prepare, text
 from headstart.cli.session import Session
@@ -62,6 +62,8 @@ def add(verbs: arguments.Verbs) -> None:
     _add_name(arguments.add_verb(group, "show", run_show, "Look at a VM: what is backed up and what is left out."))
     _add_leaving(arguments.add_verb(group, "remove", run_remove, "Forget a VM. Its snapshots stay."))
     _add_leaving(arguments.add_verb(group, "release", run_release, "Take everything of ours out of a VM."))
+    _add_name(arguments.add_verb(group, "move", run_move, "Let a VM be migrated that overlays record."))
+    _add_name(arguments.add_verb(group, "stay", run_stay, "It is not migrated after all: rounds begin again."))
 
 
 def _add_leaving(parser: arguments.Parser) -> None:
@@ -211,6 +213,24 @@ def run_release(session: Session, given: argparse.Namespace) -> None:
         notes = leaving.release(context, given.name, discard=given.discard_unpublished)
     said = f"Nothing of ours is left in {given.name}. The next backup reads all of its disks."
     _tell_left(session, given.name, notes, said)
+
+
+def run_move(session: Session, given: argparse.Namespace) -> None:
+    with session.local() as context:
+        kept, notes = moving.move(context, given.name)
+    said = f"Nothing of ours keeps {given.name} from being migrated."
+    if kept:
+        said = (
+            f"{given.name} may be migrated now. Start the QEMU that it goes to after this. No round and no backup"
+            f" begins until it has arrived, or 'headstart vm stay {given.name}'."
+        )
+    _tell_left(session, given.name, notes, said)
+
+
+def run_stay(session: Session, given: argparse.Namespace) -> None:
+    with session.local() as context:
+        notes = moving.stay(context, given.name)
+    _tell_left(session, given.name, notes, f"{given.name} stays: rounds and backups begin again.")
 
 
 def _tell_left(session: Session, name: str, notes: Sequence[str], said: str) -> None:

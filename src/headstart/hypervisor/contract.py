@@ -387,6 +387,15 @@ class Machine(Bitmaps, Protocol):
         stands. When a migration begins they are taken away: reading raises ``Migrating``."""
         ...
 
+    def let_move(self) -> bool:
+        """The VM may be migrated from now on. Whether anything of ours kept it from that: then no mark begins where
+        ``OVERLAY`` records (``transact`` and ``take`` raise ``Migrating``) until it has arrived, or ``let_stay``."""
+        ...
+
+    def let_stay(self) -> None:
+        """It will not be migrated after all. Raises ``Migrating`` if it is on its way."""
+        ...
+
     def counters(self) -> Counters:
         """What guest and CPUs have done so far. Costs milliseconds, and waits for nothing that is under way: also
         while disks are read, and while a point in time stands. Disks whose counters cannot be had now are left out.

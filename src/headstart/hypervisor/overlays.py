@@ -39,6 +39,9 @@ _HEADER = struct.Struct(">4sIQI")
 #: At 24 the guest's size; at 36 number of entries and offset of the L1 table, an entry being 8 bytes.
 _SIZE = struct.Struct(">Q")
 _TABLE = struct.Struct(">IQ")
+#: Of the incompatible features bit 1, ``corrupt``: the image may be read, and is refused to who wants to write.
+_FEATURES_AT, _FEATURES = 72, struct.Struct(">Q")
+_READ_ONLY = 2
 _MAGIC = b"QFI\xfb"
 #: A chain of ours is far shorter; one that leads back to itself ends here.
 _DEEPEST = 64
@@ -219,6 +222,32 @@ def files_of(head: Path) -> list[Path]:
 def is_any(path: Path) -> bool:
     """A segment of whatever installation."""
     return _SEGMENT.fullmatch(path.name) is not None
+
+
+# -- what may be written to
+
+
+def freeze(path: Path) -> None:
+    """Whoever would write to this segment is refused, also one that has opened it already, to use it later: a QEMU that
+    was started to receive the VM, when another segment was topmost. It can be read as before."""
+    _mark(path, _READ_ONLY, 0)
+
+
+def thaw(path: Path) -> None:
+    _mark(path, 0, _READ_ONLY)
+
+
+def _mark(path: Path, added: int, taken: int) -> None:
+    """Durable when this returns. QEMU writes this part of the header only when it changes options of the image."""
+    with path.open("r+b") as file:
+        file.seek(_FEATURES_AT)
+        (before,) = _FEATURES.unpack(file.read(_FEATURES.size))
+        after = (before | added) & ~taken
+        if after != before:
+            file.seek(_FEATURES_AT)
+            file.write(_FEATURES.pack(after))
+            file.flush()
+            os.fsync(file.fileno())
 
 
 # -- names on segments

@@ -49,5 +49,11 @@ class Resting:
     def live(self, disks: Sequence[str]) -> AbstractContextManager[Mapping[str, LiveReader]]:
         raise errors.Unreachable(f"{OFF}.")
 
+    def let_move(self) -> bool:
+        return False
+
+    def let_stay(self) -> None:
+        """It is nowhere."""
+
     def counters(self) -> Counters:
         raise errors.Unreachable(f"{OFF}.")

@@ -130,6 +130,12 @@ class MemoryMachine(Connection):
                 stack.enter_context(self.exported(f"live-{drive.name}"))
             yield {drive.name: _Live(self, drive, self._vm.block_size) for drive in chosen}
 
+    def let_move(self) -> bool:
+        return False
+
+    def let_stay(self) -> None:
+        """Nothing was begun."""
+
     def counters(self) -> Counters:
         told = counters.look(self._vm)
         # Of the process that this is a connection to.

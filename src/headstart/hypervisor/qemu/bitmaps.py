@@ -16,6 +16,7 @@ from headstart.blocks import Blocks
 from headstart.hypervisor import names
 from headstart.hypervisor.contract import Action, Bitmap, Remove, Start, Stop
 from headstart.hypervisor.qemu import migration
+from headstart.hypervisor.qemu.anchor import Anchor
 from headstart.hypervisor.qemu.exports import Exports
 from headstart.hypervisor.qemu.inventory import Attachment, Look
 from headstart.hypervisor.qemu.overlaying import Overlaying
@@ -26,9 +27,9 @@ from headstart.wire.qmp import CommandFailed, Qmp
 class QemuBitmaps:
     """``headstart.hypervisor.contract.Bitmaps`` on one look at the VM after the other."""
 
-    def __init__(self, qmp: Qmp, installation: str, exports: Exports, block_size: int) -> None:
+    def __init__(self, qmp: Qmp, installation: str, exports: Exports, anchor: Anchor, block_size: int) -> None:
         self._qmp = qmp
-        self.overlays = Overlaying(qmp, installation, exports, block_size)
+        self.overlays = Overlaying(qmp, installation, exports, anchor, block_size)
         self._installation = installation
         self._exports = exports
         self._block_size = block_size

@@ -9,7 +9,7 @@ from typing import Any
 
 from headstart.hypervisor import names
 from headstart.hypervisor.checkup import Checkup, Trace
-from headstart.hypervisor.qemu import inventory, obstacles, versions
+from headstart.hypervisor.qemu import anchor, inventory, obstacles, versions
 from headstart.hypervisor.qemu.graph import Devices
 from headstart.hypervisor.qemu.inventory import Attachment, Look
 from headstart.hypervisor.qemu.layers import Recording
@@ -81,6 +81,8 @@ class _Work:
         status = self._qmp.execute("query-migrate").get("status", "")
         if status not in STILL:
             yield f"the VM is being migrated ({status})"
+        if anchor.free_node(self._installation) in self._seen.graph.nodes:
+            yield "the VM was made ready to be migrated ('headstart vm move'), and 'headstart vm stay' ends that"
         for export in self._exports:
             if not names.is_any_node(export["id"]):
                 yield f"somebody exports {export['node-name']} by QEMU's {export['type']} server ({export['id']})"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from headstart.hypervisor import overlays
 from headstart.hypervisor.overlays import Place, Segment
-from headstart.hypervisor.qemu import process
+from headstart.hypervisor.qemu import anchor, process
 from headstart.hypervisor.qemu.graph import Graph, Node
 
 UNNAMED = "its device has no id by which it could be found again under an overlay"
@@ -24,6 +24,8 @@ BY_LINK = (
     "the VM was started from {head} itself, and not from the file that it leads to (readlink -f): QEMU opens a file"
     " again by its name when its use changes, and would find another one there"
 )
+
+ONLY_MIGRATABLE = "QEMU was started with -only-migratable, and it must not be migrated while overlays come and go"
 
 #: Of the scratch directory: overlays on devices, beside which nothing can be put.
 OVERLAYS = "overlays"
@@ -88,6 +90,8 @@ def find(graph: Graph, top: str, *, recording: Recording, pid: int | None, ident
     place = overlays.place_of(_path(graph, below, pid), recording.folder, recording.installation)
     opened = [_path(graph, node, pid) for node in ours]
     obstacle = _obstacle(below, place, opened, identified=identified, iothread=iothread)
+    if ours and not obstacle and anchor.is_forbidden(process.command_line(pid)):
+        obstacle = ONLY_MIGRATABLE
     if obstacle or not recording.wanted:
         wanted = recording.wanted and (bool(ours) or recording.prepared)
         startable = not ours and obstacle == FROM_IMAGE.format(head=place.head)

@@ -24,6 +24,7 @@ from headstart.hypervisor.contract import (
     Remove,
 )
 from headstart.hypervisor.qemu import counters, inventory, migration, obstacles, offline, overlaying, recovery, versions
+from headstart.hypervisor.qemu.anchor import Anchor
 from headstart.hypervisor.qemu.bitmaps import QemuBitmaps
 from headstart.hypervisor.qemu.exports import Exports
 from headstart.hypervisor.qemu.graph import Devices
@@ -92,7 +93,8 @@ class QemuMachine:
         except BaseException:
             self._qmp.close()
             raise
-        bitmaps = QemuBitmaps(self._qmp, installation, exports, block_size)
+        self._anchor = Anchor(self._qmp, installation, scratch / f"{label}.anchor")
+        bitmaps = QemuBitmaps(self._qmp, installation, exports, self._anchor, block_size)
         self._site = Site(self._qmp, installation, scratch, label, qga, exports, bitmaps, block_size)
         self._excluded = excluded
         self._recording = Recording(installation, scratch / OVERLAYS, layered, prepared)
@@ -129,6 +131,8 @@ class QemuMachine:
             # With the last of our marks goes whatever else is ours.
             counters.drop_histograms(self._qmp)
             self._timed = False
+            if not self._anchor.is_free:
+                self._anchor.lift()
 
     def _marked(self) -> bool:
         found = (tracks.parse(each.name) for disk in self.bitmaps().values() for each in disk)
@@ -207,13 +211,24 @@ class QemuMachine:
 
     def _overlays_put_right(self) -> Iterator[str]:
         seen = self._look()
-        if self._qmp.execute("query-migrate").get("status", "") not in migration.STILL:
+        if self._qmp.execute("query-migrate").get("status", "") not in migration.STILL or self._anchor.is_free:
             return
         nodes = [node["node-name"] for node in self._qmp.execute("query-named-block-nodes", flat=True)]
         yield from self._site.bitmaps.overlays.recover(seen, nodes)
         for each in seen.attachments:
             if each.place is not None and each.disk.unlayered and self._recording.prepared:
                 yield from overlaying.prepare(each, each.place)
+
+    def let_move(self) -> bool:
+        migration.require_still(self._qmp)
+        if all(each.stack is None for each in self._look().attachments):
+            return False
+        self._anchor.free()
+        return True
+
+    def let_stay(self) -> None:
+        migration.require_still(self._qmp)
+        self._anchor.lift()
 
     def close(self) -> None:
         self._qmp.close()

@@ -30,6 +30,7 @@ from headstart.hypervisor import names, overlays, space
 from headstart.hypervisor.contract import Action, Bitmap, Remove, Start, Stop
 from headstart.hypervisor.overlays import Place, Segment
 from headstart.hypervisor.qemu import jobs
+from headstart.hypervisor.qemu.anchor import Anchor
 from headstart.hypervisor.qemu.exports import Exports
 from headstart.hypervisor.qemu.inventory import Attachment, Look
 from headstart.hypervisor.qemu.layers import Stack
@@ -44,10 +45,11 @@ LEAST_ROOM = units.GIB
 class Overlaying:
     """Of those disks of one VM that have a ``Stack``."""
 
-    def __init__(self, qmp: Qmp, installation: str, exports: Exports, block_size: int) -> None:
+    def __init__(self, qmp: Qmp, installation: str, exports: Exports, anchor: Anchor, block_size: int) -> None:
         self._qmp = qmp
         self._installation = installation
         self._exports = exports
+        self._anchor = anchor
         self._block_size = block_size
 
     # -- looking
@@ -82,6 +84,8 @@ class Overlaying:
         """Actions for a transaction of QEMU's, in which marks begin and end as ``Start`` and ``Stop`` say. What was
         prepared for it is taken back if the transaction fails."""
         wanted = by_disk(actions)
+        if wanted:
+            self._anchor.hold()
         with contextlib.ExitStack() as undo:
             yield [
                 self._begin(seen, seen.attachment(disk), starts, stops, undo)
@@ -109,6 +113,8 @@ class Overlaying:
         # From here on a start opens the new segment, which is empty: what the guest writes until QEMU is told goes
         # to the one below.
         place.point(path)
+        undo.callback(overlays.thaw, top_path)
+        overlays.freeze(top_path)
         return {"type": "blockdev-snapshot", "data": {"node": attachment.tracked, "overlay": node}}
 
     def _add(self, node: str, path: Any, *, direct: bool) -> None:
@@ -152,6 +158,7 @@ class Overlaying:
         """Bring the lowest ``count`` segments into the image."""
         if not count:
             return
+        self._anchor.hold()
         stack = _stack(attachment)
         self._run(
             {
@@ -197,11 +204,13 @@ class Overlaying:
         known = {node for _, stack in layered for node in stack.nodes}
         for _, stack in layered:
             yield from self._mended(stack)
-        for node in sorted(installed):
+        for node in sorted(set(installed) - self._anchor.names):
             if node.startswith(f"headstart-{self._installation}-") and node not in known:
                 self._delete(node)
         for attachment, stack in layered:
             for path in stack.place.strays(overlays.paths(stack.segments)):
+                # A QEMU that waits for the VM may have opened it.
+                self._anchor.hold()
                 stack.place.remove(path)
                 yield f"the overlay {path} of a dead run, which nothing stood on, was removed"
             count = overlays.nameless(stack.segments)
@@ -209,11 +218,12 @@ class Overlaying:
                 self._commit(attachment, stack.segments, count)
                 yield f"overlays that nobody needed any longer were committed into {stack.place.image}"
 
-    @staticmethod
-    def _mended(stack: Stack) -> Iterator[str]:
+    def _mended(self, stack: Stack) -> Iterator[str]:
         """The head led to a segment that QEMU was never told of."""
         top = stack.segments[-1].path
         if stack.place.target() != top:
+            self._anchor.hold()
+            overlays.thaw(top)
             stack.place.point(top)
             stack.place.note(stack.segments)
             yield f"{stack.place.head} leads to the overlay again that is written to"
