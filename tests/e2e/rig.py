@@ -18,6 +18,7 @@ from headstart.backup.context import Context, Progress, quiet
 from headstart.backup.report import BackupReport, DiskReport, PrecopyReport
 from headstart.backup.transport import Transport
 from headstart.hypervisor import names
+from headstart.hypervisor.qemu.layers import OVERLAYS
 from headstart.repository import Repository, snapshot
 from headstart.repository.manifest import Manifest
 from headstart.restore import order, restoration
@@ -209,7 +210,7 @@ class Rig:
         jobs = [job["id"] for job in self.vm.qmp("query-jobs")]
         found = [name for name in (*nodes, *exports, *jobs) if names.is_node_of(installation, name)]
         files = (*self.scratch.iterdir(), *self.scratch.glob("spool/*"))
-        found += [str(path) for path in files if path.name != "spool"]
+        found += [str(path) for path in files if path.name not in ("spool", OVERLAYS)]
         for node, bitmaps in self.bitmaps().items():
             kinds = sorted(track.kind for each in bitmaps if (track := names.parse(each["name"])))
             if kinds not in ([], ["base", "round"]):

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from headstart.hypervisor import overlays
 
 
-def cover(image: Path, installation: str) -> Path:
-    """What to start the VM from, which then stands on an overlay of the installation's."""
-    place = overlays.place_of(image, image.parent, installation)
+def cover(image: Path, installation: str, folder: Path | None = None) -> Path:
+    """What to start the VM from, which then stands on an overlay of the installation's: beside the image, or that of
+    a device in ``folder``."""
+    place = overlays.place_of(image, folder or image.parent, installation)
     path = place.new()
-    place.create(path, image, "raw", image.stat().st_size)
+    with image.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+    place.create(path, image, "raw", size)
     place.point(path)
     return place.head
 
@@ -42,3 +50,16 @@ def assert_sound(head: Path) -> None:
     for path in chain(head)[:-1]:
         done = subprocess.run(["qemu-img", "check", "-f", "qcow2", path], capture_output=True, text=True, timeout=20)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+@contextlib.contextmanager
+def loop_device(image: Path) -> Iterator[Path]:
+    """A block device with the content of a file. Skips where there is none to be had (not root, no loop devices)."""
+    done = subprocess.run(["losetup", "--find", "--show", image], capture_output=True, text=True, timeout=20)
+    if done.returncode:
+        pytest.skip(f"there is no loop device to be had here: {done.stderr.strip()}")
+    device = Path(done.stdout.strip())
+    try:
+        yield device
+    finally:
+        subprocess.run(["losetup", "--detach", device], check=True, timeout=20)
