@@ -114,6 +114,36 @@ def test_a_block_device(tmp_path: Path) -> None:
             compare.assert_identical(rig.restore(rig.backup().snapshot)["dev-two"], head.resolve(), "raw", "qcow2")
 
 
+@pytest.mark.parametrize("ended", [False, True])
+@pytest.mark.parametrize(
+    ("moment", "place"),
+    [
+        ("--before", "headstart.hypervisor.overlays:freeze:1"),
+        ("--after", "headstart.hypervisor.overlays:freeze:1"),
+        ("--before", "headstart.hypervisor.qemu.anchor:Anchor._block:1"),
+    ],
+)
+def test_killed_around_what_keeps_others_from_writing(
+    vm: Vm, rig: Rig, head: Path, moment: str, place: str, ended: bool
+) -> None:
+    """QEMU writes to an overlay that is closed to everybody else; started anew it opens the one above."""
+    if "Anchor" not in place:
+        rig.backup()
+    write_both(vm, 0)
+    assert Cli(rig.folder).start("precopy", NAME, faults=[moment, place]).wait(60) == -signal.SIGKILL
+    write_both(vm, 1)
+    if ended:
+        vm.kill()
+        vm.start()
+    write_both(vm, 2)
+    found = rig.exact_backup().image("two").read_bytes()
+    for number in range(3):
+        assert found[START + number * PIECE : START + (number + 1) * PIECE] == bytes([number + 1]) * PIECE
+    vm.quit()
+    layers.assert_sound(head)
+    assert not list(rig.scratch.glob("*.anchor"))
+
+
 def exact(rig: Rig, expected: bytearray) -> DiskReport:
     found = rig.exact_backup()
     assert found.image("two").read_bytes() == expected

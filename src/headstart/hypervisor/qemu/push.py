@@ -202,6 +202,6 @@ class PushReader:
 
 
 def scratch_files(directory: Path, label: str) -> list[Path]:
-    """Everything that points in time of this VM have left in the scratch directory."""
-    ours = re.compile(re.escape(label) + r"\.(scratch|push)\d+(-nbd)?")
+    """Everything that dead runs on this VM have left in the scratch directory."""
+    ours = re.compile(re.escape(label) + r"\.((scratch|push)\d+(-nbd)?|anchor)")
     return sorted(path for path in directory.iterdir() if ours.fullmatch(path.name))
