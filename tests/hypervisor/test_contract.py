@@ -17,6 +17,7 @@ from headstart.hypervisor.contract import (
     Counters,
     DiskCounters,
     Machine,
+    Migrating,
     NotTaken,
     PointInTime,
     PointRequest,
@@ -270,6 +271,21 @@ def test_what_is_settled_is_forgotten_by_overlays_alone(subject: Subject, machin
 
 
 # -- the running disk
+
+
+def test_a_vm_that_may_be_migrated_begins_nothing_where_overlays_record(subject: Subject, machine: Machine) -> None:
+    starts = [Start(disk, bitmap(disk, "late")) for disk in subject.sizes]
+    layered = [disk.name for disk in machine.inventory().disks if disk.recorder is Recorder.OVERLAY]
+    before = machine.bitmaps()
+    assert machine.let_move() is bool(layered)
+    if layered:
+        for attempt in (lambda: machine.transact(starts), lambda: machine.take(PointRequest(tuple(starts), (), {}))):
+            with pytest.raises(Migrating):
+                attempt()
+        assert machine.bitmaps() == before
+    machine.let_stay()
+    machine.transact(starts)
+    assert all(len(found) == len(before[disk]) + 1 for disk, found in machine.bitmaps().items())
 
 
 def test_a_running_disk_reads_as_the_guest_sees_it(subject: Subject, machine: Machine) -> None:

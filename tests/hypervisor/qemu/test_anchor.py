@@ -11,6 +11,8 @@ import pytest
 
 from headstart.blocks import Blocks
 from headstart.hypervisor.contract import Migrating, Recorder, Remove, Start, Stop
+from headstart.hypervisor.qemu import checkup
+from headstart.hypervisor.qemu.layers import Recording
 from headstart.hypervisor.qemu.machine import QemuMachine
 from tests.hypervisor.qemu import bare
 from tests.hypervisor.subjects import INSTALLATION
@@ -61,6 +63,8 @@ def test_it_is_refused_until_its_owner_says_so(tmp_path: Path) -> None:
             here.qmp("migrate", uri="unix:/nowhere")
         with connected(here) as machine:
             assert machine.let_move()
+        recording = Recording(INSTALLATION, here.scratch, wanted=True)
+        assert any("vm stay" in each for each in checkup.look(here.monitor, recording, (), BLOCK).works)
         before = layers.chain(link)
         with bare.running(*arguments(link), "-incoming", "defer") as there:
             for ended in ((), ("a",)):

@@ -70,6 +70,7 @@ class Connection:
 
     def apply(self, actions: Sequence[Action]) -> None:
         """All or nothing, with no write under way."""
+        self._refuse_change(actions)
         self._vm.drain()
         drives = self._vm.drives.values()
         undo = [(image, dict(image.bitmaps), image.marks) for drive in drives for image in drive.chain]
@@ -182,6 +183,11 @@ class Connection:
     def refuse_migration(self) -> None:
         if self._vm.migrating:
             raise Migrating("The VM is being migrated (active): wait until it has arrived.")
+
+    def _refuse_change(self, actions: Sequence[Action]) -> None:
+        started = [self.drive(action.disk) for action in actions if isinstance(action, Start)]
+        if self.process.may_move and any(drive.segments for drive in started):
+            raise Migrating("The VM was made ready to be migrated.")
 
     def refuse_second_job(self) -> None:
         if self._vm.checkpoints and any(point.installation == self.installation for point in self.process.points):

@@ -131,10 +131,13 @@ class MemoryMachine(Connection):
             yield {drive.name: _Live(self, drive, self._vm.block_size) for drive in chosen}
 
     def let_move(self) -> bool:
-        return False
+        self.refuse_migration()
+        self.process.may_move = any(drive.segments for drive in self._vm.drives.values())
+        return self.process.may_move
 
     def let_stay(self) -> None:
-        """Nothing was begun."""
+        self.refuse_migration()
+        self.process.may_move = False
 
     def counters(self) -> Counters:
         told = counters.look(self._vm)

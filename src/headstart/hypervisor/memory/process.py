@@ -38,6 +38,8 @@ class Process:
     #: The installations that have stopped the VM or frozen the guest, and not yet undone it.
     stopped_by: str = ""
     frozen_by: str = ""
+    #: Its owner lets it be migrated: overlays stay as they are.
+    may_move: bool = False
     #: Writes that were finished, by disk.
     written: dict[str, int] = field(default_factory=dict)
 
