@@ -1,4 +1,4 @@
-"""Rounds at appliances: real TLS, nbdkit and NBD; every block durable and right, whoever vanishes when."""
+"""Rounds at appliances: real TLS, relays and NBD; every block durable and right, whoever vanishes when."""
 
 from __future__ import annotations
 
@@ -301,7 +301,7 @@ def test_a_host_that_brings_a_disk_and_then_nothing_holds_nothing_up(
     """Neither the thread nor the place that its round has."""
     with appliance.serving(tmp_path / "keys", store, sessions=1) as found:
         remote, ticket = Remote(found.address, repo), Ticket.new()
-        told = {"disk": 0, "size": SIZE, "token": ticket.token, "user": ticket.user, "key": ticket.key}
+        told = {"disk": 0, "size": SIZE, "token": ticket.token, "secret": ticket.secret}
         remote.link.send(K.OFFER, messages.pack_json(told))
         remote._await(K.READY)
         with found.address.plain() as link:

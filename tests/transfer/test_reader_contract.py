@@ -7,7 +7,6 @@ import os
 import queue
 import random
 import signal
-import socket
 import subprocess
 import tempfile
 import threading
@@ -20,8 +19,6 @@ import pytest
 from headstart import blocks, extents
 from headstart.agentd import segments
 from headstart.agentd.segments import Segment, Stripe
-from headstart.appliance import messages
-from headstart.appliance.relay import Relay, Ticket
 from headstart.extents import Extent
 from headstart.guest.channel import Channel
 from headstart.guest.reader import AgentReader
@@ -33,6 +30,7 @@ from headstart.units import KIB, MIB
 from headstart.wire import nbd
 from headstart.wire.files import FileReader
 from tests.agentd import served as agents
+from tests.kit import appliance
 from tests.wire.test_nbd import sparse
 
 SIZE = 24 * MIB + 512
@@ -76,17 +74,14 @@ def served_without_a_map(folder: Path) -> Iterator[Subject]:
 
 @contextlib.contextmanager
 def relayed(folder: Path) -> Iterator[Subject]:
-    """As an appliance has it: over TCP and TLS, through nbdkit."""
+    """As an appliance has it: over TCP and TLS."""
     content = sparse(folder / "image", SIZE, WRITTEN)
-    ticket = Ticket.new()
-    with qemu_nbd(folder / "image") as export, socket.create_server(("127.0.0.1", 0)) as listener:
-        ours = socket.create_connection(listener.getsockname())
-        theirs, _ = listener.accept()
-        with Relay(ours, export.uri, ticket):
-            assert theirs.recv(len(messages.DATA_MAGIC) + messages.TOKEN_LENGTH).endswith(ticket.token.encode())
-            way = nbd.Connected(theirs.detach(), ticket.user, ticket.write(folder), "relayed")
-            with nbd.Client(way) as client:
-                yield Subject(client, content)
+    with (
+        qemu_nbd(folder / "image") as export,
+        appliance.relayed(folder / "keys", export.uri) as found,
+        nbd.Client(nbd.Connected(found.near.detach(), "relayed")) as client,
+    ):
+        yield Subject(client, content)
 
 
 @contextlib.contextmanager

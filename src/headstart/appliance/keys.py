@@ -15,9 +15,10 @@ import ssl
 from pathlib import Path
 
 from headstart import errors
+from headstart.appliance import relay_process
 from headstart.guest import keys
 
-APPLIANCE, HOST = "appliance", "host"
+APPLIANCE, HOST = relay_process.APPLIANCE, relay_process.HOST
 _OWN = {APPLIANCE: "appliance.pem", HOST: "host.pem"}
 _PEERS = {APPLIANCE: "hosts.pem", HOST: "appliance.pem"}
 _MADE_BY = "'headstart appliance keys DIR' makes them."
@@ -42,16 +43,14 @@ def make(folder: Path) -> None:
         ) from error
 
 
+def files(folder: Path, side: str) -> tuple[Path, Path]:
+    """Its key and certificate, and the other's certificate."""
+    return folder / _OWN[side], folder / _PEERS[side]
+
+
 def context(folder: Path, side: str) -> ssl.SSLContext:
     """For ``APPLIANCE`` or ``HOST``: the other's one certificate is the only authority. Raises ``Usage``."""
-    serves = side == APPLIANCE
-    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if serves else ssl.PROTOCOL_TLS_CLIENT)
-    made.check_hostname = False
-    made.verify_mode = ssl.CERT_REQUIRED
-    made.minimum_version = ssl.TLSVersion.TLSv1_3
     try:
-        made.load_cert_chain(folder / _OWN[side])
-        made.load_verify_locations(folder / _PEERS[side])
+        return relay_process.context(*files(folder, side), serves=side == APPLIANCE)
     except (OSError, ValueError) as error:
         raise errors.Usage(f"The keys in {folder} cannot be read: {error}. {_MADE_BY}") from error
-    return made

@@ -5,9 +5,9 @@
     host                                        appliance
     HELLO  protocols, repository       --->
                                        <---     WELCOME | REFUSAL
-    OFFER  disk, size, token, key      --->
+    OFFER  disk, size, token, secret   --->
                                        <---     READY        the disk may be brought, as a connection of its own
-    (a connection: the token, then NBD over TLS)
+    (a connection: the token, then TLS: the secret, then NBD)
                                        <---     OPENED
     READ   disk, request, extents      --->
                                        <---     READING      so many bytes more of it

@@ -1,83 +1,75 @@
-"""A disk brought to an appliance: NBD over TLS on a connection of its own, read-only.
+"""A disk brought to an appliance: NBD inside of TLS on a connection of its own, read-only.
 
 ::
 
-    QEMU's NBD server  <--unix socket--  nbdkit  ==TLS==>  the appliance's libnbd
-                                          |
-    the connection is made by us, and becomes the child's stdin and stdout: no byte passes through Python, nothing
-    listens on this host, and QEMU's own server is seen by nobody but this host
+    QEMU's NBD server  <--unix socket--  relay  ==TLS==>  relay  --socket pair-->  the appliance's libnbd
+                                         (gate)
 
-Both ends prove that they know a key that was made for this one disk of this one round.
+The host makes the connection: nothing listens on it, and QEMU's own server is seen by nobody but this host. Each end
+has a process for it, which shows the certificate of its side, and hears that the other knows the secret of this disk in
+this round. What the appliance may ask the server for, the ``gate`` says.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import subprocess
-import tempfile
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
 from typing import Self
 
+import headstart
 from headstart import errors, plain
-from headstart.appliance import messages
+from headstart.appliance import keys, messages, relay_process
+from headstart.wire import nbd
 
-#: Requests of one client that nbdkit hands on at a time; libnbd has 12 under way.
-_THREADS = 16
+_PROGRAM = (
+    "import sys; sys.path.insert(0, sys.argv.pop(1));"
+    "from headstart.appliance import relay_process; relay_process.run(sys.argv[1:])"
+)
+_CONNECT_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """Who may have a disk: ``token`` tells which one a connection brings, ``key`` is what both ends have to know."""
+    """Who may have a disk: ``token`` tells which one a connection brings, ``secret`` is what both ends have to know."""
 
     token: str
-    user: str
-    key: str
+    secret: str
 
     @classmethod
     def new(cls) -> Ticket:
-        return cls(token_hex(messages.TOKEN_LENGTH // 2), token_hex(8), token_hex(32))
-
-    def write(self, folder: Path) -> Path:
-        """The key as GnuTLS reads it, for its owner alone (the folder is)."""
-        path = folder / "psk"
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with open(descriptor, "w", encoding="ascii") as file:
-            file.write(f"{self.user}:{self.key}\n")
-        return path
+        return cls(token_hex(messages.TOKEN_LENGTH // 2), token_hex(relay_process.SECRET_LENGTH // 2))
 
 
 class Relay:
-    """Hands ``uri`` to whoever is at the other end of ``link``, for as long as it is open. A context manager."""
+    """One end, for as long as it is open. A context manager."""
 
-    def __init__(self, link: socket.socket, uri: str, ticket: Ticket) -> None:
-        """``link`` is the relay's. Raises ``Unsupported`` where there is no nbdkit, ``Unreachable``."""
-        self._folder = tempfile.TemporaryDirectory(prefix="headstart-relay-")
+    def __init__(self, side: str, link: socket.socket, near: socket.socket, folder: Path, ticket: Ticket, export: str):
+        """``link`` to the other machine and ``near`` are the relay's; ``folder`` has the keys of ``side``. Raises
+        ``Unreachable``."""
+        files = map(str, keys.files(folder, side))
+        words = [side, str(link.fileno()), str(near.fileno()), *files, export]
+        root = str(Path(headstart.__file__).parents[1])
         try:
-            with link:
-                link.sendall(messages.DATA_MAGIC + ticket.token.encode())
-                self._process = self._start(link, uri, ticket.write(Path(self._folder.name)))
+            with link, near:
+                link.setblocking(True)
+                self._process = subprocess.Popen(
+                    [sys.executable, "-I", "-S", "-c", _PROGRAM, root, *words],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    pass_fds=[link.fileno(), near.fileno()],
+                    start_new_session=True,  # a terminal's Ctrl-C is for us
+                )
+            assert self._process.stdin is not None
+            self._process.stdin.write(f"{ticket.secret}\n".encode())
+            self._process.stdin.flush()
         except OSError as error:
-            self._folder.cleanup()
-            if isinstance(error, FileNotFoundError):
-                raise errors.Unsupported("A disk is offered to an appliance by nbdkit: install it.") from error
             raise errors.Unreachable(f"The disk cannot be brought to the appliance: {error}.") from error
-
-    @staticmethod
-    def _start(link: socket.socket, uri: str, keys: Path) -> subprocess.Popen[bytes]:
-        link.setblocking(True)
-        options = ["--single", "--readonly", "--exit-with-parent", "--threads", str(_THREADS)]
-        return subprocess.Popen(
-            ["nbdkit", *options, "--tls=require", f"--tls-psk={keys}", "nbd", f"uri={uri}"],
-            stdin=link.fileno(),
-            stdout=link.fileno(),
-            stderr=subprocess.PIPE,
-            env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
-            start_new_session=True,  # a terminal's Ctrl-C is for us
-        )
 
     @property
     def process_id(self) -> int:
@@ -90,17 +82,45 @@ class Relay:
         assert self._process.stderr is not None
         return plain.joined(self._process.stderr.read(4096).decode(errors="replace"))
 
+    def end(self) -> None:
+        """From any thread."""
+        self._process.kill()
+
     def close(self) -> None:
-        # It has nothing to put in order, and would wait for its client.
+        # It has nothing to put in order, and would wait for its end.
         self._process.kill()
         self._process.wait()
-        assert self._process.stderr is not None
-        with contextlib.suppress(OSError):
-            self._process.stderr.close()
-        self._folder.cleanup()
+        for pipe in (self._process.stdin, self._process.stderr):
+            assert pipe is not None
+            with contextlib.suppress(OSError):
+                pipe.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *details: object) -> None:
         self.close()
+
+
+def bring(link: socket.socket, uri: str, folder: Path, ticket: Ticket) -> Relay:
+    """Offer what is at ``uri`` to the appliance at the other end of ``link``. Raises ``Unreachable``."""
+    export = nbd.Export.parse(uri)
+    try:
+        link.sendall(messages.DATA_MAGIC + ticket.token.encode())
+        server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        server.settimeout(_CONNECT_SECONDS)
+        server.connect(str(export.socket))
+    except OSError as error:
+        link.close()
+        raise errors.Unreachable(f"The disk cannot be brought to the appliance: {error}.") from error
+    return Relay(keys.HOST, link, server, folder, ticket, export.name)
+
+
+def receive(link: socket.socket, folder: Path, ticket: Ticket) -> tuple[Relay, socket.socket]:
+    """What is brought by ``link``, and the connection at which an NBD client finds it. Raises ``Unreachable``."""
+    ours, theirs = socket.socketpair()
+    try:
+        return Relay(keys.APPLIANCE, link, theirs, folder, ticket, ""), ours
+    except BaseException:
+        ours.close()
+        raise

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from headstart import __version__, blocks, errors, plain, units
-from headstart.appliance import messages
+from headstart.appliance import messages, relay
 from headstart.appliance.addresses import Address
 from headstart.appliance.link import Link, Lost
 from headstart.appliance.messages import Frame, Kind, Malformed
@@ -93,10 +93,10 @@ class Remote:
         if disk in self._disks:
             return
         ticket = Ticket.new()
-        told = {"disk": disk, "size": size, "token": ticket.token, "user": ticket.user, "key": ticket.key}
+        told = {"disk": disk, "size": size, "token": ticket.token, "secret": ticket.secret}
         self._link.send(Kind.OFFER, messages.pack_json(told))
         self._await(Kind.READY)
-        self._disks[disk] = _Disk(size, Relay(self._address.plain(), uri, ticket))
+        self._disks[disk] = _Disk(size, relay.bring(self._address.plain(), uri, self._address.keys, ticket))
         self._await(Kind.OPENED)
 
     @property

@@ -3,7 +3,7 @@
 ::
 
     a connection   first byte of TLS     ->  a host with a certificate that we know  ->  Session
-                   DATA_MAGIC and token  ->  the session that expects it; NBD's own TLS says who it is
+                   DATA_MAGIC and token  ->  the session that expects it; TLS that follows says who it is
                    anything else         ->  closed
 """
 
@@ -40,6 +40,7 @@ class Service:
     def __init__(self, repo: Repository, folder: Path, host: str, port: int, sessions: int = SESSIONS) -> None:
         """``folder`` has the keys of an appliance. Raises ``Usage``, ``TargetRefused`` where it cannot listen."""
         self._repo = repo
+        self._keys = folder
         self._context = keys.context(folder, keys.APPLIANCE)
         self._counter = Counter()
         self._sessions = threading.BoundedSemaphore(sessions)
@@ -97,15 +98,15 @@ class Service:
 
     def _session(self, link: Link) -> None:
         if not self._sessions.acquire(blocking=False):
-            Session(link, self._counter, _full).serve()
+            Session(link, self._counter, self._keys, _full).serve()
             return
         try:
-            Session(link, self._counter, self._repository).serve()
+            Session(link, self._counter, self._keys, self._repository).serve()
         finally:
             self._sessions.release()
 
     def _hand_over(self, link: socket.socket) -> bool:
-        """Nothing more than the token is read: what follows is NBD's."""
+        """Nothing more than the token is read: what follows is TLS."""
         wanted = len(messages.DATA_MAGIC) + messages.TOKEN_LENGTH
         said = b""
         while len(said) < wanted and (more := link.recv(wanted - len(said))):

@@ -7,10 +7,11 @@ import platform
 import queue
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from headstart import __version__, errors, plain
-from headstart.appliance import messages
+from headstart.appliance import messages, relay_process
 from headstart.appliance.counter import Counter
 from headstart.appliance.link import Link, Lost
 from headstart.appliance.messages import Frame, Kind, Malformed
@@ -21,15 +22,21 @@ from headstart.repository import Repository
 _log = logging.getLogger(__name__)
 
 _LISTEN_SECONDS = 1.0
+#: Bytes of a token and of a secret.
+_TICKET = (messages.TOKEN_LENGTH // 2, relay_process.SECRET_LENGTH // 2)
 #: A host has two or three requests under way.
 _MOST_ORDERS = 64
 
 
 class Session:
-    """Owns ``link``. ``repository`` is called with what the host said of the one that it means, and refuses others."""
+    """Owns ``link``. ``repository`` is called with what the host said of the one that it means, and refuses others.
+    ``keys``: a folder with those of an appliance."""
 
-    def __init__(self, link: Link, counter: Counter, repository: Callable[[dict[str, Any]], Repository]) -> None:
+    def __init__(
+        self, link: Link, counter: Counter, keys: Path, repository: Callable[[dict[str, Any]], Repository]
+    ) -> None:
         self._link = link
+        self._keys = keys
         self._counter = counter
         self._repository = repository
         self._orders: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
@@ -96,7 +103,7 @@ class Session:
         told = messages.unpack_json(first.payload)
         _require_protocol(told)
         repo = self._repository(told)
-        with Work(repo, self._counter, self._link.send) as work:
+        with Work(repo, self._counter, self._keys, self._link.send) as work:
             self._work = work
             welcome = {"protocol": messages.PROTOCOLS[1], "release": __version__, "name": platform.node()}
             self._link.send(Kind.WELCOME, messages.pack_json(welcome))
@@ -142,12 +149,12 @@ def _require_protocol(told: dict[str, Any]) -> None:
 
 def _ticket(told: dict[str, Any]) -> Ticket:
     try:
-        token, user, key = (told[name] for name in ("token", "user", "key"))
-        if len(token) != messages.TOKEN_LENGTH or not all(each.isascii() and each.isalnum() for each in (user, key)):
+        ticket = Ticket(told["token"], told["secret"])
+        if (len(bytes.fromhex(ticket.token)), len(bytes.fromhex(ticket.secret))) != _TICKET:
             raise ValueError
     except (AttributeError, KeyError, TypeError, ValueError):
         raise Malformed("an offer that makes no sense") from None
-    return Ticket(token, user, key)
+    return ticket
 
 
 def _number(told: dict[str, Any], name: str) -> int:

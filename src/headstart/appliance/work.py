@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -19,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from headstart import errors
-from headstart.appliance import messages
+from headstart.appliance import messages, relay
 from headstart.appliance.counter import Counter
 from headstart.appliance.messages import Kind, Read
-from headstart.appliance.relay import Ticket
+from headstart.appliance.relay import Relay, Ticket
 from headstart.repository import Repository
 from headstart.transfer.pipeline import Pipeline, Stored
 from headstart.wire import nbd
@@ -42,15 +40,16 @@ class Gone(Exception):
 class Work:
     """One round. A context manager; left by an exception, what is not in the store yet is abandoned."""
 
-    def __init__(self, repo: Repository, counter: Counter, tell: Tell) -> None:
+    def __init__(self, repo: Repository, counter: Counter, keys: Path, tell: Tell) -> None:
         self._counter = counter
+        self._keys = keys
         self._tell = tell
         self._disks: dict[int, nbd.Client] = {}
         self._noted = 0
         self._began = time.process_time()
         self._telling = threading.Lock()
         self._wanted = True
-        self._links: list[socket.socket] = []
+        self._relays: list[Relay] = []
         self._stack = contextlib.ExitStack()
         self._writer = repo.writer(self._report)
         self._pipeline = Pipeline(repo, self._writer, self._report)
@@ -58,20 +57,19 @@ class Work:
     def give_up(self) -> None:
         """From any thread: what is under way ends at its next piece, and no disk is waited for."""
         self._wanted = False
-        for link in self._links:
-            with contextlib.suppress(OSError):
-                link.shutdown(socket.SHUT_RDWR)
+        for each in self._relays:
+            each.end()
 
     def offer(self, disk: int, size: int, ticket: Ticket) -> None:
         """Take a disk that is being brought. Raises ``Unreadable``, ``Lost``."""
-        with self._counter.taken(ticket.token) as link, tempfile.TemporaryDirectory(prefix="headstart-key-") as folder:
-            # libnbd owns the connection from here on; this is to end it.
-            self._links.append(self._stack.enter_context(link.dup()))
-            way = nbd.Connected(link.detach(), ticket.user, ticket.write(Path(folder)), f"disk {disk} of the host")
+        with self._counter.taken(ticket.token) as link:
             try:
-                client = nbd.Client(way, failure=Unreadable)
+                brought, near = relay.receive(link, self._keys, ticket)
+                self._relays.append(self._stack.enter_context(brought))
+                client = nbd.Client(nbd.Connected(near.detach(), f"disk {disk} of the host"), failure=Unreadable)
             except errors.Unreachable as error:
-                raise Unreadable(str(error)) from error
+                words = [each.last_words() for each in self._relays[-1:]]
+                raise Unreadable(" ".join([str(error), *filter(None, words)])) from error
         self._disks[disk] = self._stack.enter_context(client)
         if client.size != size:
             raise Unreadable(f"The disk that was announced with {size} bytes has {client.size}.")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import nbd
 
@@ -67,6 +67,12 @@ class Export:
     socket: Path
     name: str
 
+    @classmethod
+    def parse(cls, uri: str) -> Export:
+        """What ``uri`` of another one told."""
+        parts = urlsplit(uri)
+        return cls(Path(parse_qs(parts.query)["socket"][0]), unquote(parts.path.removeprefix("/")))
+
     @property
     def uri(self) -> str:
         return f"nbd+unix:///{quote(self.name, safe='')}?socket={quote(str(self.socket))}"
@@ -78,18 +84,12 @@ class Export:
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """A connection that somebody made, with TLS inside of NBD: both ends prove that they know ``user``'s key, a line
-    of ``keys``. The descriptor is libnbd's from ``open`` on. ``uri``: what to call it."""
+    """A connection that somebody made. The descriptor is libnbd's from ``open`` on. ``uri``: what to call it."""
 
     descriptor: int
-    user: str
-    keys: Path
     uri: str
 
     def open(self, handle: Any) -> None:
-        handle.set_tls(nbd.TLS_REQUIRE)
-        handle.set_tls_username(self.user)
-        handle.set_tls_psk_file(str(self.keys))
         handle.connect_socket(self.descriptor)
 
 
