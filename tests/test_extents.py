@@ -34,6 +34,15 @@ def test_the_end_is_not_inside() -> None:
     assert Extent(3, 4).end == 7
 
 
+@given(several, some.integers(1, 30))
+def test_portions_are_the_same_bytes(found: list[Extent], at_most: int) -> None:
+    portions = list(extents.portions(found, at_most))
+    assert [byte for portion in portions for each in portion for byte in range(each.start, each.end)] == [
+        byte for each in found for byte in range(each.start, each.end)
+    ]
+    assert all(0 < sum(each.length for each in portion) <= at_most for portion in portions)
+
+
 @given(several)
 def test_merging_keeps_every_byte_and_joins_neighbours(found: list[Extent]) -> None:
     merged = extents.merge(found)

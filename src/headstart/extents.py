@@ -63,3 +63,18 @@ def split(extent: Extent, at_most: int) -> Iterator[Extent]:
         end = min((start // at_most + 1) * at_most, extent.end)
         yield Extent(start, end - start)
         start = end
+
+
+def portions(wanted: Iterable[Extent], at_most: int) -> Iterator[list[Extent]]:
+    """The same bytes in the same order, in lists of ``at_most`` bytes. Longer extents are cut at multiples of that."""
+    portion: list[Extent] = []
+    room = at_most
+    for extent in wanted:
+        for part in split(extent, at_most):
+            if part.length > room:
+                yield portion
+                portion, room = [], at_most
+            portion.append(part)
+            room -= part.length
+    if portion:
+        yield portion

@@ -119,7 +119,8 @@ def test_what_it_delivered_is_read_from_outside_and_it_is_used_no_longer(rig: Ri
     assert made.audit.agent_mismatched_bytes > 0, made
     assert any("delivered false blocks" in note for note in made.notes), made
     assert any("begun again" in note for note in made.notes) == in_iothread, made
-    assert sum(disk.precopied_bytes for disk in made.disks) < MIB
+    # Before the second point in time the host has read it ahead.
+    assert (sum(disk.precopied_bytes for disk in made.disks) < MIB) != in_iothread, made
     [image] = rig.restore(made.snapshot).values()
     content = image.read_bytes()[8 * MIB : 12 * MIB]
     assert content == vm.guest.read(vm.device("data"), 8 * MIB, 4 * MIB)
@@ -131,7 +132,7 @@ def test_what_it_delivered_is_read_from_outside_and_it_is_used_no_longer(rig: Ri
         "not trusted since" in cli.run("precopy", "guest", "--transport", "agent", expect=1).error["error"]["message"]
     )
     done = rig.precopy()
-    assert done.transport == "host" and (done.remaining_bytes == MIB) == in_iothread, done
+    assert done.transport == "host" and done.remaining_bytes == 0, done
     cli.run("agent", "trust", "guest")
     vm.guest.write(vm.device("data"), 8 * MIB, MIB, seed="and again")
     assert rig.precopy(transport=Transport.AGENT).transport == "agent"

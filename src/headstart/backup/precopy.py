@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from headstart import blocks
 from headstart.appliance.crew import Crew
-from headstart.backup import audit, looking, records, transport
+from headstart.backup import audit, looking, records, slices, transport
 from headstart.backup.appliances import Foreman
 from headstart.backup.contact import Contact
 from headstart.backup.fill import Filling, filling
@@ -86,7 +86,7 @@ def run(
         remaining_bytes=_bytes(contact, disks, after),
         identify_seconds=identified.seconds,
         seconds=identified.seconds + time.monotonic() - began,
-        notes=(*contact.notes, *_unreadable(contact, before)),
+        notes=(*contact.notes, *_unreadable(contact, after)),
         halted=halted,
     )
 
@@ -94,7 +94,25 @@ def run(
 def _asking(source: Source, permit: Permit | None) -> Reader:
     if permit is None:
         return source.reader
+    if source.sliced:
+        return ThrottledReader(source.reader, _Coarse(permit))
     return ThrottledReader(source.reader, permit, AGENT_PORTIONS if source.by is Transport.AGENT else 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Coarse:
+    """A permit that is asked for portions that are worth a point in time."""
+
+    inner: Permit
+
+    def portion(self) -> int:
+        return max(self.inner.portion(), slices.PORTION)
+
+    def wait(self, count: int) -> None:
+        self.inner.wait(count)
+
+    def check(self) -> None:
+        self.inner.check()
 
 
 def _look(contact: Contact, tracked: Tracked, reader: Reader) -> Tracked:
@@ -176,7 +194,7 @@ def _copy(contact: Contact, fill: Filling, tracked: Tracked, source: Source, wan
     """An agent that fails costs the rest of the round: what it had delivered counts."""
     try:
         fill.disk(tracked, source.reader, wanted, delivered=source.by is Transport.AGENT)
-    except (Lost, Refused) as error:
+    except (Lost, Refused, slices.NotNow) as error:
         if isinstance(error, Lost):
             contact.inside.lost(error)
         contact.note(f"the rest of disk {tracked.name} remains to be copied: {error}")

@@ -25,6 +25,7 @@ from headstart.appliance.crew import Offered
 from headstart.appliance.remote import Remote
 from headstart.backup import appliances
 from headstart.backup.contact import Contact
+from headstart.backup.slices import SlicedReader
 from headstart.blocks import Blocks
 from headstart.guest.agent import Agent
 from headstart.guest.channel import Lost, Refused
@@ -70,6 +71,8 @@ class Source:
     by: Transport
     #: Where appliances find it.
     offered: Offered | None = None
+    #: Each question costs a point in time.
+    sliced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,15 @@ def sources(contact: Contact, disks: Mapping[str, Blocks], wanted: Wanted) -> It
         found = {name: _outside(contact, name, live[name], hired) for name in disks if name in live}
         if agent is not None:
             found |= {name: Source(agent.reader(contact.disk(name)), Transport.AGENT) for name in proved}
+        if Transport.HOST in order:
+            # Last: what is read of others is old by a moment less.
+            rest = [contact.disk(name) for name in disks if name not in found]
+            size = contact.context.repository.block_size
+            found |= {
+                each.name: Source(SlicedReader(contact.machine, each, size), Transport.HOST, sliced=True)
+                for each in rest
+                if each.glimpsed
+            }
         yield Sources(found, hired)
 
 

@@ -71,6 +71,8 @@ class Disk:
     unlayered: str = ""
     #: Why the running disk cannot be read from outside; empty if it can.
     unreadable: str = ""
+    #: It cannot, but a point in time shows what was wanted of it, and can be had while it runs.
+    glimpsed: bool = False
     #: Why its files alone do not tell what it holds, as with an offset into them; empty if they do.
     overridden: str = ""
     #: Why nothing can record its changes; empty if bitmaps can. Then only comparing tells what changed.

@@ -138,8 +138,8 @@ def _disk(check: str, disk: Disk, *, in_iothread: bool, has_agent: bool) -> Iter
         said = f"{disk.name}: {disk.format} keeps no bitmaps: after each end of QEMU {_READ_WHOLE}"
         yield Finding(check, Level.NOTE, said, "'qemu-img convert -O qcow2' makes an image that keeps them.")
     if disk.unreadable or (in_iothread and disk.format != "raw"):
-        level = Level.NOTE if has_agent else Level.WARNING
-        said = f"{disk.name}: the host cannot read ahead: {disk.unreadable or 'it is served by an iothread'}"
+        level = Level.NOTE if has_agent or disk.glimpsed else Level.WARNING
+        said = f"{disk.name}: the host cannot read it directly: {disk.unreadable or 'it is served by an iothread'}"
         advice = "The agent in the guest reads it ahead." if has_agent else "The agent in the guest can read it ahead."
         yield Finding(check, level, said, advice)
     missing = [layer.path for layer in disk.layers if not layer.inode]

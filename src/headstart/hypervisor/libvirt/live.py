@@ -84,7 +84,7 @@ class SlicedReader:
         return self._slices.client(self._disk).allocated()
 
     def read(self, wanted: Iterable[Extent]) -> Iterator[Piece]:
-        for portion in _portions(wanted):
+        for portion in extents.portions(wanted, PORTION):
             yield from self._portion(portion)
 
     def _portion(self, portion: list[Extent]) -> Iterator[Piece]:
@@ -102,20 +102,6 @@ class SlicedReader:
                     raise
             else:
                 return
-
-
-def _portions(wanted: Iterable[Extent]) -> Iterator[list[Extent]]:
-    portion: list[Extent] = []
-    room = PORTION
-    for extent in wanted:
-        for part in extents.split(extent, PORTION):
-            if part.length > room:
-                yield portion
-                portion, room = [], PORTION
-            portion.append(part)
-            room -= part.length
-    if portion:
-        yield portion
 
 
 def _rest(portion: list[Extent], got: list[Extent], size: int) -> list[Extent]:

@@ -67,6 +67,7 @@ class MemoryMachine(Connection):
             recorder=Recorder.OVERLAY if count else Recorder.BITMAP,
             overlays=count,
             unreadable="its device is served by an iothread" if drive.iothread else "",
+            glimpsed=drive.iothread,
             untracked="raw disks keep no checkpoints" if self._vm.checkpoints and not drive.top.persistent else "",
         )
 

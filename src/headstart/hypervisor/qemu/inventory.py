@@ -22,7 +22,7 @@ from headstart.wire.qmp import Qmp
 _FLASH = re.compile(r"/machine/.*flash\d*$|.*\bpflash\d+$")
 IOTHREAD = (
     "its device is served by an iothread, and this QEMU aborts when an NBD client leaves such a disk;"
-    " it is copied by QEMU itself at completion"
+    " QEMU itself copies what is wanted of it into the scratch directory"
 )
 
 
@@ -187,7 +187,7 @@ def _attachment(
         overridden=_overridden(graph, tracked),
     )
     if device.iothread and not _is_raw_file(disk):
-        disk = replace(disk, unreadable=IOTHREAD)
+        disk = replace(disk, unreadable=IOTHREAD, glimpsed=True)
     file = graph.file_node(tracked) or node
     image = process.resolve(qmp.peer_pid, file.file)
     if found.stack is not None:
