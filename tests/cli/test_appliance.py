@@ -49,7 +49,7 @@ def test_without_its_keys_it_does_not_begin(cli: Cli) -> None:
 
 def test_an_address_that_is_none_is_refused(cli: Cli) -> None:
     told = cli.run("precopy", "vm", "--appliance", "somewhere", expect=2).error["error"]["message"]
-    assert "tcp:HOST:PORT,keys=DIR" in told
+    assert "tcp:HOST:PORT[,monitor=PATH],keys=DIR" in told
 
 
 def test_one_that_lied_is_trusted_again_by_its_address(cli: Cli) -> None:

@@ -290,7 +290,7 @@ MISTAKES = [
     ),
     (
         '[host]\nappliances = ["somewhere"]',
-        "4: host.appliances: 'somewhere' is no address of an appliance. Give tcp:HOST:PORT,keys=DIR.",
+        "4: host.appliances: 'somewhere' is no address of an appliance. Give tcp:HOST:PORT[,monitor=PATH],keys=DIR.",
     ),
     (
         "[host]\nstore_rate = 0",

@@ -68,6 +68,21 @@ def disk(folder: Path, size: int) -> Iterator[None]:
             yield
 
 
+@contextlib.contextmanager
+def device(image: Path) -> Iterator[Path]:
+    """A read-only block device with what the file holds."""
+    made = subprocess.run(
+        ["losetup", "--read-only", "--find", "--show", image], capture_output=True, text=True, check=False
+    )
+    if made.returncode != 0:
+        pytest.skip(f"no loop device can be had here: {made.stderr.strip()}")
+    path = Path(made.stdout.strip())
+    try:
+        yield path
+    finally:
+        subprocess.run(["losetup", "--detach", path], check=True)
+
+
 def fill(folder: Path) -> Path:
     """Take all the room that is left."""
     filler = folder / "filler"

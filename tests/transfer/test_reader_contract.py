@@ -16,9 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from headstart import blocks, extents
+from headstart import blocks, errors, extents
 from headstart.agentd import segments
 from headstart.agentd.segments import Segment, Stripe
+from headstart.appliance.device import DeviceReader
 from headstart.extents import Extent
 from headstart.guest.channel import Channel
 from headstart.guest.reader import AgentReader
@@ -30,7 +31,7 @@ from headstart.units import KIB, MIB
 from headstart.wire import nbd
 from headstart.wire.files import FileReader
 from tests.agentd import served as agents
-from tests.kit import appliance
+from tests.kit import appliance, places
 from tests.wire.test_nbd import sparse
 
 SIZE = 24 * MIB + 512
@@ -82,6 +83,14 @@ def relayed(folder: Path) -> Iterator[Subject]:
         nbd.Client(nbd.Connected(found.near.detach(), "relayed")) as client,
     ):
         yield Subject(client, content)
+
+
+@contextlib.contextmanager
+def plugged(folder: Path) -> Iterator[Subject]:
+    """As an appliance has it that is a guest: a read-only device, past the page cache."""
+    content = sparse(folder / "image", SIZE, WRITTEN)
+    with places.device(folder / "image") as path, DeviceReader(path, errors.Unreachable) as reader:
+        yield Subject(reader, content)
 
 
 @contextlib.contextmanager
@@ -150,7 +159,7 @@ def agent_through_a_volume(folder: Path) -> Iterator[Subject]:
 
 
 SUBJECTS = (
-    *(served, served_without_a_map, relayed, file, memory_live, memory_point, memory_pushed_point),
+    *(served, served_without_a_map, relayed, plugged, file, memory_live, memory_point, memory_pushed_point),
     *(agent, agent_through_a_volume),
 )
 

@@ -1,4 +1,4 @@
-"""Where an appliance answers: ``tcp:HOST:PORT,keys=DIR``."""
+"""Where an appliance answers: ``tcp:HOST:PORT[,monitor=PATH],keys=DIR``."""
 
 from __future__ import annotations
 
@@ -13,16 +13,20 @@ from headstart.appliance import keys
 from headstart.appliance.link import Link, Lost, keep_alive
 
 CONNECT_SECONDS = 5.0
-_TCP = re.compile(r"tcp:(?:\[(?P<six>[^\]]+)\]|(?P<host>[^:,]+)):(?P<port>\d+),keys=(?P<keys>.+)")
+_TCP = re.compile(
+    r"tcp:(?:\[(?P<six>[^\]]+)\]|(?P<host>[^:,]+)):(?P<port>\d+)(?:,monitor=(?P<monitor>[^,]+))?,keys=(?P<keys>.+)"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """``keys``: a folder with the keys of a host."""
+    """``keys``: a folder with the keys of a host. ``monitor``: QMP of its QEMU, if it is a guest of this host and is to
+    have the disks plugged in."""
 
     host: str
     port: int
     keys: Path
+    monitor: Path | None = None
 
     @property
     def name(self) -> str:
@@ -32,7 +36,8 @@ class Address:
     @property
     def text(self) -> str:
         """What ``parse`` takes."""
-        return f"tcp:{self.name},keys={self.keys}"
+        monitor = f",monitor={self.monitor}" if self.monitor is not None else ""
+        return f"tcp:{self.name}{monitor},keys={self.keys}"
 
     def plain(self) -> socket.socket:
         """A connection for a disk. Raises ``Lost``."""
@@ -61,5 +66,6 @@ def parse(text: str) -> Address:
     """Raises ``Usage``."""
     found = _TCP.fullmatch(text)
     if found is None or not 0 < int(found["port"]) < 1 << 16:
-        raise errors.Usage(f"{text!r} is no address of an appliance. Give tcp:HOST:PORT,keys=DIR.")
-    return Address(found["six"] or found["host"], int(found["port"]), Path(found["keys"]))
+        raise errors.Usage(f"{text!r} is no address of an appliance. Give tcp:HOST:PORT[,monitor=PATH],keys=DIR.")
+    monitor = Path(found["monitor"]) if found["monitor"] else None
+    return Address(found["six"] or found["host"], int(found["port"]), Path(found["keys"]), monitor)

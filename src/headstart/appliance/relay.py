@@ -13,6 +13,7 @@ this round. What the appliance may ask the server for, the ``gate`` says.
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import subprocess
 import sys
@@ -74,6 +75,15 @@ class Relay:
     @property
     def process_id(self) -> int:
         return self._process.pid
+
+    @property
+    def cpu_seconds(self) -> float:
+        """That it has used up to now (proc(5), stat: utime and stime, in ticks); 0 when it is gone."""
+        try:
+            fields = Path(f"/proc/{self.process_id}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def last_words(self) -> str:
         """Why it has ended; empty if it has not, or for no reason."""

@@ -14,6 +14,7 @@ from headstart.appliance import messages, relay
 from headstart.appliance.addresses import Address
 from headstart.appliance.link import Link, Lost
 from headstart.appliance.messages import Frame, Kind, Malformed
+from headstart.appliance.plug import Plug
 from headstart.appliance.relay import Relay, Ticket
 from headstart.blocks import Blocks
 from headstart.extents import Extent
@@ -47,7 +48,8 @@ class Delivered:
 @dataclass(slots=True)
 class _Disk:
     size: int
-    relay: Relay | None
+    #: None: nothing brings it.
+    way: Relay | Plug | None
     #: Asked for, and not said to be durable.
     owed: Blocks = field(default_factory=Blocks)
 
@@ -86,11 +88,17 @@ class Remote:
     @property
     def relays(self) -> list[int]:
         """Process ids of what brings it the disks."""
-        return [each.relay.process_id for each in self._disks.values() if each.relay is not None]
+        return [each.way.process_id for each in self._disks.values() if isinstance(each.way, Relay)]
 
     def offer(self, disk: int, size: int, uri: str) -> None:
         """Bring it a disk, once, by the number that ``ask`` will name."""
         if disk in self._disks:
+            return
+        if self._address.monitor is not None:
+            plug = Plug(self._address.monitor, uri)
+            self._disks[disk] = _Disk(size, plug)
+            self._link.send(Kind.OFFER, messages.pack_json({"disk": disk, "size": size, "device": plug.serial}))
+            self._await(Kind.OPENED)
             return
         ticket = Ticket.new()
         told = {"disk": disk, "size": size, "token": ticket.token, "secret": ticket.secret}
@@ -150,7 +158,7 @@ class Remote:
         if isinstance(error, Refused):
             return error
         said = f"The appliance at {self.name} is lost: {error}"
-        words = [each.relay.last_words() for each in self._disks.values() if each.relay is not None]
+        words = [each.way.last_words() for each in self._disks.values() if isinstance(each.way, Relay)]
         return Lost(" ".join([said, *filter(None, words)]))
 
     def _sort(self, frame: Frame) -> Iterable[Delivered]:
@@ -224,9 +232,9 @@ class Remote:
     def close(self) -> None:
         self._link.close()
         for each in self._disks.values():
-            if each.relay is not None:
+            if each.way is not None:
                 with contextlib.suppress(OSError, errors.HeadstartError):
-                    each.relay.close()
+                    each.way.close()
 
     def __enter__(self) -> Remote:
         return self

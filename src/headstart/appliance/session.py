@@ -67,8 +67,8 @@ class Session:
     def _take(self, frame: Frame) -> None:
         if self._orders.qsize() >= _MOST_ORDERS:
             raise Lost("The host orders more than it may.")
-        if frame.kind is Kind.OFFER:
-            token = _ticket(messages.unpack_json(frame.payload)).token
+        if frame.kind is Kind.OFFER and "device" not in (told := messages.unpack_json(frame.payload)):
+            token = _ticket(told).token
             self._tokens.append(token)
             self._counter.expect(token)
             self._link.send(Kind.READY)
@@ -120,7 +120,11 @@ class Session:
     def _do(self, work: Work, frame: Frame) -> None:
         if frame.kind is Kind.OFFER:
             told = messages.unpack_json(frame.payload)
-            work.offer(_number(told, "disk"), _number(told, "size"), _ticket(told))
+            disk, size = _number(told, "disk"), _number(told, "size")
+            if "device" in told:
+                work.find(disk, size, str(told["device"]))
+            else:
+                work.offer(disk, size, _ticket(told))
         elif frame.kind is Kind.READ:
             work.read(messages.unpack_read(frame.payload))
         elif frame.kind is Kind.FLUSH:

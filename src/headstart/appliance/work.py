@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from headstart import errors
-from headstart.appliance import messages, relay
+from headstart.appliance import device, messages, relay
 from headstart.appliance.counter import Counter
+from headstart.appliance.device import DeviceReader
 from headstart.appliance.messages import Kind, Read
 from headstart.appliance.relay import Relay, Ticket
 from headstart.repository import Repository
@@ -44,7 +45,7 @@ class Work:
         self._counter = counter
         self._keys = keys
         self._tell = tell
-        self._disks: dict[int, nbd.Client] = {}
+        self._disks: dict[int, nbd.Client | DeviceReader] = {}
         self._noted = 0
         self._began = time.process_time()
         self._telling = threading.Lock()
@@ -70,9 +71,19 @@ class Work:
             except errors.Unreachable as error:
                 words = [each.last_words() for each in self._relays[-1:]]
                 raise Unreadable(" ".join([str(error), *filter(None, words)])) from error
-        self._disks[disk] = self._stack.enter_context(client)
-        if client.size != size:
-            raise Unreadable(f"The disk that was announced with {size} bytes has {client.size}.")
+        self._open(disk, size, self._stack.enter_context(client))
+
+    def find(self, disk: int, size: int, serial: str) -> None:
+        """Take a disk that is plugged into this machine. Raises ``Unreadable``."""
+        path = device.wait_for(serial, lambda: self._wanted)
+        if path is None:
+            raise Unreadable(f"No disk with serial number {serial} has come: is this the guest that the host means?")
+        self._open(disk, size, self._stack.enter_context(DeviceReader(path, Unreadable)))
+
+    def _open(self, disk: int, size: int, reader: nbd.Client | DeviceReader) -> None:
+        self._disks[disk] = reader
+        if reader.size != size:
+            raise Unreadable(f"The disk that was announced with {size} bytes has {reader.size}.")
         self._tell(Kind.OPENED, messages.pack_json({"disk": disk}))
 
     def read(self, order: Read) -> None:
@@ -95,7 +106,7 @@ class Work:
         self._report([])
         told: dict[str, Any] = {
             "stored_bytes": self._writer.stored_bytes,
-            "cpu_seconds": time.process_time() - self._began,
+            "cpu_seconds": time.process_time() - self._began + sum(each.cpu_seconds for each in self._relays),
             "cpus": os.cpu_count(),
         }
         self._tell(Kind.FLUSHED, messages.pack_json(told))

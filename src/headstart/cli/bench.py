@@ -26,7 +26,11 @@ def add(verbs: arguments.Verbs) -> None:
         "--size", metavar="SIZE", type=simulate.size, default=_COUNT, help="so much is read by each (default: 256MiB)"
     )
     comparing.add_argument(
-        "--appliance", metavar="ADDRESS", action="append", default=[], help="tcp:HOST:PORT,keys=DIR; may be repeated"
+        "--appliance",
+        metavar="ADDRESS",
+        action="append",
+        default=[],
+        help="tcp:HOST:PORT[,monitor=PATH],keys=DIR; may be repeated",
     )
 
 

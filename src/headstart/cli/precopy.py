@@ -27,7 +27,7 @@ def add(verbs: arguments.Verbs) -> None:
         metavar="ADDRESS",
         action="append",
         default=[],
-        help="an appliance that may read: tcp:HOST:PORT,keys=DIR; may be repeated",
+        help="an appliance that may read: tcp:HOST:PORT[,monitor=PATH],keys=DIR; may be repeated",
     )
 
 
