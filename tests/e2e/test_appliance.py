@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +24,7 @@ from headstart.reading import Piece, Reader
 from headstart.state import appliances
 from headstart.transfer.pipeline import Pipeline, Stored
 from headstart.units import BLOCK_SIZE
+from tests.e2e.hosted import hosted
 from tests.e2e.rig import NAME, Rig
 from tests.e2e.test_agent import wait_for_agentd
 from tests.kit import appliance, disks, workloads
@@ -244,3 +246,26 @@ def test_the_transports_are_compared_and_nothing_is_kept(machine: Vm, rig: Rig, 
     assert all(each["seconds"] > 0 and each["host_cpu_seconds"] is not None for each in told["trials"]), told
     assert other["appliance_cpu_seconds"] > 0 and host["appliance_cpu_seconds"] is None
     with_agent.release()
+
+
+def ahead(made: dict[str, Any]) -> int:
+    """Bytes that a backup had copied ahead."""
+    return sum(disk["precopied_bytes"] for disk in made["disks"])
+
+
+def test_the_daemon_has_its_rounds_read_by_them(machine: Vm, rig: Rig) -> None:
+    """And by the host from the moment that none is left."""
+    with another_machine(rig) as process, hosted(rig) as daemon:
+        appliances = f"appliances = {json.dumps(list(rig.appliances))}"
+        daemon.configure(["*:*:0/10"], interval="2s", transports=("appliance", "host"), host=appliances)
+        write(machine, 4 * MIB, "daemon")
+        daemon.start()
+        daemon.wait_said("by=appliance")
+        daemon.wait_backups(1)
+        write(machine, 2 * MIB, "more")
+        daemon.wait(lambda: max(map(ahead, daemon.runs("backup"))) >= 2 * MIB)
+        process.kill()
+        write(machine, 4 * MIB, "alone")
+        daemon.wait_said("by=host")
+        daemon.wait_backups(len(daemon.runs("backup")) + 1)
+    assert not relays()
