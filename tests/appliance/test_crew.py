@@ -183,6 +183,45 @@ def test_a_round_that_is_halted_keeps_what_was_read(
     check(repo, overseer, content, Blocks(overseer.chunks["disk"]))
 
 
+class Spelled:
+    """Shows a disk again and again, each time for moments. ``headstart.hypervisor.contract.Spells``."""
+
+    spell_seconds = 0.02
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        self.count = 0
+        self.shown = False
+
+    @contextlib.contextmanager
+    def spell(self) -> Iterator[str]:
+        self.count, self.shown = self.count + 1, True
+        yield self._uri
+        self.shown = False
+
+
+def test_a_disk_that_is_shown_in_spells(
+    tmp_path: Path, store: Slow, repo: Repository, hired: appliance.Hired, disk: tuple[Offered, bytes]
+) -> None:
+    """It is brought again in each; what one that is lost had not stored comes back, and is read in another."""
+    offered, content = disk
+    overseer, spelled = Overseer(), Spelled(offered.uri)
+    with (
+        appliance.serving(tmp_path / "keys", store) as other,
+        Crew(repo, {"disk": Offered(SIZE, "", spelled)}, overseer) as crew,
+    ):
+        first = Remote(hired.address, repo)
+        assert crew.join(first) and crew.join(Remote(other.address, repo))
+        overseer.meanwhile = lambda beats: cut(first) if beats == 8 else None
+        assert not crew.copy("disk", EVERYTHING, Permit())
+        assert not spelled.shown and spelled.count > 2
+        again = crew.settle().get("disk", Blocks())
+        assert not crew.copy("disk", again) and crew.settle() == {}
+        assert len(crew.relays) <= 2, "those of spells that are over are gone"
+    assert len(overseer.gone) == 1
+    check(repo, overseer, content, EVERYTHING)
+
+
 def test_what_a_lost_one_had_not_stored_comes_back(
     repo: Repository, store: Slow, hired: appliance.Hired, disk: tuple[Offered, bytes]
 ) -> None:

@@ -9,7 +9,9 @@
 
 from __future__ import annotations
 
+import math
 import select
+import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from headstart.appliance.link import Lost
 from headstart.appliance.remote import Remote
 from headstart.blocks import Blocks
 from headstart.extents import Extent
+from headstart.hypervisor.contract import Spells
 from headstart.load.throttle import Permit
 from headstart.repository import Repository
 from headstart.transfer.pipeline import Stored
@@ -37,10 +40,12 @@ _LISTEN_SECONDS = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Offered:
-    """A disk of ``size`` bytes that is read over NBD at ``uri``."""
+    """A disk of ``size`` bytes that is read over NBD at ``uri``; or, where that is empty, where each of ``spells``
+    says, as long as it lasts."""
 
     size: int
     uri: str
+    spells: Spells | None = None
 
 
 class Overseer(Protocol):
@@ -82,9 +87,11 @@ class Crew:
     def join(self, remote: Remote) -> bool:
         """Offer every disk to one more, which is the crew's from now on. Whether it took them; if not, why is told."""
         self._remotes.append(remote)
+        return all(self._offer(remote, name, disk.uri) for name, disk in self._disks.items() if disk.uri)
+
+    def _offer(self, remote: Remote, disk: str, uri: str) -> bool:
         try:
-            for name, disk in self._disks.items():
-                remote.offer(self._numbers[name], disk.size, disk.uri)
+            remote.offer(self._numbers[disk], self._disks[disk].size, uri)
         except (errors.Unreachable, errors.Unsupported) as error:
             self._let_go(remote, error)
             return False
@@ -102,12 +109,26 @@ class Crew:
     def copy(self, disk: str, wanted: Blocks, permit: Permit | None = None) -> Blocks:
         """Have blocks of a disk copied. Returns those that nobody is left for. Others come back from ``settle``.
 
-        Raises what the permit and the overseer raise."""
+        Raises what the permit and the overseer raise, and where the disk is shown in spells, what they raise."""
+        offered = self._disks[disk]
+        if offered.spells is None:
+            return self._copy(disk, wanted, permit)
+        while wanted and self._remotes:
+            with offered.spells.spell() as uri:
+                for remote in list(self._remotes):
+                    self._offer(remote, disk, uri)
+                wanted = self._copy(disk, wanted, permit, time.monotonic() + offered.spells.spell_seconds)
+        return wanted
+
+    def _copy(self, disk: str, wanted: Blocks, permit: Permit | None, until: float = math.inf) -> Blocks:
+        """As long as the disk can be read: nothing more is asked for after ``until``, but once."""
         work = deque(blocks.to_extents(wanted, self._block_size, self._disks[disk].size))
-        while self._remotes and (work or any(remote.unread for remote in self._remotes)):
+        over = False
+        while self._remotes and ((work and not over) or any(remote.unread for remote in self._remotes)):
             for remote in self._remotes:
-                while work and remote.unread < _AHEAD:
+                while work and not over and remote.unread < _AHEAD:
                     self._ask(remote, disk, work, permit)
+            over = time.monotonic() > until
             self._listen()
             work += self._returned(disk)
             if permit is not None:

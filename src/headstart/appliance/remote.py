@@ -91,12 +91,13 @@ class Remote:
         return [each.way.process_id for each in self._disks.values() if isinstance(each.way, Relay)]
 
     def offer(self, disk: int, size: int, uri: str) -> None:
-        """Bring it a disk, once, by the number that ``ask`` will name."""
-        if disk in self._disks:
-            return
+        """Bring it a disk by the number that ``ask`` will name; again, in the place of what was brought before."""
+        found = self._disks.setdefault(disk, _Disk(size, None))
+        if found.way is not None:
+            found.way.close()
+            found.way = None
         if self._address.monitor is not None:
-            plug = Plug(self._address.monitor, uri)
-            self._disks[disk] = _Disk(size, plug)
+            found.way = plug = Plug(self._address.monitor, uri)
             self._link.send(Kind.OFFER, messages.pack_json({"disk": disk, "size": size, "device": plug.serial}))
             self._await(Kind.OPENED)
             return
@@ -104,7 +105,7 @@ class Remote:
         told = {"disk": disk, "size": size, "token": ticket.token, "secret": ticket.secret}
         self._link.send(Kind.OFFER, messages.pack_json(told))
         self._await(Kind.READY)
-        self._disks[disk] = _Disk(size, relay.bring(self._address.plain(), uri, self._address.keys, ticket))
+        found.way = relay.bring(self._address.plain(), uri, self._address.keys, ticket)
         self._await(Kind.OPENED)
 
     @property

@@ -50,7 +50,8 @@ class Work:
         self._began = time.process_time()
         self._telling = threading.Lock()
         self._wanted = True
-        self._relays: list[Relay] = []
+        self._relays: dict[int, Relay] = {}
+        self._brought: dict[int, contextlib.ExitStack] = {}
         self._stack = contextlib.ExitStack()
         self._writer = repo.writer(self._report)
         self._pipeline = Pipeline(repo, self._writer, self._report)
@@ -58,27 +59,39 @@ class Work:
     def give_up(self) -> None:
         """From any thread: what is under way ends at its next piece, and no disk is waited for."""
         self._wanted = False
-        for each in self._relays:
+        for each in list(self._relays.values()):
             each.end()
 
     def offer(self, disk: int, size: int, ticket: Ticket) -> None:
         """Take a disk that is being brought. Raises ``Unreadable``, ``Lost``."""
+        stack = self._renewed(disk)
         with self._counter.taken(ticket.token) as link:
             try:
                 brought, near = relay.receive(link, self._keys, ticket)
-                self._relays.append(self._stack.enter_context(brought))
+            except errors.Unreachable as error:
+                raise Unreadable(str(error)) from error
+            self._relays[disk] = stack.enter_context(brought)
+            try:
                 client = nbd.Client(nbd.Connected(near.detach(), f"disk {disk} of the host"), failure=Unreadable)
             except errors.Unreachable as error:
-                words = [each.last_words() for each in self._relays[-1:]]
-                raise Unreadable(" ".join([str(error), *filter(None, words)])) from error
-        self._open(disk, size, self._stack.enter_context(client))
+                raise Unreadable(" ".join(filter(None, [str(error), brought.last_words()]))) from error
+        self._open(disk, size, stack.enter_context(client))
 
     def find(self, disk: int, size: int, serial: str) -> None:
         """Take a disk that is plugged into this machine. Raises ``Unreadable``."""
         path = device.wait_for(serial, lambda: self._wanted)
         if path is None:
             raise Unreadable(f"No disk with serial number {serial} has come: is this the guest that the host means?")
-        self._open(disk, size, self._stack.enter_context(DeviceReader(path, Unreadable)))
+        self._open(disk, size, self._renewed(disk).enter_context(DeviceReader(path, Unreadable)))
+
+    def _renewed(self, disk: int) -> contextlib.ExitStack:
+        """For what is brought by this number: what was before is not there any longer."""
+        before = self._brought.pop(disk, None)
+        if before is not None:
+            before.close()
+        self._brought[disk] = stack = contextlib.ExitStack()
+        self._stack.callback(stack.close)
+        return stack
 
     def _open(self, disk: int, size: int, reader: nbd.Client | DeviceReader) -> None:
         self._disks[disk] = reader
@@ -106,7 +119,7 @@ class Work:
         self._report([])
         told: dict[str, Any] = {
             "stored_bytes": self._writer.stored_bytes,
-            "cpu_seconds": time.process_time() - self._began + sum(each.cpu_seconds for each in self._relays),
+            "cpu_seconds": time.process_time() - self._began + sum(each.cpu_seconds for each in self._relays.values()),
             "cpus": os.cpu_count(),
         }
         self._tell(Kind.FLUSHED, messages.pack_json(told))

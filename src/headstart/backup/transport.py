@@ -30,7 +30,7 @@ from headstart.blocks import Blocks
 from headstart.guest.agent import Agent
 from headstart.guest.channel import Lost, Refused
 from headstart.guest.mapping import Unproved
-from headstart.hypervisor.contract import Disk, LiveReader, PointRequest
+from headstart.hypervisor.contract import Disk, LiveReader, PointRequest, Spells
 from headstart.reading import Reader
 from headstart.units import BLOCK_SIZE
 
@@ -126,9 +126,14 @@ def _hire(contact: Contact, order: tuple[Transport, ...], stack: contextlib.Exit
 def _outside(contact: Contact, name: str, reader: LiveReader, hired: tuple[Remote, ...]) -> Source:
     """What nothing records is compared here: what there is to be copied of it is not known before."""
     disk = contact.disk(name)
-    if hired and reader.uri and not disk.untracked:
-        return Source(reader, Transport.APPLIANCE, Offered(disk.size, reader.uri))
-    return Source(reader, Transport.HOST)
+    found = offered(disk, reader) if hired and not disk.untracked else None
+    return Source(reader, Transport.HOST if found is None else Transport.APPLIANCE, found)
+
+
+def offered(disk: Disk, reader: LiveReader) -> Offered | None:
+    """As what appliances get the disk; None if they cannot."""
+    spells = reader if isinstance(reader, Spells) else None
+    return Offered(disk.size, reader.uri, spells) if reader.uri or spells is not None else None
 
 
 def _is_for_agent(disk: Disk, order: tuple[Transport, ...]) -> bool:

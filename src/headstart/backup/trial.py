@@ -22,7 +22,7 @@ from typing import Any
 from headstart import blocks, errors, repository
 from headstart.appliance import addresses
 from headstart.appliance.addresses import Address
-from headstart.appliance.crew import Crew, Offered
+from headstart.appliance.crew import Crew
 from headstart.appliance.evidence import Seen
 from headstart.appliance.remote import Remote
 from headstart.backup import transport
@@ -153,10 +153,11 @@ def _forget(stored: list[Stored]) -> None:
 def _by_appliance(contact: Contact, chosen: Mapping[str, Blocks], address: Address) -> Figures:
     overseer = _Counting()
     with contact.machine.live(list(chosen)) as live, repository.create(MemoryStore(), None) as repo:
-        lacking = [name for name, reader in live.items() if not reader.uri]
-        if lacking:
-            raise errors.Unsupported(f"Disk {', '.join(lacking)} cannot be offered to others.")
-        disks = {name: Offered(reader.size, reader.uri) for name, reader in live.items()}
+        found = {name: transport.offered(contact.disk(name), reader) for name, reader in live.items()}
+        disks = {name: offered for name, offered in found.items() if offered is not None}
+        if len(disks) < len(found):
+            lacking = ", ".join(name for name in found if name not in disks)
+            raise errors.Unsupported(f"Disk {lacking} cannot be offered to others.")
         with Remote(address, repo, trial=True) as remote, Crew(repo, disks, overseer, certain=True) as crew:
             crew.join(remote)
             with _measured(contact, crew.relays) as measured:

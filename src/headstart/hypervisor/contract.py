@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from headstart import errors
 from headstart.blocks import Blocks
@@ -186,6 +186,18 @@ class LiveReader(Reader, Protocol):
     @property
     def uri(self) -> str:
         """Where others on this host can read the same over NBD, for as long as this may be read; empty if nowhere."""
+        ...
+
+
+@runtime_checkable
+class Spells(Protocol):
+    """A live reader that others can follow for some seconds at a time only."""
+
+    #: A spell is to be left as soon as possible after so long.
+    spell_seconds: float
+
+    def spell(self) -> AbstractContextManager[str]:
+        """Inside, others on this host can read the same over NBD there. Raises ``Busy``, ``NoSpace``, ``PointLost``."""
         ...
 
 

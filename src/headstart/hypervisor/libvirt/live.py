@@ -7,6 +7,7 @@ stays small and which does not hold the guest up for long.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 from collections.abc import Iterable, Iterator
@@ -40,11 +41,15 @@ class Slices:
     def client(self, disk: Disk) -> nbd.Client:
         """In a job that still has time."""
         if self._client is None or self._disk != disk.name or time.monotonic() - self._began > SLICE_SECONDS:
-            self.end()
-            self._job = self._jobs.begin(self._targets, [Part(disk.name, disk.size)], {})
-            self._disk, self._began = disk.name, time.monotonic()
-            self._client = self._job.client(disk.name)
+            self._client = self.begin(disk).client(disk.name)
         return self._client
+
+    def begin(self, disk: Disk) -> Job:
+        """A new one, in the place of the one that stands."""
+        self.end()
+        self._job = self._jobs.begin(self._targets, [Part(disk.name, disk.size)], {})
+        self._disk, self._began = disk.name, time.monotonic()
+        return self._job
 
     def check(self) -> None:
         if self._job is not None:
@@ -66,14 +71,22 @@ class Slices:
 
 
 class SlicedReader:
-    """``headstart.hypervisor.contract.LiveReader``."""
+    """``headstart.hypervisor.contract.LiveReader`` and ``Spells``."""
 
-    #: A slice is over before others could read much of it.
+    #: No slice lasts as long as this may be read.
     uri = ""
+    spell_seconds = SLICE_SECONDS
 
     def __init__(self, slices: Slices, disk: Disk) -> None:
         self._slices = slices
         self._disk = disk
+
+    @contextlib.contextmanager
+    def spell(self) -> Iterator[str]:
+        try:
+            yield self._slices.begin(self._disk).export(self._disk.name).uri
+        finally:
+            self._slices.end()
 
     @functools.cached_property
     def size(self) -> int:
