@@ -19,6 +19,7 @@ import pytest
 from headstart.extents import Extent
 from headstart.units import KIB, MIB
 from headstart.wire import nbd
+from tests.hypervisor.qemu import bare
 from tests.kit import appliance
 from tests.kit.appliance import Relayed
 from tests.transfer.test_reader_contract import SIZE, WRITTEN, qemu_nbd
@@ -75,6 +76,23 @@ def test_what_is_writable_is_not(relayed: Relayed, tmp_path: Path) -> None:
         found.pwrite(bytes(512), 0)
     until(lambda: "kind 1" in relayed.host.last_words())
     assert (tmp_path / "ours").read_bytes()[:512] != bytes(512)
+
+
+def test_what_qemu_offers_of_a_running_disk_is_read_only(tmp_path: Path) -> None:
+    """Without any relay: so neither of the two has to be right alone."""
+    image = bare.image(tmp_path / "data.qcow2", "8M")
+    with (
+        bare.running(*bare.disk("data", image, "qcow2")) as qemu,
+        qemu.machine() as machine,
+        machine.live(["dev-data"]) as live,
+    ):
+        found = libnbd.NBD()
+        found.set_strict_mode(0)
+        found.connect_uri(live["dev-data"].uri)
+        assert found.is_read_only()
+        with pytest.raises(libnbd.Error, match="write: command failed"):
+            found.pwrite(b"x" * 512, 0)
+        assert found.pread(512, 0) == bytes(512)
 
 
 def test_other_exports_are_neither_listed_nor_opened(relayed: Relayed, tmp_path: Path) -> None:
