@@ -3,6 +3,7 @@ copies: every byte right."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,19 @@ def test_a_slice_that_cannot_be_had_costs_its_head_start_alone(tmp_path: Path) -
         assert done.remaining_bytes >= MIB and any("remains to be copied" in note for note in done.notes), done
         assert rig.precopy(transport=Transport.HOST).remaining_bytes == 0
         rig.exact_backup()
+
+
+def test_a_host_that_is_killed_in_a_slice_leaves_nothing(tmp_path: Path) -> None:
+    chosen = disks.Disk(disks.make_filled(tmp_path / "data", 96 * MIB, "qcow2"), "qcow2", "data", iothread=True)
+    with Vm((chosen,)) as vm:
+        rig = Rig(tmp_path / "rig", vm)
+        killed = rig.cli.start("precopy", "guest", "--transport", "host")
+        deadline = time.monotonic() + 60
+        while not any("-push0" in node["node-name"] for node in vm.qmp("query-named-block-nodes", flat=True)):
+            assert time.monotonic() < deadline and killed.poll() is None, killed.communicate()
+        killed.kill()
+        killed.communicate()
+        vm.guest.write(vm.device("data"), MIB, MIB, seed="after")
+        assert rig.precopy(transport=Transport.HOST).remaining_bytes == 0
+        rig.exact_backup()
+        assert vm.running
