@@ -23,7 +23,7 @@ TRIES = 3
 
 
 class NotNow(errors.HeadstartError):
-    """Nothing shows the disk at the moment; what was read of it, was read."""
+    """Nothing shows the disk at the moment, or with this hypervisor; what was read of it, was read."""
 
 
 class SlicedReader:
@@ -53,7 +53,7 @@ class SlicedReader:
                     raise NotNow(str(error)) from error
             except Migrating:
                 raise
-            except (errors.Busy, errors.PointLost, errors.NoSpace, errors.NotFound) as error:
+            except (errors.Busy, errors.PointLost, errors.NoSpace, errors.NotFound, errors.Unsupported) as error:
                 raise NotNow(str(error)) from error
 
     def _read(self, wanted: list[Extent]) -> Iterator[Piece]:
