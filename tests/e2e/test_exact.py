@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from headstart.backup.complete import Options
-from tests.e2e.rig import Rig, digest
+from headstart.tracking.choice import Wish
+from tests.e2e.rig import NAME, Rig, digest
 from tests.e2e.virt import VirtRig
 from tests.kit import disks, workloads
 from tests.kit.domain import Domain
@@ -85,6 +86,24 @@ def test_cycles_of_rounds_under_constant_writes(machine: Vm | Domain, rig: Rig, 
     for disk in plain.disks:
         assert disk.precopied_bytes == 0 and disk.residue_bytes == disk.changed_bytes
     assert {report.consistency for report in (full, second, plain, last)} == {"filesystem"}
+
+
+def test_comparison_alone_under_constant_writes(machine: Vm | Domain, rig: Rig, churn: workloads.Churn) -> None:
+    """Nothing records: all is read, ahead and in the window, and nothing of ours ever stands in the VM."""
+    with rig.journal() as journal:
+        journal.track(NAME, Wish.COMPARE)
+    made = []
+    for number in range(3):
+        churn.wait_changed((number + 1) * MIB)
+        machine.guest.write(machine.device("data"), QUIET, MIB, seed=f"compared {number}")
+        rig.precopy()
+        assert not any(rig.bitmaps().values())
+        made.append(rig.exact_backup().report)
+    for each in made:
+        assert {disk.tracking for disk in each.disks} == {"comparison"}
+        assert sum(disk.precopied_bytes for disk in each.disks) >= MIB, "what a round had copied was used"
+    for each in made[1:]:
+        assert sum(disk.changed_bytes for disk in each.disks) < 40 * MIB, "what is as it was is not stored again"
 
 
 def test_blocks_written_again_right_before_the_point(machine: Vm | Domain, rig: Rig, churn: workloads.Churn) -> None:
