@@ -3,7 +3,7 @@
 import hashlib
 from typing import Any, Dict
 
-from headstart.agentd import messages, reading, trim
+from headstart.agentd import filtering, messages, reading, trim
 from headstart.agentd.diskread import LONGEST, DiskReader
 from headstart.agentd.figures import Watching
 from headstart.agentd.freezer import Freezer
@@ -60,4 +60,5 @@ HANDLERS: Dict[str, Handler] = {
     "thaw": _freezer.thaw,
     "arm": _freezer.arm,
     "disarm": _freezer.disarm,
+    **filtering.HANDLERS,
 }

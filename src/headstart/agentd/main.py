@@ -6,7 +6,7 @@ import platform
 import sys
 from typing import Any, Dict, List, Optional, Tuple
 
-from headstart.agentd import asks, freezer, links, loop, priority, release, renewal, sockets
+from headstart.agentd import asks, filters, freezer, links, loop, points, priority, release, renewal, sockets
 from headstart.agentd.links import Link, Port
 from headstart.agentd.session import Session
 from headstart.agentd.sockets import Admits, Server
@@ -35,6 +35,12 @@ def _boot() -> str:
 
 def main(arguments: Optional[List[str]] = None, sources: str = "") -> int:
     """``sources``: digest of what the file was built from."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if words[:1] == ["filter"]:
+        # Here, and not at the top: it is loaded for this alone.
+        from headstart.agentd import filtersetup
+
+        return filtersetup.main(words[1:])
     parser = _parser()
     given = parser.parse_args(arguments)
     if (given.tcp is None) != (given.keys is None):
@@ -43,6 +49,7 @@ def main(arguments: Optional[List[str]] = None, sources: str = "") -> int:
         print(renewal.checked(sources))
         return 0
     freezer.recover()
+    _recover_filters()
     try:
         link, admits = _link(given)
     except (OSError, ValueError) as error:
@@ -56,8 +63,21 @@ def main(arguments: Optional[List[str]] = None, sources: str = "") -> int:
     return 0
 
 
+def _recover_filters() -> None:
+    """A guest that has none, or whose configuration is broken, is served all the same."""
+    try:
+        if filters.configured():
+            points.recover()
+            filters.doubt_missing()
+    except filters.Wrong as error:
+        print("headstart-agentd: %s" % error, file=sys.stderr)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="headstart-agentd", description="Headstart's agent in the guest.")
+    parser = argparse.ArgumentParser(
+        prog="headstart-agentd",
+        description="Headstart's agent in the guest. 'headstart-agentd filter' records changes there.",
+    )
     ways = parser.add_mutually_exclusive_group()
     ways.add_argument("--port", metavar="DEVICE", help="the virtio-serial port (default: found by its name)")
     ways.add_argument("--vsock", action="store_true", help="listen on vsock, for the host alone")
