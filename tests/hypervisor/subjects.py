@@ -15,6 +15,8 @@ import libvirt
 
 from headstart import units
 from headstart.blocks import Blocks
+from headstart.guest import agent
+from headstart.guest.only.machine import GuestMachine
 from headstart.hypervisor.contract import Counters, Machine, Protects
 from headstart.hypervisor.libvirt import counters as libvirt_counters
 from headstart.hypervisor.libvirt.machine import LibvirtMachine
@@ -22,7 +24,7 @@ from headstart.hypervisor.memory import MemoryMachine, MemoryVm
 from headstart.hypervisor.memory import counters as memory_counters
 from headstart.hypervisor.qemu import counters as qemu_counters
 from headstart.hypervisor.qemu.machine import QemuMachine
-from tests.kit import disks, layers, ledger, workloads
+from tests.kit import disks, era, layers, ledger, workloads
 from tests.kit.domain import Domain
 from tests.kit.libvirtd import Libvirtd
 from tests.kit.vm import Vm
@@ -52,11 +54,12 @@ class Proof(Protocol):
 @dataclass(frozen=True, slots=True)
 class Traits:
     """What a driver may be unable to do: freeze a bitmap, let go of a part of a point, let a disk be unplugged
-    while a point stands."""
+    while a point stands, look at the VM from outside (its definition, serial numbers, counters), reserve space."""
 
     stops: bool = True
     narrows: bool = True
     unplugs: bool = True
+    outside: bool = True
 
 
 class Subject(Protocol):
@@ -294,6 +297,51 @@ class QemuSubject:
             *(path.name for path in self._scratch.iterdir()),
             *([] if self.vm.qmp("query-status")["running"] else ["stopped"]),
         ]
+
+
+class GuestSubject(QemuSubject):
+    """The same, without its hypervisor: filters in the guest record both disks."""
+
+    traits = Traits(stops=False, narrows=False, unplugs=False, outside=False)
+    protects = Protects.ALL
+    unreadable = frozenset()
+
+    def __init__(self, vm: Vm, scratch: Path) -> None:
+        self.vm = vm
+        self._scratch = scratch
+        self._seeds = itertools.count(1)
+        self.sizes = {"system": 8 * units.MIB, "data": 4 * units.MIB + 5 * 512}
+        self.formats = dict.fromkeys(self.sizes, "raw")
+        self.lasting = frozenset(self.sizes)
+
+    @classmethod
+    @contextlib.contextmanager
+    def alone(cls, folder: Path) -> Iterator[GuestSubject]:
+        made = [
+            disks.Disk(disks.make_filled(folder / "system.qcow2", 8 * units.MIB, "qcow2"), "qcow2", "system"),
+            disks.Disk(disks.make_filled(folder / "data.raw", 4 * units.MIB + 5 * 512), "raw", "data"),
+        ]
+        for name in ("system", "data"):
+            companion = disks.make_empty(folder / f"{name}-companion.raw", 48 * units.MIB)
+            made.append(disks.Disk(companion, "raw", f"c-{name}"))
+        with Vm([*made, era.disk(folder)]) as vm:
+            (folder / "scratch").mkdir()
+            filters = era.Filters(vm.guest, vm.device("era"))
+            for name in ("system", "data"):
+                filters.run("add", name, vm.device(name), vm.device(f"c-{name}"))
+            yield cls(vm, folder / "scratch")
+
+    def connect(self) -> Machine:
+        assert isinstance(self.vm, Vm)
+        session = agent.connect(str(self.vm.agent_socket))
+        return GuestMachine(session, installation=INSTALLATION, block_size=self.block_size)
+
+    def _device(self, disk: str) -> str:
+        return f"/dev/mapper/{disk}"
+
+    def leftovers(self) -> list[str]:
+        found = self.vm.guest.run("cat /sys/block/dm-*/dm/name").output.split()
+        return [name for name in found if name.endswith(("-point", "-cow"))]
 
 
 class LibvirtSubject(QemuSubject):

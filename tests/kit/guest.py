@@ -131,8 +131,17 @@ def _add_busybox(root: Path) -> None:
 
 def _add_modules(target: Path, kernel: Path) -> None:
     target.mkdir()
+    _copy_modules(target, kernel, MODULES)
+
+
+def add_modules(target: Path, wanted: Iterable[str]) -> None:
+    """Modules of the guest's kernel, with those that they need, and their ``order``, to be loaded from a disk."""
+    _copy_modules(target, packages.unpacked(_kernel_package(), CACHE), wanted)
+
+
+def _copy_modules(target: Path, kernel: Path, wanted: Iterable[str]) -> None:
     files = {path.stem.replace("-", "_"): path for path in kernel.glob("lib/modules/**/*.ko")}
-    order = list(_load_order(MODULES, files))
+    order = list(_load_order(wanted, files))
     for name in order:
         shutil.copy(files[name], target / f"{name}.ko")
     (target / "order").write_text("".join(f"{name}.ko\n" for name in order))

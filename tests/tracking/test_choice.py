@@ -14,6 +14,7 @@ RAW = Disk("data", 1 << 20, "raw", layers=(ImageFile("/images/data.raw", "raw", 
 QCOW2 = replace(RAW, format="qcow2", persistent=True)
 LAYERED = replace(RAW, persistent=True, recorder=Recorder.OVERLAY, overlays=1)
 WAITING = replace(RAW, unlayered="the VM was started from the image itself")
+FILTERED = replace(RAW, persistent=True, recorder=Recorder.ERA)
 UNTRACKED = replace(RAW, untracked="raw disks keep no checkpoints")
 
 
@@ -23,6 +24,7 @@ UNTRACKED = replace(RAW, untracked="raw disks keep no checkpoints")
         (Wish.AUTO, QCOW2, Way.BITMAP, "outlast a clean end"),
         (Wish.AUTO, RAW, Way.BITMAP, "--track overlay"),
         (Wish.AUTO, LAYERED, Way.OVERLAY, "outlasts every end"),
+        (Wish.AUTO, FILTERED, Way.ERA, "a filter in the guest"),
         (Wish.AUTO, UNTRACKED, Way.COMPARISON, "keep no checkpoints"),
         (Wish.OVERLAY, QCOW2, Way.BITMAP, "outlast a clean end"),
         (Wish.OVERLAY, WAITING, Way.BITMAP, "from the image itself"),
@@ -30,6 +32,8 @@ UNTRACKED = replace(RAW, untracked="raw disks keep no checkpoints")
         (Wish.OVERLAY, UNTRACKED, Way.COMPARISON, "keep no checkpoints"),
         (Wish.BITMAP, RAW, Way.BITMAP, "are lost"),
         (Wish.COMPARE, QCOW2, Way.COMPARISON, "asked for"),
+        (Wish.BITMAP, FILTERED, Way.ERA, "a filter in the guest"),
+        (Wish.COMPARE, FILTERED, Way.COMPARISON, "asked for"),
         (Wish.COMPARE, LAYERED, Way.COMPARISON, "asked for"),
     ],
 )

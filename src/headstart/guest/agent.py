@@ -9,6 +9,7 @@ from headstart.blocks import Blocks
 from headstart.guest import devices, links, mapping, renewal, trimming
 from headstart.guest.channel import Channel, Refused
 from headstart.guest.devices import GuestMap
+from headstart.guest.filters import Filters
 from headstart.guest.freezing import AgentFreezer
 from headstart.guest.mapping import Unproved
 from headstart.guest.reader import AgentReader
@@ -79,6 +80,14 @@ class Agent:
     def attend(self, call: Callable[[], None]) -> None:
         """``call`` is called while a read waits for the guest, see ``Channel.attend``."""
         self._channel.attend = call
+
+    def filters(self) -> Filters:
+        """What records changes in the guest."""
+        return Filters(self._channel)
+
+    def device(self, name: str, size: int) -> AgentReader:
+        """A device of the guest that nobody has proved, nor could: its word."""
+        return AgentReader(self._channel, {"device": name}, size)
 
     def freezer(self) -> AgentFreezer:
         """While it is used, nothing else of this session is."""

@@ -47,6 +47,9 @@ class Recorder(Enum):
     #: Marks are overlays of ours: what is allocated in them has changed. They outlive QEMU, however it ends, and
     #: ``settle`` takes from them what has been read.
     OVERLAY = "overlay"
+    #: Marks are eras of a filter in the guest: what was written in them or later has changed. They outlive the guest's
+    #: boots, and are its word.
+    ERA = "era"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,8 @@ class Disk:
     overlays: int = 0
     #: Why no overlay of ours records its changes; empty if one does, or nobody asked for it.
     unlayered: str = ""
+    #: The guest's own name of it, where nobody has to find that out.
+    device: str = ""
     #: Why the running disk cannot be read from outside; empty if it can.
     unreadable: str = ""
     #: It cannot, but a point in time shows what was wanted of it, and can be had while it runs.
@@ -170,8 +175,8 @@ class Bitmaps(Protocol):
 
     def flush(self, disks: Sequence[str]) -> None:
         """What the guest has written to these disks until now outlasts the end of its process, in whatever way it
-        ends, together with the record of it. Asked for only of disks that ``OVERLAY`` records: bitmaps do not outlast
-        such an end anyway."""
+        ends (of its machine, where ``ERA`` records), together with the record of it. Asked for only of disks that
+        ``OVERLAY`` or ``ERA`` records: bitmaps do not outlast such an end anyway."""
         ...
 
 

@@ -24,6 +24,7 @@ class Wish(Enum):
 class Way(Enum):
     BITMAP = "bitmap"
     OVERLAY = "overlay"
+    ERA = "era"
     COMPARISON = "comparison"
 
 
@@ -47,6 +48,8 @@ def choose(wish: Wish, disk: Disk) -> Choice:
         return Choice(Way.COMPARISON, ASKED)
     if disk.untracked:
         return Choice(Way.COMPARISON, disk.untracked)
+    if disk.recorder is Recorder.ERA:
+        return Choice(Way.ERA, "a filter in the guest records it, which outlasts the guest's boots and is its word")
     if disk.recorder is Recorder.OVERLAY:
         return Choice(Way.OVERLAY, "it was started from an overlay of ours, whose record outlasts every end of QEMU")
     if disk.overlays:
