@@ -48,6 +48,7 @@ def test_add_list_show_remove(cli: Cli, machine: Vm, tmp_path: Path) -> None:
         "name": "web",
         "qmp": str(machine.qmp_socket),
         "libvirt": None,
+        "guest_only": False,
         "agent": None,
         "qga": None,
         "excluded": ["dev-data"],

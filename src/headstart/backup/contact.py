@@ -13,6 +13,7 @@ from headstart.backup import records
 from headstart.backup.context import Context
 from headstart.backup.inside import Inside
 from headstart.blocks import Blocks
+from headstart.guest.only.machine import GuestMachine
 from headstart.hypervisor.contract import Disk, Disturbed, GuestFreezer, Inventory, Machine, Recorder
 from headstart.reading import Reader
 from headstart.repository import lost
@@ -104,11 +105,12 @@ class Contact:
         return [name for name in names if self.disk(name).recorder is Recorder.OVERLAY and not self.untracked(name)]
 
     def make_lasting(self, names: Iterable[str]) -> None:
-        """What was seen of these disks up to now is so, too, after the VM's process was killed; or nothing of it is
-        known then, not even that it was copied."""
-        layered = self.layered(names)
-        if layered:
-            self.machine.flush(layered)
+        """What was seen of these disks up to now is so, too, after the VM's process was killed, or the power cut; or
+        nothing of it is known then, not even that it was copied."""
+        recorders = (Recorder.OVERLAY, Recorder.ERA)
+        chosen = [name for name in names if self.disk(name).recorder in recorders and not self.untracked(name)]
+        if chosen:
+            self.machine.flush(chosen)
 
     def require_standing(self, marks: Mapping[str, Mark]) -> None:
         """Raises ``Busy`` unless these record where the guest's writes go. What was read before may come from
@@ -196,7 +198,7 @@ def meet(context: Context, vm: Vm, asleep: Asleep = Asleep.REFUSE) -> Iterator[C
         if asleep is not Asleep.LOOK:
             notes += machine.reclaim(context.journal.kept(vm.name))
         if not machine.off:
-            inside = Inside(vm.agent or machine.agent, context.agent)
+            inside = _inside(context, vm, machine)
         inventory = choice.applied(vm.track, machine.inventory())
         if not inventory.disks:
             raise errors.Usage(f"VM '{vm.name}' has no disk that could be backed up.")
@@ -213,6 +215,13 @@ def meet(context: Context, vm: Vm, asleep: Asleep = Asleep.REFUSE) -> Iterator[C
     finally:
         inside.close()
         machine.close()
+
+
+def _inside(context: Context, vm: Vm, machine: Machine) -> Inside:
+    """An agent serves one session at a time: that of a guest without a hypervisor is the machine's."""
+    if isinstance(machine, GuestMachine):
+        return Inside(vm.agent, lambda _: machine.session)
+    return Inside(vm.agent or machine.agent, context.agent)
 
 
 def _refuse_sleeper(machine: Machine, asleep: Asleep) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from headstart import errors
 from headstart.guest import agent as agents
 from headstart.guest.agent import Agent
+from headstart.guest.only.machine import GuestMachine
 from headstart.hypervisor.contract import Counters, Machine
 from headstart.hypervisor.qemu import counters, offline
 from headstart.hypervisor.qemu.machine import QemuMachine
@@ -99,6 +100,9 @@ def look(vm: Vm) -> Counters:
         from headstart.hypervisor.libvirt import counters as libvirt_counters
 
         return libvirt_counters.look(vm.domain.uri, vm.domain.name)
+    if vm.guest_only:
+        # Nobody sees from outside what it does; and its agent takes one connection at a time.
+        return Counters(time.monotonic(), None, 1, {})
     assert vm.monitor is not None, "either a domain or a monitor"
     return counters.look(vm.monitor)
 
@@ -119,6 +123,9 @@ def connect(context: Context, vm: Vm, excluded: Container[str] = ()) -> Machine:
             label=vm.name,
             excluded=left_out,
         )
+    if vm.guest_only:
+        session = context.agent(vm.agent)
+        return GuestMachine(session, installation=installation, block_size=BLOCK_SIZE, excluded=left_out)
     assert vm.monitor is not None, "either a domain or a monitor"
     return QemuMachine(
         vm.monitor,

@@ -78,7 +78,7 @@ def run(
     return PrecopyReport(
         vm=contact.name,
         round=identified.draft.rounds,
-        transport=_told(by),
+        transport=Transport.AGENT.value if contact.vm.guest_only else _told(by),
         identified_bytes=_bytes(contact, disks, {**identified.dirty, **{name: before[name] for name in unknown}}),
         copied_bytes=read,
         stored_bytes=stored,

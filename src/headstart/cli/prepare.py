@@ -30,6 +30,8 @@ def run(session: Session, given: argparse.Namespace) -> None:
     if known is not None and known.domain is not None:
         _run_libvirt(session, known.name, known.domain, apply=given.apply)
         return
+    if known is not None and known.guest_only:
+        raise errors.Usage(f"{known.name} has no hypervisor that helps: docs/guest-only.md tells what its guest needs.")
     if given.apply:
         raise errors.Usage("QEMU's options can only be given at its start: --apply is for VMs of libvirt's.")
     _run_qemu(session, given.name, known)

@@ -34,6 +34,9 @@ def add(verbs: arguments.Verbs) -> None:
     place.add_argument(
         "--libvirt", metavar=("URI", "DOMAIN"), nargs=2, help="a VM of libvirt's: usually qemu:///system, and its name"
     )
+    place.add_argument(
+        "--guest-only", action="store_true", help="no hypervisor helps: filters in the guest, by its agent (--agent)"
+    )
     adding.add_argument(
         "--agent", metavar="ADDRESS", default="", help="where Headstart's agent in the guest answers: a socket"
     )
@@ -107,6 +110,10 @@ def _vm(given: argparse.Namespace) -> Vm:
         )
     if given.libvirt and given.qga:
         raise errors.Usage("libvirt knows its VMs' guest agent (qga): leave --qga out.")
+    if given.guest_only and not given.agent:
+        raise errors.Usage("Of a guest without a hypervisor the agent is all there is: name it with --agent.")
+    if given.guest_only and given.qga:
+        raise errors.Usage("The agent freezes the guest's file systems: leave --qga out.")
     return Vm(
         given.name,
         given.qmp.absolute() if given.qmp else None,
@@ -151,7 +158,7 @@ def _refuse_twin(vm: Vm, known: Vm) -> None:
             f"There is a VM {vm.name!r} already. Take another name, or 'headstart vm remove {vm.name}' first."
         )
     if _same(vm, known):
-        what = "the monitor" if vm.monitor else "the domain"
+        what = "the monitor" if vm.monitor else "the domain" if vm.domain else "that"
         raise errors.Usage(
             f"{vm.where} is {what} of {known.name!r}, which is added already. "
             f"Name another VM, or 'headstart vm remove {known.name}' first."
@@ -161,6 +168,8 @@ def _refuse_twin(vm: Vm, known: Vm) -> None:
 def _same(vm: Vm, known: Vm) -> bool:
     if vm.monitor is not None and known.monitor is not None:
         return vm.monitor.resolve() == known.monitor.resolve()
+    if vm.guest_only and known.guest_only:
+        return vm.agent == known.agent
     if vm.domain is None or known.domain is None:
         return False
     from headstart.hypervisor.libvirt import domains
@@ -244,6 +253,7 @@ def _values(vm: Vm) -> dict[str, Any]:
         "name": vm.name,
         "qmp": str(vm.monitor) if vm.monitor else None,
         "libvirt": {"uri": vm.domain.uri, "domain": vm.domain.name} if vm.domain else None,
+        "guest_only": vm.guest_only,
         "agent": vm.agent or None,
         "qga": str(vm.qga) if vm.qga else None,
         "excluded": list(vm.excluded),

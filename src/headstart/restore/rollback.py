@@ -99,6 +99,12 @@ def power_of(vm: Vm) -> Power:
         from headstart.hypervisor.libvirt.power import LibvirtPower
 
         return LibvirtPower(vm.domain.uri, vm.domain.name)
+    if vm.guest_only:
+        raise errors.Unsupported(
+            f"VM '{vm.name}' is known by its guest alone: nobody here can shut it down and write to its disks."
+            " 'headstart restore' makes images of them, to be put in place by whoever runs it.",
+            vm=vm.name,
+        )
     from headstart.hypervisor.qemu.power import QemuPower
 
     assert vm.monitor is not None, "either a domain or a monitor"

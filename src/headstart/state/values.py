@@ -24,8 +24,8 @@ class Domain:
 
 @dataclass(frozen=True, slots=True)
 class Vm:
-    """A VM as it was added: plain QEMU behind a monitor, or a ``domain`` of libvirt's. ``definition`` is what the
-    user gave; empty: as the hypervisor reports it."""
+    """A VM as it was added: plain QEMU behind a monitor, or a ``domain`` of libvirt's, or neither: then there is only
+    the agent in the guest. ``definition`` is what the user gave; empty: as the hypervisor reports it."""
 
     name: str
     monitor: Path | None = None
@@ -41,8 +41,15 @@ class Vm:
     volumes: tuple[str, ...] = ()
 
     @property
+    def guest_only(self) -> bool:
+        """No hypervisor helps: its filters record, its agent reads, and its word is all there is."""
+        return self.monitor is None and self.domain is None
+
+    @property
     def where(self) -> str:
         """For people."""
+        if self.guest_only:
+            return f"the agent at {self.agent}"
         return f"{self.domain.name} of {self.domain.uri}" if self.domain is not None else str(self.monitor)
 
 

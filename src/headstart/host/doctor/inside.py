@@ -10,6 +10,7 @@ from headstart import errors, units
 from headstart.agentd import release
 from headstart.guest import links, renewal
 from headstart.guest.channel import Channel, Lost
+from headstart.guest.filters import Filters
 from headstart.host.doctor import machine
 from headstart.host.doctor.finding import Finding, Level, of_error
 from headstart.host.policy import Consistency, Policy
@@ -22,6 +23,8 @@ from headstart.wire.qga import Qga
 ASK_SECONDS = 1.5
 #: A guest's clock may be off by so much without anybody noticing in its logs.
 DRIFT_SECONDS = 10.0
+#: Shares: of a filter's metadata that may be used; of a disk that its companion should have room for.
+FULL, ROOM = 0.8, 0.05
 _NANO = 1e-9
 _CORRECT = "Is the VM running? If the path is wrong, 'vm remove' and 'vm add' it again: its snapshots stay."
 _FREEZING = ("guest-fsfreeze-freeze", "guest-fsfreeze-thaw", "guest-fsfreeze-status")
@@ -56,6 +59,31 @@ def _asked(check: str, vm: Vm, where: str) -> Iterator[Finding]:
     # Not by ``agent.connect``, which replaces an older one.
     with Channel(place.connect(), secret=place.secret, seconds=ASK_SECONDS, any_protocol=True) as channel:
         yield from _welcome(check, vm, channel)
+
+
+def filters(vm: Vm, channels: Channels | None) -> Iterator[Finding]:
+    """Of a guest that no hypervisor helps. Raises ``Unreachable`` where nobody answers."""
+    check, place = "filters", links.parse(vm.agent)
+    with Channel(place.connect(), secret=place.secret, seconds=ASK_SECONDS) as channel:
+        seen = Filters(channel).look()
+    for name, why in seen.missing.items():
+        advice = "'headstart-agentd filter up' there, before anything is mounted (docs/guest-only.md)."
+        yield Finding(check, Level.PROBLEM, f"{name} does not stand, and cannot be backed up: {why}", advice)
+    if not seen.filters and not seen.missing:
+        advice = "'headstart-agentd filter add NAME DISK COMPANION' there makes one (docs/guest-only.md)."
+        yield Finding(check, Level.PROBLEM, "the guest has no filter: nothing of it can be backed up", advice)
+    for each in seen.filters:
+        used, total = each.metadata
+        if used > total * FULL:
+            said = f"{each.name}: {used} of {total} blocks of its metadata are used: when they are full, writes fail"
+            yield Finding(check, Level.PROBLEM, said, "Remove the filter, and add it with a larger companion.")
+        if each.cow_bytes < each.size * ROOM:
+            said = f"{each.name}: {units.format_bytes(each.cow_bytes)} for old content while it is backed up"
+            advice = "If the guest writes more in the window, the backup fails. A larger companion has more."
+            yield Finding(check, Level.NOTE, said, advice)
+        left_out = " (left out)" if each.name in vm.excluded else ""
+        said = f"{each.name} records {each.origin} ({units.format_bytes(each.size)}), era {each.era}{left_out}"
+        yield Finding(check, Level.OK, said)
 
 
 def silent(check: str, vm: Vm, error: errors.Unreachable) -> Finding:

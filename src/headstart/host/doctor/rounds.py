@@ -75,6 +75,17 @@ class _Patient:
         self._found: list[Finding] = []
 
     def examine(self) -> list[Finding]:
+        if self._vm.guest_only:
+            self._check("agent", lambda: self._asked(inside.agent))
+            self._check("filters", lambda: self._asked(inside.filters))
+            self._check("freeze", lambda: inside.freeze(self._found, self._policy()))
+        else:
+            self._examine_machine()
+        self._check("policy", self._protection)
+        self._check("last run", self._history)
+        return self._found
+
+    def _examine_machine(self) -> None:
         self._check("monitor", self._look)
         if self._seen is not None:
             seen, journal = self._seen, self._journal
@@ -87,9 +98,6 @@ class _Patient:
             self._check("agent", lambda: self._asked(inside.agent))
             self._check("qga", lambda: self._asked(inside.qga))
             self._check("freeze", lambda: inside.freeze(self._found, self._policy()))
-        self._check("policy", self._protection)
-        self._check("last run", self._history)
-        return self._found
 
     def _check(self, name: str, look: Callable[[], Iterable[Finding]]) -> None:
         self._found += examination.run(Check(name, look, vm=self._vm.name))
