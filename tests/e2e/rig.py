@@ -66,6 +66,7 @@ class Rig:
         agent: bool = False,
         excluded: tuple[str, ...] = (),
         track: Wish = Wish.AUTO,
+        guest_only: bool = False,
     ) -> None:
         self.folder = folder
         self.state = folder / "state"
@@ -77,7 +78,8 @@ class Rig:
             repository.create(self.store, stores.PASSWORD, cost=stores.QUICK).close()
         self.follow(vm)
         spoken = str(folder / "agent") if agent else ""
-        entry = Entry(NAME, folder / "qmp", spoken, folder / "qga" if qga else None, excluded, track=track)
+        monitor = None if guest_only else folder / "qmp"
+        entry = Entry(NAME, monitor, spoken, folder / "qga" if qga else None, excluded, track=track)
         with self.journal() as journal:
             if not journal.vms():
                 journal.add_vm(entry)
