@@ -25,9 +25,13 @@ VM_FIXTURES = {"vm", "module_vm", "new_vm"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of two workers each takes a file at a time (``--dist loadgroup``); all that wants libvirt is one worker's, since
+    a machine has one libvirtd, and the other one would only wait."""
     for item in items:
         if VM_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.vm)
+        wants_libvirt = "libvirt" in item.nodeid or hasattr(getattr(item, "module", None), "Libvirtd")
+        item.add_marker(pytest.mark.xdist_group("libvirt" if wants_libvirt else item.nodeid.partition("::")[0]))
 
 
 @pytest.fixture(scope="session")
