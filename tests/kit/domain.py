@@ -190,14 +190,14 @@ class Domain:
         """The guest shuts down in good order."""
         with contextlib.suppress(control.NoAnswer):
             self.guest.run("umount -a -r; sync; poweroff -f", timeout=10)
-        self._wait_off()
+        self.wait_off()
 
     def kill(self) -> None:
         """SIGKILL to QEMU."""
         os.kill(self.pid, signal.SIGKILL)
-        self._wait_off()
+        self.wait_off()
 
-    def _wait_off(self) -> None:
+    def wait_off(self) -> None:
         deadline = time.monotonic() + EXIT_TIMEOUT
         while self.running:
             assert time.monotonic() < deadline, "QEMU does not end"

@@ -32,6 +32,8 @@ from pathlib import Path
 from headstart import errors
 
 SUFFIX = ".headstart"
+#: Among the names of segments: what the image below was when it was last written by us (``facts_of``).
+_SEAL = ""
 _SEGMENT = re.compile(r"(?P<stem>.+)\.headstart-(?P<installation>[0-9a-f]{8})-(?P<id>[0-9a-f]{8})")
 _NAMED = re.compile(r"(?P<stem>/[^\",]+)\.headstart-[0-9a-f]{8}-[0-9a-f]{8}(?![0-9a-f])")
 #: docs/interop/qcow2.txt: magic, version, offset and length of the backing file's name, all big-endian.
@@ -39,6 +41,8 @@ _HEADER = struct.Struct(">4sIQI")
 #: At 24 the guest's size; at 36 number of entries and offset of the L1 table, an entry being 8 bytes.
 _SIZE = struct.Struct(">Q")
 _TABLE = struct.Struct(">IQ")
+#: At 60 the number of internal snapshots.
+_SNAPSHOTS_AT = 60
 #: Of the incompatible features bit 1, ``corrupt``: the image may be read, and is refused to who wants to write.
 _FEATURES_AT, _FEATURES = 72, struct.Struct(">Q")
 _READ_ONLY = 2
@@ -93,8 +97,25 @@ class Place:
         paths, below = self._chain(self.target())
         if not paths or below != self.image:
             return ()
+        return self.named(reversed(paths))
+
+    def named(self, paths: Iterable[Path]) -> tuple[Segment, ...]:
+        """Segments with the marks that were noted of them."""
         names = self._names()
-        return tuple(Segment(each, names.get(each.name, ())) for each in reversed(paths))
+        return tuple(Segment(each, names.get(each.name, ())) for each in paths)
+
+    def noted(self) -> frozenset[Path]:
+        """Of which segments marks were noted."""
+        return frozenset(self.folder / name for name in self._names() if name != _SEAL)
+
+    def in_use(self) -> bool:
+        """There is anything of ours but what was put aside."""
+        return bool(self.strays(())) or self._marks.exists()
+
+    @property
+    def seal(self) -> tuple[str, ...]:
+        """What was noted of the image with them."""
+        return self._names().get(_SEAL, ())
 
     def _chain(self, path: Path | None) -> tuple[list[Path], Path | None]:
         """Segments from ``path`` downwards, and what the lowest one stands on."""
@@ -159,16 +180,28 @@ class Place:
         new.replace(self.head)
         sync(self.folder)
 
-    def note(self, segments: Iterable[Segment]) -> None:
+    def note(self, segments: Iterable[Segment], seal: tuple[str, ...] = ()) -> None:
         """Which names there are. Durable when this returns."""
         new = self._marks.with_name(f"{self._marks.name}.new")
-        new.write_text(json.dumps({each.path.name: each.names for each in segments}))
+        names = {each.path.name: each.names for each in segments}
+        new.write_text(json.dumps(names | ({_SEAL: seal} if seal else {})))
         sync(new)
         new.replace(self._marks)
         sync(self.folder)
 
     def remove(self, path: Path) -> None:
         path.unlink(missing_ok=True)
+
+    def put_aside(self, path: Path) -> Path:
+        """A segment that nothing leads to any longer, and that holds something, stays. Returns what leads to it now."""
+        aside = self.folder / f"{self.stem}{SUFFIX}.aside-{secrets.token_hex(4)}"
+        aside.symlink_to(path.name)
+        sync(self.folder)
+        return aside
+
+    def forget(self) -> None:
+        """There is no segment any longer."""
+        self._marks.unlink(missing_ok=True)
 
     def set_aside(self) -> Path:
         """Nobody is to start from these overlays: what they stand on has changed. Returns what leads to them now."""
@@ -284,7 +317,25 @@ def is_blank(stack: tuple[Segment, ...]) -> bool:
     """One overlay to which nobody has ever written: its table of tables is empty. Also where there is none."""
     if len(stack) > 1:
         return False
-    return not any(any(_first_table(each.path)) for each in stack)
+    return all(is_empty(each.path) for each in stack)
+
+
+def is_empty(path: Path) -> bool:
+    """Nobody has ever written to this segment."""
+    return not any(_first_table(path))
+
+
+def holds_snapshots(path: Path) -> bool:
+    """Somebody keeps internal snapshots in this segment."""
+    return any(_read(path, _SNAPSHOTS_AT, 4))
+
+
+def facts_of(path: Path) -> tuple[str, ...]:
+    """What tells whether a file was written to; a device has nothing of the kind."""
+    facts = path.stat()
+    if stat.S_ISBLK(facts.st_mode):
+        return ("device",)
+    return (str(facts.st_ino), str(facts.st_size), str(facts.st_mtime_ns))
 
 
 def size_of(path: Path) -> int:

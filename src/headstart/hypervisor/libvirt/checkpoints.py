@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree
 
@@ -119,6 +119,17 @@ class Checkpoints:
         except Failed as error:
             if error.code != libvirt.VIR_ERR_NO_DOMAIN_CHECKPOINT:
                 raise
+
+    def foreign(self) -> list[str]:
+        """Names of checkpoints that are nobody's of ours."""
+        return [name for name in self._texts(_PLAIN) if not self._is_ours(name)]
+
+    def clear(self, disks: Container[str]) -> None:
+        """Delete ours of these disks."""
+        for name, text in self._texts(_PLAIN).items():
+            of = ElementTree.fromstring(text).iterfind("disks/disk[@checkpoint='bitmap']")
+            if self._is_ours(name) and any(each.get("name") in disks for each in of):
+                self._delete(name)
 
     # -- what they hold
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -10,9 +11,10 @@ import libvirt
 
 from headstart.hypervisor.checkup import Channels, Checkup, Trace
 from headstart.hypervisor.contract import Inventory
-from headstart.hypervisor.libvirt import emulator, inventory, obstacles
+from headstart.hypervisor.libvirt import emulator, inventory, layers, obstacles
 from headstart.hypervisor.libvirt.inventory import AGENT_PORT, QGA_PORT, Look
 from headstart.hypervisor.libvirt.place import require_local
+from headstart.hypervisor.qemu.layers import Recording
 from headstart.wire.libvirt import Domain, Failed
 
 _PLAIN = libvirt.VIR_DOMAIN_CHECKPOINT_XML_NO_DOMAIN
@@ -20,16 +22,18 @@ _SIZED = _PLAIN | libvirt.VIR_DOMAIN_CHECKPOINT_XML_SIZE
 UNSOUND = "libvirt cannot tell what it holds: it is inconsistent or gone (QEMU did not end in good order?)"
 
 
-def look(uri: str, name: str, excluded: Container[str]) -> Checkup:
+def look(uri: str, name: str, recording: Recording, excluded: Container[str]) -> Checkup:
     """Raises ``Unreachable``, ``NotFound``, ``Usage``."""
     require_local(uri)
     with Domain(uri, name) as domain:
-        return read(domain, excluded)
+        return read(domain, recording, excluded)
 
 
-def read(domain: Domain, excluded: Container[str]) -> Checkup:
+def read(domain: Domain, recording: Recording, excluded: Container[str]) -> Checkup:
     xml: str = domain.ask(lambda each: each.XMLDesc(0))
     seen = inventory.parse(xml, lambda target: _size(domain, target), excluded)
+    tops = {each.disk.name: Path(each.disk.layers[0].path) for each in seen.attachments}
+    seen = layers.find(seen, recording, lambda: layers.Conditions("", tops))
     root = ElementTree.fromstring(xml)
     release = emulator.version(root.findtext("name", ""), root.findtext("devices/emulator", ""))
     works = tuple(_works(domain, seen))

@@ -11,6 +11,7 @@ from headstart import errors
 from headstart.hypervisor import images
 from headstart.hypervisor.contract import Disk, ImageFile, LeftOut
 from headstart.hypervisor.libvirt import emulator
+from headstart.hypervisor.overlays import Place, Segment
 from headstart.hypervisor.qemu import versions
 
 #: Names of the virtio-serial ports of our agent and of QEMU's.
@@ -34,11 +35,32 @@ class Channel:
 
 
 @dataclass(frozen=True, slots=True)
+class Stack:
+    """Overlays of ours on a disk, lowest first; none yet where the first is still to be put on. ``form``: of the image
+    below."""
+
+    place: Place
+    form: str
+    segments: tuple[Segment, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for each in self.segments for name in each.names))
+
+    @property
+    def recording(self) -> tuple[str, ...]:
+        return self.segments[-1].names if self.segments else ()
+
+
+@dataclass(frozen=True, slots=True)
 class Attachment:
-    """A disk; libvirt knows it by the name of its target. ``unsafe``: an NBD client may end this VM."""
+    """A disk; libvirt knows it by the name of its target. ``unsafe``: an NBD client may end this VM. ``shared``: other
+    VMs may write to it. ``stack``: overlays of ours record it, or will."""
 
     disk: Disk
     unsafe: bool
+    shared: bool = False
+    stack: Stack | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +80,13 @@ class Look:
             if attachment.disk.name == disk:
                 return attachment
         raise errors.NotFound(f"The VM has no disk '{disk}' any longer: it was unplugged.", disk=disk)
+
+    def stack(self, disk: str) -> Stack:
+        """Raises ``Busy`` where overlays do not record the disk any longer."""
+        found = self.attachment(disk).stack
+        if found is None:
+            raise errors.Busy(f"Somebody changed the images of disk {disk} just now (a snapshot?): try again.")
+        return found
 
 
 def parse(xml: str, size_of: Callable[[str], int], excluded: Container[str]) -> Look:
@@ -118,7 +147,7 @@ def _attachment(domain: ElementTree.Element, element: ElementTree.Element, targe
         overridden=_overridden(element),
         untracked="" if tracked else UNTRACKED.format(form if form != "qcow2" else OLD_QCOW2),
     )
-    return Attachment(disk, unsafe)
+    return Attachment(disk, unsafe, shared=element.find("shareable") is not None)
 
 
 def _overridden(element: ElementTree.Element) -> str:

@@ -15,7 +15,7 @@ import libvirt
 from headstart import errors
 from headstart.hypervisor import images
 from headstart.hypervisor.contract import Disk, ImageFile, Inventory
-from headstart.hypervisor.libvirt import inventory
+from headstart.hypervisor.libvirt import inventory, layers
 from headstart.hypervisor.libvirt.place import require_local
 from headstart.hypervisor.offline import CONSISTENCY, OfflineMachine
 from headstart.wire import imageinfo
@@ -24,8 +24,18 @@ from headstart.wire.libvirt import Domain
 OFF = (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED)
 
 
-def at_rest(uri: str, name: str, *, socket: Path, excluded: Container[str], block_size: int) -> OfflineMachine | None:
-    """None if it runs. Raises ``NotFound``, ``Usage``, and ``Unreachable`` also where its images cannot be read."""
+def at_rest(
+    uri: str,
+    name: str,
+    *,
+    installation: str,
+    folder: Path,
+    socket: Path,
+    excluded: Container[str],
+    block_size: int,
+) -> OfflineMachine | None:
+    """None if it runs. ``folder``: of our overlays on devices. Raises ``NotFound``, ``Usage``, and ``Unreachable`` also
+    where its images cannot be read."""
     require_local(uri)
     with Domain(uri, name) as domain:
         if not is_off(domain):
@@ -36,7 +46,8 @@ def at_rest(uri: str, name: str, *, socket: Path, excluded: Container[str], bloc
         uuid = domain.uuid
     seen = inventory.parse(text, lambda _target: 0, excluded)
     root = ElementTree.fromstring(text)
-    disks = tuple(_whole(root, each.disk) for each in seen.attachments)
+    whole = [_whole(root, each.disk) for each in seen.attachments]
+    disks = tuple(layers.covered(each, installation, folder).disk for each in whole)
     if not disks:
         return None
     known = Inventory(disks, seen.left_out, text, seen.files)

@@ -29,6 +29,8 @@ class Place:
         self.scratch = scratch
         self.folder = scratch / f"{label}.libvirt"
         self.socket = self.folder / "nbd"
+        #: Where image files are served.
+        self.images = scratch / f"{label}.images"
         #: Exists while a domain runs that was off before us; tells which.
         self.started = scratch / f"{label}.started"
         if len(str(self.socket)) > SOCKET_PATH_LIMIT:
