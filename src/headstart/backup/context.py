@@ -14,6 +14,7 @@ from headstart.guest.agent import Agent
 from headstart.guest.only.machine import GuestMachine
 from headstart.hypervisor.contract import Counters, Machine
 from headstart.hypervisor.qemu import counters, offline
+from headstart.hypervisor.qemu.layers import OVERLAYS
 from headstart.hypervisor.qemu.machine import QemuMachine
 from headstart.repository.repo import Repository
 from headstart.state.journal import Journal
@@ -122,6 +123,8 @@ def connect(context: Context, vm: Vm, excluded: Container[str] = ()) -> Machine:
             scratch=context.scratch,
             label=vm.name,
             excluded=left_out,
+            layered=vm.track in (Wish.AUTO, Wish.OVERLAY),
+            prepared=vm.track is Wish.OVERLAY,
         )
     if vm.guest_only:
         session = context.agent(vm.agent)
@@ -152,6 +155,8 @@ def at_rest(context: Context, vm: Vm, excluded: Container[str] = ()) -> Machine 
         return libvirt_offline.at_rest(
             vm.domain.uri,
             vm.domain.name,
+            installation=context.journal.installation,
+            folder=context.scratch / OVERLAYS,
             socket=socket,
             excluded=left_out,
             block_size=BLOCK_SIZE,

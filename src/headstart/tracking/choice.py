@@ -47,11 +47,11 @@ def choose(wish: Wish, disk: Disk) -> Choice:
     if wish is Wish.COMPARE:
         return Choice(Way.COMPARISON, ASKED)
     if disk.untracked:
-        return Choice(Way.COMPARISON, disk.untracked)
+        return Choice(Way.COMPARISON, f"{disk.untracked}{_because(disk.unlayered)}")
     if disk.recorder is Recorder.ERA:
         return Choice(Way.ERA, "a filter in the guest records it, which outlasts the guest's boots and is its word")
     if disk.recorder is Recorder.OVERLAY:
-        return Choice(Way.OVERLAY, "it was started from an overlay of ours, whose record outlasts every end of QEMU")
+        return Choice(Way.OVERLAY, "it stands on an overlay of ours, whose record outlasts every end of QEMU")
     if disk.overlays:
         return Choice(Way.BITMAP, f"no overlay records it{_because(disk.unlayered)}")
     if disk.persistent:

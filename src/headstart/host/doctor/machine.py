@@ -30,13 +30,13 @@ _READ_WHOLE = "the next backup reads the whole disk and compares"
 
 def look(vm: Vm, installation: str, scratch: Path) -> Checkup:
     """Raises ``Unreachable``, ``NotFound``, ``Usage``."""
+    layered, prepared = vm.track in (Wish.AUTO, Wish.OVERLAY), vm.track is Wish.OVERLAY
+    recording = Recording(installation, scratch / OVERLAYS, layered, prepared)
     if vm.domain is not None:
         from headstart.hypervisor.libvirt import checkup as libvirt
 
-        return libvirt.look(vm.domain.uri, vm.domain.name, vm.excluded)
+        return libvirt.look(vm.domain.uri, vm.domain.name, recording, vm.excluded)
     assert vm.monitor is not None, "either a domain or a monitor"
-    layered, prepared = vm.track in (Wish.AUTO, Wish.OVERLAY), vm.track is Wish.OVERLAY
-    recording = Recording(installation, scratch / OVERLAYS, layered, prepared)
     return qemu.look(vm.monitor, recording, vm.excluded, BLOCK_SIZE)
 
 
