@@ -12,6 +12,7 @@ from headstart.hypervisor import names
 from headstart.state.values import Domain as Address
 from headstart.state.values import Vm as Entry
 from headstart.store.local import LocalStore
+from headstart.tracking.choice import Wish
 from tests.e2e.rig import NAME, Rig
 from tests.kit import stores
 from tests.kit.domain import Domain, open_up
@@ -22,7 +23,7 @@ class VirtRig(Rig):
 
     vm: Domain  # type: ignore[assignment]
 
-    def __init__(self, folder: Path, vm: Domain, *, excluded: tuple[str, ...] = ()) -> None:
+    def __init__(self, folder: Path, vm: Domain, *, excluded: tuple[str, ...] = (), track: Wish = Wish.AUTO) -> None:
         self.folder = folder
         self.state = folder / "state"
         self.scratch = folder / "scratch"
@@ -33,7 +34,7 @@ class VirtRig(Rig):
             repository.create(self.store, stores.PASSWORD, cost=stores.QUICK).close()
         with self.journal() as journal:
             if not journal.vms():
-                journal.add_vm(Entry(NAME, excluded=excluded, domain=Address(vm.daemon.uri, vm.name)))
+                journal.add_vm(Entry(NAME, excluded=excluded, domain=Address(vm.daemon.uri, vm.name), track=track))
         open_up(self.scratch)
 
     def called(self, name: str) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+from xml.etree import ElementTree
 
 import libvirt
 
@@ -60,6 +61,8 @@ class Traits:
     narrows: bool = True
     unplugs: bool = True
     outside: bool = True
+    #: A VM that overlays record has to be made ready to be migrated.
+    anchors: bool = True
 
 
 class Subject(Protocol):
@@ -345,52 +348,69 @@ class GuestSubject(QemuSubject):
 
 
 class LibvirtSubject(QemuSubject):
-    """``vda``: virtio-blk; ``sda``: virtio-scsi, of an odd number of sectors. Both qcow2: raw has no checkpoints."""
+    """``vda``: virtio-blk; ``sda``: virtio-scsi, of an odd number of sectors. Both qcow2: raw has no checkpoints. With
+    ``layered`` raw: overlays of ours record them."""
 
-    traits = Traits(stops=False, narrows=False, unplugs=False)
     protects = Protects.ALL
     unreadable = frozenset()
 
     vm: Domain
 
-    def __init__(self, vm: Domain, scratch: Path) -> None:
+    def __init__(self, vm: Domain, scratch: Path, *, layered: bool) -> None:
         self.vm = vm
+        self._unplugged = ""
+        self.traits = Traits(stops=layered, narrows=False, unplugs=False, anchors=False)
         self._scratch = scratch
+        self._layered = layered
         self._seeds = itertools.count(1)
         self.sizes = {"vda": 8 * units.MIB, "sda": 4 * units.MIB + 5 * 512}
-        self.formats = dict.fromkeys(self.sizes, "qcow2")
+        self.formats = dict.fromkeys(self.sizes, "raw" if layered else "qcow2")
         self.lasting = frozenset(self.sizes)
 
     def unplug(self) -> str:
-        self.vm.virt.detachDevice(self._device_xml())
+        # As it is now: it may stand on an overlay.
+        self._unplugged = self._device_xml()
+        self.vm.virt.detachDevice(self._unplugged)
         while "sda" in self.vm.virt.XMLDesc(0):
             time.sleep(0.05)
         return "sda"
 
     def plug(self) -> None:
-        self.vm.virt.attachDevice(self._device_xml())
+        self.vm.virt.attachDevice(self._unplugged)
         while "data" not in self.vm.guest.call("devices"):
             time.sleep(0.05)
 
     def _device_xml(self) -> str:
-        return self.vm.disk_xml(self.vm.disk("data"), "sda")
+        root = ElementTree.fromstring(self.vm.virt.XMLDesc(0))
+        found = root.find("devices/disk/target[@dev='sda']/..")
+        assert found is not None
+        for each in (*found.findall("backingStore"), *found.findall("alias")):
+            found.remove(each)
+        return ElementTree.tostring(found, encoding="unicode")
 
     @classmethod
     @contextlib.contextmanager
-    def started(cls, folder: Path) -> Iterator[LibvirtSubject]:
-        system = disks.make_filled(folder / "system.qcow2", 8 * units.MIB, "qcow2")
-        data = disks.make_filled(folder / "data.qcow2", 4 * units.MIB + 5 * 512, "qcow2")
+    def started(cls, folder: Path, *, layered: bool) -> Iterator[LibvirtSubject]:
+        form: disks.Format = "raw" if layered else "qcow2"
+        system = disks.make_filled(folder / f"system.{form}", 8 * units.MIB, form)
+        data = disks.make_filled(folder / f"data.{form}", 4 * units.MIB + 5 * 512, form)
         pair = (
-            disks.Disk(system, "qcow2", "system"),
-            disks.Disk(data, "qcow2", "data", interface="virtio-scsi"),
+            disks.Disk(system, form, "system"),
+            disks.Disk(data, form, "data", interface="virtio-scsi"),
         )
         (folder / "scratch").mkdir(mode=0o711)
         with Libvirtd() as daemon, Domain(daemon, "contract", pair) as vm:
-            yield cls(vm, folder / "scratch")
+            yield cls(vm, folder / "scratch", layered=layered)
 
     def connect(self) -> Machine:
         return LibvirtMachine(
-            self.vm.daemon.uri, self.vm.name, installation=INSTALLATION, scratch=self._scratch, label="vm"
+            self.vm.daemon.uri,
+            self.vm.name,
+            installation=INSTALLATION,
+            scratch=self._scratch,
+            label="vm",
+            layered=self._layered,
+            prepared=self._layered,
         )
 
     def look(self) -> Counters:
