@@ -98,7 +98,7 @@ class Home:
         vm = self.vms[name] = MemoryVm({"a": blocks * BLOCK_SIZE}, BLOCK_SIZE)
         for block in range(filled):
             vm.write("a", block)
-        self.journal.add_vm(Vm(name, added=self.now))
+        self.journal.add_vm(Vm(name, Path(f"/run/{name}.qmp"), added=self.now))
         return vm
 
     @contextlib.contextmanager
