@@ -24,7 +24,7 @@ demo: setup
 
 test: lint
 	$(PYTHON) -m pytest -n 2 --dist loadfile -m "not vm"
-	$(PYTHON) -m pytest -n 2 --dist loadgroup -m vm
+	$(PYTHON) -m pytest -n 2 --dist loadfile -m vm
 
 test-fast: setup
 	$(PYTHON) -m pytest -n 2 --dist loadfile -m "not vm"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from tests.kit import disks
 from tests.kit.gateway import Gateway
@@ -25,13 +27,28 @@ VM_FIXTURES = {"vm", "module_vm", "new_vm"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of two workers each takes a file at a time (``--dist loadgroup``); all that wants libvirt is one worker's, since
-    a machine has one libvirtd, and the other one would only wait."""
     for item in items:
         if VM_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.vm)
-        wants_libvirt = "libvirt" in item.nodeid or hasattr(getattr(item, "module", None), "Libvirtd")
-        item.add_marker(pytest.mark.xdist_group("libvirt" if wants_libvirt else item.nodeid.partition("::")[0]))
+
+
+class OneLibvirt(LoadFileScheduling):  # type: ignore[misc]
+    """Of several workers each takes a file at a time. All that wants libvirt is one worker's: a machine has one
+    libvirtd, and another one would only wait. (The groups of ``--dist loadgroup`` need an attribute that pytest 9 has
+    no longer.)"""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "libvirt" if "libvirt" in nodeid or _names_libvirtd(file) else file
+
+
+@functools.cache
+def _names_libvirtd(file: str) -> bool:
+    return "Libvirtd" in Path(file).read_text()
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneLibvirt | None:
+    return OneLibvirt(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")
