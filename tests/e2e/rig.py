@@ -18,7 +18,7 @@ from headstart.backup.context import Context, Progress, quiet
 from headstart.backup.report import BackupReport, DiskReport, PrecopyReport
 from headstart.backup.transport import Transport
 from headstart.hypervisor import names
-from headstart.hypervisor.qemu.layers import OVERLAYS
+from headstart.hypervisor.recording import OVERLAYS
 from headstart.repository import Repository, snapshot
 from headstart.repository.manifest import Manifest
 from headstart.restore import order, restoration

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from headstart.backup.report import DiskReport
-from headstart.hypervisor.qemu.layers import OVERLAYS
+from headstart.hypervisor.recording import OVERLAYS
 from headstart.repository import lease, snapshot
 from headstart.restore import rollback
 from headstart.restore.booting import boot

@@ -14,8 +14,8 @@ from headstart.guest.agent import Agent
 from headstart.guest.only.machine import GuestMachine
 from headstart.hypervisor.contract import Counters, Machine
 from headstart.hypervisor.qemu import counters, offline
-from headstart.hypervisor.qemu.layers import OVERLAYS
 from headstart.hypervisor.qemu.machine import QemuMachine
+from headstart.hypervisor.recording import OVERLAYS
 from headstart.repository.repo import Repository
 from headstart.state.journal import Journal
 from headstart.state.values import Domain, Vm

@@ -14,7 +14,7 @@ from headstart.hypervisor.libvirt import inventory, layers
 from headstart.hypervisor.libvirt.inventory import Look
 from headstart.hypervisor.libvirt.layers import Conditions
 from headstart.hypervisor.overlays import Place, Segment
-from headstart.hypervisor.qemu.layers import Recording
+from headstart.hypervisor.recording import Recording
 
 MINE, OTHER = "0123abcd", "ffffffff"
 SIZE = 1 << 20

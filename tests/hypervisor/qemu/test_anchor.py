@@ -12,8 +12,8 @@ import pytest
 from headstart.blocks import Blocks
 from headstart.hypervisor.contract import Migrating, Recorder, Remove, Start, Stop
 from headstart.hypervisor.qemu import checkup
-from headstart.hypervisor.qemu.layers import Recording
 from headstart.hypervisor.qemu.machine import QemuMachine
+from headstart.hypervisor.recording import Recording
 from tests.hypervisor.qemu import bare
 from tests.hypervisor.subjects import INSTALLATION
 from tests.kit import disks, layers, travel

@@ -23,9 +23,9 @@ from headstart.host.doctor.finding import Finding, Level
 from headstart.hypervisor.checkup import Checkup
 from headstart.hypervisor.contract import Inventory, PointRequest
 from headstart.hypervisor.qemu import checkup, versions
-from headstart.hypervisor.qemu.layers import NOTHING
 from headstart.hypervisor.qemu.machine import QemuMachine
 from headstart.hypervisor.qemu.versions import Kind, Release, Standing, Trait
+from headstart.hypervisor.recording import NOTHING
 from headstart.state.values import Vm
 from headstart.units import BLOCK_SIZE
 from tests.hypervisor.qemu import bare

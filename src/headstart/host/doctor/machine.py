@@ -15,8 +15,8 @@ from headstart.hypervisor.checkup import Checkup
 from headstart.hypervisor.contract import Disk
 from headstart.hypervisor.qemu import checkup as qemu
 from headstart.hypervisor.qemu import versions
-from headstart.hypervisor.qemu.layers import OVERLAYS, Recording
 from headstart.hypervisor.qemu.versions import Kind, Standing
+from headstart.hypervisor.recording import OVERLAYS, Recording
 from headstart.state.journal import Journal
 from headstart.state.values import Vm
 from headstart.tracking import choice

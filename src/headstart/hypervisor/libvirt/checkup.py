@@ -14,7 +14,7 @@ from headstart.hypervisor.contract import Inventory
 from headstart.hypervisor.libvirt import emulator, inventory, layers, obstacles
 from headstart.hypervisor.libvirt.inventory import AGENT_PORT, QGA_PORT, Look
 from headstart.hypervisor.libvirt.place import require_local
-from headstart.hypervisor.qemu.layers import Recording
+from headstart.hypervisor.recording import Recording
 from headstart.wire.libvirt import Domain, Failed
 
 _PLAIN = libvirt.VIR_DOMAIN_CHECKPOINT_XML_NO_DOMAIN

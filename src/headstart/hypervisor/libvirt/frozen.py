@@ -20,7 +20,7 @@ from pathlib import Path
 from headstart import errors
 from headstart.blocks import Blocks
 from headstart.hypervisor import overlays
-from headstart.hypervisor.contract import PointRequest, Protects, of_disk
+from headstart.hypervisor.contract import Protects, of_disk
 from headstart.hypervisor.freeze import Freeze
 from headstart.hypervisor.libvirt.inventory import Attachment
 from headstart.wire import nbd
@@ -126,8 +126,3 @@ class FrozenPoint:
 
     def __exit__(self, *details: object) -> None:
         self.release()
-
-
-def changes(request: PointRequest, disks: Sequence[str]) -> dict[str, tuple[list[str], list[str]]]:
-    """Marks that begin with the point, on every disk; what is to end goes on recording."""
-    return {disk: ([each.name for each in request.starts if each.disk == disk], []) for disk in disks}

@@ -11,8 +11,8 @@ from headstart import errors
 from headstart.hypervisor import images
 from headstart.hypervisor.contract import Disk, ImageFile, LeftOut
 from headstart.hypervisor.libvirt import emulator
-from headstart.hypervisor.overlays import Place, Segment
 from headstart.hypervisor.qemu import versions
+from headstart.hypervisor.recording import Stack
 
 #: Names of the virtio-serial ports of our agent and of QEMU's.
 AGENT_PORT, QGA_PORT = "org.headstart.agent.0", "org.qemu.guest_agent.0"
@@ -32,24 +32,6 @@ class Channel:
 
     path: str
     connected: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Stack:
-    """Overlays of ours on a disk, lowest first; none yet where the first is still to be put on. ``form``: of the image
-    below."""
-
-    place: Place
-    form: str
-    segments: tuple[Segment, ...]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(name for each in self.segments for name in each.names))
-
-    @property
-    def recording(self) -> tuple[str, ...]:
-        return self.segments[-1].names if self.segments else ()
 
 
 @dataclass(frozen=True, slots=True)

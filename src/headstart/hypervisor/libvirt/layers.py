@@ -12,9 +12,9 @@ from pathlib import Path
 
 from headstart.hypervisor import images, overlays
 from headstart.hypervisor.contract import Disk, Recorder
-from headstart.hypervisor.libvirt.inventory import Attachment, Look, Stack
+from headstart.hypervisor.libvirt.inventory import Attachment, Look
 from headstart.hypervisor.overlays import Place, Segment
-from headstart.hypervisor.qemu.layers import Recording
+from headstart.hypervisor.recording import IN_IOTHREAD, Recording, Stack
 
 TRANSIENT = "the domain is not defined: it would be started from the image again, without what is in an overlay"
 CHECKPOINTS = "it has checkpoints of another tool, whose bitmaps would record nothing below an overlay"
@@ -22,7 +22,6 @@ SNAPSHOTS = "the domain has snapshots (virsh snapshot-list), which name its imag
 BURIED = "somebody's overlay stands on one of ours: it can be used again when that is gone"
 THEIRS = "it stands on an overlay of another installation of Headstart"
 SHARED = "other VMs may write to it"
-IN_IOTHREAD = "its device is served by an iothread"
 NO_FILE = "its image {path} is no file or device of this host"
 UNDEFINED = "the domain would be started from another image of it than it runs on: {path}"
 NOT_YET = "no overlay of ours is on it (--track overlay puts one there)"

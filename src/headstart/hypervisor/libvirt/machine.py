@@ -12,7 +12,7 @@ import libvirt
 
 from headstart import errors
 from headstart.blocks import Blocks
-from headstart.hypervisor import rawfile, space
+from headstart.hypervisor import rawfile, recording, space
 from headstart.hypervisor.contract import (
     Action,
     Bitmap,
@@ -33,11 +33,7 @@ from headstart.hypervisor.libvirt import (
     live,
     obstacles,
     offline,
-    overlaying,
     recovery,
-)
-from headstart.hypervisor.libvirt import (
-    frozen as freezing,
 )
 from headstart.hypervisor.libvirt.checkpoints import Checkpoints
 from headstart.hypervisor.libvirt.frozen import FrozenPoint, Standing
@@ -48,7 +44,7 @@ from headstart.hypervisor.libvirt.overlaying import Overlaying
 from headstart.hypervisor.libvirt.place import Place, require_local
 from headstart.hypervisor.libvirt.point import LibvirtPoint
 from headstart.hypervisor.libvirt.watch import Watch
-from headstart.hypervisor.qemu.layers import OVERLAYS, Recording
+from headstart.hypervisor.recording import OVERLAYS, Recording
 from headstart.units import BLOCK_SIZE
 from headstart.wire import imageserver
 from headstart.wire.libvirt import Domain, Failed
@@ -179,7 +175,7 @@ class LibvirtMachine:
             if each.stack is not None:
                 # Below an overlay a bitmap records nothing.
                 sunk = (replace(bitmap, believed=False) for bitmap in found[each.disk.name])
-                found[each.disk.name] = (*self._overlays.listed(each.stack), *sunk)
+                found[each.disk.name] = (*each.stack.marks(), *sunk)
         return found
 
     def transact(self, actions: Sequence[Action]) -> None:
@@ -193,7 +189,7 @@ class LibvirtMachine:
         begun = [each for each in layered if not isinstance(each, Remove)]
         if begun:
             self._checkpoints.clear({each.disk for each in begun})
-            self._overlays.rotate(seen, overlaying.changes(begun))
+            self._overlays.rotate(seen, recording.by_disk(begun))
         if others:
             self._checkpoints.transact(seen, others)
         ended = [each for each in layered if isinstance(each, Remove)]
@@ -305,7 +301,9 @@ class LibvirtMachine:
         self, seen: Look, request: PointRequest, guarding: Watch, freezer: Freezer | None, notes: list[str]
     ) -> FrozenPoint:
         disks = [each.disk.name for each in seen.attachments]
-        changes = freezing.changes(request, disks)
+        # A segment more for each, also for one where nothing begins; what is to end goes on recording.
+        begun = recording.by_disk(request.starts)
+        changes = {disk: begun.get(disk, ([], [])) for disk in disks}
         with self._overlays.prepared(seen, changes) as begin, frozen(guarding, freezer, notes) as outcome:
             begin()
         after = self._look()

@@ -30,18 +30,17 @@ from xml.etree import ElementTree
 
 import libvirt
 
-from headstart import blocks, errors, units
+from headstart import blocks, errors
 from headstart.blocks import Blocks
-from headstart.hypervisor import overlays, space, witness
-from headstart.hypervisor.contract import Bitmap, Remove, Start, Stop
+from headstart.hypervisor import overlays, recording, witness
+from headstart.hypervisor.contract import Remove
 from headstart.hypervisor.libvirt import layers, obstacles
-from headstart.hypervisor.libvirt.inventory import Attachment, Look, Stack
+from headstart.hypervisor.libvirt.inventory import Attachment, Look
 from headstart.hypervisor.overlays import Place, Segment
+from headstart.hypervisor.recording import Stack
 from headstart.wire import imagemap
 from headstart.wire.libvirt import Domain
 
-#: Room for what the guest writes to an overlay; a disk that is smaller needs no more than its size.
-LEAST_ROOM = units.GIB
 #: Between looks at a block job, unless an event tells.
 LOOK_SECONDS = 0.2
 #: A commit of what a guest wrote between two rounds, and what it goes on writing meanwhile.
@@ -72,14 +71,10 @@ class Overlaying:
 
     # -- looking
 
-    @staticmethod
-    def listed(stack: Stack) -> tuple[Bitmap, ...]:
-        return tuple(Bitmap(name, name in stack.recording, persistent=True) for name in stack.names)
-
     def recorded(self, stack: Stack, wanted: Sequence[str]) -> dict[str, Blocks]:
         """What each of the named marks recorded in those segments that nobody writes to."""
         for name in wanted:
-            _require_there(stack, name)
+            stack.require_there(name)
         read = [each for each in stack.segments[:-1] if set(each.names) & set(wanted)]
         found = {each: blocks.of_extents(imagemap.allocated(each.path), self._block_size) for each in read}
         return {name: Blocks().union(*(each for of, each in found.items() if name in of.names)) for name in wanted}
@@ -125,7 +120,7 @@ class Overlaying:
         below = stack.segments[-1].path if stack.segments else place.image
         undo.callback(place.remove, path)
         place.create(path, below, "qcow2" if stack.segments else stack.form, size)
-        space.require(place.folder, min(size, LEAST_ROOM), "What the guest writes to an overlay")
+        recording.require_room(place.folder, size)
         undo.callback(self._noted_again, stack)
         # Until the first one stands the guest writes to the image.
         place.note(segments, place.seal if stack.segments else layers.UNSEALED)
@@ -165,7 +160,7 @@ class Overlaying:
         ``HeadstartError`` if one is not there, and then none has gone."""
         gone: dict[str, list[str]] = {}
         for each in removes:
-            _require_there(_stack(seen.attachment(each.disk)), each.name)
+            _stack(seen.attachment(each.disk)).require_there(each.name)
             gone.setdefault(each.disk, []).append(each.name)
         for disk, each_gone in gone.items():
             attachment = seen.attachment(disk)
@@ -343,14 +338,6 @@ def _keep_definitions() -> None:
         overlays.sync(DEFINITIONS)
 
 
-def changes(actions: Sequence[Start | Stop]) -> dict[str, tuple[list[str], list[str]]]:
-    found: dict[str, tuple[list[str], list[str]]] = {}
-    for each in actions:
-        starts, stops = found.setdefault(each.disk, ([], []))
-        (starts if isinstance(each, Start) else stops).append(each.name)
-    return found
-
-
 def files(root: ElementTree.Element, target: str) -> list[Path]:
     """The images of a disk that an XML names, topmost first."""
     found = root.find(f"devices/disk/target[@dev='{target}']/..")
@@ -382,8 +369,3 @@ def _description(paths: Mapping[str, Path], targets: Sequence[str]) -> str:
 def _stack(attachment: Attachment) -> Stack:
     assert attachment.stack is not None, "only disks that overlays record"
     return attachment.stack
-
-
-def _require_there(stack: Stack, name: str) -> None:
-    if name not in stack.names:
-        raise errors.HeadstartError(f"There is no mark {name}.")

@@ -39,7 +39,7 @@ class QemuBitmaps:
 
     def _of(self, seen: Look, attachment: Attachment) -> Iterator[Bitmap]:
         if attachment.stack is not None:
-            yield from self.overlays.listed(attachment.stack)
+            yield from attachment.stack.marks()
         for node in seen.graph.chain(attachment.root):
             # Bitmaps without a name are at work inside a job or a filter.
             for found in (bitmap for bitmap in node.bitmaps if "name" in bitmap):

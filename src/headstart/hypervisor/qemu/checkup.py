@@ -12,8 +12,8 @@ from headstart.hypervisor.checkup import Checkup, Trace
 from headstart.hypervisor.qemu import anchor, inventory, obstacles, versions
 from headstart.hypervisor.qemu.graph import Devices
 from headstart.hypervisor.qemu.inventory import Attachment, Look
-from headstart.hypervisor.qemu.layers import Recording
 from headstart.hypervisor.qemu.migration import STILL
+from headstart.hypervisor.recording import Recording
 from headstart.wire.qmp import Qmp
 
 #: Whoever has the monitor for longer is told instead of waited for.

@@ -14,8 +14,9 @@ from headstart.hypervisor.overlays import Place
 from headstart.hypervisor.qemu import graph as graphs
 from headstart.hypervisor.qemu import layers, process
 from headstart.hypervisor.qemu.graph import Device, Devices, Drive, Graph, Node
-from headstart.hypervisor.qemu.layers import NOTHING, Found, Recording, Stack
+from headstart.hypervisor.qemu.layers import Found, Stack
 from headstart.hypervisor.qemu.versions import Trait
+from headstart.hypervisor.recording import NOTHING, Recording
 from headstart.wire.qmp import Qmp
 
 #: Firmware flash is no disk; a writable one holds the UEFI variables.

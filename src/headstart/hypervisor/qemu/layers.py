@@ -10,9 +10,10 @@ from headstart.hypervisor import overlays
 from headstart.hypervisor.overlays import Place, Segment
 from headstart.hypervisor.qemu import anchor, process
 from headstart.hypervisor.qemu.graph import Graph, Node
+from headstart.hypervisor.recording import IN_IOTHREAD, Recording
+from headstart.hypervisor.recording import Stack as Overlays
 
 UNNAMED = "its device has no id by which it could be found again under an overlay"
-IN_IOTHREAD = "its device is served by an iothread"
 THEIRS = (
     "it stands on an overlay of another installation of Headstart, or of this one before its state was lost: commit"
     " that (docs/everyday.md), and start from the image"
@@ -27,44 +28,16 @@ BY_LINK = (
 
 ONLY_MIGRATABLE = "QEMU was started with -only-migratable, and it must not be migrated while overlays come and go"
 
-#: Of the scratch directory: overlays on devices, beside which nothing can be put.
-OVERLAYS = "overlays"
-
 
 @dataclass(frozen=True, slots=True)
-class Recording:
-    """``wanted``: disks that stand on overlays of ours are recorded by them. ``prepared``: there are to be some to
-    start from. ``folder``: for those of devices."""
+class Stack(Overlays):
+    """``nodes`` belong to ``segments``, of which there is one at least. ``below``: the node of the image."""
 
-    installation: str
-    folder: Path
-    wanted: bool = False
-    prepared: bool = False
-
-
-NOTHING = Recording("", Path("/"))
-
-
-@dataclass(frozen=True, slots=True)
-class Stack:
-    """Overlays of ours on a disk: ``nodes`` belong to ``segments``, lowest first. ``below``: the node of the image."""
-
-    place: Place
-    form: str
     below: str
-    segments: tuple[Segment, ...]
     nodes: tuple[str, ...]
 
     def node(self, segment: Segment) -> str:
         return self.nodes[[each.path for each in self.segments].index(segment.path)]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(name for each in self.segments for name in each.names))
-
-    @property
-    def recording(self) -> tuple[str, ...]:
-        return self.segments[-1].names
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +73,7 @@ def find(graph: Graph, top: str, *, recording: Recording, pid: int | None, ident
     if [each.path for each in reversed(segments)] != opened:
         return Found(None, OTHER_CHAIN, len(ours))
     nodes = tuple(node.name for node in reversed(ours))
-    return Found(Stack(place, below.driver, below.name, segments, nodes), "", len(ours))
+    return Found(Stack(place, below.driver, segments, below.name, nodes), "", len(ours))
 
 
 def standing(place: Place, count: int) -> tuple[Segment, ...]:

@@ -29,11 +29,11 @@ from headstart.hypervisor.qemu.bitmaps import QemuBitmaps
 from headstart.hypervisor.qemu.exports import Exports
 from headstart.hypervisor.qemu.graph import Devices
 from headstart.hypervisor.qemu.inventory import Look
-from headstart.hypervisor.qemu.layers import OVERLAYS, Recording
 from headstart.hypervisor.qemu.pull import PullPoint
 from headstart.hypervisor.qemu.push import PushPoint
 from headstart.hypervisor.qemu.site import Site
 from headstart.hypervisor.rawfile import RawReader
+from headstart.hypervisor.recording import OVERLAYS, Recording
 from headstart.reading import Piece
 from headstart.units import BLOCK_SIZE
 from headstart.wire import nbd

@@ -24,10 +24,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from headstart import errors, units
+from headstart import errors
 from headstart.blocks import Blocks
-from headstart.hypervisor import names, overlays, space
-from headstart.hypervisor.contract import Action, Bitmap, Remove, Start, Stop
+from headstart.hypervisor import names, overlays, recording
+from headstart.hypervisor.contract import Action, Remove
 from headstart.hypervisor.overlays import Place, Segment
 from headstart.hypervisor.qemu import jobs
 from headstart.hypervisor.qemu.anchor import Anchor
@@ -38,8 +38,6 @@ from headstart.wire import nbd
 from headstart.wire.qmp import CommandFailed, Qmp
 
 DEPTH = "qemu:allocation-depth"
-#: Room for what the guest writes to an overlay; a disk that is smaller needs no more than its size.
-LEAST_ROOM = units.GIB
 
 
 class Overlaying:
@@ -54,15 +52,11 @@ class Overlaying:
 
     # -- looking
 
-    @staticmethod
-    def listed(stack: Stack) -> tuple[Bitmap, ...]:
-        return tuple(Bitmap(name, name in stack.recording, persistent=True) for name in stack.names)
-
     def recorded(self, attachment: Attachment, wanted: Sequence[str], role: str) -> dict[str, Blocks]:
         """What each of the named marks recorded. The NBD server has to run."""
         stack = _stack(attachment)
         for name in wanted:
-            _require_there(stack, name)
+            stack.require_there(name)
         read = [each for each in stack.segments if set(each.names) & set(wanted)]
         allocated = {each: self._allocated(stack.node(each), f"{role}-{number}") for number, each in enumerate(read)}
         return {
@@ -83,7 +77,7 @@ class Overlaying:
     def changing(self, seen: Look, actions: Sequence[Action]) -> Iterator[list[dict[str, Any]]]:
         """Actions for a transaction of QEMU's, in which marks begin and end as ``Start`` and ``Stop`` say. What was
         prepared for it is taken back if the transaction fails."""
-        wanted = by_disk(actions)
+        wanted = recording.by_disk(actions)
         if wanted:
             self._anchor.hold()
         with contextlib.ExitStack() as undo:
@@ -100,7 +94,7 @@ class Overlaying:
         path = place.new()
         segments = overlays.begun(stack.segments, path, starts, stops)
         top = seen.graph.nodes[attachment.tracked]
-        space.require(place.folder, min(attachment.disk.size, LEAST_ROOM), "What the guest writes to an overlay")
+        recording.require_room(place.folder, attachment.disk.size)
         top_path = stack.segments[-1].path
         undo.callback(place.remove, path)
         place.create(path, top_path, "qcow2", attachment.disk.size)
@@ -137,7 +131,7 @@ class Overlaying:
         and then none has gone."""
         gone: dict[str, list[str]] = defaultdict(list)
         for each in removes:
-            _require_there(_stack(seen.attachment(each.disk)), each.name)
+            _stack(seen.attachment(each.disk)).require_there(each.name)
             gone[each.disk].append(each.name)
         for disk, each_gone in gone.items():
             attachment = seen.attachment(disk)
@@ -229,26 +223,9 @@ class Overlaying:
             yield f"{stack.place.head} leads to the overlay again that is written to"
 
 
-def by_disk(actions: Sequence[Action]) -> dict[str, tuple[list[str], list[str]]]:
-    """Names to start and to stop."""
-    found: dict[str, tuple[list[str], list[str]]] = {}
-    for each in actions:
-        starts, stops = found.setdefault(each.disk, ([], []))
-        if isinstance(each, Start):
-            starts.append(each.name)
-        elif isinstance(each, Stop):
-            stops.append(each.name)
-    return found
-
-
 def _stack(attachment: Attachment) -> Stack:
     assert attachment.stack is not None, "only disks that overlays record"
     return attachment.stack
-
-
-def _require_there(stack: Stack, name: str) -> None:
-    if name not in stack.names:
-        raise errors.HeadstartError(f"There is no mark {name}.")
 
 
 def prepare(attachment: Attachment, place: Place) -> Iterator[str]:
