@@ -92,17 +92,11 @@ class Chance:
         writes = [(draw.randint(1, STEPS), self.guest()) for _ in range(draw.randint(0, 12))]
         calm = draw.random() > DISTURBED
         collecting = self._collecting()
-        return (
-            Script(
-                tuple(writes),
-                agent=self._agent(),
-                collecting=collecting,
-                repeated=draw.randint(1, STEPS) if draw.random() < 0.2 else 0,
-                clock=draw.uniform(-5000, 5000) if draw.random() < 0.1 else 0.0,
-            )
-            if calm
-            else replace(self._disturbed(writes), collecting=collecting)
-        )
+        repeated = draw.randint(1, STEPS) if draw.random() < 0.5 else 0
+        if not calm:
+            return replace(self._disturbed(writes), collecting=collecting, repeated=repeated)
+        clock = draw.uniform(-5000, 5000) if draw.random() < 0.1 else 0.0
+        return Script(tuple(writes), agent=self._agent(), collecting=collecting, repeated=repeated, clock=clock)
 
     def _collecting(self) -> tuple[Collecting, ...]:
         """Twice, so that what was condemned before the run, or in it, is deleted in it."""
