@@ -50,7 +50,6 @@ class Server:
 
     def __init__(self, path: Path, handle: Handler) -> None:
         self._path = path
-        path.unlink(missing_ok=True)
         outer_handle = handle
 
         class Line(socketserver.StreamRequestHandler):
@@ -61,12 +60,16 @@ class Server:
                 with contextlib.suppress(OSError):
                     _serve(self.rfile, self.wfile, outer_handle)
 
+        # A name that is there takes connections: between binding and listening it would refuse them.
+        fresh = path.with_name(f"{path.name}.new")
+        fresh.unlink(missing_ok=True)
         before = os.umask(0o177)
         try:
-            with _short(path) as short:
+            with _short(fresh) as short:
                 self._server = _Threading(short, Line)
         finally:
             os.umask(before)
+        fresh.replace(path)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="control", daemon=True)
 
     def __enter__(self) -> Server:
