@@ -14,6 +14,7 @@ from headstart.cli import arguments
 from headstart.cli.session import Session
 from headstart.repository import lease, snapshot
 from headstart.repository.manifest import Manifest
+from headstart.restore import runfolder
 from headstart.restore.serving import places
 from headstart.restore.serving.places import Place, Tcp, Unix
 from headstart.restore.serving.serving import Serving, Source
@@ -110,16 +111,11 @@ def _places(disks: Sequence[str], place: Place | None, writable: bool) -> Iterat
 
 
 def _runtime() -> Path | None:
-    """Where sockets of this user belong (XDG Base Directory Specification); None: where temporary files do."""
-    base = "/run" if os.geteuid() == 0 else os.environ.get("XDG_RUNTIME_DIR", "")
-    if not base:
-        return None
-    folder = Path(base) / "headstart"
+    """Where sockets of this user belong; None: where temporary files do."""
     try:
-        folder.mkdir(mode=0o700, exist_ok=True)
+        return runfolder.ensure(os.environ)
     except OSError:
         return None
-    return folder
 
 
 def _scratch(session: Session) -> Path:

@@ -10,17 +10,15 @@ from pathlib import Path
 
 from headstart import errors
 from headstart.hypervisor.qemu import offline
+from headstart.restore import runfolder
 
 #: In the folder; locked by the process that boots.
 _LOCK = "lock"
 
 
 def folder_of(name: str, environment: Mapping[str, str]) -> Path:
-    """In the folder for what lives as long as the system runs: short, as paths of sockets must be."""
-    if os.geteuid() == 0:
-        return Path("/run/headstart/vm") / name
-    own = environment.get("XDG_RUNTIME_DIR", "")
-    return (Path(own) / "headstart" if own else Path(f"/tmp/headstart-{os.geteuid()}")) / "vm" / name
+    """Where sockets belong."""
+    return (runfolder.path(environment) or Path(f"/tmp/headstart-{os.geteuid()}")) / "vm" / name
 
 
 @contextlib.contextmanager
@@ -28,6 +26,7 @@ def claimed(folder: Path) -> Iterator[None]:
     """While a VM is being booted, and served. Raises ``Locked`` when one of this name is there. It is emptied before,
     of what one that was killed left, and afterwards, unless the VM runs on."""
     try:
+        runfolder.ensure(os.environ)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.chmod(0o700)
         descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
