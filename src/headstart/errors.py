@@ -20,6 +20,8 @@
     |- HookFailed                 26   a hook failed or ran out of time
     |- NotReady                   27   the doctor found a problem: do what it advises
     |- NotProven                 28   a rehearsal has not passed: see what it saw, try another snapshot
+    |- Denied                    29   whoever asked may not do that: ask for the right, or somebody who has it
+    |- TooOften                  30   asked too often: wait, then ask again
     |- Interrupted               130   ended by the user
 
 ``EXIT_CODES`` and ``HTTP_STATUS`` are the only places where a status is chosen.
@@ -107,6 +109,14 @@ class NotProven(HeadstartError):
     """A snapshot was started, and did not live as it should."""
 
 
+class Denied(HeadstartError):
+    """Whoever asks is known, and has no right to it."""
+
+
+class TooOften(HeadstartError):
+    """More was asked than is good for everybody. ``facts["seconds"]``: after which to ask again."""
+
+
 class Interrupted(HeadstartError):
     """The user ended the command."""
 
@@ -131,6 +141,8 @@ EXIT_CODES: dict[type[HeadstartError], int] = {
     HookFailed: 26,
     NotReady: 27,
     NotProven: 28,
+    Denied: 29,
+    TooOften: 30,
     Interrupted: 130,
 }
 
@@ -149,6 +161,8 @@ HTTP_STATUS: dict[type[HeadstartError], int] = {
     NoSpace: 507,
     TargetRefused: 409,
     StoreFailed: 503,
+    Denied: 403,
+    TooOften: 429,
 }
 
 

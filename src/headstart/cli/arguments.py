@@ -30,7 +30,8 @@ def _shared() -> Parser:
     options.add_argument(
         "--repository",
         metavar="URL",
-        help="where the backups are: a path, file:///path, s3://bucket/prefix, gs://, az://;"
+        help="where the backups are: a path, file:///path, s3://bucket/prefix, gs://, az://,"
+        " https://server/name;"
         " {host} in it is this host's name",
     )
     options.add_argument("--state", metavar="DIR", help="what this host remembers of its VMs")

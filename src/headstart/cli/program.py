@@ -12,6 +12,7 @@ from headstart.cli import arguments, flags, signals
 from headstart.cli.output import Output
 from headstart.cli.session import Session
 from headstart.cli.settings import settings
+from headstart.store import membership
 
 _log = logging.getLogger("headstart")
 
@@ -60,6 +61,8 @@ VERBS = {
     "history": "history",
     "simulate": "simulate",
     "bench": "bench",
+    "server": "server",
+    "join": "join",
 }
 
 
@@ -89,6 +92,8 @@ def _run(given: Sequence[str], output: Output) -> None:
         importlib.import_module(f"headstart.cli.{module}").add(verbs)
     parsed = parser.parse_args(given)
     chosen = settings(parsed, os.environ)
+    # For the store, in this process and those that it starts.
+    os.environ.setdefault(membership.PATH, str(chosen.state / membership.FILE))
     _log.info("version %s, %s", __version__, chosen)
     parsed.run(Session(chosen, output), parsed)
 

@@ -8,10 +8,10 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from headstart import errors
 from headstart.store import archive, contract, local
-from headstart.store.retrying import PATIENCE
+from headstart.store.retrying import PATIENCE, RetryingStore
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_KINDS = "a path, file:///path, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix"
+_KINDS = "a path, file:///path, s3://bucket/prefix, gs://bucket/prefix, az://container/prefix or https://server/name"
 #: What all of S3, Google and Azure take.
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
 #: Buckets of S3 in one zone list in no order, and have neither versions nor locks.
@@ -27,6 +27,8 @@ def open_store(url: str, patience: float = PATIENCE) -> contract.Store:
     kind = scheme[1].lower()
     if kind in ("s3", "gs", "az"):
         return _in_bucket(kind, url, patience)
+    if kind in ("https", "http"):
+        return _at_server(url, patience)
     if kind != "file":
         raise errors.Usage(f"{url}: there is no kind of repository called {scheme[1]!r}. Use {_KINDS}.", url=url)
     parts = _split(url)
@@ -65,6 +67,19 @@ def _in_bucket(kind: str, url: str, patience: float) -> contract.Store:
                 url=url,
             ) from None
     return buckets.open_bucket(kind, bucket, prefix, patience)
+
+
+def _at_server(url: str, patience: float) -> contract.Store:
+    # As above: loading what speaks HTTP takes its time.
+    from headstart.store.membership import identity_for
+    from headstart.store.server import ServerStore
+    from headstart.wire.https import Client
+
+    name = _split(url).path.strip("/")
+    identity, own = identity_for(url)
+    if not (name or own) or "/" in name:
+        raise errors.Usage(f"{url}: name the repository: https://SERVER/REPOSITORY.", url=url)
+    return RetryingStore(ServerStore(Client(identity), name or own or ""), patience=patience)
 
 
 def _split(url: str) -> SplitResult:

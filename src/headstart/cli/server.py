@@ -1,0 +1,121 @@
+"""``headstart server``: the server of a fleet."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headstart import errors
+from headstart.cli import arguments, logs, password
+from headstart.cli.session import Session
+from headstart.restore.serving.places import Tcp
+
+if TYPE_CHECKING:
+    from headstart.server.settings import Settings
+
+DATA = "/var/lib/headstart-server"
+_MISSING = "The server needs more packages: pip install 'headstart[server]'."
+
+
+def add(verbs: arguments.Verbs) -> None:
+    parser = arguments.add_verb(verbs, "server", run, "Serve a fleet of hosts, until it is stopped.")
+    _add_places(parser)
+    parser.add_argument(
+        "--listen", metavar="HOST[:PORT]", default="127.0.0.1", help="where hosts and people come to (port 8443)"
+    )
+    parser.add_argument("--certificate", metavar="FILE", type=Path, help="of TLS, in PEM; without, one of its own")
+    parser.add_argument("--key", metavar="FILE", type=Path, help="that of the certificate")
+    parser.add_argument(
+        "--name", metavar="NAME", action="append", default=[], help="of this server, for its own certificate"
+    )
+    parser.add_argument(
+        "--plain", action="store_true", help="without TLS, behind something on this machine that speaks it"
+    )
+    group = parser.add_subparsers(metavar="COMMAND", required=False)
+    admin = arguments.add_verb(group, "admin", run_admin, "Make an admin of the site, or give one a new password.")
+    _add_places(admin)
+    admin.add_argument("name", metavar="NAME")
+
+
+def _add_places(parser: argparse.ArgumentParser) -> None:
+    options = argparse.SUPPRESS
+    parser.add_argument("--data", metavar="DIR", default=options, help=f"what is the server's own (default: {DATA})")
+    parser.add_argument(
+        "--database", metavar="URL", default=options, help="postgresql://...; without, a file of SQLite in --data"
+    )
+    parser.add_argument(
+        "--store", metavar="URL", default=options, help="where the objects are; without, a directory in --data"
+    )
+
+
+def run(session: Session, given: argparse.Namespace) -> None:
+    _log_requests()
+    chosen = _settings(given)
+    if given.plain and chosen.address not in ("127.0.0.1", "::1"):
+        raise errors.Usage("--plain listens on loopback alone: tokens and backups would travel in the open.")
+    if (given.certificate is None) != (given.key is None):
+        raise errors.Usage("--certificate and --key belong together.")
+    try:
+        from headstart.server import serve
+    except ModuleNotFoundError as error:
+        raise errors.Usage(_MISSING) from error
+
+    def ready(url: str, fingerprint: str) -> None:
+        told = f"Serving {url}, until this is interrupted (Ctrl-C)."
+        if fingerprint:
+            told += f" Its certificate is its own, with the SHA-256 {fingerprint}."
+        session.output.result({"url": url, "fingerprint": fingerprint}, told)
+        sys.stdout.flush()
+
+    serve.serve(chosen, ready, plain=given.plain)
+
+
+def run_admin(session: Session, given: argparse.Namespace) -> None:
+    try:
+        from headstart.server import admins
+    except ModuleNotFoundError as error:
+        raise errors.Usage(_MISSING) from error
+
+    new = admins.put(_settings(given), given.name, password.ask_for_new(os.environ, password.NEW).decode())
+    session.output.result(
+        {"name": given.name, "new": new},
+        f"{given.name} is {'now' if new else 'still'} an admin of the site, with that password.",
+    )
+
+
+def _settings(given: argparse.Namespace) -> Settings:
+    from headstart.server import settings
+
+    data = Path(getattr(given, "data", None) or os.environ.get("HEADSTART_SERVER_DATA") or DATA).absolute()
+    database = getattr(given, "database", None) or os.environ.get("HEADSTART_SERVER_DATABASE")
+    listen = getattr(given, "listen", "127.0.0.1")
+    # Port 0 is any that is free, as the result tells.
+    place = replace(Tcp.parse(listen.removesuffix(":0")), port=0) if listen.endswith(":0") else _place(listen)
+    data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return settings.Settings(
+        data=data,
+        database=database or f"sqlite:///{data / 'server.db'}",
+        store=getattr(given, "store", None) or os.environ.get("HEADSTART_SERVER_STORE") or str(data / "objects"),
+        address=place.host,
+        port=place.port,
+        certificate=getattr(given, "certificate", None),
+        key=getattr(given, "key", None),
+        names=tuple(getattr(given, "name", ()) if isinstance(getattr(given, "name", ()), list) else ()),
+    )
+
+
+def _place(listen: str) -> Tcp:
+    from headstart.server import settings
+
+    return Tcp.parse(listen, port=settings.PORT)
+
+
+def _log_requests() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logs.Entries("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)

@@ -1,0 +1,109 @@
+"""Hosts of a tenant: they join, and from then on say how they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from headstart import errors
+from headstart.server import audit, ids, tables, tokens
+from headstart.server.call import Call
+from headstart.server.credentials import Kind, Token
+from headstart.server.principal import Principal
+from headstart.server.roles import Right, Role
+from headstart.server.tokens import Wish
+
+#: A host that was not heard of for so long is away.
+AWAY_SECONDS = 180.0
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """``tenant`` and ``repository`` by their names."""
+
+    token: Token
+    expires: float
+    host: str
+    tenant: str
+    repository: str
+
+
+@dataclass(frozen=True, slots=True)
+class Newcomer:
+    name: str
+    installation: str
+    version: str
+
+
+def join(connection: Connection, token: Token, host: Newcomer, now: float, address: str, request: str) -> Joined:
+    """Raises ``WrongPassword``; ``TargetRefused`` where another machine has that name."""
+    if not ids.is_name(host.name):
+        raise errors.Usage(f"{host.name!r} cannot be the name of a host: give another one with --name.")
+    row = tokens.spend(connection, token, now)
+    who = Principal(row["id"], f"join:{row['name']}", Role.HOST, row["tenant"], repository=row["repository"])
+    call = Call(who, now, address, request)
+    host_id = _upsert(connection, call, host)
+    seconds = tokens.LONGEST[Kind.HOST]
+    own = tokens.insert_token(
+        connection, call, Wish(Kind.HOST, host.name, seconds), row["tenant"], row["repository"], host_id
+    )
+    names = (
+        select(tables.tenants.c.name, tables.repositories.c.name)
+        .join_from(tables.repositories, tables.tenants, tables.repositories.c.tenant == tables.tenants.c.id)
+        .where(tables.repositories.c.id == row["repository"])
+    )
+    tenant, repository = connection.execute(names).one()
+    return Joined(own, now + seconds, host_id, tenant, repository)
+
+
+def _upsert(connection: Connection, call: Call, host: Newcomer) -> str:
+    """One that joins again keeps its id; its older tokens end."""
+    its = tables.hosts.c
+    found = connection.execute(
+        select(its.id, its.installation).where(its.tenant == call.who.tenant, its.name == host.name)
+    ).first()
+    if found is not None and found.installation != host.installation:
+        raise errors.TargetRefused(
+            f"Another machine has joined as {host.name!r}. Give this one another name with --name, or remove the other."
+        )
+    values = {"version": host.version, "repository": call.who.repository}
+    if found is not None:
+        connection.execute(update(tables.hosts).where(its.id == found.id).values(values))
+        connection.execute(update(tables.tokens).where(tables.tokens.c.host == found.id).values(revoked=True))
+        audit.note(connection, call, "host.rejoin", found.id, name=host.name)
+        return str(found.id)
+    host_id = ids.new()
+    fixed = {"id": host_id, "tenant": call.who.tenant, "name": host.name, "installation": host.installation}
+    connection.execute(insert(tables.hosts).values(**fixed, **values, created=call.now, state={}))
+    audit.note(connection, call, "host.join", host_id, name=host.name)
+    return host_id
+
+
+def listed(connection: Connection, call: Call) -> list[dict[str, Any]]:
+    tenant = call.who.of(Right.SEE)
+    its = tables.hosts.c
+    count = select(func.count()).select_from(tables.vms).where(tables.vms.c.host == its.id).scalar_subquery()
+    query = select(tables.hosts, count.label("vms")).where(its.tenant == tenant).order_by(its.name)
+    return [
+        {**row, "away": row["seen"] is None or row["seen"] < call.now - AWAY_SECONDS}
+        for row in connection.execute(query).mappings()
+    ]
+
+
+def remove(connection: Connection, call: Call, host: str) -> None:
+    """Its VMs and tokens go with it, its snapshots stay. Raises ``NotFound``."""
+    tenant = call.who.of(Right.DELETE)
+    done = connection.execute(delete(tables.hosts).where(tables.hosts.c.id == host, tables.hosts.c.tenant == tenant))
+    if not done.rowcount:
+        raise errors.NotFound(f"There is no host {host!r} here.")
+    audit.note(connection, call, "host.remove", host)
+
+
+def pulse(connection: Connection, call: Call, version: str, state: Mapping[str, Any]) -> None:
+    """A host is there, and says how it is."""
+    call.who.require(Right.REPORT)
+    values = {"seen": call.now, "version": version, "state": dict(state)}
+    connection.execute(update(tables.hosts).where(tables.hosts.c.id == call.who.host).values(values))

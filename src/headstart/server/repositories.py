@@ -1,0 +1,101 @@
+"""Repositories of tenants: each has a prefix of its own in the server's store, and is a domain of keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, func, insert, select, update
+
+from headstart import errors, units
+from headstart.repository import protection
+from headstart.server import audit, ids, tables
+from headstart.server.call import Call
+from headstart.server.principal import Principal
+from headstart.server.roles import Right
+from headstart.server.site import Site
+from headstart.store.contract import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A repository of a tenant's. ``immutable_days``: nobody removes an object that is younger."""
+
+    id: str
+    tenant: str
+    name: str
+    immutable_days: int
+    has_structure: bool
+
+    def store(self, site: Site) -> Store:
+        return site.place((self.tenant, self.id))
+
+
+def create(connection: Connection, call: Call, name: str, immutable_days: int = 0) -> str:
+    tenant = call.who.of(Right.CONFIGURE)
+    if not ids.is_name(name):
+        raise errors.Usage(
+            "A name takes letters, digits, '.', '_' and '-', 64 at most, and begins with one of the first two."
+        )
+    if not 0 <= immutable_days <= protection.MAX_DAYS:
+        raise errors.Usage(f"Objects can be immutable for 0 to {protection.MAX_DAYS} days.")
+    if named(connection, tenant, name) is not None:
+        raise errors.TargetRefused(f"There is a repository {name!r} already.")
+    repository = ids.new()
+    connection.execute(
+        insert(tables.repositories).values(
+            id=repository,
+            tenant=tenant,
+            name=name,
+            created=call.now,
+            used_bytes=0,
+            objects=0,
+            immutable_days=immutable_days,
+        )
+    )
+    audit.note(connection, call, "repository.create", repository, name=name, immutable_days=immutable_days)
+    return repository
+
+
+def named(connection: Connection, tenant: str, name_or_id: str) -> Place | None:
+    its = tables.repositories.c
+    query = select(tables.repositories).where(its.tenant == tenant, (its.id == name_or_id) | (its.name == name_or_id))
+    # An id is nobody's name but by intent: then the id is meant.
+    rows = sorted(connection.execute(query).mappings(), key=lambda row: row["id"] != name_or_id)
+    return _place(dict(rows[0])) if rows else None
+
+
+def get(connection: Connection, who: Principal, name_or_id: str) -> Place:
+    """One that this caller can reach. Raises ``NotFound``, alike whether it is somebody else's or nobody's."""
+    found = named(connection, who.tenant, name_or_id) if who.tenant is not None else None
+    if found is None or who.repository not in (None, found.id):
+        raise errors.NotFound(f"There is no repository {name_or_id!r} here.")
+    return found
+
+
+def _place(row: dict[str, Any]) -> Place:
+    return Place(row["id"], row["tenant"], row["name"], row["immutable_days"], row["structure"] is not None)
+
+
+def reserve(connection: Connection, place: Place, size: int) -> None:
+    """Count an object before it is stored: of two that would be too much together, one is refused (``NoSpace``)."""
+    its = tables.repositories.c
+    quota = connection.execute(select(tables.tenants.c.quota_bytes).where(tables.tenants.c.id == place.tenant)).scalar()
+    count(connection, place, size, 1)
+    if quota is None:
+        return
+    used = connection.execute(select(func.sum(its.used_bytes)).where(its.tenant == place.tenant)).scalar() or 0
+    if used > quota:
+        raise errors.NoSpace(
+            f"The quota of {units.format_bytes(quota)} is used up. Forget snapshots and collect garbage, or ask the"
+            " site for more."
+        )
+
+
+def count(connection: Connection, place: Place, size: int, objects: int) -> None:
+    its = tables.repositories.c
+    connection.execute(
+        update(tables.repositories)
+        .where(its.id == place.id)
+        .values(used_bytes=its.used_bytes + size, objects=its.objects + objects)
+    )

@@ -1,0 +1,81 @@
+"""A server process: TLS, the application in uvicorn, an orderly end."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+import sys
+from collections.abc import Callable
+
+import uvicorn
+
+from headstart import errors
+from headstart.server import app, site, tls
+from headstart.server.settings import Settings
+
+_log = logging.getLogger("headstart.server")
+
+#: Connections at a time; whoever comes then is told to wait (503).
+_CONNECTIONS = 4000
+#: A kept connection without a request is closed after so long: longer than hosts' pauses between two pulses.
+_IDLE_SECONDS = 75
+#: At the end, requests that are under way have so long.
+_FAREWELL_SECONDS = 20
+#: A peer that is gone without a word is noticed by the system after about two minutes.
+_ALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
+
+
+def serve(settings: Settings, ready: Callable[[str, str], None], *, plain: bool = False) -> None:
+    """Until SIGTERM or SIGINT. ``ready`` is told the URL and the fingerprint of the server's own certificate (empty:
+    another's). ``plain``: without TLS, for one behind something that speaks it; on loopback alone. Raises ``Usage``,
+    and what opening the database raises."""
+    own = settings.certificate is None
+    certificate, key = settings.certificate, settings.key
+    if certificate is None or key is None:
+        certificate, key = tls.ensure(settings.data, _names(settings))
+    fingerprint = "" if plain or not own else tls.fingerprint(certificate)
+    opened = site.open_site(settings, fingerprint=fingerprint)
+    config = uvicorn.Config(
+        app.make(opened),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        limit_concurrency=_CONNECTIONS,
+        timeout_keep_alive=_IDLE_SECONDS,
+        timeout_graceful_shutdown=_FAREWELL_SECONDS,
+        ssl_certfile=None if plain else str(certificate),
+        ssl_keyfile=None if plain else str(key),
+        ssl_version=ssl.PROTOCOL_TLS_SERVER,
+    )
+    with _listening(settings) as listener:
+        try:
+            config.load()
+        except (ssl.SSLError, OSError) as error:
+            raise errors.Usage(f"{certificate} and {key} are no certificate and its key: {error}.") from error
+        host, port = listener.getsockname()[:2]
+        scheme = "http" if plain else "https"
+        ready(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}", fingerprint)
+        try:
+            uvicorn.Server(config).run(sockets=[listener])
+        finally:
+            opened.database.close()
+            sys.stderr.flush()
+
+
+def _names(settings: Settings) -> tuple[str, ...]:
+    usual = ("localhost", "127.0.0.1", socket.gethostname())
+    return tuple(dict.fromkeys([*settings.names, *usual, settings.address]))
+
+
+def _listening(settings: Settings) -> socket.socket:
+    """Before anything else, so that a port in use is told at once."""
+    try:
+        family = socket.AF_INET6 if ":" in settings.address else socket.AF_INET
+        listener = socket.create_server((settings.address, settings.port), family=family, backlog=1024)
+    except OSError as error:
+        raise errors.Usage(f"{settings.address}:{settings.port} cannot be listened on: {error.strerror}.") from error
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _ALIVE:
+        listener.setsockopt(socket.IPPROTO_TCP, option, value)
+    return listener

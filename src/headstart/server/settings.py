@@ -1,0 +1,32 @@
+"""What the command line and the environment say to a server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+PORT = 8443
+#: Bytes of one object: packs have 16 MiB, records of drafts at most 40 bytes for each block of a round.
+LARGEST_OBJECT = 256 << 20
+#: Of any other request.
+LARGEST_BODY = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """``data`` holds what is this server's own: key file, certificate, and by default the database and the objects.
+    ``store``: the address of a place for objects. ``certificate`` and ``key``: PEM files; None: one of its own.
+    ``names``: of this server, for its own certificate."""
+
+    data: Path
+    database: str
+    store: str
+    address: str = "127.0.0.1"
+    port: int = PORT
+    certificate: Path | None = None
+    key: Path | None = None
+    names: tuple[str, ...] = ()
+
+    @property
+    def key_file(self) -> Path:
+        return self.data / "server.key"

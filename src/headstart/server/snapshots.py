@@ -1,0 +1,100 @@
+"""The catalogue: what snapshots there are. The repositories say so; this is for looking it up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, delete, insert, select
+
+from headstart import errors
+from headstart.server import ids, tables
+from headstart.server.call import Call
+from headstart.server.roles import Right
+
+_PAGE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """None: not known, as of snapshots of which only the manifest is left."""
+
+    id: str
+    vm: str
+    created: float
+    consistency: str
+    size: int
+    changed_bytes: int | None = None
+    residue_bytes: int | None = None
+    stored_bytes: int | None = None
+    window_seconds: float | None = None
+
+
+def of_report(report: Mapping[str, Any]) -> Entry | None:
+    """None for what is no report of a backup: a host may be of another version."""
+    try:
+        disks = report["disks"]
+        found = Entry(
+            id=str(report["snapshot"]),
+            vm=str(report["vm"]),
+            created=float(report["created"]),
+            consistency=str(report["consistency"]),
+            size=sum(int(disk["size"]) for disk in disks),
+            changed_bytes=sum(int(disk["changed_bytes"]) for disk in disks),
+            residue_bytes=sum(int(disk["residue_bytes"]) for disk in disks),
+            stored_bytes=sum(int(disk["stored_bytes"]) for disk in disks),
+            window_seconds=float(report["window_seconds"]),
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+    return found if ids.is_id(found.id) else None
+
+
+def add(connection: Connection, call: Call, entry: Entry) -> None:
+    """One that is there already is replaced."""
+    its = tables.snapshots.c
+    name = connection.execute(select(tables.hosts.c.name).where(tables.hosts.c.id == call.who.host)).scalar() or ""
+    connection.execute(delete(tables.snapshots).where(its.repository == call.who.repository, its.id == entry.id))
+    connection.execute(
+        insert(tables.snapshots).values(
+            repository=call.who.repository,
+            tenant=call.who.tenant,
+            host=name,
+            id=entry.id,
+            vm=entry.vm,
+            created=entry.created,
+            consistency=entry.consistency,
+            size=entry.size,
+            changed_bytes=entry.changed_bytes,
+            residue_bytes=entry.residue_bytes,
+            stored_bytes=entry.stored_bytes,
+            window_seconds=entry.window_seconds,
+        )
+    )
+
+
+def listed(
+    connection: Connection, call: Call, vm: str | None = None, before: float | None = None, limit: int = _PAGE
+) -> list[dict[str, Any]]:
+    """Newest first; ``vm`` by its name."""
+    tenant = call.who.of(Right.SEE)
+    its = tables.snapshots.c
+    query = select(tables.snapshots).where(its.tenant == tenant).order_by(its.created.desc()).limit(min(limit, _PAGE))
+    if vm is not None:
+        query = query.where(its.vm == vm)
+    if before is not None:
+        query = query.where(its.created < before)
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def get(connection: Connection, call: Call, snapshot: str) -> dict[str, Any]:
+    """Raises ``NotFound``."""
+    tenant = call.who.of(Right.SEE)
+    its = tables.snapshots.c
+    row = (
+        connection.execute(select(tables.snapshots).where(its.tenant == tenant, its.id == snapshot)).mappings().first()
+    )
+    if row is None:
+        raise errors.NotFound(f"There is no snapshot {snapshot!r} here.")
+    return dict(row)

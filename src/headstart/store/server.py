@@ -1,0 +1,161 @@
+"""A store at a server of ours: https://server/REPOSITORY.
+
+========  =============================================================
+create    PUT, with the digest of what is meant; 412 where it is there
+read      GET, of a range with Range
+list      GET ?prefix=, one answer of many lines, the last with a count
+delete    DELETE; a host may only take away its own leases and drafts
+clock     the Date of an answer
+========  =============================================================
+"""
+
+from __future__ import annotations
+
+import base64
+import email.utils
+import hashlib
+import json
+from collections.abc import Iterator
+from urllib.parse import quote, urlencode
+
+from headstart import errors
+from headstart.store import contract
+from headstart.store.contract import Data, Exists, Missing, Protection, Refused
+from headstart.wire import https
+from headstart.wire.https import Answer, Client
+
+#: As for other stores that are not at hand.
+WINDOW = 16
+#: The answer to an object comes when it is durable on the other side.
+_CREATE_SECONDS = 300.0
+
+
+class ServerStore:
+    """``repository``: its id, or its name in the tenant of who asks."""
+
+    def __init__(self, client: Client, repository: str) -> None:
+        self._client = client
+        self._url = f"{client.identity.url}/{repository}"
+        self._path = f"/v1/repositories/{quote(repository, safe='')}"
+
+    @property
+    def window(self) -> int:
+        return WINDOW
+
+    def __repr__(self) -> str:
+        return self._url
+
+    def create(self, key: str, data: Data) -> None:
+        path, content = self._object(key), bytes(data)
+        digest = base64.b64encode(hashlib.sha256(content).digest()).decode()
+        headers = {"Content-Digest": f"sha-256=:{digest}:", "Content-Type": "application/octet-stream"}
+        answer = self._client.request("PUT", path, content, headers, _CREATE_SECONDS)
+        if answer.status == 412:
+            raise Exists(f"{key} is there already in {self._url}.", object=key)
+        self._require(answer, key)
+
+    def read(self, key: str) -> bytes:
+        return self._require(self._client.request("GET", self._object(key)), key).data
+
+    def read_range(self, key: str, offset: int, length: int) -> bytes:
+        if length == 0:
+            self._head(key)
+            return b""
+        headers = {"Range": f"bytes={offset}-{offset + length - 1}"}
+        answer = self._client.request("GET", self._object(key), headers=headers)
+        return b"" if answer.status == 416 else self._require(answer, key).data
+
+    def list(self, prefix: str) -> Iterator[tuple[str, int]]:
+        return ((key, size) for key, size, _ in self._listed(prefix))
+
+    def modified(self, prefix: str) -> Iterator[tuple[str, float]]:
+        return ((key, created) for key, _, created in self._listed(prefix))
+
+    def delete(self, key: str) -> None:
+        self._require(self._client.request("DELETE", self._object(key)), key)
+
+    def clock(self) -> float:
+        answer = self._client.request("GET", "/v1/health/live")
+        found = email.utils.parsedate_to_datetime(answer.headers["date"]) if "date" in answer.headers else None
+        if found is None:
+            raise errors.StoreFailed(f"{self._url} does not say what time it is.")
+        return found.timestamp()
+
+    def locks(self) -> contract.Locks:
+        return _Locks(self)
+
+    # -- for the locks
+
+    def immutable_days(self) -> int:
+        return int(self._client.call("GET", self._path)["immutable_days"])
+
+    def locked_until(self, key: str) -> float:
+        return float(self._require(self._client.request("GET", self._lock(key)), key).json()["until"])
+
+    def extend(self, key: str, until: float) -> None:
+        body, headers = json.dumps({"until": until}).encode(), {"Content-Type": "application/json"}
+        self._require(self._client.request("PUT", self._lock(key), body, headers), key)
+
+    def _object(self, key: str) -> str:
+        return f"{self._path}/objects/{quote(contract.check_key(key))}"
+
+    def _lock(self, key: str) -> str:
+        return f"{self._path}/locks/{quote(contract.check_key(key))}"
+
+    def _head(self, key: str) -> None:
+        self._require(self._client.request("GET", self._object(key), headers={"Range": "bytes=0-0"}), key)
+
+    def _listed(self, prefix: str) -> Iterator[tuple[str, int, float]]:
+        """Raises ``StoreFailed`` where the answer was cut short: what is missing must not count as gone."""
+        lines = self._client.lines(f"{self._path}/objects?{urlencode({'prefix': prefix})}")
+        for count, line in enumerate(lines):
+            try:
+                told = json.loads(line)
+                if isinstance(told, dict):
+                    if told["objects"] == count:
+                        return
+                    break
+                key, size, created = told
+                yield str(key), int(size), float(created)
+            except (ValueError, TypeError, KeyError):
+                break
+        raise https.Unanswered(f"The list of {self._url} was cut short.")
+
+    def _require(self, answer: Answer, key: str) -> Answer:
+        """``answer`` itself, if it is none of an error."""
+        if answer.status < 400 or answer.status == 416:
+            return answer
+        if answer.status == 404:
+            raise Missing(f"{key} is missing in {self._url}: {answer.detail}", object=key)
+        error = https.error_of(answer, self._url)
+        if isinstance(error, errors.NoSpace):
+            raise error
+        if isinstance(error, errors.StoreFailed | errors.TooOften):
+            raise errors.StoreFailed(str(error))
+        if answer.status == 422:  # what came is not what was sent
+            raise errors.StoreFailed(str(error))
+        raise Refused(str(error), status=answer.status)
+
+
+class _Locks:
+    """The server locks by itself, by its own clock: ``protect`` has nothing to do."""
+
+    def __init__(self, store: ServerStore) -> None:
+        self._store = store
+
+    def available(self) -> bool:
+        return self._store.immutable_days() > 0
+
+    def protect(self, protection: Protection) -> None:
+        days = self._store.immutable_days()
+        if protection.days > days:
+            raise errors.Unsupported(
+                f"{self._store!r} keeps objects immutable for {days} days, and not for {protection.days}. An admin of"
+                " the tenant makes a repository with more."
+            )
+
+    def locked_until(self, key: str) -> float:
+        return self._store.locked_until(key)
+
+    def extend(self, key: str, until: float) -> None:
+        self._store.extend(key, until)
