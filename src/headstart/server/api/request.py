@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -14,7 +15,7 @@ from headstart.server.site import Site
 
 COOKIE = "headstart"
 CSRF = "X-Csrf-Token"
-_SAFE = ("GET", "HEAD", "OPTIONS")
+SAFE = ("GET", "HEAD", "OPTIONS")
 
 
 def site(request: Request) -> Site:
@@ -24,9 +25,14 @@ def site(request: Request) -> Site:
 
 def caller(request: Request, here: Annotated[Site, Depends(site)]) -> Call:
     """Raises ``NobodyKnown``; ``Denied`` for what a page of somebody else's made a browser send."""
+    return known(request, here, request.headers.get(CSRF, ""))
+
+
+def known(request: Request, here: Site, csrf: str) -> Call:
+    """The same, with what the page sent back in whatever way."""
     now = here.clock()
     who = _principal(request, here, now)
-    if who.csrf and request.method not in _SAFE and request.headers.get(CSRF) != who.csrf:
+    if who.csrf and request.method not in SAFE and not hmac.compare_digest(csrf.encode(), who.csrf.encode()):
         raise errors.Denied("The page that sent this is not of this session. Load it again.")
     return Call(who, now, address(request), request.state.id)
 

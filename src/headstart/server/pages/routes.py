@@ -1,0 +1,11 @@
+"""All pages, in one router."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from headstart.server.pages import login, overview, static
+
+router = APIRouter()
+for _module in (static, login, overview):
+    router.include_router(_module.router)
