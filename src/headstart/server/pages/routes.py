@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from headstart.server.pages import login, overview, static
+from headstart.server.pages import login, overview, static, vm
 
 router = APIRouter()
-for _module in (static, login, overview):
+for _module in (static, login, overview, vm):
     router.include_router(_module.router)

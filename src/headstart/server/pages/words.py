@@ -28,8 +28,8 @@ def seconds(told: float | None) -> str:
 def rough(told: float) -> str:
     """How long, to one unit: ``3 h``."""
     for length, name in ((_DAY, "d"), (3600.0, "h"), (60.0, "min")):
-        if told >= 2 * length or (name == "min" and told >= length):
-            return f"{int(told // length)} {name}"
+        if told >= 1.5 * length:
+            return f"{round(told / length)} {name}"
     return f"{int(told)} s"
 
 

@@ -26,7 +26,9 @@ document.addEventListener("click", (event) => {
   document.cookie = `theme=${theme}; path=/; max-age=31536000; samesite=strict`;
 });
 
-// -- moments in the clock of who looks
+// -- moments in the clock of who looks; pictures are drawn with it, too
+
+document.cookie = `zone=${Intl.DateTimeFormat().resolvedOptions().timeZone}; path=/; max-age=31536000; samesite=strict`;
 
 const moments = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 
@@ -80,3 +82,15 @@ document.addEventListener("htmx:beforeSwap", (event) => {
   if (event.detail.xhr.status >= 400) event.detail.shouldSwap = false;
 });
 showMoments(document);
+
+// -- pictures are drawn anew from time to time
+
+for (const image of document.querySelectorAll("img[data-refresh]")) {
+  const addresses = [image, ...image.parentElement.querySelectorAll("source")].map((each) => [each, each.src || each.srcset]);
+  setInterval(() => {
+    if (document.hidden) return;
+    for (const [each, address] of addresses) {
+      each[each === image ? "src" : "srcset"] = `${address}&at=${Date.now()}`;
+    }
+  }, 1000 * Number(image.dataset.refresh));
+}
