@@ -61,7 +61,7 @@ def show(
         pages=pages,
         point_count=point_count,
         used_bytes=used or 0,
-        away=sum(standing.away_since(each["seen"], call.now) is not None for each in known),
+        away=sum(each["away"] for each in known),
         hosts=known,
         meaning=standing.MEANING,
         query={"q": q, "show": show, "host": host, "sort": sort if sort != fleet.SORT else ""},

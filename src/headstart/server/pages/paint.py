@@ -23,7 +23,7 @@ _DARK = {
     "#8b1e2d": "#c9505f",
 }
 #: Where a colour can stand, so that text which looks like one stays.
-_COLOUR = re.compile(f"(?:(?<==\")|(?<=: )|(?<=fill:))(?:{'|'.join(_DARK)})")
+_COLOUR = re.compile(f'(?:(?<==")|(?<=: )|(?<=fill:))(?:{"|".join(_DARK)})')
 
 
 def dark(svg: str) -> str:
