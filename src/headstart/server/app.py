@@ -11,13 +11,13 @@ from fastapi import FastAPI, Request, Response
 
 from headstart import __version__
 from headstart.server import problem
-from headstart.server.api import body, fleet, health, host, objects, repositories, session, tenants, tokens, users
+from headstart.server.api import body, fleet, health, host, jobs, objects, repositories, session, tenants, tokens, users
 from headstart.server.settings import LARGEST_BODY
 from headstart.server.site import Site
 
 #: Requests that work at a time; the others wait.
 _THREADS = 64
-_ROUTERS = (health, session, tenants, users, tokens, repositories, objects, host, fleet)
+_ROUTERS = (health, session, tenants, users, tokens, repositories, objects, host, fleet, jobs)
 
 Next = Callable[[Request], Awaitable[Response]]
 
