@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from headstart.server.settings import Settings
 
 DATA = "/var/lib/headstart-server"
+_MOST_WORKERS = 32
 _MISSING = "The server needs more packages: pip install 'headstart[server]'."
 
 
@@ -40,6 +41,8 @@ def add(verbs: arguments.Verbs) -> None:
     admin = arguments.add_verb(group, "admin", run_admin, "Make an admin of the site, or give one a new password.")
     _add_places(admin)
     admin.add_argument("name", metavar="NAME")
+    work = arguments.add_verb(group, "work", run_work, "Work on the server's jobs, beside servers with PostgreSQL.")
+    _add_places(work)
 
 
 def _add_places(parser: argparse.ArgumentParser) -> None:
@@ -50,6 +53,12 @@ def _add_places(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--store", metavar="URL", default=options, help="where the objects are; without, a directory in --data"
+    )
+    parser.add_argument(
+        "--second-store", metavar="URL", default=options, help="where copies of repositories are, at a second site"
+    )
+    parser.add_argument(
+        "--workers", metavar="N", type=_count, default=options, help="jobs at a time in this process (default: 2)"
     )
 
 
@@ -88,6 +97,27 @@ def run_admin(session: Session, given: argparse.Namespace) -> None:
     )
 
 
+def run_work(session: Session, given: argparse.Namespace) -> None:
+    _log_requests()
+    try:
+        from headstart.server import engines
+    except ModuleNotFoundError as error:
+        raise errors.Usage(_MISSING) from error
+
+    def ready(name: str) -> None:
+        session.output.result({"worker": name}, f"{name} works on jobs, until this is interrupted (Ctrl-C).")
+        sys.stdout.flush()
+
+    engines.work(_settings(given), ready)
+
+
+def _count(told: str) -> int:
+    """Raises ``argparse.ArgumentTypeError``."""
+    if not told.isascii() or not told.isdecimal() or int(told) > _MOST_WORKERS:
+        raise argparse.ArgumentTypeError(f"{told!r} is not a number of jobs from 0 to {_MOST_WORKERS}")
+    return int(told)
+
+
 def _settings(given: argparse.Namespace) -> Settings:
     from headstart.server import settings
 
@@ -105,6 +135,8 @@ def _settings(given: argparse.Namespace) -> Settings:
         port=place.port,
         certificate=getattr(given, "certificate", None),
         key=getattr(given, "key", None),
+        workers=getattr(given, "workers", 2),
+        second_store=getattr(given, "second_store", None) or os.environ.get("HEADSTART_SERVER_SECOND_STORE"),
         names=tuple(getattr(given, "name", ()) if isinstance(getattr(given, "name", ()), list) else ()),
     )
 

@@ -11,14 +11,14 @@ from fastapi import FastAPI, Request, Response
 
 from headstart import __version__
 from headstart.server import problem
-from headstart.server.api import body, fleet, health, host, objects, repositories, session, tenants, tokens, users
+from headstart.server.api import body, fleet, health, host, jobs, objects, repositories, session, tenants, tokens, users
 from headstart.server.pages import routes as pages
 from headstart.server.settings import LARGEST_BODY
 from headstart.server.site import Site
 
 #: Requests that work at a time; the others wait.
 _THREADS = 64
-_ROUTERS = (health, session, tenants, users, tokens, repositories, objects, host, fleet, pages)
+_ROUTERS = (health, session, tenants, users, tokens, repositories, objects, host, fleet, jobs)
 
 Next = Callable[[Request], Awaitable[Response]]
 
@@ -36,6 +36,7 @@ def make(site: Site) -> FastAPI:
     app.state.budget = body.Budget()
     for module in _ROUTERS:
         app.include_router(module.router)
+    app.include_router(pages.router)
     app.middleware("http")(_surround)
     problem.install(app)
     return app

@@ -16,6 +16,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, event, exc
 
 from headstart import errors
+from headstart.server import engine
 
 _MIGRATIONS = Path(__file__).with_name("migrations")
 #: Seconds that a writer waits for another one of SQLite's, and anybody for a free connection.
@@ -62,6 +63,7 @@ class Database:
             config = _config(connection)
             self._require_known(connection, config)
             command.upgrade(config, "head")
+            engine.prepare(connection)
             connection.commit()
 
     def _require_known(self, connection: Connection, config: Config) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
-from headstart.server import events, snapshots, tables
+from headstart.server import events, schedule, snapshots, tables
 from headstart.server.call import Call
 from headstart.server.roles import Right
 
@@ -79,6 +79,8 @@ def _note_backup(connection: Connection, call: Call, run: Run) -> None:
     if found is None:
         return
     snapshots.add(connection, call, found)
+    if call.who.tenant is not None and call.who.repository is not None:
+        schedule.after_snapshot(connection, call.who.tenant, call.who.repository, found.vm, call.now)
     # One that comes late tells of the past.
     newer = change.where((its.last_success.is_(None)) | (its.last_success < found.created))
     values = {"last_success": found.created, "window_seconds": found.window_seconds}

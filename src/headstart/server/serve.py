@@ -11,7 +11,7 @@ from collections.abc import Callable
 import uvicorn
 
 from headstart import errors
-from headstart.server import app, site, tls
+from headstart.server import app, engines, site, tls
 from headstart.server.settings import Settings
 
 _log = logging.getLogger("headstart.server")
@@ -57,7 +57,8 @@ def serve(settings: Settings, ready: Callable[[str, str], None], *, plain: bool 
         scheme = "http" if plain else "https"
         ready(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}", fingerprint)
         try:
-            uvicorn.Server(config).run(sockets=[listener])
+            with engines.running(opened, settings.workers):
+                uvicorn.Server(config).run(sockets=[listener])
         finally:
             opened.database.close()
             sys.stderr.flush()

@@ -16,7 +16,8 @@ LARGEST_BODY = 8 << 20
 class Settings:
     """``data`` holds what is this server's own: key file, certificate, and by default the database and the objects.
     ``store``: the address of a place for objects. ``certificate`` and ``key``: PEM files; None: one of its own.
-    ``names``: of this server, for its own certificate."""
+    ``names``: of this server, for its own certificate. ``workers``: jobs at a time, in this process. ``second_store``:
+    the address of a place for copies of repositories."""
 
     data: Path
     database: str
@@ -26,6 +27,8 @@ class Settings:
     certificate: Path | None = None
     key: Path | None = None
     names: tuple[str, ...] = ()
+    workers: int = 2
+    second_store: str | None = None
 
     @property
     def key_file(self) -> Path:

@@ -292,11 +292,27 @@ jobs = Table(
     Column("beat", Float),  # the worker's last sign of life
     Column("ended", Float),
     Column("attempts", Integer, nullable=False),
+    Column("worker", String(96)),  # who has it; NULL: nobody
+    Column("stop", Boolean, nullable=False),  # somebody wants it to end
+    # Of those with the same one, one runs at a time; NULL: it does not run.
+    Column("lane", String(64), unique=True),
+    # Of those with the same one, there is one: what comes by itself comes once, however many processes think of it.
+    Column("once", String(96), unique=True),
     Column("progress", JSON),
     Column("result", JSON),
     Column("error", Text),
     Index("ix_jobs_state", "state", "due"),
     Index("ix_jobs_tenant", "tenant", "created"),
+)
+
+#: When packs were last read back and found whole. Losing it costs reading them again.
+packs_read = Table(
+    "packs_read",
+    metadata,
+    _of("repositories"),
+    Column("pack", String(32), nullable=False),
+    Column("moment", Float, nullable=False),
+    PrimaryKeyConstraint("repository", "pack"),
 )
 
 #: Destructive acts that wait for a second person, or for their delay.

@@ -179,6 +179,10 @@ def upgrade() -> None:
         sa.Column("beat", sa.Float(), nullable=True),
         sa.Column("ended", sa.Float(), nullable=True),
         sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("worker", sa.String(length=96), nullable=True),
+        sa.Column("stop", sa.Boolean(), nullable=False),
+        sa.Column("lane", sa.String(length=64), nullable=True),
+        sa.Column("once", sa.String(length=96), nullable=True),
         sa.Column("progress", sa.JSON(), nullable=True),
         sa.Column("result", sa.JSON(), nullable=True),
         sa.Column("error", sa.Text(), nullable=True),
@@ -187,6 +191,8 @@ def upgrade() -> None:
         ),
         sa.ForeignKeyConstraint(["tenant"], ["tenants.id"], name=op.f("fk_jobs_tenant"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_jobs")),
+        sa.UniqueConstraint("lane", name=op.f("uq_jobs_lane")),
+        sa.UniqueConstraint("once", name=op.f("uq_jobs_once")),
     )
     with op.batch_alter_table("jobs", schema=None) as batch_op:
         batch_op.create_index("ix_jobs_state", ["state", "due"], unique=False)
@@ -201,6 +207,16 @@ def upgrade() -> None:
             ["repository"], ["repositories.id"], name=op.f("fk_locks_repository"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("repository", "key", name=op.f("pk_locks")),
+    )
+    op.create_table(
+        "packs_read",
+        sa.Column("repository", sa.String(length=32), nullable=False),
+        sa.Column("pack", sa.String(length=32), nullable=False),
+        sa.Column("moment", sa.Float(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["repository"], ["repositories.id"], name=op.f("fk_packs_read_repository"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("repository", "pack", name=op.f("pk_packs_read")),
     )
     op.create_table(
         "sessions",
