@@ -10,7 +10,7 @@ from headstart.server import hosts, ids, repositories, tokens
 from headstart.server.api.request import Here
 from headstart.server.call import Call
 from headstart.server.credentials import Kind
-from headstart.server.pages import acting, render, stores
+from headstart.server.pages import render, stores, waits
 from headstart.server.pages.forms import Sent
 from headstart.server.pages.visitor import Visitor
 from headstart.server.tokens import Wish
@@ -59,5 +59,4 @@ def join(request: Request, here: Here, call: Visitor, form: Sent) -> Response:
 @router.post("/hosts/{host}/remove")
 def remove(here: Here, call: Visitor, host: str) -> Response:
     with here.database.write() as connection:
-        done = acting.ask(connection, call, "host.remove", host=host)
-    return render.go("/hosts", "removed" if done else "asked")
+        return waits.do(connection, call, "host.remove", "/hosts", "removed", host=host)

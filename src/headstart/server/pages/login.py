@@ -8,9 +8,9 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from headstart import errors
-from headstart.server import users
+from headstart.server import logins
 from headstart.server.api import session
-from headstart.server.api.request import COOKIE, Here, address
+from headstart.server.api.request import Here, stranger
 from headstart.server.pages import render
 from headstart.server.pages.forms import Sent
 from headstart.server.pages.visitor import Visitor
@@ -32,7 +32,8 @@ def begin(request: Request, here: Here, form: Sent) -> Response:
         raise errors.Denied("The page that sent this is not of this server. Log in here.")
     name, place = form.line("name"), _ours(form.text("next", 2000))
     try:
-        found = session.log_in(here, name, form.text("password", 1024), form.line("code", 16), address(request))
+        stranger(request)
+        found = session.log_in(request, here, name, form.text("password", 1024), form.line("code", 16))
     except NobodyKnown as error:
         return render.page(request, None, "login.html", 401, place=place, name=name, message=str(error))
     except errors.TooOften as error:
@@ -45,9 +46,9 @@ def begin(request: Request, here: Here, form: Sent) -> Response:
 @router.post("/logout")
 def end(request: Request, here: Here, call: Visitor) -> Response:
     with here.database.write() as connection:
-        users.log_out(connection, request.cookies.get(COOKIE, ""))
+        logins.log_out(connection, call)
     answer = render.go("/login", "out")
-    answer.delete_cookie(COOKIE, path="/")
+    session.clear_cookie(request, answer)
     return answer
 
 

@@ -19,7 +19,7 @@ from headstart.host.policy import Policy
 from headstart.server import policies, tables
 from headstart.server.api.request import Here
 from headstart.server.call import Call
-from headstart.server.pages import acting, render
+from headstart.server.pages import render, waits
 from headstart.server.pages.forms import Sent
 from headstart.server.pages.visitor import Visitor
 from headstart.server.roles import Right
@@ -161,34 +161,27 @@ def save(request: Request, here: Here, call: Visitor, form: Sent, name: str) -> 
     if found or "check" in form:
         return _editor(request, call, name, text, found, is_new=is_new, is_good=not found)
     with here.database.write() as connection:
-        done = acting.ask(connection, call, "policy.put", name=name, text=text)
-    return render.go("/policies", "saved" if done else "asked")
+        return waits.do(connection, call, "policy.put", "/policies", "saved", name=name, text=text)
 
 
 @router.post("/policies/{name}/remove")
 def remove(here: Here, call: Visitor, name: str) -> Response:
     with here.database.write() as connection:
-        done = acting.ask(connection, call, "policy.remove", name=name)
-    return render.go("/policies", "removed" if done else "asked")
+        return waits.do(connection, call, "policy.remove", "/policies", "removed", name=name)
 
 
 @router.post("/assignments")
 def assign(here: Here, call: Visitor, form: Sent) -> Response:
     """The policy ``none``: not backed up."""
-    policy = form.line("policy", 64)
+    policy: str | None = form.line("policy", 64)
     with here.database.write() as connection:
-        done = acting.ask(
-            connection,
-            call,
-            "policy.assign",
-            pattern=form.line("pattern"),
-            policy=None if policy == toml.NONE else policy,
-        )
-    return render.go("/policies", "saved" if done else "asked")
+        policy = None if policy == toml.NONE else policy
+        pattern = form.line("pattern")
+        return waits.do(connection, call, "policy.assign", "/policies", "saved", pattern=pattern, policy=policy)
 
 
 @router.post("/assignments/remove")
 def unassign(here: Here, call: Visitor, form: Sent) -> Response:
     with here.database.write() as connection:
-        done = acting.ask(connection, call, "policy.unassign", pattern=form.text("pattern"))
-    return render.go("/policies", "removed" if done else "asked")
+        pattern = form.text("pattern")
+        return waits.do(connection, call, "policy.unassign", "/policies", "removed", pattern=pattern)
