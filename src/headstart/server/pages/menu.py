@@ -24,6 +24,7 @@ _ITEMS = (
     (Right.SEE, "/repositories", "Repositories", "repository", True),
     (Right.SITE, "/tenants", "Tenants", "tenant", False),
     (Right.SEE, "/jobs", "Jobs", "job", True),
+    (Right.SITE, "/jobs", "Jobs", "job", False),
     (Right.CONFIGURE, "/users", "Users", "user", True),
     (Right.SITE, "/users", "Users", "user", False),
     (Right.CONFIGURE, "/tokens", "Tokens", "token", True),

@@ -4,8 +4,26 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from headstart.server.pages import hosts, login, overview, policies, simulate, static, stores, vm
+from headstart.server.pages import (
+    hosts,
+    keys,
+    login,
+    mine,
+    overview,
+    people,
+    policies,
+    records,
+    simulate,
+    static,
+    stores,
+    tenancy,
+    vm,
+    work,
+)
 
 router = APIRouter()
-for _module in (static, login, overview, vm, hosts, simulate, policies, stores):
+for _module in (
+    *(static, login, overview, vm, hosts, simulate, policies, stores),
+    *(work, people, keys, tenancy, records, mine),
+):
     router.include_router(_module.router)

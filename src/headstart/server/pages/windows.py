@@ -27,7 +27,7 @@ class Comparison:
         changed, residue, window = (point[name] for name in ("changed_bytes", "residue_bytes", "window_seconds"))
         if self.rate is None or changed is None or residue is None or window is None:
             return None
-        return float(window) + max(0.0, changed - residue) / self.rate
+        return float(window + max(0.0, changed - residue) / self.rate)
 
 
 def compare(points: Sequence[Mapping[str, Any]]) -> Comparison:
