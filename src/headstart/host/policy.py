@@ -211,8 +211,8 @@ class Assignment:
 @dataclass(frozen=True, slots=True)
 class Config:
     """What ``files`` say together. ``default`` is the policy of VMs that nothing names; None: these have none, which is
-    ``decided`` where a file says so. ``server``: the version of what the server says that is in it; ``overridden``: what
-    of that does not hold here."""
+    ``decided`` where a file says so. ``server``: the version of what the server says that is in it; ``overridden``:
+    what of that does not hold here."""
 
     file: Path
     files: tuple[Path, ...]

@@ -11,13 +11,27 @@ from fastapi import FastAPI, Request, Response
 
 from headstart import __version__
 from headstart.server import problem
-from headstart.server.api import body, fleet, health, host, objects, repositories, session, tenants, tokens, users
+from headstart.server.api import (
+    body,
+    fleet,
+    health,
+    host,
+    objects,
+    orders,
+    repositories,
+    session,
+    stream,
+    tenants,
+    tokens,
+    users,
+)
 from headstart.server.settings import LARGEST_BODY
 from headstart.server.site import Site
+from headstart.server.streams import Streams
 
 #: Requests that work at a time; the others wait.
 _THREADS = 64
-_ROUTERS = (health, session, tenants, users, tokens, repositories, objects, host, fleet)
+_ROUTERS = (health, session, tenants, users, tokens, repositories, objects, host, fleet, orders, stream)
 
 Next = Callable[[Request], Awaitable[Response]]
 
@@ -33,6 +47,7 @@ def make(site: Site) -> FastAPI:
     )
     app.state.site = site
     app.state.budget = body.Budget()
+    app.state.streams = Streams(site.database, site.clock)
     for module in _ROUTERS:
         app.include_router(module.router)
     app.middleware("http")(_surround)

@@ -23,8 +23,8 @@ _TOLD, _ORDERS = "server told", "server orders"
 @dataclass(frozen=True, slots=True)
 class Told:
     """``run``: the highest number that was looked at; ``open``: those below it that were not over yet. ``minutes``: by
-    VM, the last one that was told. ``publication``: the number of the last snapshot. ``host``: who we are at the server;
-    another one was told nothing."""
+    VM, the last one that was told. ``publication``: the number of the last snapshot. ``host``: who we are at the
+    server; another one was told nothing."""
 
     host: str
     run: int = 0
@@ -69,7 +69,7 @@ class Outbox:
 
     def _runs(self, which: str, *values: Any) -> list[Run]:
         rows = self._database.rows(f"SELECT * FROM runs WHERE {which}", *values)
-        return [Run(*row[:5], json.loads(row[5])) for row in rows]
+        return [Run(row[0], row[1], row[2], row[3], row[4], json.loads(row[5])) for row in rows]
 
     def _sorted(self, found: Iterable[Run]) -> tuple[list[Run], list[int]]:
         """Those that are over, and the numbers of those that may be under way: the newest of their VM."""
