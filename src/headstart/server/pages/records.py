@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from headstart.server import audit
 from headstart.server.api.request import Here
-from headstart.server.pages import render
+from headstart.server.pages import render, words
 from headstart.server.pages.visitor import Visitor
 
 router = APIRouter(include_in_schema=False, route_class=render.PageRoute)
@@ -34,8 +34,12 @@ def _told(facts: Any) -> str:
     if not isinstance(facts, dict):
         return ""
     parts = (
-        f"{key.replace('_', ' ')} {value if isinstance(value, str) else json.dumps(value)}"
-        for key, value in facts.items()
-        if value not in (None, "", [])
+        f"{key.replace('_', ' ')} {_value(key, value)}" for key, value in facts.items() if value not in (None, "", [])
     )
     return ", ".join(parts)
+
+
+def _value(key: str, value: Any) -> str:
+    if key == "expires" and isinstance(value, float):
+        return words.when(value)
+    return value if isinstance(value, str) else json.dumps(value)

@@ -9,6 +9,7 @@ from headstart.server.pages import (
     keys,
     login,
     mine,
+    ordering,
     overview,
     people,
     policies,
@@ -23,7 +24,7 @@ from headstart.server.pages import (
 
 router = APIRouter()
 for _module in (
-    *(static, login, overview, vm, hosts, simulate, policies, stores),
+    *(static, login, overview, vm, ordering, hosts, simulate, policies, stores),
     *(work, people, keys, tenancy, records, mine),
 ):
     router.include_router(_module.router)

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from headstart.host import picture
 from headstart.host.picture import History
 from headstart.load.governor import FULL_RATE
-from headstart.server import figures, runs, snapshots, vms
+from headstart.server import figures, orders, runs, snapshots, vms
 from headstart.server.api.request import Here
 from headstart.server.call import Call
 from headstart.server.pages import fleet, paint, proofs, render, windows
@@ -26,6 +26,8 @@ router = APIRouter(include_in_schema=False, route_class=render.PageRoute)
 #: Restore points of a page.
 ROWS = 30
 _HOUR = 3600.0
+#: Orders that are shown: so many, and none that was over so long ago.
+_ORDERS, _RECENT_SECONDS = 5, 86400.0
 _SVG = {**render.HEADERS, "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox"}
 
 Before = Annotated[float | None, Query(ge=0, le=1e11)]
@@ -63,7 +65,15 @@ def live(request: Request, here: Here, call: Visitor, vm: str) -> Response:
 
 def _live(connection: Connection, call: Call, row: Mapping[str, Any]) -> dict[str, Any]:
     found = fleet.one(connection, call, row["id"])
-    return {"vm": found, "view": found.view, "standing": found.standing, "full_rate": FULL_RATE}
+    told = orders.listed(connection, call, found.name, limit=_ORDERS)
+    recent = [each for each in told if each["host"] == found.host_id and each["changed"] > call.now - _RECENT_SECONDS]
+    return {
+        "vm": found,
+        "view": found.view,
+        "standing": found.standing,
+        "full_rate": FULL_RATE,
+        "orders": recent,
+    }
 
 
 @router.get("/vms/{vm}/picture.svg")
