@@ -3,7 +3,6 @@ server does is what another one finds."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import pytest
 from sqlalchemy import update
 
 from headstart import repository
-from headstart.repository import keyring, lease, snapshot
+from headstart.repository import keyring, snapshot
 from headstart.repository.manifest import Manifest
 from headstart.repository.repo import Repository
 from headstart.server import structure, tables
@@ -23,7 +22,6 @@ from headstart.server.site import Site, open_site
 from headstart.store.contract import Store
 from headstart.store.local import LocalStore
 from headstart.store.server import ServerStore
-from headstart.wire.https import Client
 from tests.kit.server import Person, Server, Tenant
 from tests.kit.stores import PASSWORD, QUICK
 from tests.repository import samples
