@@ -3,7 +3,6 @@ server does is what another one finds."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,16 +13,15 @@ import pytest
 from sqlalchemy import update
 
 from headstart import repository
-from headstart.repository import keyring, lease, snapshot
+from headstart.repository import keyring, snapshot
 from headstart.repository.manifest import Manifest
 from headstart.repository.repo import Repository
-from headstart.server import structure, tables
+from headstart.server import repositories, tables
 from headstart.server.settings import Settings
 from headstart.server.site import Site, open_site
 from headstart.store.contract import Store
 from headstart.store.local import LocalStore
 from headstart.store.server import ServerStore
-from headstart.wire.https import Client
 from tests.kit.server import Person, Server, Tenant
 from tests.kit.stores import PASSWORD, QUICK
 from tests.repository import samples
@@ -120,7 +118,7 @@ def shop_of(server: Server, site: Site, name: str, **values: object) -> Shop:
 
 def give(site: Site, repository_id: str) -> None:
     """The key of the structure."""
-    sealed = site.sealer.seal(structure.PURPOSE, STRUCTURE)
+    sealed = site.sealer.seal(repositories.STRUCTURE, STRUCTURE)
     with site.database.write() as connection:
         change = update(tables.repositories).where(tables.repositories.c.id == repository_id)
         connection.execute(change.values(structure=sealed))
