@@ -10,14 +10,31 @@ from fastapi import FastAPI
 
 from headstart import __version__
 from headstart.server import problem
-from headstart.server.api import body, fleet, health, host, jobs, objects, repositories, session, tenants, tokens, users
+from headstart.server.api import (
+    answers,
+    approvals,
+    audit,
+    body,
+    fleet,
+    health,
+    host,
+    jobs,
+    me,
+    objects,
+    repositories,
+    session,
+    tenants,
+    tokens,
+    users,
+)
 from headstart.server.checking import Checker
+from headstart.server.limits import Buckets, Limits
 from headstart.server.site import Site
 from headstart.server.surround import Surround
 
 #: Requests that work at a time; the others wait.
 _THREADS = 64
-_ROUTERS = (health, session, tenants, users, tokens, repositories, objects, host, fleet, jobs)
+_ROUTERS = (health, session, me, tenants, users, tokens, approvals, audit, repositories, objects, host, fleet, jobs)
 
 
 def make(site: Site) -> FastAPI:
@@ -32,9 +49,10 @@ def make(site: Site) -> FastAPI:
     app.state.site = site
     app.state.budget = body.Budget()
     app.state.checker = Checker()
+    app.state.limits = Limits(Buckets(site.settings.known_rate), Buckets(site.settings.stranger_rate))
     for module in _ROUTERS:
-        app.include_router(module.router)
-    app.add_middleware(Surround)
+        app.include_router(module.router, responses=answers.problems())
+    app.add_middleware(Surround, own_certificate=bool(site.fingerprint))
     problem.install(app)
     return app
 

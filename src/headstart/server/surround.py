@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
+from headstart import errors
 from headstart.server import problem
 from headstart.server.api import body
 from headstart.server.settings import LARGEST_BODY, LARGEST_OBJECT
@@ -19,13 +20,24 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
-_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
-_NOT_KEPT = (b"cache-control", b"no-store")
+#: Of every answer that does not say otherwise, as pages do.
+_HEADERS = {
+    b"cache-control": b"no-store",
+    b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
+    b"cross-origin-resource-policy": b"same-origin",
+    b"referrer-policy": b"no-referrer",
+    b"x-content-type-options": b"nosniff",
+    b"x-frame-options": b"DENY",
+}
+_HSTS_NAME, _HSTS = b"strict-transport-security", f"max-age={365 * 86400}".encode()
 
 
 class Surround:
-    def __init__(self, app: App) -> None:
+    """``own_certificate``: a browser that was told never again to let anybody pass a bad one would not come back."""
+
+    def __init__(self, app: App, own_certificate: bool) -> None:
         self._app = app
+        self._own_certificate = own_certificate
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -34,17 +46,24 @@ class Surround:
         request = secrets.token_hex(8)
         scope.setdefault("state", {})["id"] = request
         largest = LARGEST_OBJECT if "/objects/" in scope["path"] else LARGEST_BODY
-        told = _Told(send, request)
-        told_length = _length(scope)
-        if told_length is not None and told_length > largest:
-            await problem.answer(body.TooLarge("The request is too large."))(scope, receive, told)
+        secure = scope["scheme"] == "https" and not self._own_certificate
+        told = _Told(send, {**_HEADERS, b"x-request-id": request.encode(), **({_HSTS_NAME: _HSTS} if secure else {})})
+        refused = _refused(scope, largest)
+        if refused is not None:
+            await problem.answer(refused)(scope, receive, told)
             return
         await self._app(scope, _Bounded(receive, largest), told)
 
 
-def _length(scope: MutableMapping[str, Any]) -> int | None:
-    text: bytes = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
-    return int(text) if text.isdigit() else None
+def _refused(scope: MutableMapping[str, Any], largest: int) -> errors.HeadstartError | None:
+    """What is not to be read at all."""
+    headers = dict(scope["headers"])
+    if b"transfer-encoding" in headers:
+        return errors.Usage("A request comes with its Content-Length.")
+    length: bytes = headers.get(b"content-length", b"0")
+    if not length.isdigit():
+        return errors.Usage("The Content-Length is no number.")
+    return body.TooLarge("The request is too large.") if int(length) > largest else None
 
 
 class _Bounded:
@@ -74,15 +93,15 @@ class _Bounded:
 
 
 class _Told:
-    """``send``, with our headers."""
+    """``send``, with these headers where there are no others of their names."""
 
-    def __init__(self, send: Send, request: str) -> None:
+    def __init__(self, send: Send, headers: Mapping[bytes, bytes]) -> None:
         self._send = send
-        self._request = request
+        self._headers = headers
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             names = {name.lower() for name, _ in message["headers"]}
-            more = [*_HEADERS, _NOT_KEPT, (b"x-request-id", self._request.encode())]
-            message["headers"] = [*message["headers"], *(each for each in more if each[0] not in names)]
+            more = [each for each in self._headers.items() if each[0] not in names]
+            message["headers"] = [*message["headers"], *more]
         await self._send(message)
