@@ -31,7 +31,7 @@ def order(connection: Connection, call: Call, place: Place, kind: str, arguments
     if job is None:
         same = select(tables.jobs.c.id).where(tables.jobs.c.once == once, tables.jobs.c.tenant == place.tenant)
         return str(connection.execute(same).scalar_one())
-    audit.note(connection, call, f"job.{kind}", job, repository=place.id, **dict(arguments))
+    audit.note(connection, call, f"job.{kind}", job, repository=place.id, arguments=dict(arguments))
     return job
 
 
