@@ -201,7 +201,9 @@ def test_one_of_a_lane_runs_and_both_can_be_cancelled(shop: Shop) -> None:
         admin.post(f"/v1/jobs/{second}/cancel", {})
         assert admin.get(f"/v1/jobs/{second}")["state"] == "cancelled"
         admin.post(f"/v1/jobs/{first}/cancel", {})
-        assert admin.get(f"/v1/jobs/{first}")["state"] == "running"  # until it hears of it
+        asked = admin.get(f"/v1/jobs/{first}")
+        assert (asked["state"], asked["stop"]) == ("running", True)
+        until(lambda: admin.get(f"/v1/jobs/{first}")["beat"] > asked["beat"])  # now it has heard of it
     assert kit.ended(admin, first)["state"] == "cancelled"
     kinds = [each["kind"] for each in admin.get("/v1/events")]
     assert "job.begun" in kinds
