@@ -16,6 +16,7 @@ from headstart.cli.session import Session
 from headstart.restore.serving.places import Tcp
 
 if TYPE_CHECKING:
+    from headstart.server.limits import Rate
     from headstart.server.settings import Settings
 
 DATA = "/var/lib/headstart-server"
@@ -127,6 +128,7 @@ def _settings(given: argparse.Namespace) -> Settings:
     # Port 0 is any that is free, as the result tells.
     place = replace(Tcp.parse(listen.removesuffix(":0")), port=0) if listen.endswith(":0") else _place(listen)
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    known, strangers = (_rate(name) for name in ("KNOWN", "STRANGERS"))
     return settings.Settings(
         data=data,
         database=database or f"sqlite:///{data / 'server.db'}",
@@ -138,7 +140,24 @@ def _settings(given: argparse.Namespace) -> Settings:
         workers=getattr(given, "workers", 2),
         second_store=getattr(given, "second_store", None) or os.environ.get("HEADSTART_SERVER_SECOND_STORE"),
         names=tuple(getattr(given, "name", ()) if isinstance(getattr(given, "name", ()), list) else ()),
+        known_rate=known,
+        stranger_rate=strangers,
     )
+
+
+def _rate(name: str) -> Rate:
+    """``HEADSTART_SERVER_RATE_...=PER_SECOND[,BURST]``; 0: no limit."""
+    from headstart.server import limits
+
+    usual: limits.Rate = getattr(limits, name)
+    text = os.environ.get(f"HEADSTART_SERVER_RATE_{name}")
+    if not text:
+        return usual
+    try:
+        per_second, _, burst = text.partition(",")
+        return limits.Rate(float(per_second), float(burst or 10 * float(per_second)))
+    except ValueError as error:
+        raise errors.Usage(f"HEADSTART_SERVER_RATE_{name} is requests a second, like 200 or 200,1000.") from error
 
 
 def _place(listen: str) -> Tcp:

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, delete, exc, insert, select
 
 from headstart import errors
 from headstart.repository import layout, protection
-from headstart.server import audit, repositories, tables
+from headstart.server import audit, caution, repositories, tables
 from headstart.server.call import Call
 from headstart.server.repositories import Place
 from headstart.server.roles import Right
@@ -119,6 +119,7 @@ def remove(site: Site, call: Call, place: Place, key: str) -> None:
         own = key.startswith(EPHEMERAL) and _is_own(connection, call, place, key)
         if not own:
             call.who.require(Right.DELETE)
+            caution.require_approved(connection, call)
             until = locked_until(connection, place, store, key)
             if until > store.clock():
                 raise errors.Busy(f"{key} is immutable until {until:.0f} (seconds since 1970).", until=until)

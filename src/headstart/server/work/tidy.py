@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import and_, delete
 
-from headstart.server import engine, events, figures, jobs, tables
+from headstart.server import approvals, engine, events, figures, jobs, tables
 from headstart.server.jobs import Job
 from headstart.server.site import Site
 from headstart.server.work.contract import Beat
@@ -26,6 +26,7 @@ def run(site: Site, job: Job, beat: Beat) -> dict[str, Any]:
         jobs.forget_old(connection, now)
         engine.tidy(connection)
     beat("tidying")
+    approved = approvals.due(site)
     tokens, orders = tables.tokens, tables.orders
     old = {
         "sessions": delete(tables.sessions).where(tables.sessions.c.expires < now),
@@ -37,4 +38,5 @@ def run(site: Site, job: Job, beat: Beat) -> dict[str, Any]:
         "locks": delete(tables.locks).where(tables.locks.c.until < now),
     }
     with site.database.write() as connection:
-        return {name: connection.execute(statement).rowcount for name, statement in old.items()}
+        gone = {name: connection.execute(statement).rowcount for name, statement in old.items()}
+    return {"approvals": approved, **gone}

@@ -56,14 +56,19 @@ def upgrade() -> None:
         sa.Column("arguments", sa.JSON(), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("asker", sa.String(length=128), nullable=False),
+        sa.Column("asker_id", sa.String(length=32), nullable=False),
+        sa.Column("person", sa.String(length=32), nullable=True),
+        sa.Column("second_person", sa.Boolean(), nullable=False),
         sa.Column("created", sa.Float(), nullable=False),
         sa.Column("due", sa.Float(), nullable=False),
         sa.Column("decider", sa.String(length=128), nullable=True),
         sa.Column("decided", sa.Float(), nullable=True),
+        sa.Column("error", sa.Text(), nullable=True),
         sa.ForeignKeyConstraint(["tenant"], ["tenants.id"], name=op.f("fk_approvals_tenant"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_approvals")),
     )
     with op.batch_alter_table("approvals", schema=None) as batch_op:
+        batch_op.create_index("ix_approvals_state", ["state", "due"], unique=False)
         batch_op.create_index("ix_approvals_tenant", ["tenant", "created"], unique=False)
 
     op.create_table(
@@ -116,6 +121,7 @@ def upgrade() -> None:
         sa.Column("role", sa.String(length=16), nullable=False),
         sa.Column("password", sa.Text(), nullable=False),
         sa.Column("totp", sa.LargeBinary(), nullable=True),
+        sa.Column("totp_new", sa.LargeBinary(), nullable=True),
         sa.Column("totp_step", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("disabled", sa.Boolean(), nullable=False),
         sa.Column("created", sa.Float(), nullable=False),
@@ -223,6 +229,7 @@ def upgrade() -> None:
         sa.Column("hash", sa.String(length=64), nullable=False),
         sa.Column("user", sa.String(length=32), nullable=False),
         sa.Column("csrf", sa.String(length=64), nullable=False),
+        sa.Column("address", sa.String(length=64), nullable=False),
         sa.Column("created", sa.Float(), nullable=False),
         sa.Column("expires", sa.Float(), nullable=False),
         sa.ForeignKeyConstraint(["user"], ["users.id"], name=op.f("fk_sessions_user"), ondelete="CASCADE"),
@@ -309,6 +316,7 @@ def upgrade() -> None:
         sa.Column("name", sa.String(length=64), nullable=False),
         sa.Column("role", sa.String(length=16), nullable=True),
         sa.Column("hash", sa.String(length=64), nullable=False),
+        sa.Column("maker", sa.String(length=32), nullable=True),
         sa.Column("created", sa.Float(), nullable=False),
         sa.Column("expires", sa.Float(), nullable=False),
         sa.Column("used", sa.Float(), nullable=True),
