@@ -18,7 +18,7 @@ from headstart.server.site import Site
 from headstart.store.local import LocalStore
 from headstart.store.server import ServerStore
 from tests.kit import shop as kit
-from tests.kit.server import Server
+from tests.kit.server import Person, Server
 from tests.kit.shop import DAY, Shop, shop_of, until
 from tests.kit.stores import PASSWORD, QUICK
 from tests.repository import samples
@@ -183,7 +183,6 @@ def test_without_a_second_site_or_a_key_it_says_what_to_do(server: Server, site:
     shop = Shop(site, tenant, place, LocalStore(Path("/nonexistent")))
     assert "key add" in shop.order("gc")["error"]
     assert "--second-store" in shop.order("copy")["error"]
-    assert "offers itself" in shop.order("rehearse")["error"]
     assert shop.order("recount")["state"] == "done"
 
 
@@ -240,6 +239,27 @@ def test_who_may_order_and_see_what(server: Server, shop: Shop) -> None:
     assert server.site().ask("POST", path, asked).status in (403, 404)
     assert shop.tenant.admin.ask("POST", path, {"kind": "tidy"}).status == 422
     assert shop.tenant.admin.ask("POST", path, {"kind": "gc", "snapshots": [nothing]}).status == 400
+
+
+def test_a_host_that_offers_itself_is_asked_to_rehearse(shop: Shop) -> None:
+    made = shop.add(1, time.time())
+    catalogue(shop)
+    assert "offers itself" in shop.order("rehearse", vms=["web"])["error"]
+    host = Person(shop.tenant.host("alpha").identity)
+    host.post("/v1/host/pulse", {"version": "1", "state": {"rehearsals": True}, "vms": {}})
+    order = shop.done("rehearse", vms=["web"])["orders"][made.id]
+    told = shop.tenant.admin.get(f"/v1/orders/{order}")
+    assert (told["kind"], told["host_name"], told["arguments"]["snapshot"]) == ("rehearse", "alpha", made.id)
+
+
+def test_what_destroys_waits_where_the_tenant_wants_that(shop: Shop) -> None:
+    made = shop.add(1, time.time())
+    shop.tenant.admin.put("/v1/tenants/own/caution", {"second_person": False, "delay_seconds": 3600.0})
+    path = f"/v1/repositories/{shop.id}/jobs"
+    for asked in ({"kind": "forget", "snapshots": [made.id]}, {"kind": "gc", "quarantine": 0}):
+        assert shop.tenant.admin.ask("POST", path, asked).status == 403
+    assert shop.order("gc")["state"] == "done"
+    assert shop.there() == [made.id]
 
 
 def test_snapshots_of_several_vms_are_forgotten_after_in_one_job(shop: Shop) -> None:

@@ -22,20 +22,27 @@ from headstart.server.api import (
     jobs,
     me,
     objects,
+    orders,
     repositories,
     session,
+    stream,
     tenants,
     tokens,
     users,
 )
 from headstart.server.api.request import is_secure
 from headstart.server.limits import Buckets, Limits
+from headstart.server.pages import routes as pages
 from headstart.server.settings import LARGEST_BODY
 from headstart.server.site import Site
+from headstart.server.streams import Streams
 
 #: Requests that work at a time; the others wait.
 _THREADS = 64
-_ROUTERS = (health, session, me, tenants, users, tokens, approvals, audit, repositories, objects, host, fleet, jobs)
+_ROUTERS = (
+    *(health, session, me, tenants, users, tokens, approvals, audit, repositories, objects, host, fleet, jobs),
+    *(orders, stream),
+)
 #: Of every answer that does not say otherwise, as pages do.
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -62,8 +69,10 @@ def make(site: Site) -> FastAPI:
     app.state.site = site
     app.state.budget = body.Budget()
     app.state.limits = Limits(Buckets(site.settings.known_rate), Buckets(site.settings.stranger_rate))
+    app.state.streams = Streams(site.database, site.clock)
     for module in _ROUTERS:
         app.include_router(module.router, responses=answers.problems())
+    app.include_router(pages.router)
     app.middleware("http")(_surround)
     problem.install(app)
     return app

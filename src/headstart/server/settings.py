@@ -18,9 +18,9 @@ LARGEST_BODY = 8 << 20
 class Settings:
     """``data`` holds what is this server's own: key file, certificate, and by default the database and the objects.
     ``store``: the address of a place for objects. ``certificate`` and ``key``: PEM files; None: one of its own.
-    ``names``: of this server, for its own certificate. ``known_rate`` and ``stranger_rate``: of requests of each who is
-    known, and of each address of those who are not. ``workers``: jobs at a time, in this process. ``second_store``: the
-    address of a place for copies of repositories."""
+    ``names``: of this server, for its own certificate. ``workers``: jobs at a time, in this process. ``second_store``:
+    the address of a place for copies of repositories. ``known_rate`` and ``stranger_rate``: of requests of each who is
+    known, and of each address of those who are not."""
 
     data: Path
     database: str
