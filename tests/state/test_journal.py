@@ -270,6 +270,7 @@ UNDO = {
         "ALTER TABLE vms DROP COLUMN track",
         "ALTER TABLE disks DROP COLUMN excluded",
     ),
+    7: ("DROP TABLE publications",),
 }
 
 

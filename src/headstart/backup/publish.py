@@ -65,10 +65,32 @@ def run(context: Context, vm: str) -> Published:
         )
         for each in disks.values()
     ]
-    context.journal.published(vm, follows, Point(found.id, found.created))
+    context.journal.published(vm, follows, Point(found.id, found.created), _told(context, found, completion, stored))
     leases.drop(context.repository, found.id)
     spool_of(context, vm, base).remove()
     return Published(found, completion.facts, stored)
+
+
+def _told(context: Context, found: Manifest, completion: Completion, stored: Mapping[str, int]) -> dict[str, Any]:
+    """What a catalogue says of it, by the names of ``report.BackupReport``; and where it is."""
+    keys = ("changed_bytes", "residue_bytes")
+    disks = completion.facts["disks"]
+    return {
+        "snapshot": found.id,
+        "vm": found.vm,
+        "created": found.created,
+        "consistency": found.consistency,
+        "window_seconds": completion.facts["window_seconds"],
+        "disks": [
+            {
+                "size": disk.size,
+                "stored_bytes": stored.get(disk.name, 0),
+                **{key: disks[disk.name][key] for key in keys},
+            }
+            for disk in found.disks
+        ],
+        "place": repr(context.repository.store),
+    }
 
 
 #: What trying again does not mend. Nothing was published; give the completion up and back up again.

@@ -35,11 +35,25 @@ def add_option(parser: arguments.Parser) -> None:
 
 
 def load(given: argparse.Namespace, environment: Mapping[str, str], now: datetime) -> Config:
-    """Raises ``Usage`` with all mistakes."""
+    """Of this host alone, without what a server says; a host that has joined one need have none. Raises ``Usage`` with
+    all mistakes."""
     # Not at the top: pydantic and its models take as long to load as everything else.
-    from headstart.host import config
+    from headstart.host import config, source
 
-    return config.load(named(given, environment), now)
+    file = named(given, environment)
+    if given.config is None and not environment.get(VARIABLE) and not file.exists():
+        joined = settings.settings(given, environment).joined
+        if joined.exists() and not list((file.parent / source.FOLDER).glob("*.toml")):
+            return Config(file, ())
+    return config.load(file, now)
+
+
+def whole(given: argparse.Namespace, environment: Mapping[str, str], now: datetime) -> Config:
+    """With what the server said last beneath it, as the daemon has it. Raises as ``load``."""
+    from headstart.host import document
+
+    found = load(given, environment, now)
+    return document.beside(found, settings.settings(given, beneath(environment, found.host)).state, now)
 
 
 def named(given: argparse.Namespace, environment: Mapping[str, str]) -> Path:
@@ -66,8 +80,11 @@ def beneath(environment: Mapping[str, str], host: Host) -> dict[str, str]:
 
 def run_check(session: Session, given: argparse.Namespace) -> None:
     now = datetime.now(UTC)
-    config = load(given, os.environ, now)
-    warnings = list(config.warnings)
+    config = whole(given, os.environ, now)
+    warnings = [
+        *config.warnings,
+        *(f"{each}: this host's own comes before the server's." for each in config.overridden),
+    ]
     names = _vms(settings.settings(given, beneath(os.environ, config.host)).state, warnings)
     vms = [_vm(config, name) for name in names or ()]
     _raise(vms)

@@ -57,7 +57,7 @@ def _subject(given: argparse.Namespace, environment: Mapping[str, str]) -> Subje
     return Subject(
         chosen.state,
         chosen.scratch,
-        chosen.url,
+        _place(chosen),
         lambda: password.named(beneath),
         Path(secret) if secret else None,
         file,
@@ -65,14 +65,22 @@ def _subject(given: argparse.Namespace, environment: Mapping[str, str]) -> Subje
     )
 
 
+def _place(chosen: settings.Settings) -> str | None:
+    try:
+        return chosen.place
+    except errors.HeadstartError:
+        return None  # told of by the check of the server
+
+
 def _config(
     given: argparse.Namespace, environment: Mapping[str, str], file: Path
 ) -> Config | errors.HeadstartError | None:
     """None: there is none, and nobody asked for one."""
     try:
-        if not file.exists() and given.config is None and not environment.get(config.VARIABLE):
+        nobody_asked = given.config is None and not environment.get(config.VARIABLE)
+        if nobody_asked and not file.exists() and not settings.settings(given, environment).joined.exists():
             return None
-        return config.load(given, environment, datetime.now(UTC))
+        return config.whole(given, environment, datetime.now(UTC))
     except errors.HeadstartError as error:
         return error
     except OSError as error:

@@ -63,6 +63,7 @@ VERBS = {
     "bench": "bench",
     "server": "server",
     "join": "join",
+    "leave": "join",
 }
 
 

@@ -10,12 +10,14 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from headstart import store
 from headstart.cli import arguments, config, logs, password, settings
 from headstart.cli.session import Session
+from headstart.store import membership
 
 if TYPE_CHECKING:
     from headstart.host.daemon import Daemon
@@ -34,6 +36,9 @@ def run(session: Session, given: argparse.Namespace) -> None:
     read = config.load(given, os.environ, datetime.now(UTC))
     environment = config.beneath(os.environ, read.host)
     chosen = settings.settings(given, environment)
+    if os.environ.get(membership.PATH) == str(session.settings.joined):
+        # The configuration may say where the state is.
+        os.environ[membership.PATH] = str(chosen.joined)
     _log_decisions()
     with _house(chosen, environment, read.host.appliances) as house:
         served = daemon.Daemon(
@@ -43,6 +48,7 @@ def run(session: Session, given: argparse.Namespace) -> None:
             lambda: config.load(given, os.environ, datetime.now(UTC)),
             _anew,
             Notifier(os.environ),
+            joined=Path(os.environ[membership.PATH]),
         )
         with _signals(served):
             if not served.serve():

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headstart import errors
+from headstart.store import membership
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +23,28 @@ class Settings:
     cache: Path
 
     @property
+    def joined(self) -> Path:
+        """What is kept of a server that this host has joined, if it has."""
+        return self.state / membership.FILE
+
+    @property
+    def place(self) -> str | None:
+        """The address of the repository: as it was named, else that of the server that this host has joined. Raises
+        ``Usage``, ``Damaged``."""
+        if self.url is not None:
+            return self.url
+        try:
+            found = membership.load(self.joined)
+        except errors.Usage:
+            return None
+        return None if found is None else found.address
+
+    @property
     def repository(self) -> str:
-        if self.url is None:
+        found = self.place
+        if found is None:
             raise errors.Usage("Name the repository with --repository or HEADSTART_REPOSITORY.")
-        return self.url
+        return found
 
 
 def place_of(url: str) -> str:

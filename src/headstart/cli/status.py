@@ -15,6 +15,7 @@ from headstart.cli.session import Session
 from headstart.host import control
 from headstart.load import governor
 from headstart.state.journal import Journal
+from headstart.store import membership
 
 #: Seconds between two looks of ``--watch``.
 _WATCH_SECONDS = 1.0
@@ -30,24 +31,43 @@ def add(verbs: arguments.Verbs) -> None:
 def run(session: Session, given: argparse.Namespace) -> None:
     with session.journal() as journal:
         while True:
-            live = _live(session, given.name)
+            live, server = _live(session, given.name)
             names = [given.name] if given.name else [vm.name for vm in journal.vms()]
             found = [_values(journal, name, live.get(name)) for name in names]
             inside = _volumes(found[0]) if given.name else []
-            shown = "\n".join([text.table(_HEADINGS, [_row(each) for each in found]), *inside, *_warnings(found)])
-            session.output.result({"vms": found}, shown, anew=given.watch)
+            table = text.table(_HEADINGS, [_row(each) for each in found])
+            shown = "\n".join([table, *inside, *_warnings(found), *_server(server)])
+            session.output.result({"vms": found, "server": server}, shown, anew=given.watch)
             if not given.watch:
                 return
             time.sleep(_WATCH_SECONDS)
 
 
-def _live(session: Session, name: str | None) -> Mapping[str, Any]:
-    """What the daemon tells, by VM; nothing without one."""
+def _live(session: Session, name: str | None) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
+    """What the daemon tells, by VM, and of the server that this host has joined; without one, what is kept."""
     try:
-        found: Mapping[str, Any] = control.ask(session.settings.state, {"do": "status", "vm": name})["vms"]
+        found = control.ask(session.settings.state, {"do": "status", "vm": name})
     except control.Absent:
-        return {}
-    return found
+        joined = membership.load(session.settings.joined)
+        if joined is None:
+            return {}, None
+        words = {"url": joined.url, "tenant": joined.tenant, "repository": joined.address}
+        return {}, {**words, "state": "nobody asks it", "reason": "'headstart run' does, and does not run"}
+    return found["vms"], found.get("server")
+
+
+def _server(told: Mapping[str, Any] | None) -> list[str]:
+    if told is None:
+        return []
+    line = f"Server {told['url']}, tenant {told['tenant']}: {told['state']}"
+    line += f" since {text.moment(told['since'])}" if told.get("since") else ""
+    lines = [line + (f": {told['reason']}" if told["reason"] else "")]
+    if told.get("policies_refused"):
+        lines.append(f"Its policies cannot be used: {told['policies_refused']}")
+    if told.get("overridden"):
+        lines.append(f"This host's own configuration comes before the server's: {', '.join(told['overridden'])}")
+    lines += [f"{vm} is not taken in there: {why}" for vm, why in told.get("refused_vms", {}).items()]
+    return ["", *map(plain.joined, lines)]
 
 
 def _values(journal: Journal, name: str, live: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ garbage is collected.
     a day since the last one            ->  gc
 
 On a thread of its own, beside everything else. Where no policy has rules nothing is deleted: then this host needs no
-right to.
+right to; nor where a server of ours has the repository, which does all this itself.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ class Caretaker:
         self._stop.set()
 
     def renew(self, policies: Mapping[str, Policy]) -> None:
-        self._policies = {vm: policy for vm, policy in policies.items() if policy.retention.rules}
+        found = {} if self._house.vault.is_at_server else policies
+        self._policies = {vm: policy for vm, policy in found.items() if policy.retention.rules}
 
     def _run(self) -> None:
         while not self._stop.wait(self._turn()):

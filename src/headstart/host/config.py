@@ -5,7 +5,7 @@ Files are checked one by one, as each mistake has its line there, and then again
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from headstart.backup.transport import Transport
 from headstart.host import contradictions, locate, mistakes, notation, source, tables, validation
 from headstart.host.mistakes import Mistake
 from headstart.host.policy import Assignment, Config, Host, Policy
-from headstart.host.source import Source
+from headstart.host.source import Found, Source
 
 DEFAULT = Path("/etc/headstart/headstart.toml")
 #: The policy of VMs that nothing names, if there is no table [default].
@@ -26,14 +26,26 @@ _BY_KEY = ("host", "default")
 
 def load(file: Path, now: datetime) -> Config:
     """Raises ``Usage`` with all mistakes. ``now`` (aware) tells whether a schedule ever comes again."""
-    return _Reading(file, now).config()
+    return _Reading(file, source.read(file), now).config()
+
+
+def read(file: Path, text: str, now: datetime, known: Iterable[str]) -> Config:
+    """What somebody else says, by a text that is, or will be, in ``file``. It has the tables ``known`` only, and names
+    transports that this host may lack. Raises as ``load``."""
+    found = Found([file])
+    source.parse(found, file, text)
+    return _Reading(file, found, now, tuple(known), own=False).config()
 
 
 class _Reading:
-    def __init__(self, file: Path, now: datetime) -> None:
+    def __init__(
+        self, file: Path, found: Found, now: datetime, known: Sequence[str] = _KNOWN, *, own: bool = True
+    ) -> None:
         self._file = file
         self._now = now
-        self._found = source.read(file)
+        self._found = found
+        self._tables = known
+        self._own = own
         self._mistakes = self._found.mistakes
         #: Where each policy, VM and key of the host was met first.
         self._seen: dict[locate.Path, Source] = {}
@@ -47,7 +59,8 @@ class _Reading:
         for path, (where, name) in self._assigned.items():
             self._check_name(where, (*path, "policy"), name)
         host = self._whole_host()
-        self._check_appliances(host)
+        if self._own:
+            self._check_appliances(host)
         if self._mistakes:
             raise mistakes.error(sorted(self._mistakes, key=self._order))
         return Config(
@@ -58,12 +71,13 @@ class _Reading:
             tuple(self._assignments()),
             self._default(),
             tuple(self._found.warnings),
+            ("default",) in self._assigned or DEFAULT_POLICY in self._policies,
         )
 
     def _read(self, file: Source) -> None:
         for name, value in file.tables.items():
-            if name not in _KNOWN:
-                self._wrong(file, (name,), validation.unknown(name, list(_KNOWN)))
+            if name not in self._tables:
+                self._wrong(file, (name,), validation.unknown(name, list(self._tables)))
             elif not isinstance(value, dict):
                 self._wrong(file, (name,), f"must be a table, not {notation.shown(value)}")
             elif name in _BY_KEY:

@@ -10,21 +10,26 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from headstart import __version__, errors
-from headstart.host import control, log
+from headstart.host import control, document, log
 from headstart.host.caretaker import Caretaker
 from headstart.host.house import House
+from headstart.host.liaison import Liaison
 from headstart.host.notify import Notifier
 from headstart.host.policy import Config, Host, Policy, policy_of
 from headstart.host.rehearser import Rehearser
 from headstart.host.requests import Requests
 from headstart.host.ward import Ward
+from headstart.repository.proof import Proof
 from headstart.state import holder
 from headstart.state.holder import Holder
+from headstart.store import membership
 
 _log = logging.getLogger("headstart.host")
 
@@ -45,7 +50,8 @@ TICK_SECONDS = 0.5
 class Daemon:
     """``serve`` until ``stop``; ``reload`` reads the configuration anew. Both may be called by a signal's handler.
 
-    ``load`` reads the configuration; ``anew`` starts the program over, and does not return."""
+    ``load`` reads the configuration of this host, without what a server says; ``anew`` starts the program over, and
+    does not return; ``joined``: the file of a server that the host has joined, if it has."""
 
     def __init__(
         self,
@@ -58,10 +64,16 @@ class Daemon:
         *,
         hang_seconds: float = HANG_SECONDS,
         grace_seconds: float = GRACE_SECONDS,
+        joined: Path | None = None,
     ) -> None:
         self.house = house
         self.config = config
+        #: Why the last reload changed nothing; empty if it did.
+        self.mistake = ""
         self.wards: dict[str, Ward] = {}
+        self._joined = joined or state / membership.FILE
+        self._requests = Requests(self)
+        self._liaison: Liaison | None = None
         self._state = state
         self._load = load
         self._anew = anew
@@ -93,13 +105,15 @@ class Daemon:
         with _alone(self._state):
             self._look_at_repository()
             try:
-                self._apply(self.config)
+                self._apply(self._whole(self.config))
                 self._caretaker.start()
                 self._rehearser.start()
+                self._liaison = Liaison(self, self._state, self._joined)
                 # Not before: who asks is answered about all VMs.
-                with control.Server(control.address(self._state), Requests(self).handle):
+                with control.Server(control.address(self._state), self._requests.handle):
                     _log.info("%s", log.line(event="started", version=__version__, vms=len(self.wards)))
                     self._notifier.tell(READY=1, STATUS=self._summary())
+                    self._liaison.start()
                     while not self._stop.wait(self._tick_seconds()):
                         self._tick()
             finally:
@@ -138,11 +152,23 @@ class Daemon:
         try:
             loaded = self._load()
             _tell_restart(self.config.host, loaded.host)
-            self._apply(loaded)
+            self._apply(self._whole(loaded))
+            self.mistake = ""
             _log.info("%s", log.line(event="reloaded", files=len(self.config.files)))
         except errors.HeadstartError as error:
+            self.mistake = str(error)
             _log.error("The configuration stays as it was: %s", error)
         self._notifier.tell(READY=1)
+
+    def _whole(self, local: Config) -> Config:
+        """With what the server said last beneath it."""
+        whole = document.beside(local, self._state, datetime.fromtimestamp(self.house.clock(), UTC))
+        if whole.overridden and whole.overridden != self.config.overridden:
+            found = ", ".join(whole.overridden)
+            _log.warning(
+                "%s", log.line(event="policies", overridden=found, reason="this host's own files say otherwise")
+            )
+        return whole
 
     def _apply(self, config: Config) -> None:
         self.config = config
@@ -233,6 +259,8 @@ class Daemon:
     def _farewell(self) -> None:
         """Rounds end at once, what they copied counts; a backup may let go of its point in time by itself."""
         self._notifier.tell(STOPPING=1)
+        if self._liaison is not None:
+            self._liaison.stop()
         self._caretaker.stop()
         self._rehearser.stop()
         wards = [*self.wards.values(), *self._leaving]
@@ -259,6 +287,23 @@ class Daemon:
             return self.wards[name]
         self.house.journal.vm(name)
         raise errors.Usage(f"VM '{name}' has no policy: the daemon leaves it alone.", vm=name)
+
+    # -- what the server orders
+
+    def handle(self, request: Mapping[str, Any], tell: control.Tell) -> Any:
+        return self._requests.handle(request, tell)
+
+    def restore_into(self) -> Path | None:
+        return self.config.host.restore_into
+
+    def rehearse(self, snapshot: str) -> Proof:
+        """Raises ``Denied``, and what a rehearsal does."""
+        if not self.config.host.rehearsals:
+            raise errors.Denied("The owner of this host does not offer it: 'rehearsals' in its own [host] does.")
+        return self._rehearser.rehearse(snapshot)
+
+    def server(self) -> dict[str, Any] | None:
+        return None if self._liaison is None else self._liaison.status()
 
 
 def _tell_restart(before: Host, after: Host) -> None:

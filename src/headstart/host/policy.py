@@ -180,7 +180,8 @@ class LeftOut:
 class Host:
     """``rounds`` and ``backups``: how many at the same time. ``store_rate``: what all rounds together may send to the
     store. ``appliances``: addresses of those that may read. None: the command line, the environment or a default say
-    it."""
+    it. ``restore_into``: below it the server may have snapshots restored; ``rehearsals``: it may have some rehearsed
+    here."""
 
     repository: str | None = None
     state: Path | None = None
@@ -192,21 +193,26 @@ class Host:
     password_file: Path | None = None
     password_command: str | None = None
     appliances: tuple[str, ...] = ()
+    restore_into: Path | None = None
+    rehearsals: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
     """The policy of the VMs whose name is ``pattern``, or is matched by it; None: these are not backed up.
-    ``place`` is ``FILE:LINE``."""
+    ``place`` is ``FILE:LINE``. ``remote``: the server says so, and this host's own come first."""
 
     pattern: str
     policy: str | None
     place: str
+    remote: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What ``files`` say together. ``default`` is the policy of VMs that nothing names."""
+    """What ``files`` say together. ``default`` is the policy of VMs that nothing names; None: these have none, which is
+    ``decided`` where a file says so. ``server``: the version of what the server says that is in it; ``overridden``:
+    what of that does not hold here."""
 
     file: Path
     files: tuple[Path, ...]
@@ -215,12 +221,16 @@ class Config:
     assignments: tuple[Assignment, ...] = ()
     default: str | None = None
     warnings: tuple[str, ...] = ()
+    decided: bool = False
+    server: str = ""
+    overridden: tuple[str, ...] = ()
 
 
 def assignment_of(config: Config, vm: str) -> Assignment | None:
     """What names the VM: its exact name, or the one pattern that matches. Raises ``Usage`` if several do."""
     found = [each for each in config.assignments if fnmatch.fnmatchcase(vm, each.pattern)]
-    exact = [each for each in config.assignments if each.pattern == vm]
+    found = [each for each in found if not each.remote] or found
+    exact = [each for each in found if each.pattern == vm]
     if exact or not found:
         return exact[0] if exact else None
     if len(found) > 1:

@@ -17,6 +17,7 @@ from headstart.host.house import House
 from headstart.host.policy import Policy, Rehearsal
 from headstart.repository import lease, proof, snapshot
 from headstart.repository.manifest import Manifest
+from headstart.repository.proof import Proof
 from headstart.repository.repo import Repository
 from headstart.restore.rehearsing import rehearsal
 from headstart.restore.rehearsing.rehearsal import Order
@@ -38,6 +39,7 @@ class Rehearser:
         #: By VM, when it was rehearsed last (wall time), and before when not to try again (monotonic).
         self._last: dict[str, float] = {}
         self._again: dict[str, float] = {}
+        self._one = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="rehearser", daemon=True)
 
@@ -50,6 +52,14 @@ class Rehearser:
 
     def renew(self, policies: Mapping[str, Policy]) -> None:
         self._policies = {vm: policy for vm, policy in policies.items() if policy.rehearsal is not None}
+
+    def rehearse(self, snapshot_id: str) -> Proof:
+        """Now, and noted with the snapshot; waits while another one is rehearsed. For any thread. Raises what opening
+        the repository and ``rehearsal.rehearse`` do."""
+        with self._house.vault.another() as repo:
+            manifest = snapshot.load(repo, snapshot_id)
+            policy = self._policies.get(manifest.vm)
+            return self._rehearse(repo, manifest, Order() if policy is None else _wanted(policy).order)
 
     def _run(self) -> None:
         while not self._stop.wait(LOOK_SECONDS):
@@ -67,7 +77,7 @@ class Rehearser:
                 return
             with self._house.vault.another() as repo:
                 # Not the latest of this name: that may be anybody's, and has a definition that is started here.
-                self._rehearse(repo, snapshot.load(repo, point.snapshot), wanted)
+                self._rehearse(repo, snapshot.load(repo, point.snapshot), wanted.order)
             self._last[vm] = self._house.clock()
         except errors.HeadstartError as error:
             self._again[vm] = time.monotonic() + AGAIN_SECONDS
@@ -84,9 +94,9 @@ class Rehearser:
         now = self._house.clock()
         return calendar.due(wanted.schedule, vm, self._last[vm], now).at <= now
 
-    def _rehearse(self, repo: Repository, manifest: Manifest, wanted: Rehearsal) -> None:
+    def _rehearse(self, repo: Repository, manifest: Manifest, wanted: Order) -> Proof:
         source = Source(repo, self._house.vault.address, manifest, self._house.vault.cache)
-        with lease.reading_snapshot(repo, "rehearse", manifest):
+        with self._one, lease.reading_snapshot(repo, "rehearse", manifest):
             shown = rehearsal.rehearse(source, self._order(manifest.vm, wanted), self._house.scratch, self._house.clock)
         proof.record(repo, manifest.id, shown.proof, shown.evidence)
         seconds = log.seconds(shown.proof.seconds)
@@ -96,11 +106,17 @@ class Rehearser:
             log.warning(
                 manifest.vm, event="not-proven", snapshot=manifest.id, seconds=seconds, reason=shown.proof.reason
             )
+        return shown.proof
 
-    def _order(self, vm: str, wanted: Rehearsal) -> Order:
+    def _order(self, vm: str, wanted: Order) -> Order:
         """A domain is started where it is at home."""
-        domain = self._house.journal.vm(vm).domain
-        return wanted.order if domain is None else replace(wanted.order, libvirt=domain.uri)
+        domain = next((each.domain for each in self._house.journal.vms() if each.name == vm), None)
+        return wanted if domain is None else replace(wanted, libvirt=domain.uri)
+
+
+def _wanted(policy: Policy) -> Rehearsal:
+    assert policy.rehearsal is not None
+    return policy.rehearsal
 
 
 def _last_of(repo: Repository, vm: str) -> float | None:

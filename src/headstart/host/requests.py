@@ -28,7 +28,10 @@ def options_json(options: Options) -> dict[str, Any]:
     }
 
 
-def _options(told: Mapping[str, Any]) -> Options:
+def _options(told: Mapping[str, Any] | None) -> Options | None:
+    """None: as the policy has it."""
+    if told is None:
+        return None
     hooks = tuple(Hook(event, command) for event, command in told["hooks"])
     return Options(told["plain"], told["audit"], told["freeze"], hooks)
 
@@ -44,6 +47,10 @@ class Wards(Protocol):
         ...
 
     def hangs(self, name: str) -> bool: ...
+
+    def server(self) -> dict[str, Any] | None:
+        """How it stands with the server; None where the host has joined none."""
+        ...
 
 
 class Requests:
@@ -71,7 +78,7 @@ class Requests:
             self._daemon.house.journal.vm(name)
         wards = {each: ward for each, ward in sorted(self._daemon.wards.items()) if name in (None, each)}
         vms = {each: view.of(ward, self._daemon.hangs(each)) for each, ward in wards.items()}
-        return {"version": __version__, "vms": vms}
+        return {"version": __version__, "vms": vms, "server": self._daemon.server()}
 
     def _pause(self, name: str) -> dict[str, Any]:
         ward = self._daemon.ward(name)
@@ -85,7 +92,7 @@ class Requests:
         ward.wake()
         return {"vm": name, "paused": False}
 
-    def _backup(self, ward: Ward, options: Options, tell: Tell) -> dict[str, Any]:
+    def _backup(self, ward: Ward, options: Options | None, tell: Tell) -> dict[str, Any]:
         done = ward.order(options)
         while True:
             try:

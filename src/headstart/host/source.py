@@ -76,7 +76,7 @@ def _add(found: Found, file: Path) -> None:
             # Of what is read, whatever stands there a moment later.
             _judge(found, file, os.fstat(opened.fileno()))
             text = opened.read().decode()
-        found.sources.append(Source(file, text, tomllib.loads(text)))
+        parse(found, file, text)
     except FileNotFoundError:
         found.mistakes.append(
             Mistake(file, 0, "", "there is no such file. Write it (docs/policies.md), or name another with --config")
@@ -86,6 +86,12 @@ def _add(found: Found, file: Path) -> None:
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         found.mistakes.append(Mistake(file, line, "", "is not text in UTF-8"))
+
+
+def parse(found: Found, file: Path, text: str) -> None:
+    """``text`` is what stands in ``file``."""
+    try:
+        found.sources.append(Source(file, text, tomllib.loads(text)))
     except tomllib.TOMLDecodeError as error:
         found.mistakes.append(_syntax(file, text, str(error)))
     except (RecursionError, ValueError) as error:

@@ -323,6 +323,8 @@ class HostTable(Table):
     password_file: AbsolutePath | None = None
     password_command: Text | None = None
     appliances: Annotated[tuple[str, ...], BeforeValidator(_appliances)] = ()
+    restore_into: AbsolutePath | None = None
+    rehearsals: Truth = False
 
     def value(self) -> Host:
         return Host(**dict(self))

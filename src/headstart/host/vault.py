@@ -39,6 +39,11 @@ class Vault:
         self.locksmith = Locksmith()
         self._told: OSError | None = None
 
+    @property
+    def is_at_server(self) -> bool:
+        """Of ours: it forgets and collects by itself, and hosts delete nothing there."""
+        return self.address.startswith(("https://", "http://"))
+
     def repository(self) -> Repository:
         """Raises what opening it raises: trying again may succeed."""
         with self._lock:

@@ -130,9 +130,9 @@ class Ward:
             log.decision(self.name, event="policy", policy=policy.name)
             self._wake.set()
 
-    def order(self, options: Options) -> Future[BackupReport]:
-        """A backup as soon as what is under way is done. A round is ended for it."""
-        order = Order(options, Future())
+    def order(self, options: Options | None) -> Future[BackupReport]:
+        """A backup as soon as what is under way is done. A round is ended for it. None: as the policy has it."""
+        order = Order(_options(self._policy) if options is None else options, Future())
         self._orders.put(order)
         self._wake.set()
         if self._stopped and not self._thread.is_alive():

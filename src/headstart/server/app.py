@@ -21,20 +21,27 @@ from headstart.server.api import (
     jobs,
     me,
     objects,
+    orders,
     repositories,
     session,
+    stream,
     tenants,
     tokens,
     users,
 )
 from headstart.server.checking import Checker
 from headstart.server.limits import Buckets, Limits
+from headstart.server.pages import routes as pages
 from headstart.server.site import Site
+from headstart.server.streams import Streams
 from headstart.server.surround import Surround
 
 #: Requests that work at a time; the others wait.
 _THREADS = 64
-_ROUTERS = (health, session, me, tenants, users, tokens, approvals, audit, repositories, objects, host, fleet, jobs)
+_ROUTERS = (
+    *(health, session, me, tenants, users, tokens, approvals, audit, repositories, objects, host, fleet, jobs),
+    *(orders, stream),
+)
 
 
 def make(site: Site) -> FastAPI:
@@ -50,8 +57,10 @@ def make(site: Site) -> FastAPI:
     app.state.budget = body.Budget()
     app.state.checker = Checker()
     app.state.limits = Limits(Buckets(site.settings.known_rate), Buckets(site.settings.stranger_rate))
+    app.state.streams = Streams(site.database, site.clock)
     for module in _ROUTERS:
         app.include_router(module.router, responses=answers.problems())
+    app.include_router(pages.router)
     app.add_middleware(Surround, own_certificate=bool(site.fingerprint))
     problem.install(app)
     return app

@@ -6,14 +6,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import astuple
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, tuple_, update
 
+from headstart import batches
 from headstart.server import tables
 from headstart.server.call import Call
 from headstart.server.roles import Right
 from headstart.state.series import KEPT_SECONDS, Minute
 
 _HOUR = 3600
+#: Rows that one query asks for.
+_PORTION = 500
 
 
 def take(connection: Connection, call: Call, measured: Mapping[str, Iterable[Minute]]) -> None:
@@ -21,23 +24,33 @@ def take(connection: Connection, call: Call, measured: Mapping[str, Iterable[Min
     call.who.require(Right.REPORT)
     its = tables.vms.c
     query = select(its.name, its.id).where(its.host == call.who.host, its.name.in_(list(measured)))
+    found: dict[tuple[str, int], dict[str, list[Any]]] = {}
     for name, vm in connection.execute(query).all():
-        hours: dict[int, dict[str, list[Any]]] = {}
         for minute in measured[name]:
-            hours.setdefault(minute.moment // _HOUR * _HOUR, {})[str(minute.moment)] = list(astuple(minute)[1:])
-        for hour, minutes in hours.items():
-            _merge(connection, vm, hour, minutes)
+            hour = found.setdefault((vm, minute.moment // _HOUR * _HOUR), {})
+            hour[str(minute.moment)] = list(astuple(minute)[1:])
+    _merge(connection, found)
 
 
-def _merge(connection: Connection, vm: str, hour: int, minutes: dict[str, list[Any]]) -> None:
+def _merge(connection: Connection, found: Mapping[tuple[str, int], dict[str, list[Any]]]) -> None:
     its = tables.figures.c
-    query = select(its.minutes).where(its.vm == vm, its.hour == hour).with_for_update()
-    known = connection.execute(query).scalar()
-    if known is None:
-        connection.execute(insert(tables.figures).values(vm=vm, hour=hour, minutes=minutes))
-    else:
-        change = update(tables.figures).where(its.vm == vm, its.hour == hour)
-        connection.execute(change.values(minutes={**known, **minutes}))
+    known: dict[tuple[str, int], Any] = {}
+    keys = sorted(found)
+    for portion in batches.batched(keys, _PORTION):
+        query = select(its.vm, its.hour, its.minutes).where(tuple_(its.vm, its.hour).in_(portion)).with_for_update()
+        known.update(
+            {(vm, hour): minutes for vm, hour, minutes in connection.execute(query.order_by(its.vm, its.hour))}
+        )
+    new = [{"vm": vm, "hour": hour, "minutes": found[vm, hour]} for vm, hour in keys if (vm, hour) not in known]
+    if new:
+        connection.execute(insert(tables.figures), new)
+    if known:
+        change = update(tables.figures).where(its.vm == bindparam("its_vm"), its.hour == bindparam("its_hour"))
+        rows = [
+            {"its_vm": vm, "its_hour": hour, "its_minutes": {**minutes, **found[vm, hour]}}
+            for (vm, hour), minutes in known.items()
+        ]
+        connection.execute(change.values(minutes=bindparam("its_minutes")), rows)
 
 
 def minutes(connection: Connection, vm: str, since: float, until: float) -> list[Minute]:

@@ -12,12 +12,15 @@ from headstart import errors
 from headstart.server import audit, caution, ids, tables, tokens
 from headstart.server.call import Call
 from headstart.server.credentials import Kind, Token
-from headstart.server.principal import Principal
+from headstart.server.principal import Principal, note_use
 from headstart.server.roles import Right, Role
 from headstart.server.tokens import Wish
 
 #: A host that was not heard of for so long is away.
 AWAY_SECONDS = 180.0
+#: A host's token is replaced after this share of its life; the one before ends so long after the new one came.
+RENEWED_AFTER = 0.4
+LAST_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +115,50 @@ def require_known(connection: Connection, call: Call, host: str) -> str:
     return str(name)
 
 
-def pulse(connection: Connection, call: Call, version: str, state: Mapping[str, Any]) -> None:
-    """A host is there, and says how it is."""
+def pulse(connection: Connection, call: Call, version: str, state: Mapping[str, Any]) -> dict[str, Any]:
+    """A host is there, and says how it is; returns what it said last."""
     call.who.require(Right.REPORT)
+    its = tables.hosts.c
+    before = connection.execute(select(its.state).where(its.id == call.who.host)).scalar()
     values = {"seen": call.now, "version": version, "state": dict(state)}
-    connection.execute(update(tables.hosts).where(tables.hosts.c.id == call.who.host).values(values))
+    connection.execute(update(tables.hosts).where(its.id == call.who.host).values(values))
+    return dict(before or {})
+
+
+def leave(connection: Connection, call: Call) -> None:
+    """Its tokens end. What it has done stays, until somebody removes it."""
+    call.who.require(Right.REPORT)
+    its = tables.hosts.c
+    connection.execute(update(tables.hosts).where(its.id == call.who.host).values(state={"left": call.now}))
+    connection.execute(update(tables.tokens).where(tables.tokens.c.host == call.who.host).values(revoked=True))
+    audit.note(connection, call, "host.leave", call.who.host or "")
+
+
+# tokens of hosts
+
+
+def renew(connection: Connection, call: Call) -> tuple[Token, float]:
+    """A new token for a host, and when it ends. The one that it has stays good until it comes with the new one: the
+    answer may be lost."""
+    call.who.require(Right.REPORT)
+    its = tables.tokens.c
+    own = connection.execute(select(tables.tokens).where(its.id == call.who.id)).mappings().one()
+    # Those that never came to be used were lost on their way.
+    lost = update(tables.tokens).where(its.host == call.who.host, its.used.is_(None), its.id != call.who.id)
+    connection.execute(lost.values(revoked=True))
+    wish = Wish(Kind.HOST, own["name"], tokens.LONGEST[Kind.HOST])
+    token = tokens.insert_token(connection, call, wish, own["tenant"], own["repository"], own["host"])
+    return token, call.now + wish.seconds
+
+
+def comes_with(connection: Connection, call: Call) -> bool:
+    """Whether the token with which a host came is to be replaced. If it is a new one, those before it end soon:
+    what runs on the host may have one of them still."""
+    its = tables.tokens.c
+    own = connection.execute(select(its.created, its.expires, its.used).where(its.id == call.who.id)).one()
+    if own.used is None:
+        older = (its.host == call.who.host) & (its.id != call.who.id) & (its.created <= own.created)
+        ends = call.now + LAST_SECONDS
+        connection.execute(update(tables.tokens).where(older, its.expires > ends).values(expires=ends))
+    note_use(connection, call.who.id, call.now)
+    return bool(call.now > own.created + (own.expires - own.created) * RENEWED_AFTER)

@@ -113,7 +113,7 @@ def add(
 
 def _note_owner(connection: Connection, call: Call, place: Place, key: str) -> None:
     with contextlib.suppress(exc.IntegrityError), connection.begin_nested():
-        connection.execute(insert(tables.ephemera).values(repository=place.id, key=key, token=call.who.id))
+        connection.execute(insert(tables.ephemera).values(repository=place.id, key=key, token=_owner(call)))
 
 
 def remove(site: Site, call: Call, place: Place, key: str) -> None:
@@ -141,7 +141,12 @@ def remove(site: Site, call: Call, place: Place, key: str) -> None:
 def _is_own(connection: Connection, call: Call, place: Place, key: str) -> bool:
     its = tables.ephemera.c
     query = select(its.token).where(its.repository == place.id, its.key == key)
-    return connection.execute(query).scalar() == call.who.id
+    return connection.execute(query).scalar() == _owner(call)
+
+
+def _owner(call: Call) -> str:
+    """A host's tokens are replaced from time to time."""
+    return call.who.host or call.who.id
 
 
 def _size(store: contract.Store, key: str) -> int | None:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from headstart.server import events, schedule, snapshots, tables
 from headstart.server.call import Call
+from headstart.server.events import Event
 from headstart.server.roles import Right
+from headstart.server.snapshots import Entry
 
+#: As long as hosts keep them.
+KEPT_SECONDS = 90 * 86400.0
 _PAGE = 500
+#: Rounds that went well are too many to be events.
+_QUIET = ("precopy",)
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
     """As in the host's journal; ``number`` is its own there. ``report`` is that of ``headstart backup --json``, or
-    holds an ``error``."""
+    holds an ``error``. ``ended`` None: it was cut off, as by a power cut."""
 
     number: int
     vm: str
@@ -31,60 +37,82 @@ class Run:
     def error(self) -> str | None:
         found = self.report.get("error")
         if found is None:
-            return None
+            return "It was cut off." if self.ended is None else None
         return str(found.get("message", found)) if isinstance(found, Mapping) else str(found)
 
 
 def take(connection: Connection, call: Call, reported: Sequence[Run]) -> int:
     """Those that are not known yet; the highest number that is known now. A host that did not hear our answer says it
-    again, and nothing is counted twice."""
+    again, and nothing is counted twice. One whose state was lost, or put back, counts from there anew: another run of
+    the same number takes the place of the one before."""
     call.who.require(Right.REPORT)
     its = tables.runs.c
     numbers = [run.number for run in reported]
-    known = set(
-        connection.execute(select(its.number).where(its.host == call.who.host, its.number.in_(numbers))).scalars()
-    )
-    for run in reported:
-        if run.number not in known:
-            _take(connection, call, run)
+    query = select(its.number, its.begun).where(its.host == call.who.host, its.number.in_(numbers))
+    known = dict(connection.execute(query).tuples().all())
+    new = list({run.number: run for run in reported if known.get(run.number) != run.begun}.values())
+    gone = [run.number for run in new if run.number in known]
+    if gone:
+        connection.execute(delete(tables.runs).where(its.host == call.who.host, its.number.in_(gone)))
+    if new:
+        connection.execute(insert(tables.runs), [_row(call, run) for run in new])
+    for run in new:
+        _note_backup(connection, call, run)
+    events.note_all(connection, call, [_event(run) for run in new if run.error or run.verb not in _QUIET])
     return max(numbers, default=0)
 
 
-def _take(connection: Connection, call: Call, run: Run) -> None:
-    connection.execute(
-        insert(tables.runs).values(
-            host=call.who.host,
-            number=run.number,
-            tenant=call.who.tenant,
-            vm=run.vm,
-            verb=run.verb,
-            begun=run.begun,
-            ended=run.ended,
-            error=run.error,
-            report=dict(run.report),
-        )
-    )
-    if run.verb == "backup":
-        _note_backup(connection, call, run)
-    events.note(connection, call, f"{run.verb}.{'failed' if run.error else 'done'}", run.vm, _facts(run))
+def _row(call: Call, run: Run) -> dict[str, Any]:
+    return {
+        "host": call.who.host,
+        "number": run.number,
+        "tenant": call.who.tenant,
+        "vm": run.vm,
+        "verb": run.verb,
+        "begun": run.begun,
+        "ended": run.ended,
+        "error": run.error,
+        "report": dict(run.report),
+    }
 
 
 def _note_backup(connection: Connection, call: Call, run: Run) -> None:
+    if run.verb not in ("backup", "publish"):
+        return
+    if run.error is None:
+        take_snapshots(connection, call, [run.report])
+        return
     its = tables.vms.c
-    change = update(tables.vms).where(its.host == call.who.host, its.name == run.vm)
-    if run.error is not None:
-        connection.execute(change.values(last_failure=run.ended or run.begun, last_error=run.error))
-        return
-    found = snapshots.of_report(run.report)
-    if found is None:
-        return
-    snapshots.add(connection, call, found)
-    if call.who.tenant is not None and call.who.repository is not None:
-        schedule.after_snapshot(connection, call.who.tenant, call.who.repository, found.vm, call.now)
+    moment = run.ended or run.begun
     # One that comes late tells of the past.
-    newer = change.where((its.last_success.is_(None)) | (its.last_success < found.created))
+    newer = (its.last_failure.is_(None)) | (its.last_failure <= moment)
+    change = update(tables.vms).where(its.host == call.who.host, its.name == run.vm, newer)
+    connection.execute(change.values(last_failure=moment, last_error=run.error))
+
+
+def take_snapshots(connection: Connection, call: Call, reports: Iterable[Mapping[str, Any]]) -> None:
+    """What a host has published; the same may be told again. What cannot be understood is passed over: a host may be
+    of another version."""
+    call.who.require(Right.REPORT)
+    for found in filter(None, map(snapshots.of_report, reports)):
+        snapshots.add(connection, call, found)
+        _note_success(connection, call, found)
+        if call.who.tenant is not None and call.who.repository is not None:
+            schedule.after_snapshot(connection, call.who.tenant, call.who.repository, found.vm, call.now)
+
+
+def _note_success(connection: Connection, call: Call, found: Entry) -> None:
+    its = tables.vms.c
+    change = update(tables.vms).where(its.host == call.who.host, its.name == found.vm)
+    newer = (its.last_success.is_(None)) | (its.last_success < found.created)
     values = {"last_success": found.created, "window_seconds": found.window_seconds}
-    connection.execute(newer.values(residue_bytes=found.residue_bytes, last_error=None, **values))
+    connection.execute(change.where(newer).values(residue_bytes=found.residue_bytes, **values))
+    over = (its.last_failure.is_(None)) | (its.last_failure < found.created)
+    connection.execute(change.where(over).values(last_error=None))
+
+
+def _event(run: Run) -> Event:
+    return Event(f"{run.verb}.{'failed' if run.error else 'done'}", run.vm, _facts(run))
 
 
 def _facts(run: Run) -> dict[str, Any]:
@@ -105,3 +133,7 @@ def of_vm(connection: Connection, tenant: str, vm: str, since: float, limit: int
         .limit(min(limit, _PAGE))
     )
     return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def forget_old(connection: Connection, now: float) -> None:
+    connection.execute(delete(tables.runs).where(tables.runs.c.begun < now - KEPT_SECONDS))

@@ -14,6 +14,7 @@ import uvicorn
 from headstart import errors
 from headstart.server import app, deadline, engines, site, tls
 from headstart.server.settings import Settings
+from headstart.server.streams import Streams
 
 _log = logging.getLogger("headstart.server")
 
@@ -35,8 +36,9 @@ def serve(settings: Settings, ready: Callable[[str, str], None], *, plain: bool 
         certificate, key = tls.ensure(settings.data, _names(settings))
     fingerprint = "" if plain or not own else tls.fingerprint(certificate)
     opened = site.open_site(settings, fingerprint=fingerprint)
+    application = app.make(opened)
     config = uvicorn.Config(
-        app.make(opened),
+        application,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -59,7 +61,7 @@ def serve(settings: Settings, ready: Callable[[str, str], None], *, plain: bool 
         ready(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}", fingerprint)
         try:
             with engines.running(opened, settings.workers):
-                uvicorn.Server(config).run(sockets=[listener])
+                _Server(config, application.state.streams).run(sockets=[listener])
         finally:
             opened.database.close()
             sys.stderr.flush()
@@ -69,6 +71,18 @@ def _raise_limits() -> None:
     """Each connection is a file, and the usual limit is 1024."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+class _Server(uvicorn.Server):
+    """At its end, who only watches is not waited for."""
+
+    def __init__(self, config: uvicorn.Config, streams: Streams) -> None:
+        super().__init__(config)
+        self._streams = streams
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._streams.close()
+        await super().shutdown(sockets)
 
 
 def _names(settings: Settings) -> tuple[str, ...]:

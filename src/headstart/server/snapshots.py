@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, insert, select, update
 
 from headstart import errors
 from headstart.server import ids, tables
@@ -18,7 +18,8 @@ _PAGE = 1000
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """None: not known, as of snapshots of which only the manifest is left."""
+    """None: not known, as of snapshots of which only the manifest is left. ``place``: the address of the repository
+    that has it, where that is not the one of the host here."""
 
     id: str
     vm: str
@@ -29,6 +30,7 @@ class Entry:
     residue_bytes: int | None = None
     stored_bytes: int | None = None
     window_seconds: float | None = None
+    place: str | None = None
 
 
 def of_report(report: Mapping[str, Any]) -> Entry | None:
@@ -45,6 +47,7 @@ def of_report(report: Mapping[str, Any]) -> Entry | None:
             residue_bytes=sum(int(disk["residue_bytes"]) for disk in disks),
             stored_bytes=sum(int(disk["stored_bytes"]) for disk in disks),
             window_seconds=float(report["window_seconds"]),
+            place=str(report["place"])[:1024] if report.get("place") else None,
         )
     except (KeyError, TypeError, ValueError):
         return None
@@ -52,26 +55,23 @@ def of_report(report: Mapping[str, Any]) -> Entry | None:
 
 
 def add(connection: Connection, call: Call, entry: Entry) -> None:
-    """One that is there already is replaced."""
+    """By a host, of its repository. Of one that is there already what is said now holds, and what was found out of it
+    (verified, rehearsed) stays."""
     its = tables.snapshots.c
-    name = connection.execute(select(tables.hosts.c.name).where(tables.hosts.c.id == call.who.host)).scalar() or ""
-    connection.execute(delete(tables.snapshots).where(its.repository == call.who.repository, its.id == entry.id))
-    connection.execute(
-        insert(tables.snapshots).values(
-            repository=call.who.repository,
-            tenant=call.who.tenant,
-            host=name,
-            id=entry.id,
-            vm=entry.vm,
-            created=entry.created,
-            consistency=entry.consistency,
-            size=entry.size,
-            changed_bytes=entry.changed_bytes,
-            residue_bytes=entry.residue_bytes,
-            stored_bytes=entry.stored_bytes,
-            window_seconds=entry.window_seconds,
-        )
+    known = connection.execute(
+        update(tables.snapshots)
+        .where(its.repository == call.who.repository, its.id == entry.id)
+        .values({each: value for each, value in _values(entry).items() if value is not None})
     )
+    if known.rowcount:
+        return
+    name = connection.execute(select(tables.hosts.c.name).where(tables.hosts.c.id == call.who.host)).scalar() or ""
+    fixed = {"repository": call.who.repository, "tenant": call.who.tenant, "host": name, "id": entry.id}
+    connection.execute(insert(tables.snapshots).values(**fixed, **_values(entry)))
+
+
+def _values(entry: Entry) -> dict[str, Any]:
+    return {name: value for name, value in asdict(entry).items() if name != "id"}
 
 
 def listed(

@@ -180,6 +180,7 @@ vms = Table(
     Column("seen", Float, nullable=False),
     # What its host said last, as `headstart status --json` does; NULL: no policy has it.
     Column("view", JSON),
+    Column("doing", String(16)),  # the verb of what is under way
     # Of its newest snapshot; NULL: it has none.
     Column("last_success", Float),
     Column("last_failure", Float),
@@ -188,6 +189,7 @@ vms = Table(
     Column("window_seconds", Float),
     UniqueConstraint("host", "name"),
     Index("ix_vms_tenant", "tenant", "name"),
+    Index("ix_vms_doing", "tenant", "doing"),
 )
 
 #: The catalogue. ``id`` is that of the repository's manifest.
@@ -206,6 +208,7 @@ snapshots = Table(
     Column("residue_bytes", BigInteger),
     Column("stored_bytes", BigInteger),
     Column("window_seconds", Float),
+    Column("place", Text),  # the address of another repository than ours that has it; NULL: it is in ours
     Column("verified", Float),
     Column("rehearsed", Float),
     Column("proof", JSON),  # of the newest rehearsal

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from headstart import errors
 from headstart.server import audit, caution, ids, tables
@@ -15,40 +15,64 @@ from headstart.server.roles import Right
 _PAGE = 1000
 
 
-def seen(connection: Connection, call: Call, views: Mapping[str, Mapping[str, Any] | None]) -> None:
+def seen(connection: Connection, call: Call, views: Mapping[str, Mapping[str, Any] | None]) -> dict[str, str]:
     """What a host says of all its VMs now, by name; None: it has no policy. Those that it does not name any longer stay
-    as they were. Raises ``NoSpace`` where the tenant's quota of VMs is used up: what is known goes on."""
+    as they were. Returns those that are not taken in, as the tenant's quota of VMs is used up, and why; what is known
+    goes on."""
     call.who.require(Right.REPORT)
     its = tables.vms.c
-    known = connection.execute(select(its.name).where(its.host == call.who.host)).scalars().all()
-    for name in views.keys() & set(known):
-        view = views[name]
-        values = {"seen": call.now, "view": None if view is None else dict(view)}
-        connection.execute(update(tables.vms).where(its.host == call.who.host, its.name == name).values(values))
-    new = sorted(views.keys() - set(known))
+    known = set(connection.execute(select(its.name).where(its.host == call.who.host)).scalars())
+    there = sorted(views.keys() & known)
+    if there:
+        change = update(tables.vms).where(its.host == call.who.host, its.name == bindparam("its_name"))
+        values: dict[str, Any] = {each: bindparam(f"its_{each}") for each in ("seen", "view", "doing")}
+        rows = [{f"its_{key}": value for key, value in _row(call, name, views[name]).items()} for name in there]
+        connection.execute(change.values(values), rows)
+    new = sorted(views.keys() - known)
     if not new:
-        return
-    _require_room(connection, call, len(new))
-    for name in new:
-        view = views[name]
-        values = {"seen": call.now, "view": None if view is None else dict(view)}
-        fixed = {"id": ids.new(), "tenant": call.who.tenant, "host": call.who.host, "name": name[:255]}
-        connection.execute(insert(tables.vms).values(**fixed, **values, created=call.now))
+        return {}
+    room, why = _room(connection, call)
+    taken = new if room is None else new[:room]
+    if taken:
+        fixed = {"tenant": call.who.tenant, "host": call.who.host, "created": call.now}
+        rows = [{"id": ids.new(), **fixed, **_row(call, name, views[name])} for name in taken]
+        connection.execute(insert(tables.vms), rows)
+    return dict.fromkeys(new[len(taken) :], why)
 
 
-def _require_room(connection: Connection, call: Call, more: int) -> None:
-    quota = connection.execute(
-        select(tables.tenants.c.quota_vms).where(tables.tenants.c.id == call.who.tenant)
-    ).scalar()
+def _row(call: Call, name: str, view: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {"name": name, "seen": call.now, "view": None if view is None else dict(view), "doing": _doing(view)}
+
+
+def _doing(view: Mapping[str, Any] | None) -> str | None:
+    found = (view or {}).get("doing")
+    return str(found.get("verb", ""))[:16] if isinstance(found, Mapping) else None
+
+
+def _room(connection: Connection, call: Call) -> tuple[int | None, str]:
+    """How many more VMs the tenant may have; None: any number. Hosts that bring new ones take turns."""
+    query = select(tables.tenants.c.quota_vms).where(tables.tenants.c.id == call.who.tenant).with_for_update()
+    quota = connection.execute(query).scalar()
     if quota is None:
-        return
+        return None, ""
     count = connection.execute(
         select(func.count()).select_from(tables.vms).where(tables.vms.c.tenant == call.who.tenant)
     ).scalar_one()
-    if count + more > quota:
-        raise errors.NoSpace(
-            f"The quota of {quota} VMs is used up. Remove VMs that are gone, or ask the site for more."
-        )
+    why = f"The quota of {quota} VMs is used up. Remove VMs that are gone, or ask the site for more."
+    return max(0, quota - count), why
+
+
+def busy(connection: Connection, tenant: str) -> list[dict[str, Any]]:
+    """Those of which something is under way, for who watches."""
+    its = tables.vms.c
+    query = (
+        select(its.id, its.name, its.seen, its.view, tables.hosts.c.name.label("host_name"))
+        .join_from(tables.vms, tables.hosts, its.host == tables.hosts.c.id)
+        .where(its.tenant == tenant, its.doing.is_not(None))
+        .order_by(its.id)
+        .limit(_PAGE)
+    )
+    return [dict(row) for row in connection.execute(query).mappings()]
 
 
 def listed(connection: Connection, call: Call, after: str = "", limit: int = _PAGE) -> list[dict[str, Any]]:

@@ -95,6 +95,16 @@ class Database:
                     self._database.execute("ROLLBACK")
                 raise
 
+    @contextlib.contextmanager
+    def durable(self) -> Iterator[None]:
+        """What is changed in it outlasts a power cut."""
+        with self._lock:
+            self._database.execute("PRAGMA synchronous = FULL")
+            try:
+                yield
+            finally:
+                self._database.execute("PRAGMA synchronous = NORMAL")
+
     def _commit(self) -> None:
         self._database.execute("COMMIT")
 

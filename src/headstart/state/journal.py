@@ -341,9 +341,16 @@ class Journal(Database):
             for disk, lost in (gone or {}).items():
                 self._forget_blocks(database, vm, disk, lost)
 
-    def published(self, vm: str, disks: Iterable[Tracked], point: Point) -> None:
-        """The snapshot exists: its base marks count from now on, and the draft is used up."""
+    def published(
+        self, vm: str, disks: Iterable[Tracked], point: Point, facts: Mapping[str, Any] | None = None
+    ) -> None:
+        """The snapshot exists: its base marks count from now on, and the draft is used up. ``facts``: what a catalogue
+        says of it."""
         with self.change() as database:
+            if facts is not None:
+                now = time.time()
+                database.execute("DELETE FROM publications WHERE moment < ?", (now - RUNS_KEPT_SECONDS,))
+                database.execute("INSERT INTO publications (moment, facts) VALUES (?, ?)", (now, json.dumps(facts)))
             database.execute("INSERT OR REPLACE INTO points VALUES (?, ?, ?)", (vm, point.snapshot, point.created))
             self._forget_draft(database, vm)
             for disk in disks:
@@ -381,14 +388,9 @@ class Journal(Database):
     def begin_rollback(self, vm: str, rollback: Rollback) -> None:
         """Before the VM is shut down, and before the first byte is written. Durable: the power may go while the disks
         are neither the one nor the other."""
-        with self._lock:
-            self._database.execute("PRAGMA synchronous = FULL")
-            try:
-                with self.change() as database:
-                    told = json.dumps(asdict(rollback))
-                    database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_rollback_of(vm), told))
-            finally:
-                self._database.execute("PRAGMA synchronous = NORMAL")
+        with self.durable(), self.change() as database:
+            told = json.dumps(asdict(rollback))
+            database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_rollback_of(vm), told))
 
     def rollback(self, vm: str) -> Rollback | None:
         """The one that is under way, or was interrupted."""

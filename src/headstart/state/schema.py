@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-VERSION = 6
+VERSION = 7
 
 #: What finds our bitmaps again that a hypervisor forgot.
 KEEPSAKES = """
@@ -82,6 +82,15 @@ CREATE TABLE readings (
 ) WITHOUT ROWID
 """
 
+#: Snapshots that this host has published, for who keeps a catalogue of them. They outlive their VM.
+PUBLICATIONS = """
+CREATE TABLE publications (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    moment REAL NOT NULL,          -- when, seconds since 1970
+    facts TEXT NOT NULL            -- JSON, see headstart.state.outbox
+)
+"""
+
 RUNS_BY_VM = "CREATE INDEX runs_by_vm ON runs (vm, number)"
 
 #: What makes a state of one version one of the next.
@@ -96,6 +105,7 @@ UPGRADES = {
         "ALTER TABLE vms ADD COLUMN track TEXT NOT NULL DEFAULT 'auto'",
         "ALTER TABLE disks ADD COLUMN excluded BLOB",
     ),
+    6: (PUBLICATIONS,),
 }
 
 TABLES = (
@@ -175,5 +185,6 @@ CREATE TABLE runs (
     report TEXT NOT NULL
 );
 """
-    + f"{KEEPSAKES};{FIGURES};{HEATS};{PAUSES};{POINTS};{DISTRUSTS};{VERIFIED};{READINGS};{RUNS_BY_VM};"
+    + f"{KEEPSAKES};{FIGURES};{HEATS};{PAUSES};{POINTS};{DISTRUSTS};{VERIFIED};{READINGS};{PUBLICATIONS};"
+    f"{RUNS_BY_VM};"
 )

@@ -79,7 +79,8 @@ def _at_server(url: str, patience: float) -> contract.Store:
     identity, own = identity_for(url)
     if not (name or own) or "/" in name:
         raise errors.Usage(f"{url}: name the repository: https://SERVER/REPOSITORY.", url=url)
-    return RetryingStore(ServerStore(Client(identity), name or own or ""), patience=patience)
+    client = Client(identity, lambda: identity_for(url)[0])
+    return RetryingStore(ServerStore(client, name or own or ""), patience=patience)
 
 
 def _split(url: str) -> SplitResult:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import ssl
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ from headstart import errors, plain
 CONNECT_SECONDS, ANSWER_SECONDS = 10.0, 60.0
 _CONNECTIONS = 32
 _LONGEST = 500
+_PIECE = 1 << 16
 #: A file of authorities to trust beside the system's.
 CERTIFICATES = "HEADSTART_CA_BUNDLE"
 
@@ -44,7 +46,7 @@ class Answer:
         """Raises ``StoreFailed`` for what is none."""
         try:
             return json.loads(self.data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise errors.StoreFailed("The server's answer cannot be read: is it a server of Headstart's?") from error
 
     @property
@@ -53,7 +55,7 @@ class Answer:
         try:
             told = json.loads(self.data)
             found = told["detail"] if isinstance(told, dict) else ""
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, RecursionError):
             found = ""
         return plain.line(str(found) or f"status {self.status}", _LONGEST)
 
@@ -66,11 +68,23 @@ class Untrusted(errors.Usage):
     """Whoever answers there is not the server that was meant."""
 
 
-class Client:
-    """For any number of threads. It tries nothing again, and follows no redirection."""
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What an answer takes at most: bytes, and seconds from its head to its end."""
 
-    def __init__(self, identity: Identity) -> None:
+    size: int
+    seconds: float
+
+
+class Client:
+    """For any number of threads. It tries nothing again, and follows no redirection.
+
+    ``renewed``: who we are by now; asked when the server does not know the token any longer, as tokens are replaced
+    while processes run."""
+
+    def __init__(self, identity: Identity, renewed: Callable[[], Identity] | None = None) -> None:
         self.identity = identity
+        self._renewed = renewed
         self._pool = _pool(identity)
 
     def request(
@@ -80,13 +94,25 @@ class Client:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         answer_seconds: float = ANSWER_SECONDS,
+        bound: Bound | None = None,
     ) -> Answer:
         """``path`` begins with a slash and is quoted. Any status is an answer. Raises ``Unanswered``, ``Untrusted``."""
         with self.open(method, path, body, headers, answer_seconds) as found:
             try:
-                return Answer(found.status, _lower(found.headers), found.read())
+                data = found.read() if bound is None else self._read(found, bound)
+                return Answer(found.status, _lower(found.headers), data)
             except (urllib3.exceptions.HTTPError, OSError) as error:
                 raise self._unanswered(error) from error
+
+    def _read(self, found: urllib3.BaseHTTPResponse, bound: Bound) -> bytes:
+        """As it was sent: what is compressed could be of any size."""
+        data, deadline = bytearray(), time.monotonic() + bound.seconds
+        # It may come byte by byte: then each of them is in time.
+        while piece := found.read1(_PIECE, decode_content=False):
+            data += piece
+            if len(data) > bound.size or time.monotonic() > deadline:
+                raise Unanswered(f"The answer of {self.identity.url} is too long, or comes too slowly.")
+        return bytes(data)
 
     def open(
         self,
@@ -97,6 +123,19 @@ class Client:
         answer_seconds: float = ANSWER_SECONDS,
     ) -> urllib3.BaseHTTPResponse:
         """As ``request``, with the body of the answer still to be read. Close it."""
+        found = self._open(method, path, body, headers, answer_seconds)
+        if found.status != 401 or self._renewed is None:
+            return found
+        identity = self._renewed()
+        if identity.token == self.identity.token:
+            return found
+        found.close()
+        self.identity = identity
+        return self._open(method, path, body, headers, answer_seconds)
+
+    def _open(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str] | None, answer_seconds: float
+    ) -> urllib3.BaseHTTPResponse:
         told = {"Authorization": f"Bearer {self.identity.token}"} if self.identity.token else {}
         try:
             return self._pool.request(
@@ -114,12 +153,20 @@ class Client:
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise self._unanswered(error) from error
 
-    def call(self, method: str, path: str, value: object = None, *, answer_seconds: float = ANSWER_SECONDS) -> Any:
+    def call(
+        self,
+        method: str,
+        path: str,
+        value: object = None,
+        *,
+        answer_seconds: float = ANSWER_SECONDS,
+        bound: Bound | None = None,
+    ) -> Any:
         """JSON there and back; None where the answer has no body. An error that the server tells is raised as one of
         ours, by its status."""
         body = None if value is None else json.dumps(value, allow_nan=False).encode()
         headers = {} if body is None else {"Content-Type": "application/json"}
-        answer = self.request(method, path, body, headers, answer_seconds)
+        answer = self.request(method, path, body, headers, answer_seconds, bound)
         if answer.status >= 400:
             raise error_of(answer, self.identity.url)
         return answer.json() if answer.data else None

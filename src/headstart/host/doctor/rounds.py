@@ -7,7 +7,7 @@ from datetime import datetime
 
 from headstart import errors, units
 from headstart.host import policy
-from headstart.host.doctor import clocks, daemons, examination, inside, machine, places, schedules, storage
+from headstart.host.doctor import clocks, daemons, examination, fleet, inside, machine, places, schedules, storage
 from headstart.host.doctor.finding import Check, Finding, Level, of_error
 from headstart.host.doctor.subject import Subject
 from headstart.host.policy import Config, Policy
@@ -52,6 +52,7 @@ def of_host(subject: Subject) -> list[Finding]:
         ("configuration", schedules.configuration, 20.0),
         ("policies", schedules.assignments, 20.0),
         ("schedules", schedules.conflicts, 60.0),
+        ("server", fleet.server, 60.0),
         ("daemon", daemons.serving, 10.0),
         ("other tools", daemons.others, 20.0),
     )

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
-from headstart.server import credentials, figures, hosts, policies, runs, vms
+from headstart.server import credentials, events, figures, hosts, orders, policies, runs, vms
 from headstart.server.api.request import Caller, Here, address, stranger
+from headstart.server.events import Event
 from headstart.server.hosts import Newcomer
-from headstart.server.principal import note_use
+from headstart.server.orders import Told
 from headstart.server.roles import Right
 from headstart.server.runs import Run
 from headstart.state.series import Minute
@@ -20,6 +23,20 @@ router = APIRouter(prefix="/v1/host", tags=["host"])
 Moment = Annotated[float, Field(ge=0, le=1e11)]
 Size = Annotated[int, Field(ge=0, le=1 << 62)]
 Text = Annotated[str, Field(max_length=255)]
+OrderId = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+#: Seconds from one pulse to the next, and while a host is doing something that people watch.
+_NEXT, _NEXT_BUSY = 15.0, 2.0
+#: Characters of what a host says of itself, of one VM, or of how an order ended.
+_LONGEST = 64 * 1024
+
+
+def _bounded(found: dict[str, Any] | None) -> dict[str, Any] | None:
+    if found is not None and len(json.dumps(found)) > _LONGEST:
+        raise ValueError(f"takes {_LONGEST} characters at most")
+    return found
+
+
+Bounded = Annotated[dict[str, Any], AfterValidator(_bounded)]
 
 
 class Join(BaseModel):
@@ -37,16 +54,38 @@ class Joined(BaseModel):
     repository: str
 
 
+class OrderTold(BaseModel):
+    state: Literal["taken", "done", "failed"]
+    progress: Bounded | None = None
+    result: Bounded = Field(default_factory=dict)
+
+
 class Pulse(BaseModel):
     version: str = Field(max_length=32)
-    state: dict[str, Any] = Field(default_factory=dict)
-    vms: dict[Text, dict[str, Any] | None] = Field(max_length=2000)
+    state: Bounded = Field(default_factory=dict)
+    vms: dict[Text, Annotated[dict[str, Any] | None, AfterValidator(_bounded)]] = Field(max_length=2000)
+    orders: dict[OrderId, OrderTold] = Field(default_factory=dict, max_length=100, description="Those that it has.")
+
+
+class Offered(BaseModel):
+    id: str
+    kind: str
+    vm: str | None
+    arguments: dict[str, Any]
 
 
 class Beat(BaseModel):
-    """``policies``: the version of the document that is to be fetched."""
+    policies: str = Field(description="The version of the document that is to be fetched.")
+    next: float = Field(_NEXT, description="Seconds until the next pulse.")
+    renew: bool = Field(False, description="The token is to be replaced.")
+    refused: dict[str, str] = Field(default_factory=dict, description="VMs that are not taken in, and why.")
+    offered: list[Offered] = Field(default_factory=list, description="Orders to be taken.")
+    orders: dict[str, str] = Field(default_factory=dict, description="The states of those that the host has.")
 
-    policies: str
+
+class Renewed(BaseModel):
+    token: str
+    expires: float
 
 
 class RunReport(BaseModel):
@@ -56,6 +95,10 @@ class RunReport(BaseModel):
     begun: Moment
     ended: Moment | None = None
     report: dict[str, Any]
+
+
+class Snapshots(BaseModel):
+    snapshots: list[dict[str, Any]] = Field(max_length=500)
 
 
 class Runs(BaseModel):
@@ -97,11 +140,52 @@ def join(request: Request, here: Here, wanted: Join) -> Joined:
 
 @router.post("/pulse", summary="I am here, and my VMs are so.")
 def pulse(here: Here, call: Caller, told: Pulse) -> Beat:
+    has = {order: Told(orders.State(each.state), each.progress, each.result) for order, each in told.orders.items()}
     with here.database.write() as connection:
-        hosts.pulse(connection, call, told.version, told.state)
-        note_use(connection, call.who.id, call.now)
-        vms.seen(connection, call, told.vms)
-        return Beat(policies=policies.version_of(policies.document(connection, call.who.tenant or "")))
+        refused = vms.seen(connection, call, told.vms)
+        state = {**told.state, **({"refused": refused} if refused else {})}
+        before = hosts.pulse(connection, call, told.version, state)
+        renew = hosts.comes_with(connection, call)
+        states = orders.told(connection, call, has)
+        offered = orders.waiting(connection, call)
+        events.note_all(connection, call, _news(before, state))
+        version = policies.version_of(policies.document(connection, call.who.tenant or ""))
+    return Beat(
+        policies=version,
+        next=_NEXT_BUSY if offered or _is_busy(told) else _NEXT,
+        renew=renew,
+        refused=refused,
+        offered=[Offered(**each) for each in offered],
+        orders=states,
+    )
+
+
+def _is_busy(told: Pulse) -> bool:
+    return bool(told.orders) or any(view is not None and view.get("doing") for view in told.vms.values())
+
+
+def _news(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Event]:
+    """What a host says for the first time."""
+    known, refused = before.get("refused", {}), now.get("refused", {})
+    found = [Event("vm.refused", vm, {"error": why}) for vm, why in refused.items() if vm not in known]
+    old, new = before.get("policies"), now.get("policies")
+    if isinstance(new, dict) and new.get("refused") and not (isinstance(old, dict) and old.get("refused")):
+        found.append(Event("policies.refused", None, {"error": str(new["refused"])}))
+    return found
+
+
+@router.post("/token", status_code=201, summary="A new token, before the one in use ends.")
+def renew(here: Here, call: Caller) -> Renewed:
+    with here.database.write() as connection:
+        token, expires = hosts.renew(connection, call)
+    return Renewed(token=token.text, expires=expires)
+
+
+@router.post("/leave", status_code=204, summary="No host of this server any longer: its tokens end.")
+def leave(here: Here, call: Caller) -> None:
+    with here.database.write() as connection:
+        hosts.leave(connection, call)
+        events.note(connection, call, "host.left", None, {})
 
 
 @router.get("/policies", response_class=Response, summary="What this host is to do, as TOML.")
@@ -120,6 +204,12 @@ def report(here: Here, call: Caller, told: Runs) -> Known:
     found = [Run(run.number, run.vm, run.verb, run.begun, run.ended, run.report) for run in told.runs]
     with here.database.write() as connection:
         return Known(number=runs.take(connection, call, found))
+
+
+@router.post("/snapshots", status_code=204, summary="What was published: the same may be told again.")
+def published(here: Here, call: Caller, told: Snapshots) -> None:
+    with here.database.write() as connection:
+        runs.take_snapshots(connection, call, told.snapshots)
 
 
 @router.post("/figures", status_code=204, summary="What was measured each minute.")

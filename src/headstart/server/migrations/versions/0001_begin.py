@@ -252,6 +252,7 @@ def upgrade() -> None:
         sa.Column("residue_bytes", sa.BigInteger(), nullable=True),
         sa.Column("stored_bytes", sa.BigInteger(), nullable=True),
         sa.Column("window_seconds", sa.Float(), nullable=True),
+        sa.Column("place", sa.Text(), nullable=True),
         sa.Column("verified", sa.Float(), nullable=True),
         sa.Column("rehearsed", sa.Float(), nullable=True),
         sa.Column("proof", sa.JSON(), nullable=True),
@@ -341,6 +342,7 @@ def upgrade() -> None:
         sa.Column("created", sa.Float(), nullable=False),
         sa.Column("seen", sa.Float(), nullable=False),
         sa.Column("view", sa.JSON(), nullable=True),
+        sa.Column("doing", sa.String(length=16), nullable=True),
         sa.Column("last_success", sa.Float(), nullable=True),
         sa.Column("last_failure", sa.Float(), nullable=True),
         sa.Column("last_error", sa.Text(), nullable=True),
@@ -352,6 +354,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("host", "name", name=op.f("uq_vms_host")),
     )
     with op.batch_alter_table("vms", schema=None) as batch_op:
+        batch_op.create_index("ix_vms_doing", ["tenant", "doing"], unique=False)
         batch_op.create_index("ix_vms_tenant", ["tenant", "name"], unique=False)
 
     op.create_table(

@@ -1,0 +1,165 @@
+"""Orders of the server: each is done once, or has failed.
+
+::
+
+    offered  ->  taken            noted here, then told to the server
+    the server agrees  ->  begun  noted here, and done
+    over  ->  done, failed        noted here, told until the server knows
+
+A host that is started anew takes up what was not begun. What was begun has failed: how far it had come is not known.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from headstart import errors, plain
+from headstart.host import log, restoring
+from headstart.host.control import Tell
+from headstart.host.house import House
+from headstart.host.remote import Offered
+from headstart.repository.proof import Proof
+from headstart.state.outbox import Outbox
+
+_log = logging.getLogger("headstart.host")
+
+#: Orders in hand at a time.
+MOST = 4
+_OVER = ("done", "failed")
+#: Of a report, what an order's result tells: the run itself tells all of it.
+_REPORTED = ("snapshot", "created", "consistency", "window_seconds", "seconds", "failures", "notes")
+_INTERRUPTED = "Headstart was started anew while it did this. See what there is, and order it again."
+
+
+class Doer(Protocol):
+    """Who does what is ordered."""
+
+    house: House
+
+    def handle(self, request: Mapping[str, Any], tell: Tell) -> Any:
+        """As the command line asks it."""
+        ...
+
+    def restore_into(self) -> Path | None: ...
+
+    def rehearse(self, snapshot: str) -> Proof:
+        """Raises ``Denied`` where the host does not offer itself."""
+        ...
+
+
+class Errands:
+    """``wake`` is called when there is something to tell. For the liaison's thread, but for what is being done."""
+
+    def __init__(self, doer: Doer, wake: Callable[[], None]) -> None:
+        self._doer = doer
+        self._wake = wake
+        self._outbox = Outbox(doer.house.journal)
+        self._lock = threading.Lock()
+        self._progress: dict[str, dict[str, Any]] = {}
+        self._hand = self._outbox.orders()
+        begun = [each for each in self._hand.values() if each["state"] == "begun"]
+        for each in begun:
+            each |= {"state": "failed", "result": {"error": _INTERRUPTED}}
+        if begun:
+            self._outbox.put_orders(self._hand)
+
+    def told(self) -> dict[str, dict[str, Any]]:
+        """What the server is to know of those in hand."""
+        with self._lock:
+            return {
+                order: {
+                    "state": each["state"] if each["state"] in _OVER else "taken",
+                    "progress": self._progress.get(order),
+                    "result": each["result"],
+                }
+                for order, each in self._hand.items()
+            }
+
+    def take(self, offered: Sequence[Offered]) -> bool:
+        """Whether there are new ones, of which the server is to be told."""
+        with self._lock:
+            room = MOST - sum(each["state"] not in _OVER for each in self._hand.values())
+            new = [each for each in offered if each.id not in self._hand][: max(0, room)]
+            for each in new:
+                order = {"kind": each.kind, "vm": each.vm, "arguments": dict(each.arguments)}
+                self._hand[each.id] = {**order, "state": "taken", "result": {}}
+            if new:
+                self._outbox.put_orders(self._hand)
+        return bool(new)
+
+    def heard(self, states: Mapping[str, str]) -> None:
+        """What the server says of those in hand."""
+        with self._lock:
+            begin = [
+                order for order, each in self._hand.items() if _pair(each, states.get(order)) == ("taken", "taken")
+            ]
+            gone = [order for order, each in self._hand.items() if _is_gone(each, states.get(order))]
+            for order in begin:
+                self._hand[order]["state"] = "begun"
+            for order in gone:
+                del self._hand[order]
+                self._progress.pop(order, None)
+            if begin or gone:
+                self._outbox.put_orders(self._hand)
+            todo = [(order, dict(self._hand[order])) for order in begin]
+        for order, each in todo:
+            threading.Thread(target=self._do, args=(order, each), name=f"order {order[:8]}", daemon=True).start()
+
+    def _do(self, order: str, each: Mapping[str, Any]) -> None:
+        vm, kind = str(each["vm"] or ""), str(each["kind"])
+        log.decision(vm, event="order", kind=kind, order=order)
+        try:
+            state, result = "done", self._result(order, kind, vm, each["arguments"])
+        except errors.HeadstartError as error:
+            message = " ".join((str(error), *getattr(error, "__notes__", ())))
+            state, result = "failed", {"error": message, "kind": errors.kind(error)}
+        except Exception as error:
+            # An order that this release cannot do must not end anything else.
+            _log.error("An order failed in a way that it should not.", exc_info=error)
+            state, result = "failed", {"error": f"{type(error).__name__}: {error}", "kind": "HeadstartError"}
+        log.decision(vm, event=f"order-{state}", kind=kind, order=order, reason=result.get("error"))
+        try:
+            with self._lock:
+                if order in self._hand:
+                    self._hand[order] |= {"state": state, "result": result}
+                    self._outbox.put_orders(self._hand)
+        except errors.HeadstartError as error:
+            # The daemon ends: the next one says that it was interrupted.
+            _log.warning("How an order ended cannot be noted: %s", error)
+        self._wake()
+
+    def _result(self, order: str, kind: str, vm: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        def progress(what: str, done: int, total: int) -> None:
+            self._progress[order] = {"what": plain.line(what, 100), "done": done, "total": total}
+
+        def tell(values: Mapping[str, Any]) -> None:
+            if isinstance(found := values.get("progress"), Mapping):
+                progress(str(found["what"]), int(found["done"]), int(found["total"]))
+
+        match kind:
+            case "backup":
+                report = self._doer.handle({"do": "backup", "vm": vm, "options": None}, tell)
+                return {name: report[name] for name in _REPORTED if name in report}
+            case "pause" | "resume" | "cancel":
+                return dict(self._doer.handle({"do": kind, "vm": vm}, tell))
+            case "restore":
+                return restoring.restore(self._doer.house, self._doer.restore_into(), arguments, progress)
+            case "rehearse":
+                proof = self._doer.rehearse(str(arguments.get("snapshot", "")))
+                return {"passed": proof.passed, "reason": proof.reason, "seconds": proof.seconds}
+        raise errors.Unsupported(f"This host does not know how to '{plain.line(kind, 50)}': it is of another version.")
+
+
+def _pair(each: Mapping[str, Any], state: str | None) -> tuple[str, str | None]:
+    return each["state"], state
+
+
+def _is_gone(each: Mapping[str, Any], state: str | None) -> bool:
+    """It is over, and the server knows; or it was not begun, and is not to be."""
+    if state is None or each["state"] == "begun":
+        return False
+    return state != "taken" if each["state"] in ("taken", *_OVER) else False
