@@ -10,11 +10,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection
 
-from headstart.server import audit, caution, hosts, ids, policies, repositories, snapshots, tables, tenants, users, vms
+from headstart.server import (
+    audit,
+    caution,
+    hosts,
+    jobs,
+    kinds,
+    policies,
+    repositories,
+    snapshots,
+    tenants,
+    users,
+    vms,
+)
 from headstart.server.call import Call
 from headstart.server.caution import Caution
+from headstart.server.jobs import Wish
 from headstart.server.roles import Right, Role
 
 Arguments = Mapping[str, Any]
@@ -56,21 +69,8 @@ def forget(connection: Connection, call: Call, given: Arguments) -> None:
     _snapshots(connection, call, given)
     caution.require_approved(connection, call)
     place = repositories.get(connection, call.who, given["repository"])
-    job = ids.new()
-    connection.execute(
-        insert(tables.jobs).values(
-            id=job,
-            tenant=place.tenant,
-            repository=place.id,
-            kind="forget",
-            arguments={"snapshots": list(given["snapshots"])},
-            state="waiting",
-            actor=call.who.name[:128],
-            created=call.now,
-            due=call.now,
-            attempts=0,
-        )
-    )
+    wish = Wish(kinds.FORGET.name, place.tenant, place.id, {"snapshots": list(given["snapshots"])}, call.who.name)
+    job = jobs.add(connection, wish, call.now)
     audit.note(connection, call, "snapshot.forget", place.id, snapshots=list(given["snapshots"]), job=job)
 
 

@@ -8,13 +8,19 @@ from typing import Any
 from sqlalchemy import Connection, Select, select
 
 from headstart import errors
-from headstart.server import audit, jobs, kinds, tables
+from headstart.server import audit, caution, jobs, kinds, tables
 from headstart.server.call import Call
 from headstart.server.jobs import State, Wish
 from headstart.server.repositories import Place
 from headstart.server.roles import Right
 
 _PAGE = 500
+#: By these arguments a job removes what would stay otherwise. (What the rules say, policies do.)
+_DESTROYS = {
+    kinds.FORGET: frozenset({"snapshots"}),
+    kinds.GC: frozenset({"quarantine"}),
+    kinds.COPY: frozenset({"prune"}),
+}
 #: What the site sees of tenants' jobs: how they are, and nothing of what they are about.
 _HEALTH = ("id", "tenant", "repository", "kind", "state", "created", "due", "begun", "beat", "ended", "attempts")
 _SHOWN = (*_HEALTH, "actor", "arguments", "progress", "result", "error", "stop")
@@ -26,12 +32,14 @@ def order(connection: Connection, call: Call, place: Place, kind: str, arguments
     if known is None or known.right is None or known.of_site:
         raise errors.Usage(f"There is no kind of job {kind!r} to be ordered.")
     call.who.of(known.right)
+    if _DESTROYS.get(known, frozenset()) & arguments.keys():
+        caution.require_approved(connection, call)
     once = None if arguments else f"{jobs.NEXT}{kind}:{place.id}:ordered"
     job = jobs.add(connection, Wish(kind, place.tenant, place.id, arguments, call.who.name, once), call.now)
     if job is None:
         same = select(tables.jobs.c.id).where(tables.jobs.c.once == once, tables.jobs.c.tenant == place.tenant)
         return str(connection.execute(same).scalar_one())
-    audit.note(connection, call, f"job.{kind}", job, repository=place.id, **dict(arguments))
+    audit.note(connection, call, f"job.{kind}", job, repository=place.id, arguments=dict(arguments))
     return job
 
 

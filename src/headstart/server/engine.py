@@ -67,33 +67,45 @@ def prepare(connection: Connection) -> None:
     from procrastinate.schema import SchemaManager
 
     installed = importlib.metadata.version("procrastinate")
-    known = connection.execute(text("SELECT to_regclass('procrastinate_jobs')::text")).scalar()
-    if known is None:
-        _run(connection, SchemaManager.get_schema())
-    else:
-        note = connection.execute(text("SELECT obj_description('procrastinate_jobs'::regclass)")).scalar() or ""
-        found = _numbers(note.removeprefix(_NOTE))
-        if found >= _numbers(installed):
-            return
-        _run(connection, *_steps(SchemaManager.get_migrations_path(), found))
-    # The only place that tells which of its steps were taken: it keeps no account of them itself.
-    connection.exec_driver_sql(f"COMMENT ON TABLE procrastinate_jobs IS '{_NOTE}{installed}'")
+    if connection.execute(text("SELECT to_regclass('procrastinate_jobs')")).scalar() is None:
+        _run(connection, SchemaManager.get_schema(), installed)
+        return
+    note = connection.execute(text("SELECT obj_description('procrastinate_jobs'::regclass)")).scalar() or ""
+    found = _numbers(note.removeprefix(_NOTE))
+    if found >= _numbers(installed):
+        return
+    # Some steps need what those before them have committed; the lock is our own connection's all the time.
+    with connection.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as other:
+        for step, script in _steps(SchemaManager.get_migrations_path(), found):
+            _run(other, script, step)
+        _run(other, "", installed)
 
 
-def _steps(folder: str, after: tuple[int, ...]) -> list[str]:
-    """Files are named by the release that they came with, such as ``03.04.00_50_post_...sql``."""
+def _steps(folder: str, after: tuple[int, ...]) -> list[tuple[str, str]]:
+    """Release and script. Files are named by the release that they came with, such as ``03.04.00_50_post_...sql``.
+
+    Of the releases, only whole ones are noted as done: a script that stands beside another one is told with the release
+    before it."""
+    found: list[tuple[str, str]] = []
+    done = ".".join(map(str, after))
     files = sorted(Path(folder).glob("*.sql"))
-    return [file.read_text() for file in files if _numbers(file.name.partition("_")[0]) > after]
+    for number, file in enumerate(files):
+        release = file.name.partition("_")[0]
+        if _numbers(release) > after:
+            last = number + 1 == len(files) or not files[number + 1].name.startswith(release)
+            done = release if last else done
+            found.append((done, file.read_text()))
+    return found
 
 
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".") if part.isdecimal())
 
 
-def _run(connection: Connection, *scripts: str) -> None:
-    # Several statements in one text: only the driver's own connection takes them.
-    for script in scripts:
-        _raw(connection).execute(script)
+def _run(connection: Connection, script: str, release: str) -> None:
+    """And note which release it made: procrastinate keeps no account of it. Several statements in one text: only the
+    driver's own connection takes them."""
+    _raw(connection).execute(f"{script}\n;COMMENT ON TABLE procrastinate_jobs IS '{_NOTE}{release}'")
 
 
 def _raw(connection: Connection) -> Any:

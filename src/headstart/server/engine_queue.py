@@ -38,6 +38,8 @@ class Queue:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._run, name="queue", daemon=True)
+        # It tells of each bell; the worker tells of each job.
+        logging.getLogger("procrastinate").setLevel(logging.WARNING)
 
     def start(self) -> None:
         self._thread.start()

@@ -26,7 +26,7 @@ BEAT_SECONDS = 5.0
 DEAD_SECONDS = 30.0
 #: A job that fails, in a way that may pass, is tried so often.
 ATTEMPTS = 6
-_PAUSE_SECONDS, _LONGEST_PAUSE = 30.0, 3600.0
+_PAUSE_SECONDS, _LONGEST_PAUSE = 5.0, 3600.0
 #: What is due for so long, and no bell rang for it, is rung for.
 _SILENT_SECONDS = 10.0
 #: Those of the site come often, and tell little.

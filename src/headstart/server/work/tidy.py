@@ -1,18 +1,19 @@
-"""What is over goes from the tables: old events and figures, ended sessions and tokens, orders and jobs."""
+"""What is over goes from the tables: old events and figures, runs, orders and jobs, ended
+sessions and tokens. And what waited for its time is done."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import and_, delete
+from sqlalchemy import delete
 
-from headstart.server import engine, events, figures, jobs, tables
+from headstart.server import approvals, engine, events, figures, jobs, orders, runs, tables
 from headstart.server.jobs import Job
 from headstart.server.site import Site
 from headstart.server.work.contract import Beat
 
 _DAY = 86400.0
-#: Ended tokens and orders are shown for so long.
+#: Ended tokens are shown for so long.
 _KEPT_SECONDS = 30 * _DAY
 #: Attempts are counted over much shorter times.
 _ATTEMPTS_SECONDS = _DAY
@@ -20,21 +21,18 @@ _ATTEMPTS_SECONDS = _DAY
 
 def run(site: Site, job: Job, beat: Beat) -> dict[str, Any]:
     now = site.clock()
-    with site.database.write() as connection:
-        events.forget_old(connection, now)
-        figures.forget_old(connection, now)
-        jobs.forget_old(connection, now)
-        engine.tidy(connection)
-    beat("tidying")
-    tokens, orders = tables.tokens, tables.orders
+    for each in (events, figures, runs, orders, jobs):
+        beat("tidying")
+        with site.database.write() as connection:
+            each.forget_old(connection, now)
+    approved = approvals.due(site)
     old = {
         "sessions": delete(tables.sessions).where(tables.sessions.c.expires < now),
-        "tokens": delete(tokens).where(tokens.c.expires < now - _KEPT_SECONDS),
-        "orders": delete(orders).where(
-            and_(orders.c.expires < now - _KEPT_SECONDS, orders.c.changed < now - _KEPT_SECONDS)
-        ),
+        "tokens": delete(tables.tokens).where(tables.tokens.c.expires < now - _KEPT_SECONDS),
         "attempts": delete(tables.attempts).where(tables.attempts.c.since < now - _ATTEMPTS_SECONDS),
         "locks": delete(tables.locks).where(tables.locks.c.until < now),
     }
     with site.database.write() as connection:
-        return {name: connection.execute(statement).rowcount for name, statement in old.items()}
+        engine.tidy(connection)
+        gone = {name: connection.execute(statement).rowcount for name, statement in old.items()}
+    return {"approvals": approved, **gone}
