@@ -253,3 +253,28 @@ def test_static_files_are_kept_by_browsers_and_no_others_are_served(server: Serv
     assert answer.status == 200 and "immutable" in answer.headers["cache-control"]
     for path in ("/static/../routes.py", "/static/%2e%2e%2froutes.py", "/static/htmx.LICENSE", "/static/none.css"):
         assert stranger.ask("GET", path).status == 404, path
+
+
+def test_two_processes_on_postgresql_show_the_same(pair: tuple[Server, Server]) -> None:
+    one, two = pair
+    tenant = one.tenant("paired")
+    tenant.repository()
+    tenant.admin.put("/v1/policies/nightly", {"text": '[schedule]\ncalendar = "02:00"\ntimezone = "UTC"\n'})
+    host = Machine(tenant.host("rack"))
+    host.tell({"web": machine.view()})
+    host.ran("web", "backup", time.time() - 60, machine.backup("web", time.time() - 60, 1 << 30, 9 << 20, 0.4))
+    there = Person(two.identity, "paired-admin", PASSWORD)
+    vm = there.get("/v1/vms")[0]["id"]
+    paths = (
+        *VIEWED,
+        *CONFIGURED,
+        "/settings",
+        f"/vms/{vm}",
+        f"/vms/{vm}/picture.svg",
+        f"/policies/nightly/simulate?vm={vm}",
+    )
+    for path in paths:
+        get(there, path)
+    assert "Protected" in get(there, "/") and "web" in get(there, "/?q=WEB&show=good&sort=-last")
+    for path in ("/tenants", "/users", "/audit", "/jobs"):
+        get(two.site(), path)
