@@ -275,6 +275,16 @@ def test_what_is_others_is_not_found(open_: Open, server: Server, fleet: Fleet) 
     expect(page.get_by_text("No host has joined yet")).to_be_visible()
 
 
+def test_without_scripts(open_: Open, fleet: Fleet) -> None:
+    page = open_(java_script_enabled=False)
+    log_in(page)
+    page.get_by_role("searchbox").fill("web")
+    page.get_by_role("searchbox").press("Enter")
+    expect(page.get_by_role("row")).to_have_count(2)
+    page.get_by_role("link", name="web", exact=True).click()
+    expect(page.get_by_role("heading", name="web", level=1)).to_be_visible()
+
+
 def test_a_policy_is_written_and_tried(open_: Open, fleet: Fleet) -> None:
     page = open_()
     log_in(page, path="/policies/nightly")

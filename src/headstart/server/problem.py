@@ -58,17 +58,17 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def wrong(request: Request, error: RequestValidationError) -> Response:
         where = ("/".join(map(str, each["loc"])) + f": {each['msg']}" for each in error.errors())
-        return _plain(422, "Usage", "; ".join(where)[:2000])
+        return plain(422, "Usage", "; ".join(where)[:2000])
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> Response:
-        return _plain(error.status_code, "HTTP", str(error.detail), dict(error.headers or {}))
+        return plain(error.status_code, "HTTP", str(error.detail), dict(error.headers or {}))
 
     @app.exception_handler(exc.IntegrityError)
     async def taken(request: Request, error: exc.IntegrityError) -> Response:
-        return _plain(409, "TargetRefused", "Somebody else made or removed the same just now. Look, and try again.")
+        return plain(409, "TargetRefused", "Somebody else made or removed the same just now. Look, and try again.")
 
 
-def _plain(status: int, title: str, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
+def plain(status: int, title: str, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
     told: dict[str, Any] = {"title": title, "status": status, "detail": detail}
     return JSONResponse(told, status, headers, MEDIA)
