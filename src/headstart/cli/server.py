@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headstart import errors
-from headstart.cli import arguments, logs, password
+from headstart.cli import arguments, catalogue, logs, password
 from headstart.cli.session import Session
 from headstart.restore.serving.places import Tcp
 
@@ -42,6 +42,7 @@ def add(verbs: arguments.Verbs) -> None:
     admin = arguments.add_verb(group, "admin", run_admin, "Make an admin of the site, or give one a new password.")
     _add_places(admin)
     admin.add_argument("name", metavar="NAME")
+    catalogue.add(group, _add_places, _settings)
     work = arguments.add_verb(group, "work", run_work, "Work on the server's jobs, beside servers with PostgreSQL.")
     _add_places(work)
 
