@@ -69,6 +69,13 @@ def install(app: FastAPI) -> None:
         return _plain(409, "TargetRefused", "Somebody else made or removed the same just now. Look, and try again.")
 
 
+def bug(request: str) -> JSONResponse:
+    """Of what nobody expected: only its id leads into the log."""
+    return _plain(
+        500, "Bug", f"Something is wrong with the server itself: its log tells more of the request {request}."
+    )
+
+
 def _plain(status: int, title: str, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
     told: dict[str, Any] = {"title": title, "status": status, "detail": detail}
     return JSONResponse(told, status, headers, MEDIA)
