@@ -46,7 +46,7 @@ def line_of(server: Server, request: str, has: str = "route") -> dict[str, Any]:
         lines = [json.loads(line) for line in server.log().splitlines()]
         for each in lines:
             if each.get("request") == request and has in each:
-                return each
+                return dict(each)
         assert time.monotonic() < end, "nothing of it is in the log"
         time.sleep(0.05)
 
