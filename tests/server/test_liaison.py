@@ -241,9 +241,7 @@ def test_a_host_that_is_started_anew_goes_on_where_it_was(tenant: Tenant, home: 
     assert len(told) == len(set(told)), "nothing is told twice without need"
 
 
-def test_a_token_is_replaced_and_a_crash_between_does_not_lock_the_host_out(
-    tenant: Tenant, home: Home
-) -> None:
+def test_a_token_is_replaced_and_a_crash_between_does_not_lock_the_host_out(tenant: Tenant, home: Home) -> None:
     first = tenant.host()
     lost = Remote(first).renew()
     assert lost.token != first.token
