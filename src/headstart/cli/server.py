@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headstart import errors
-from headstart.cli import arguments, logs, password
+from headstart.cli import arguments, catalogue, logs, password
 from headstart.cli.session import Session
 from headstart.restore.serving.places import Tcp
 
 if TYPE_CHECKING:
+    from headstart.server.limits import Rate
     from headstart.server.settings import Settings
 
 DATA = "/var/lib/headstart-server"
+_MOST_WORKERS = 32
 _MISSING = "The server needs more packages: pip install 'headstart[server]'."
 
 
@@ -40,6 +42,9 @@ def add(verbs: arguments.Verbs) -> None:
     admin = arguments.add_verb(group, "admin", run_admin, "Make an admin of the site, or give one a new password.")
     _add_places(admin)
     admin.add_argument("name", metavar="NAME")
+    catalogue.add(group, _add_places, _settings)
+    work = arguments.add_verb(group, "work", run_work, "Work on the server's jobs, beside servers with PostgreSQL.")
+    _add_places(work)
 
 
 def _add_places(parser: argparse.ArgumentParser) -> None:
@@ -50,6 +55,12 @@ def _add_places(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--store", metavar="URL", default=options, help="where the objects are; without, a directory in --data"
+    )
+    parser.add_argument(
+        "--second-store", metavar="URL", default=options, help="where copies of repositories are, at a second site"
+    )
+    parser.add_argument(
+        "--workers", metavar="N", type=_count, default=options, help="jobs at a time in this process (default: 2)"
     )
 
 
@@ -88,6 +99,27 @@ def run_admin(session: Session, given: argparse.Namespace) -> None:
     )
 
 
+def run_work(session: Session, given: argparse.Namespace) -> None:
+    _log_requests()
+    try:
+        from headstart.server import engines
+    except ModuleNotFoundError as error:
+        raise errors.Usage(_MISSING) from error
+
+    def ready(name: str) -> None:
+        session.output.result({"worker": name}, f"{name} works on jobs, until this is interrupted (Ctrl-C).")
+        sys.stdout.flush()
+
+    engines.work(_settings(given), ready)
+
+
+def _count(told: str) -> int:
+    """Raises ``argparse.ArgumentTypeError``."""
+    if not told.isascii() or not told.isdecimal() or int(told) > _MOST_WORKERS:
+        raise argparse.ArgumentTypeError(f"{told!r} is not a number of jobs from 0 to {_MOST_WORKERS}")
+    return int(told)
+
+
 def _settings(given: argparse.Namespace) -> Settings:
     from headstart.server import settings
 
@@ -97,6 +129,7 @@ def _settings(given: argparse.Namespace) -> Settings:
     # Port 0 is any that is free, as the result tells.
     place = replace(Tcp.parse(listen.removesuffix(":0")), port=0) if listen.endswith(":0") else _place(listen)
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    known, strangers = (_rate(name) for name in ("KNOWN", "STRANGERS"))
     return settings.Settings(
         data=data,
         database=database or f"sqlite:///{data / 'server.db'}",
@@ -105,8 +138,27 @@ def _settings(given: argparse.Namespace) -> Settings:
         port=place.port,
         certificate=getattr(given, "certificate", None),
         key=getattr(given, "key", None),
+        workers=getattr(given, "workers", 2),
+        second_store=getattr(given, "second_store", None) or os.environ.get("HEADSTART_SERVER_SECOND_STORE"),
         names=tuple(getattr(given, "name", ()) if isinstance(getattr(given, "name", ()), list) else ()),
+        known_rate=known,
+        stranger_rate=strangers,
     )
+
+
+def _rate(name: str) -> Rate:
+    """``HEADSTART_SERVER_RATE_...=PER_SECOND[,BURST]``; 0: no limit."""
+    from headstart.server import limits
+
+    usual: limits.Rate = getattr(limits, name)
+    text = os.environ.get(f"HEADSTART_SERVER_RATE_{name}")
+    if not text:
+        return usual
+    try:
+        per_second, _, burst = text.partition(",")
+        return limits.Rate(float(per_second), float(burst or 10 * float(per_second)))
+    except ValueError as error:
+        raise errors.Usage(f"HEADSTART_SERVER_RATE_{name} is requests a second, like 200 or 200,1000.") from error
 
 
 def _place(listen: str) -> Tcp:

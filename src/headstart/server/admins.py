@@ -1,4 +1,5 @@
-"""Admins of the site, made on the server's own machine: whoever may write its data may that."""
+"""Admins of the site, made on the server's own machine: whoever may write its data may that. An admin of a tenant who
+is locked out is let in again there, too: the site's admins cannot do it from afar."""
 
 from __future__ import annotations
 
@@ -16,21 +17,25 @@ CONSOLE = Principal("console", "console", Role.SITE, None)
 
 
 def put(settings: Settings, name: str, password: str) -> bool:
-    """Whether it is a new one. One that is there gets the password, and no second factor: that was lost, too.
+    """Whether it is a new one of the site. One that is there, also an admin of a tenant, gets the password, and no
+    second factor: that was lost, too.
 
-    Raises ``TargetRefused`` where the name is somebody's of a tenant."""
+    Raises ``TargetRefused`` where the name is of somebody of a tenant who is no admin."""
     opened = site.open_site(settings)
     call = Call(CONSOLE, opened.clock(), "console")
     with opened.database.write() as connection:
         its = tables.users.c
-        row = connection.execute(select(its.id, its.tenant).where(its.name == name)).first()
+        row = connection.execute(select(its.id, its.tenant, its.role).where(its.name == name)).first()
         if row is None:
             users.create(connection, call, name, password, Role.SITE, None)
             return True
-        if row.tenant is not None:
-            raise errors.TargetRefused(f"{name!r} is somebody of a tenant. Choose another name.")
-        values = {"password": passwords.hashed(password), "totp": None, "disabled": False}
+        if row.tenant is not None and row.role != Role.ADMIN:
+            raise errors.TargetRefused(f"{name!r} is somebody of a tenant, and no admin there. Choose another name.")
+        values = {"password": passwords.hashed(password), "totp": None, "totp_new": None, "disabled": False}
         connection.execute(update(tables.users).where(its.id == row.id).values(values))
         connection.execute(delete(tables.sessions).where(tables.sessions.c.user == row.id))
-        audit.note(connection, call, "user.password", row.id, name=name)
+        if row.tenant is not None:
+            audit.note_for(connection, call, row.tenant, "user.reset", row.id, name=name, password=True)
+        else:
+            audit.note(connection, call, "user.reset", row.id, name=name, password=True)
     return False

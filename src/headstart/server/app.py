@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 
 import anyio.to_thread
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI
 
 from headstart import __version__
 from headstart.server import problem
 from headstart.server.api import (
+    answers,
+    approvals,
+    audit,
     body,
     fleet,
     health,
     host,
+    jobs,
+    me,
     objects,
     orders,
     repositories,
@@ -25,15 +29,19 @@ from headstart.server.api import (
     tokens,
     users,
 )
-from headstart.server.settings import LARGEST_BODY
+from headstart.server.checking import Checker
+from headstart.server.limits import Buckets, Limits
+from headstart.server.pages import routes as pages
 from headstart.server.site import Site
 from headstart.server.streams import Streams
+from headstart.server.surround import Surround
 
 #: Requests that work at a time; the others wait.
 _THREADS = 64
-_ROUTERS = (health, session, tenants, users, tokens, repositories, objects, host, fleet, orders, stream)
-
-Next = Callable[[Request], Awaitable[Response]]
+_ROUTERS = (
+    *(health, session, me, tenants, users, tokens, approvals, audit, repositories, objects, host, fleet, jobs),
+    *(orders, stream),
+)
 
 
 def make(site: Site) -> FastAPI:
@@ -47,10 +55,13 @@ def make(site: Site) -> FastAPI:
     )
     app.state.site = site
     app.state.budget = body.Budget()
+    app.state.checker = Checker()
+    app.state.limits = Limits(Buckets(site.settings.known_rate), Buckets(site.settings.stranger_rate))
     app.state.streams = Streams(site.database, site.clock)
     for module in _ROUTERS:
-        app.include_router(module.router)
-    app.middleware("http")(_surround)
+        app.include_router(module.router, responses=answers.problems())
+    app.include_router(pages.router)
+    app.add_middleware(Surround, own_certificate=bool(site.fingerprint))
     problem.install(app)
     return app
 
@@ -59,15 +70,3 @@ def make(site: Site) -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     anyio.to_thread.current_default_thread_limiter().total_tokens = _THREADS
     yield
-
-
-async def _surround(request: Request, go_on: Next) -> Response:
-    request.state.id = secrets.token_hex(8)
-    length = request.headers.get("content-length", "0")
-    if "/objects/" not in request.url.path and length.isdecimal() and int(length) > LARGEST_BODY:
-        return problem.answer(body.TooLarge("The request is too large."))
-    answer = await go_on(request)
-    answer.headers["X-Request-Id"] = request.state.id
-    answer.headers["X-Content-Type-Options"] = "nosniff"
-    answer.headers.setdefault("Cache-Control", "no-store")
-    return answer

@@ -1,35 +1,58 @@
-"""Failed attempts to log in, counted over all processes: after some, each key has to wait."""
+"""Failed attempts to log in, counted over all processes: after some, each key has to wait.
+
+An attempt is counted before the password is looked at, so that many at once are not more than one after the other, and
+taken back when it was right.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, exc, insert, select, update
 
 from headstart import errors
-from headstart.server import tables
+from headstart.server import limits, tables
 
-#: So many in so many seconds.
-ALLOWED, SECONDS = 10, 900.0
+SECONDS = 900.0
+#: So many in ``SECONDS``: from one address against one name, against one name from anywhere, from one address.
+ALLOWED_PAIR, ALLOWED_NAME, ALLOWED_ADDRESS = 10, 30, 50
 
 
-def require(connection: Connection, keys: Sequence[str], now: float) -> None:
-    """Raises ``TooOften``."""
+def keys(name: str, address: str) -> dict[str, int]:
+    """How many failures each of what an attempt counts for may have."""
+    shown, place = name[:48], limits.place(address)[:48]
+    return {
+        f"pair:{shown}@{place}": ALLOWED_PAIR,
+        f"user:{shown}": ALLOWED_NAME,
+        f"address:{place}": ALLOWED_ADDRESS,
+    }
+
+
+def begin(connection: Connection, allowed: Mapping[str, int], now: float) -> None:
+    """Count one as failed. Raises ``TooOften``, and counts nothing then."""
     its = tables.attempts.c
-    query = select(its.since).where(its.key.in_(keys), its.count >= ALLOWED, its.since > now - SECONDS)
-    waits = [since + SECONDS - now for since in connection.execute(query).scalars()]
+    connection.execute(delete(tables.attempts).where(its.since <= now - SECONDS))
+    # In one order, so that two at once wait for each other and do not lock each other out.
+    for key in sorted(allowed):
+        count = update(tables.attempts).where(its.key == key).values(count=its.count + 1)
+        if not connection.execute(count).rowcount:
+            try:
+                with connection.begin_nested():
+                    connection.execute(insert(tables.attempts).values(key=key, count=1, since=now))
+            except exc.IntegrityError:
+                connection.execute(count)
+    query = select(its.key, its.count, its.since).where(its.key.in_(list(allowed)))
+    rows = connection.execute(query).mappings()
+    waits = [row["since"] + SECONDS - now for row in rows if row["count"] > allowed[row["key"]]]
     if waits:
         raise errors.TooOften("There were too many failed attempts. Wait a while.", seconds=max(waits))
 
 
-def failed(connection: Connection, keys: Sequence[str], now: float) -> None:
+def succeeded(connection: Connection, allowed: Mapping[str, int]) -> None:
+    """Take one back; what was tried against that name is forgiven."""
     its = tables.attempts.c
-    connection.execute(delete(tables.attempts).where(its.since <= now - SECONDS))
-    for key in keys:
-        done = connection.execute(update(tables.attempts).where(its.key == key).values(count=its.count + 1))
-        if not done.rowcount:
-            connection.execute(insert(tables.attempts).values(key=key, count=1, since=now))
-
-
-def succeeded(connection: Connection, keys: Sequence[str]) -> None:
-    connection.execute(delete(tables.attempts).where(tables.attempts.c.key.in_(keys)))
+    for key in sorted(allowed):
+        if key.startswith("address:"):
+            connection.execute(update(tables.attempts).where(its.key == key).values(count=its.count - 1))
+        else:
+            connection.execute(delete(tables.attempts).where(its.key == key))

@@ -16,6 +16,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, event, exc
 
 from headstart import errors
+from headstart.server import engine
 
 _MIGRATIONS = Path(__file__).with_name("migrations")
 #: Seconds that a writer waits for another one of SQLite's, and anybody for a free connection.
@@ -45,6 +46,19 @@ class Database:
             yield connection
 
     @contextlib.contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """To read many tables as they were at one moment."""
+        with _translated(), self._engine.connect() as connection:
+            begin = "BEGIN" if self.is_sqlite else "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
+            connection.exec_driver_sql(begin)
+            yield connection
+
+    @staticmethod
+    def revision(connection: Connection) -> str:
+        """Of the tables."""
+        return str(MigrationContext.configure(connection).get_current_revision())
+
+    @contextlib.contextmanager
     def write(self) -> Iterator[Connection]:
         """Committed when the block ends, rolled back when it raises."""
         with _translated(), self._engine.connect() as connection:
@@ -62,6 +76,7 @@ class Database:
             config = _config(connection)
             self._require_known(connection, config)
             command.upgrade(config, "head")
+            engine.prepare(connection)
             connection.commit()
 
     def _require_known(self, connection: Connection, config: Config) -> None:

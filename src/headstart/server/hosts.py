@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from headstart import errors
-from headstart.server import audit, ids, tables, tokens
+from headstart.server import audit, caution, ids, tables, tokens
 from headstart.server.call import Call
 from headstart.server.credentials import Kind, Token
 from headstart.server.principal import Principal, note_use
@@ -98,11 +98,21 @@ def listed(connection: Connection, call: Call) -> list[dict[str, Any]]:
 
 def remove(connection: Connection, call: Call, host: str) -> None:
     """Its VMs and tokens go with it, its snapshots stay. Raises ``NotFound``."""
+    name = require_known(connection, call, host)
+    caution.require_approved(connection, call)
+    its = tables.hosts.c
+    connection.execute(delete(tables.hosts).where(its.id == host, its.tenant == call.who.tenant))
+    audit.note(connection, call, "host.remove", host, name=name)
+
+
+def require_known(connection: Connection, call: Call, host: str) -> str:
+    """Its name, for who may remove it. Raises ``NotFound``."""
     tenant = call.who.of(Right.DELETE)
-    done = connection.execute(delete(tables.hosts).where(tables.hosts.c.id == host, tables.hosts.c.tenant == tenant))
-    if not done.rowcount:
+    its = tables.hosts.c
+    name = connection.execute(select(its.name).where(its.id == host, its.tenant == tenant)).scalar()
+    if name is None:
         raise errors.NotFound(f"There is no host {host!r} here.")
-    audit.note(connection, call, "host.remove", host)
+    return str(name)
 
 
 def pulse(connection: Connection, call: Call, version: str, state: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,13 +13,17 @@ from headstart.server.roles import Right, Role, allows
 
 #: A use of a token is noted when the last note is so old.
 _NOTED_SECONDS = 60.0
+#: Asked for beside the repository itself, which was looked up for who asks.
+_OF_OBJECTS = (Right.ADD, Right.READ, Right.DELETE)
+_BOUND = "The token was made for one repository, and reaches nothing else. Use another one."
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
     """``tenant`` None: the site. ``name`` is for the audit log; ``id`` that of the person or token. ``repository`` and
     ``host``: all that a host's token, or a program's that was made for one repository, can reach. ``csrf``: what a
-    page has to send back; empty for tokens, which no browser sends by itself."""
+    page has to send back; empty for tokens, which no browser sends by itself. ``session``: the hash of a person's
+    cookie. ``person``: the id of the one who asks, or who made the token."""
 
     id: str
     name: str
@@ -28,18 +32,35 @@ class Principal:
     host: str | None = None
     repository: str | None = None
     csrf: str = ""
+    session: str = ""
+    person: str | None = None
 
     def require(self, right: Right) -> None:
         """Raises ``Denied``."""
         if not allows(self.role, right):
             raise errors.Denied(f"The role '{self.role}' has no right to do this. Ask an admin of the tenant.")
+        if self.is_bound and right not in _OF_OBJECTS:
+            raise errors.Denied(_BOUND)
 
-    def of(self, right: Right) -> str:
-        """The tenant, if there is the right to this in it. Raises ``Denied``."""
-        self.require(right)
+    def of(self, right: Right, *, bound: bool = False) -> str:
+        """The tenant, if there is the right to this in it. ``bound``: also for a program that can reach one repository
+        alone; who says so shows it nothing of another one. Raises ``Denied``."""
+        if self.is_bound and not bound:
+            raise errors.Denied(_BOUND)
+        if not allows(self.role, right):
+            self.require(right)
         if self.tenant is None:
             raise errors.Denied("The site has no data of its own: name a tenant where that is possible.")
         return self.tenant
+
+    @property
+    def is_bound(self) -> bool:
+        """A program that can reach one repository, and nothing else of the tenant's."""
+        return self.repository is not None and self.role is not Role.HOST
+
+    @property
+    def is_person(self) -> bool:
+        return bool(self.session)
 
 
 class NobodyKnown(errors.WrongPassword):
@@ -59,6 +80,7 @@ def of_token(connection: Connection, token: Token, now: float) -> Principal:
         tenant=row["tenant"],
         host=row["host"],
         repository=row["repository"],
+        person=row["maker"],
     )
 
 
@@ -79,4 +101,6 @@ def of_session(connection: Connection, cookie: str, now: float) -> Principal:
     row = connection.execute(query).first()
     if row is None:
         raise NobodyKnown("The session has ended. Log in again.")
-    return Principal(row.id, row.name, Role(row.role), row.tenant, csrf=row.csrf)
+    return Principal(
+        row.id, row.name, Role(row.role), row.tenant, csrf=row.csrf, session=credentials.hashed(cookie), person=row.id
+    )

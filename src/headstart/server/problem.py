@@ -4,6 +4,7 @@ what only HTTP tells apart."""
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -41,7 +42,8 @@ def answer(error: errors.HeadstartError) -> JSONResponse:
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     if status in (429, 503):
-        headers["Retry-After"] = str(int(error.facts.get("seconds", _AGAIN)))  # type: ignore[call-overload]
+        seconds = error.facts.get("seconds", _AGAIN)
+        headers["Retry-After"] = str(max(math.ceil(seconds), 1) if isinstance(seconds, int | float) else _AGAIN)
     told = {"title": errors.kind(error), "status": status, "detail": str(error)}
     return JSONResponse(told, status, headers, MEDIA)
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from headstart import errors, units
 from headstart.repository import protection
-from headstart.server import audit, ids, tables
+from headstart.server import audit, caution, ids, tables
 from headstart.server.call import Call
 from headstart.server.principal import Principal
 from headstart.server.roles import Right
 from headstart.server.site import Site
 from headstart.store.contract import Store
+
+#: What the password of a repository's structure is sealed for.
+STRUCTURE = "structure"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,42 @@ def create(connection: Connection, call: Call, name: str, immutable_days: int = 
     return repository
 
 
+def configure(connection: Connection, call: Call, name_or_id: str, immutable_days: int) -> None:
+    """Fewer days hold for what is there already, too: that is a destructive act. Raises ``NotFound``, ``Denied``."""
+    call.who.of(Right.CONFIGURE)
+    place = get(connection, call.who, name_or_id)
+    if not 0 <= immutable_days <= protection.MAX_DAYS:
+        raise errors.Usage(f"Objects can be immutable for 0 to {protection.MAX_DAYS} days.")
+    if immutable_days < place.immutable_days:
+        caution.require_approved(connection, call)
+    change = update(tables.repositories).where(tables.repositories.c.id == place.id)
+    connection.execute(change.values(immutable_days=immutable_days))
+    facts = {"name": place.name, "immutable_days": immutable_days, "before": place.immutable_days}
+    audit.note(connection, call, "repository.configure", place.id, **facts)
+
+
+def require_removable(connection: Connection, call: Call, name_or_id: str) -> Place:
+    """Raises ``NotFound``, ``Busy`` where objects are immutable or hosts use it."""
+    call.who.of(Right.DELETE)
+    place = get(connection, call.who, name_or_id)
+    if place.immutable_days:
+        raise errors.Busy(f"Objects of {place.name!r} are immutable. Set its days to 0 first.")
+    if connection.execute(select(tables.hosts.c.id).where(tables.hosts.c.repository == place.id)).first():
+        raise errors.Busy(f"Hosts have joined for {place.name!r}. Remove them first.")
+    return place
+
+
+def remove(connection: Connection, call: Call, name_or_id: str) -> Place:
+    """From the server: nobody reaches its objects any longer, and its catalogue goes. The objects themselves stay below
+    its prefix in the server's store, for whoever keeps that. Raises as ``require_removable``."""
+    place = require_removable(connection, call, name_or_id)
+    caution.require_approved(connection, call)
+    connection.execute(delete(tables.repositories).where(tables.repositories.c.id == place.id))
+    prefix = f"{place.tenant}/{place.id}"
+    audit.note_for(connection, call, place.tenant, "repository.remove", place.id, name=place.name, prefix=prefix)
+    return place
+
+
 def named(connection: Connection, tenant: str, name_or_id: str) -> Place | None:
     its = tables.repositories.c
     query = select(tables.repositories).where(its.tenant == tenant, (its.id == name_or_id) | (its.name == name_or_id))
@@ -79,8 +118,10 @@ def _place(row: dict[str, Any]) -> Place:
 
 def reserve(connection: Connection, place: Place, size: int) -> None:
     """Count an object before it is stored: of two that would be too much together, one is refused (``NoSpace``)."""
-    its = tables.repositories.c
-    quota = connection.execute(select(tables.tenants.c.quota_bytes).where(tables.tenants.c.id == place.tenant)).scalar()
+    its, tenants = tables.repositories.c, tables.tenants.c
+    # Who comes second waits here, and sees what the first has taken.
+    query = select(tenants.quota_bytes).where(tenants.id == place.tenant, tenants.quota_bytes.is_not(None))
+    quota = connection.execute(query.with_for_update()).scalar()
     count(connection, place, size, 1)
     if quota is None:
         return

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from headstart.server import events, snapshots, tables
+from headstart.server import events, schedule, snapshots, tables
 from headstart.server.call import Call
 from headstart.server.events import Event
 from headstart.server.roles import Right
@@ -97,6 +97,8 @@ def take_snapshots(connection: Connection, call: Call, reports: Iterable[Mapping
     for found in filter(None, map(snapshots.of_report, reports)):
         snapshots.add(connection, call, found)
         _note_success(connection, call, found)
+        if call.who.tenant is not None and call.who.repository is not None:
+            schedule.after_snapshot(connection, call.who.tenant, call.who.repository, found.vm, call.now)
 
 
 def _note_success(connection: Connection, call: Call, found: Entry) -> None:

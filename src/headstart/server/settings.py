@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from headstart.server.limits import KNOWN, STRANGERS, Rate
+
 PORT = 8443
 #: Bytes of one object: packs have 16 MiB, records of drafts at most 40 bytes for each block of a round.
 LARGEST_OBJECT = 256 << 20
@@ -16,7 +18,9 @@ LARGEST_BODY = 8 << 20
 class Settings:
     """``data`` holds what is this server's own: key file, certificate, and by default the database and the objects.
     ``store``: the address of a place for objects. ``certificate`` and ``key``: PEM files; None: one of its own.
-    ``names``: of this server, for its own certificate."""
+    ``names``: of this server, for its own certificate. ``workers``: jobs at a time, in this process. ``second_store``:
+    the address of a place for copies of repositories. ``known_rate`` and ``stranger_rate``: of requests of each who is
+    known, and of each address of those who are not."""
 
     data: Path
     database: str
@@ -26,6 +30,10 @@ class Settings:
     certificate: Path | None = None
     key: Path | None = None
     names: tuple[str, ...] = ()
+    workers: int = 2
+    second_store: str | None = None
+    known_rate: Rate = KNOWN
+    stranger_rate: Rate = STRANGERS
 
     @property
     def key_file(self) -> Path:

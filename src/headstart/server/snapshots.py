@@ -78,9 +78,11 @@ def listed(
     connection: Connection, call: Call, vm: str | None = None, before: float | None = None, limit: int = _PAGE
 ) -> list[dict[str, Any]]:
     """Newest first; ``vm`` by its name."""
-    tenant = call.who.of(Right.SEE)
+    tenant = call.who.of(Right.SEE, bound=True)
     its = tables.snapshots.c
     query = select(tables.snapshots).where(its.tenant == tenant).order_by(its.created.desc()).limit(min(limit, _PAGE))
+    if call.who.repository is not None:
+        query = query.where(its.repository == call.who.repository)
     if vm is not None:
         query = query.where(its.vm == vm)
     if before is not None:
@@ -90,11 +92,20 @@ def listed(
 
 def get(connection: Connection, call: Call, snapshot: str) -> dict[str, Any]:
     """Raises ``NotFound``."""
-    tenant = call.who.of(Right.SEE)
+    tenant = call.who.of(Right.SEE, bound=True)
     its = tables.snapshots.c
-    row = (
-        connection.execute(select(tables.snapshots).where(its.tenant == tenant, its.id == snapshot)).mappings().first()
-    )
+    query = select(tables.snapshots).where(its.tenant == tenant, its.id == snapshot)
+    if call.who.repository is not None:
+        query = query.where(its.repository == call.who.repository)
+    row = connection.execute(query).mappings().first()
     if row is None:
         raise errors.NotFound(f"There is no snapshot {snapshot!r} here.")
     return dict(row)
+
+
+def require_in(connection: Connection, call: Call, repository: str, snapshot: str) -> None:
+    """Raises ``NotFound``."""
+    its = tables.snapshots.c
+    query = select(its.id).where(its.repository == repository, its.id == snapshot, its.tenant == call.who.tenant)
+    if connection.execute(query).first() is None:
+        raise errors.NotFound(f"There is no snapshot {snapshot!r} here.")

@@ -76,6 +76,7 @@ users = Table(
     Column("role", String(16), nullable=False),
     Column("password", Text, nullable=False),  # argon2id, as its library writes it
     Column("totp", LargeBinary),  # sealed; NULL: not set up
+    Column("totp_new", LargeBinary),  # sealed; one that is being set up, until a code of it was shown
     Column("totp_step", BigInteger, nullable=False, server_default="0"),  # of the code that was used last
     Column("disabled", Boolean, nullable=False),
     Column("created", Float, nullable=False),
@@ -89,6 +90,7 @@ sessions = Table(
     Column("hash", String(64), primary_key=True),  # of the cookie's secret
     _of("users"),
     Column("csrf", String(64), nullable=False),
+    Column("address", String(64), nullable=False),
     Column("created", Float, nullable=False),
     Column("expires", Float, nullable=False),
     Index("ix_sessions_user", "user"),
@@ -137,6 +139,7 @@ tokens = Table(
     Column("name", String(64), nullable=False),
     Column("role", String(16)),
     Column("hash", String(64), nullable=False),
+    Column("maker", String(32)),  # the person who made it, also by way of another token
     Column("created", Float, nullable=False),
     Column("expires", Float, nullable=False),
     Column("used", Float),
@@ -295,11 +298,27 @@ jobs = Table(
     Column("beat", Float),  # the worker's last sign of life
     Column("ended", Float),
     Column("attempts", Integer, nullable=False),
+    Column("worker", String(96)),  # who has it; NULL: nobody
+    Column("stop", Boolean, nullable=False),  # somebody wants it to end
+    # Of those with the same one, one runs at a time; NULL: it does not run.
+    Column("lane", String(64), unique=True),
+    # Of those with the same one, there is one: what comes by itself comes once, however many processes think of it.
+    Column("once", String(96), unique=True),
     Column("progress", JSON),
     Column("result", JSON),
     Column("error", Text),
     Index("ix_jobs_state", "state", "due"),
     Index("ix_jobs_tenant", "tenant", "created"),
+)
+
+#: When packs were last read back and found whole. Losing it costs reading them again.
+packs_read = Table(
+    "packs_read",
+    metadata,
+    _of("repositories"),
+    Column("pack", String(32), nullable=False),
+    Column("moment", Float, nullable=False),
+    PrimaryKeyConstraint("repository", "pack"),
 )
 
 #: Destructive acts that wait for a second person, or for their delay.
@@ -312,11 +331,16 @@ approvals = Table(
     Column("arguments", JSON, nullable=False),
     Column("state", String(16), nullable=False),
     Column("asker", String(128), nullable=False),
+    Column("asker_id", String(32), nullable=False),  # of the person, or of the token
+    Column("person", String(32)),  # the one behind it, who is no second person
+    Column("second_person", Boolean, nullable=False),
     Column("created", Float, nullable=False),
     Column("due", Float, nullable=False),
     Column("decider", String(128)),
     Column("decided", Float),
+    Column("error", Text),
     Index("ix_approvals_tenant", "tenant", "created"),
+    Index("ix_approvals_state", "state", "due"),
 )
 
 #: Until when nobody may remove an object, where that is longer than the repository's days since it was made.

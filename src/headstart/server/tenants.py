@@ -7,9 +7,10 @@ from typing import Any
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from headstart import errors
-from headstart.server import audit, ids, tables
+from headstart.server import audit, caution, ids, tables
 from headstart.server.call import Call
-from headstart.server.roles import Right
+from headstart.server.caution import Caution
+from headstart.server.roles import Right, Role
 
 BAD_NAME = "A name takes letters, digits, '.', '_' and '-', 64 at most, and begins with one of the first two."
 
@@ -53,7 +54,29 @@ def bound(connection: Connection, call: Call, tenant: str, quota_bytes: int | No
     get(connection, call, tenant)
     change = update(tables.tenants).where(tables.tenants.c.id == tenant)
     connection.execute(change.values(quota_bytes=quota_bytes, quota_vms=quota_vms))
-    audit.note(connection, call, "tenant.bound", tenant, quota_bytes=quota_bytes, quota_vms=quota_vms)
+    audit.note_for(connection, call, tenant, "tenant.bound", tenant, quota_bytes=quota_bytes, quota_vms=quota_vms)
+
+
+def require_can_wait(connection: Connection, call: Call, wanted: Caution) -> None:
+    """Raises ``Usage``: whoever is alone would wait for ever."""
+    tenant = call.who.of(Right.CONFIGURE)
+    if not 0 <= wanted.delay <= caution.LONGEST_DELAY:
+        raise errors.Usage(f"A delay has {caution.LONGEST_DELAY / 86400:.0f} days at most.")
+    its = tables.users.c
+    admins = select(func.count()).where(its.tenant == tenant, its.role == Role.ADMIN, its.disabled.is_(False))
+    if wanted.second_person and connection.execute(admins).scalar_one() < 2:
+        raise errors.Usage("Make a second admin first: with one alone, nothing could be approved.")
+
+
+def set_caution(connection: Connection, call: Call, wanted: Caution) -> None:
+    """Whether destructive acts wait. To make that weaker is such an act itself. Raises ``Usage``, ``Denied``."""
+    require_can_wait(connection, call, wanted)
+    tenant = call.who.of(Right.CONFIGURE)
+    if wanted.is_weaker_than(caution.of(connection, tenant)):
+        caution.require_approved(connection, call)
+    values = {"second_person": wanted.second_person, "delay_seconds": wanted.delay}
+    connection.execute(update(tables.tenants).where(tables.tenants.c.id == tenant).values(values))
+    audit.note(connection, call, "tenant.caution", tenant, **values)
 
 
 def remove(connection: Connection, call: Call, tenant: str) -> None:

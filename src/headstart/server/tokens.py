@@ -59,12 +59,14 @@ def insert_token(
             name=wish.name,
             role=wish.role,
             hash=credentials.hashed(token.secret),
+            maker=call.who.person,
             created=call.now,
             expires=call.now + wish.seconds,
             revoked=False,
         )
     )
-    audit.note(connection, call, "token.create", token.id, kind=wish.kind, name=wish.name, role=wish.role)
+    facts = {"kind": wish.kind, "name": wish.name, "role": wish.role, "expires": call.now + wish.seconds}
+    audit.note(connection, call, "token.create", token.id, **facts, repository=repository)
     return token
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from headstart import errors
-from headstart.server import audit, ids, tables
+from headstart.server import audit, caution, ids, tables
 from headstart.server.call import Call
 from headstart.server.roles import Right
 
@@ -111,5 +111,6 @@ def remove(connection: Connection, call: Call, vm: str) -> None:
     """From the lists: its snapshots stay, and a host that still has it names it again. Raises ``NotFound``."""
     tenant = call.who.of(Right.DELETE)
     found = get(connection, call, vm)
+    caution.require_approved(connection, call)
     connection.execute(delete(tables.vms).where(tables.vms.c.id == vm, tables.vms.c.tenant == tenant))
     audit.note(connection, call, "vm.remove", vm, name=found["name"])

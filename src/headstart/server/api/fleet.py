@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
-from headstart.server import audit, events, hosts, policies, runs, snapshots, vms
+from headstart.server import approvals, events, hosts, policies, runs, snapshots, vms
+from headstart.server.api.answers import WAITING, told
 from headstart.server.api.request import Caller, Here
 from headstart.server.api.tenants import Name
 from headstart.server.roles import Right
@@ -32,10 +33,10 @@ def list_hosts(here: Here, call: Caller) -> list[dict[str, Any]]:
         return hosts.listed(connection, call)
 
 
-@router.delete("/hosts/{host}", status_code=204)
-def remove_host(here: Here, call: Caller, host: str) -> None:
+@router.delete("/hosts/{host}", status_code=204, responses=WAITING)
+def remove_host(here: Here, call: Caller, host: str) -> Response:
     with here.database.write() as connection:
-        hosts.remove(connection, call, host)
+        return told(approvals.ask(connection, call, "host.remove", {"host": host}))
 
 
 @router.get("/vms")
@@ -52,10 +53,10 @@ def show_vm(here: Here, call: Caller, vm: str) -> dict[str, Any]:
         return vms.get(connection, call, vm)
 
 
-@router.delete("/vms/{vm}", status_code=204)
-def remove_vm(here: Here, call: Caller, vm: str) -> None:
+@router.delete("/vms/{vm}", status_code=204, responses=WAITING)
+def remove_vm(here: Here, call: Caller, vm: str) -> Response:
     with here.database.write() as connection:
-        vms.remove(connection, call, vm)
+        return told(approvals.ask(connection, call, "vm.remove", {"vm": vm}))
 
 
 @router.get("/vms/{vm}/runs")
@@ -89,16 +90,16 @@ def list_policies(here: Here, call: Caller) -> list[dict[str, Any]]:
         return policies.listed(connection, call)
 
 
-@router.put("/policies/{name}", status_code=204)
-def put_policy(here: Here, call: Caller, name: str, wanted: PolicyText) -> None:
+@router.put("/policies/{name}", status_code=204, responses=WAITING)
+def put_policy(here: Here, call: Caller, name: str, wanted: PolicyText) -> Response:
     with here.database.write() as connection:
-        policies.put(connection, call, name, wanted.text)
+        return told(approvals.ask(connection, call, "policy.put", {"name": name, "text": wanted.text}))
 
 
-@router.delete("/policies/{name}", status_code=204)
-def remove_policy(here: Here, call: Caller, name: str) -> None:
+@router.delete("/policies/{name}", status_code=204, responses=WAITING)
+def remove_policy(here: Here, call: Caller, name: str) -> Response:
     with here.database.write() as connection:
-        policies.remove(connection, call, name)
+        return told(approvals.ask(connection, call, "policy.remove", {"name": name}))
 
 
 @router.get("/assignments", summary="By pattern of names of VMs, the policy; the empty one is what nothing names.")
@@ -107,16 +108,19 @@ def list_assignments(here: Here, call: Caller) -> dict[str, str | None]:
         return policies.assigned(connection, call.who.of(Right.SEE))
 
 
-@router.put("/assignments", status_code=204)
-def assign(here: Here, call: Caller, wanted: Assignment, pattern: Annotated[str, Query(max_length=255)] = "") -> None:
+@router.put("/assignments", status_code=204, responses=WAITING)
+def assign(
+    here: Here, call: Caller, wanted: Assignment, pattern: Annotated[str, Query(max_length=255)] = ""
+) -> Response:
+    arguments = {"pattern": pattern, "policy": wanted.policy}
     with here.database.write() as connection:
-        policies.assign(connection, call, pattern, wanted.policy)
+        return told(approvals.ask(connection, call, "policy.assign", arguments))
 
 
-@router.delete("/assignments", status_code=204)
-def unassign(here: Here, call: Caller, pattern: Annotated[str, Query(max_length=255)] = "") -> None:
+@router.delete("/assignments", status_code=204, responses=WAITING)
+def unassign(here: Here, call: Caller, pattern: Annotated[str, Query(max_length=255)] = "") -> Response:
     with here.database.write() as connection:
-        policies.unassign(connection, call, pattern)
+        return told(approvals.ask(connection, call, "policy.unassign", {"pattern": pattern}))
 
 
 @router.get("/events", summary="What the server learned after the event of this number, ascending.")
@@ -125,13 +129,3 @@ def list_events(
 ) -> list[dict[str, Any]]:
     with here.database.read() as connection:
         return events.after(connection, call.who.of(Right.SEE), after, limit)
-
-
-@router.get("/audit", summary="Who did what, newest first.")
-def list_audit(
-    here: Here, call: Caller, before: Annotated[int | None, Query(ge=0, le=1 << 62)] = None
-) -> list[dict[str, Any]]:
-    if call.who.tenant is not None:
-        call.who.require(Right.CONFIGURE)
-    with here.database.read() as connection:
-        return audit.page(connection, call.who.tenant, before)

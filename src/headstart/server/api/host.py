@@ -6,11 +6,11 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Depends, Header, Request, Response
 from pydantic import AfterValidator, BaseModel, Field
 
 from headstart.server import credentials, events, figures, hosts, orders, policies, runs, vms
-from headstart.server.api.request import Caller, Here, address
+from headstart.server.api.request import Caller, Here, address, stranger
 from headstart.server.events import Event
 from headstart.server.hosts import Newcomer
 from headstart.server.orders import Told
@@ -123,7 +123,9 @@ class Figures(BaseModel):
     vms: dict[Text, Annotated[list[Measured], Field(max_length=1500)]] = Field(max_length=2000)
 
 
-@router.post("/join", status_code=201, summary="Become a host, with a token that serves once.")
+@router.post(
+    "/join", status_code=201, dependencies=[Depends(stranger)], summary="Become a host, with a token that serves once."
+)
 def join(request: Request, here: Here, wanted: Join) -> Joined:
     token = credentials.parse(wanted.token)
     host = Newcomer(wanted.name, wanted.installation, wanted.version)

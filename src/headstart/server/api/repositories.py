@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 from sqlalchemy import select
 
 from headstart.repository import protection
-from headstart.server import repositories, tables
+from headstart.server import approvals, checking, repositories, tables
+from headstart.server.api.answers import WAITING, told
 from headstart.server.api.request import Caller, Here
 from headstart.server.api.tenants import Created, Name
 from headstart.server.roles import Right
@@ -24,10 +25,12 @@ class NewRepository(BaseModel):
 
 @router.get("")
 def listed(here: Here, call: Caller) -> list[dict[str, Any]]:
-    tenant = call.who.of(Right.SEE)
+    tenant = call.who.of(Right.SEE, bound=True)
     its = tables.repositories.c
     columns = (its.id, its.name, its.created, its.used_bytes, its.objects, its.immutable_days)
     query = select(*columns, its.structure.is_not(None).label("structure")).where(its.tenant == tenant)
+    if call.who.repository is not None:
+        query = query.where(its.id == call.who.repository)
     with here.database.read() as connection:
         return [dict(row) for row in connection.execute(query.order_by(its.name)).mappings()]
 
@@ -36,3 +39,46 @@ def listed(here: Here, call: Caller) -> list[dict[str, Any]]:
 def create(here: Here, call: Caller, wanted: NewRepository) -> Created:
     with here.database.write() as connection:
         return Created(id=repositories.create(connection, call, wanted.name, wanted.immutable_days))
+
+
+class Structure(BaseModel):
+    password: str = Field(min_length=1, max_length=1024, description="Of a key that opens the structure alone.")
+
+
+@router.put("/{repository}/structure", status_code=204, summary="Let the server check packs, forget, collect, verify.")
+def deposit(here: Here, call: Caller, repository: str, wanted: Structure) -> None:
+    checking.deposit(here, call, repository, wanted.password)
+
+
+@router.delete("/{repository}/structure", status_code=204, summary="Take that password back.")
+def withdraw(here: Here, call: Caller, repository: str) -> None:
+    checking.withdraw(here, call, repository)
+
+
+class Immutability(BaseModel):
+    immutable_days: int = Field(ge=0, le=protection.MAX_DAYS)
+
+
+@router.put("/{repository}", status_code=204, responses=WAITING, summary="Fewer days may have to wait for approval.")
+def configure(here: Here, call: Caller, repository: str, wanted: Immutability) -> Response:
+    arguments = {"repository": repository, "immutable_days": wanted.immutable_days}
+    with here.database.write() as connection:
+        return told(approvals.ask(connection, call, "repository.configure", arguments))
+
+
+@router.delete("/{repository}", status_code=204, responses=WAITING, summary="Remove it from the server.")
+def remove(here: Here, call: Caller, repository: str) -> Response:
+    with here.database.write() as connection:
+        return told(approvals.ask(connection, call, "repository.remove", {"repository": repository}))
+
+
+@router.delete(
+    "/{repository}/snapshots/{snapshot}",
+    status_code=204,
+    responses=WAITING,
+    summary="Forget a snapshot: a job of the server's does it, where it has the key of the structure.",
+)
+def forget(here: Here, call: Caller, repository: str, snapshot: str) -> Response:
+    arguments = {"repository": repository, "snapshots": [snapshot]}
+    with here.database.write() as connection:
+        return told(approvals.ask(connection, call, "snapshot.forget", arguments))

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Cookie, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, Field
 
-from headstart.server import users
-from headstart.server.api.request import COOKIE, Caller, Here, address
-from headstart.server.principal import NobodyKnown
-from headstart.server.users import Session
+from headstart.server import logins
+from headstart.server.api.request import Caller, Here, address, cookie_name, cookie_of, is_secure, stranger
+from headstart.server.logins import Attempt, Session
 
 router = APIRouter(prefix="/v1/session", tags=["session"])
 
@@ -33,44 +30,41 @@ class Me(BaseModel):
     tenant: str | None
 
 
-def log_in(here: Here, name: str, password: str, code: str, address: str) -> Session:
-    """What is counted of failures stays, also when they raise."""
-    wrong: NobodyKnown | None = None
-    with here.database.write() as connection:
-        try:
-            return users.log_in(connection, here.sealer, name, password, code, here.clock(), address)
-        except NobodyKnown as error:
-            wrong = error
-    raise wrong
+def log_in(request: Request, here: Here, name: str, password: str, code: str) -> Session:
+    """Raises ``NobodyKnown``, ``TooOften``."""
+    before = cookie_of(request) or ""
+    return logins.log_in(here, Attempt(name, password, code, address(request), request.state.id, before))
 
 
 def set_cookie(request: Request, response: Response, session: Session, now: float) -> None:
     response.set_cookie(
-        COOKIE,
+        cookie_name(request),
         session.cookie,
         max_age=int(session.expires - now),
         path="/",
-        secure=request.url.scheme == "https",
+        secure=is_secure(request),
         httponly=True,
         samesite="strict",
     )
 
 
-@router.post("", status_code=201, summary="Log in: the cookie is the session.")
+def clear_cookie(request: Request, response: Response) -> None:
+    # A browser takes the end of a cookie with this prefix only if it is as secure as the cookie.
+    response.delete_cookie(cookie_name(request), path="/", secure=is_secure(request), httponly=True, samesite="strict")
+
+
+@router.post("", status_code=201, dependencies=[Depends(stranger)], summary="Log in: the cookie is the session.")
 def begin(request: Request, response: Response, here: Here, login: Login) -> Csrf:
-    session = log_in(here, login.name, login.password, login.code, address(request))
+    session = log_in(request, here, login.name, login.password, login.code)
     set_cookie(request, response, session, here.clock())
     return Csrf(csrf=session.csrf, expires=session.expires)
 
 
 @router.delete("", status_code=204, summary="Log out.")
-def end(
-    response: Response, here: Here, call: Caller, cookie: Annotated[str | None, Cookie(alias=COOKIE)] = None
-) -> None:
-    if cookie is not None:
-        with here.database.write() as connection:
-            users.log_out(connection, cookie)
-    response.delete_cookie(COOKIE, path="/")
+def end(request: Request, response: Response, here: Here, call: Caller) -> None:
+    with here.database.write() as connection:
+        logins.log_out(connection, call)
+    clear_cookie(request, response)
 
 
 @router.get("", summary="Who I am.")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
-from headstart.server import ids, tenants
+from headstart.server import approvals, caution, ids, tenants
+from headstart.server.api.answers import WAITING, told
 from headstart.server.api.request import Caller, Here
+from headstart.server.roles import Right
 
 router = APIRouter(prefix="/v1/tenants", tags=["tenants"])
 
@@ -46,6 +48,25 @@ def create(here: Here, call: Caller, wanted: NewTenant) -> Created:
 def bound(here: Here, call: Caller, tenant: str, wanted: Quota) -> None:
     with here.database.write() as connection:
         tenants.bound(connection, call, tenant, wanted.quota_bytes, wanted.quota_vms)
+
+
+class Caution(BaseModel):
+    second_person: bool
+    delay_seconds: float = Field(ge=0, le=caution.LONGEST_DELAY)
+
+
+@router.get("/own/caution", summary="Whether destructive acts in one's own tenant wait, and for what.")
+def show_caution(here: Here, call: Caller) -> Caution:
+    with here.database.read() as connection:
+        found = caution.of(connection, call.who.of(Right.SEE))
+    return Caution(second_person=found.second_person, delay_seconds=found.delay)
+
+
+@router.put("/own/caution", status_code=204, responses=WAITING, summary="Set that. To make it weaker waits itself.")
+def set_caution(here: Here, call: Caller, wanted: Caution) -> Response:
+    arguments = {"second_person": wanted.second_person, "delay": wanted.delay_seconds}
+    with here.database.write() as connection:
+        return told(approvals.ask(connection, call, "tenant.caution", arguments))
 
 
 @router.delete("/{tenant}", status_code=204, summary="Remove a tenant that has no repositories any longer.")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
-from headstart.server import passwords, users
+from headstart.server import approvals, passwords, users
+from headstart.server.api.answers import WAITING, told
 from headstart.server.api.request import Caller, Here
 from headstart.server.api.tenants import Created, Name
 from headstart.server.roles import Role
@@ -19,23 +20,69 @@ class NewUser(BaseModel):
     name: Name
     password: str = Field(min_length=passwords.SHORTEST, max_length=passwords.LONGEST)
     role: Role
-    tenant: str | None = Field(None, description="By the site alone: whose first admin this is.")
+    tenant: str | None = Field(None, max_length=64, description="By the site alone: whose first admin this is.")
+
+
+class WantedRole(BaseModel):
+    role: Role
+
+
+class Disabled(BaseModel):
+    disabled: bool
+
+
+class Reset(BaseModel):
+    password: str | None = Field(
+        None, min_length=passwords.SHORTEST, max_length=passwords.LONGEST, description="null: the one that there is."
+    )
 
 
 @router.get("")
-def listed(here: Here, call: Caller) -> list[dict[str, Any]]:
+def list_users(here: Here, call: Caller) -> list[dict[str, Any]]:
     with here.database.read() as connection:
         return users.listed(connection, call)
 
 
 @router.post("", status_code=201)
-def create(here: Here, call: Caller, wanted: NewUser) -> Created:
+def create_user(here: Here, call: Caller, wanted: NewUser) -> Created:
     tenant = call.who.tenant if wanted.tenant is None else wanted.tenant
     with here.database.write() as connection:
         return Created(id=users.create(connection, call, wanted.name, wanted.password, wanted.role, tenant))
 
 
 @router.delete("/{user}", status_code=204)
-def remove(here: Here, call: Caller, user: str) -> None:
+def remove_user(here: Here, call: Caller, user: str) -> None:
     with here.database.write() as connection:
         users.remove(connection, call, user)
+
+
+@router.put("/{user}/role", status_code=204, responses=WAITING, summary="To make an admin may have to wait.")
+def set_role(here: Here, call: Caller, user: str, wanted: WantedRole) -> Response:
+    with here.database.write() as connection:
+        return told(approvals.ask(connection, call, "user.role", {"user": user, "role": wanted.role}))
+
+
+@router.put("/{user}/disabled", status_code=204, responses=WAITING, summary="Let somebody in no longer, or again.")
+def set_disabled(here: Here, call: Caller, user: str, wanted: Disabled) -> Response:
+    with here.database.write() as connection:
+        return told(approvals.ask(connection, call, "user.disabled", {"user": user, "disabled": wanted.disabled}))
+
+
+@router.post(
+    "/{user}/reset",
+    status_code=204,
+    responses=WAITING,
+    summary="Of another one who lost the second factor or the password: none, and a new one if given.",
+)
+def reset(here: Here, call: Caller, user: str, wanted: Reset) -> Response:
+    with here.database.read() as connection:
+        users.get(connection, call, user)
+    kept = None if wanted.password is None else passwords.hashed(wanted.password)
+    with here.database.write() as connection:
+        return told(approvals.ask(connection, call, "user.reset", {"user": user, "password": kept}))
+
+
+@router.delete("/{user}/sessions", status_code=204, summary="End all sessions of somebody's.")
+def log_off(here: Here, call: Caller, user: str) -> None:
+    with here.database.write() as connection:
+        users.log_off(connection, call, user)

@@ -56,14 +56,19 @@ def upgrade() -> None:
         sa.Column("arguments", sa.JSON(), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("asker", sa.String(length=128), nullable=False),
+        sa.Column("asker_id", sa.String(length=32), nullable=False),
+        sa.Column("person", sa.String(length=32), nullable=True),
+        sa.Column("second_person", sa.Boolean(), nullable=False),
         sa.Column("created", sa.Float(), nullable=False),
         sa.Column("due", sa.Float(), nullable=False),
         sa.Column("decider", sa.String(length=128), nullable=True),
         sa.Column("decided", sa.Float(), nullable=True),
+        sa.Column("error", sa.Text(), nullable=True),
         sa.ForeignKeyConstraint(["tenant"], ["tenants.id"], name=op.f("fk_approvals_tenant"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_approvals")),
     )
     with op.batch_alter_table("approvals", schema=None) as batch_op:
+        batch_op.create_index("ix_approvals_state", ["state", "due"], unique=False)
         batch_op.create_index("ix_approvals_tenant", ["tenant", "created"], unique=False)
 
     op.create_table(
@@ -116,6 +121,7 @@ def upgrade() -> None:
         sa.Column("role", sa.String(length=16), nullable=False),
         sa.Column("password", sa.Text(), nullable=False),
         sa.Column("totp", sa.LargeBinary(), nullable=True),
+        sa.Column("totp_new", sa.LargeBinary(), nullable=True),
         sa.Column("totp_step", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("disabled", sa.Boolean(), nullable=False),
         sa.Column("created", sa.Float(), nullable=False),
@@ -179,6 +185,10 @@ def upgrade() -> None:
         sa.Column("beat", sa.Float(), nullable=True),
         sa.Column("ended", sa.Float(), nullable=True),
         sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("worker", sa.String(length=96), nullable=True),
+        sa.Column("stop", sa.Boolean(), nullable=False),
+        sa.Column("lane", sa.String(length=64), nullable=True),
+        sa.Column("once", sa.String(length=96), nullable=True),
         sa.Column("progress", sa.JSON(), nullable=True),
         sa.Column("result", sa.JSON(), nullable=True),
         sa.Column("error", sa.Text(), nullable=True),
@@ -187,6 +197,8 @@ def upgrade() -> None:
         ),
         sa.ForeignKeyConstraint(["tenant"], ["tenants.id"], name=op.f("fk_jobs_tenant"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_jobs")),
+        sa.UniqueConstraint("lane", name=op.f("uq_jobs_lane")),
+        sa.UniqueConstraint("once", name=op.f("uq_jobs_once")),
     )
     with op.batch_alter_table("jobs", schema=None) as batch_op:
         batch_op.create_index("ix_jobs_state", ["state", "due"], unique=False)
@@ -203,10 +215,21 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("repository", "key", name=op.f("pk_locks")),
     )
     op.create_table(
+        "packs_read",
+        sa.Column("repository", sa.String(length=32), nullable=False),
+        sa.Column("pack", sa.String(length=32), nullable=False),
+        sa.Column("moment", sa.Float(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["repository"], ["repositories.id"], name=op.f("fk_packs_read_repository"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("repository", "pack", name=op.f("pk_packs_read")),
+    )
+    op.create_table(
         "sessions",
         sa.Column("hash", sa.String(length=64), nullable=False),
         sa.Column("user", sa.String(length=32), nullable=False),
         sa.Column("csrf", sa.String(length=64), nullable=False),
+        sa.Column("address", sa.String(length=64), nullable=False),
         sa.Column("created", sa.Float(), nullable=False),
         sa.Column("expires", sa.Float(), nullable=False),
         sa.ForeignKeyConstraint(["user"], ["users.id"], name=op.f("fk_sessions_user"), ondelete="CASCADE"),
@@ -294,6 +317,7 @@ def upgrade() -> None:
         sa.Column("name", sa.String(length=64), nullable=False),
         sa.Column("role", sa.String(length=16), nullable=True),
         sa.Column("hash", sa.String(length=64), nullable=False),
+        sa.Column("maker", sa.String(length=32), nullable=True),
         sa.Column("created", sa.Float(), nullable=False),
         sa.Column("expires", sa.Float(), nullable=False),
         sa.Column("used", sa.Float(), nullable=True),

@@ -1,0 +1,201 @@
+"""Acts that wait: asked for by one, approved by another, or done when their delay is over.
+
+::
+
+    ask --> waiting --approve--> (approved, until it is due) --> done, failed
+               |--reject-----------> rejected
+               '--30 days, or whoever asked lost the right--> lapsed
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, insert, or_, select, update
+
+from headstart import errors
+from headstart.server import acts, audit, caution, ids, tables
+from headstart.server.call import Call
+from headstart.server.principal import Principal
+from headstart.server.roles import Right, Role
+from headstart.server.site import Site
+
+_log = logging.getLogger("headstart.server")
+#: What nobody decides is nobody's wish any longer.
+_LAPSE_SECONDS = 30 * 86400.0
+_PAGE = 200
+
+
+class State(enum.StrEnum):
+    WAITING = "waiting"
+    APPROVED = "approved"
+    DONE = "done"
+    FAILED = "failed"
+    REJECTED = "rejected"
+    LAPSED = "lapsed"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """It waits. ``due``: not before that, seconds since 1970."""
+
+    id: str
+    second_person: bool
+    due: float
+
+
+def ask(connection: Connection, call: Call, name: str, arguments: Mapping[str, Any]) -> Asked | None:
+    """None: it is done already, because nothing is required for it. What waits already is asked for once.
+
+    Raises what the act raises, as if it were done at once."""
+    act = acts.ALL[name]
+    needed = act.is_destructive(connection, call, arguments)
+    wanted = caution.of(connection, call.who.tenant)
+    if call.who.tenant is None or not needed or not wanted:
+        act.do(connection, call, arguments)
+        return None
+    its = tables.approvals.c
+    open_ = select(tables.approvals).where(
+        its.tenant == call.who.tenant, its.state.in_((State.WAITING, State.APPROVED))
+    )
+    for row in connection.execute(open_.where(its.act == name, its.asker_id == call.who.id)):
+        if row.arguments == dict(arguments):
+            return Asked(row.id, row.second_person, row.due)
+    asked = Asked(ids.new(), wanted.second_person, call.now + wanted.delay)
+    connection.execute(
+        insert(tables.approvals).values(
+            id=asked.id,
+            tenant=call.who.tenant,
+            act=name,
+            arguments=dict(arguments),
+            state=State.WAITING,
+            asker=call.who.name[:128],
+            asker_id=call.who.id,
+            person=call.who.person,
+            second_person=asked.second_person,
+            created=call.now,
+            due=asked.due,
+        )
+    )
+    audit.note(connection, call, "approval.ask", asked.id, wanted=name, arguments=_shown(name, arguments))
+    return asked
+
+
+def _shown(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    hidden = acts.ALL[name].hidden if name in acts.ALL else ()
+    return {key: value for key, value in arguments.items() if key not in hidden}
+
+
+def listed(connection: Connection, call: Call) -> list[dict[str, Any]]:
+    """Newest first."""
+    tenant = call.who.of(Right.CONFIGURE)
+    its = tables.approvals.c
+    query = select(tables.approvals).where(its.tenant == tenant).order_by(its.created.desc()).limit(_PAGE)
+    return [_told(row) for row in connection.execute(query)]
+
+
+def get(connection: Connection, call: Call, approval: str) -> dict[str, Any]:
+    """Raises ``NotFound``."""
+    return _told(_row(connection, call, approval))
+
+
+def _told(row: Row[Any]) -> dict[str, Any]:
+    told = dict(row._mapping)
+    kept = ("id", "act", "state", "asker", "second_person", "created", "due", "decider", "decided", "error")
+    return {**{name: told[name] for name in kept}, "arguments": _shown(row.act, row.arguments)}
+
+
+def _row(connection: Connection, call: Call, approval: str) -> Row[Any]:
+    tenant = call.who.of(Right.CONFIGURE)
+    its = tables.approvals.c
+    query = select(tables.approvals).where(its.id == approval, its.tenant == tenant).with_for_update()
+    row = connection.execute(query).first()
+    if row is None:
+        raise errors.NotFound(f"There is no approval {approval!r} here.")
+    return row
+
+
+def approve(connection: Connection, call: Call, approval: str) -> State:
+    """By another admin than the one who asked, and no program: a token is of whoever made it. Raises ``Denied``,
+    ``NotFound``, ``Busy`` for what does not wait any longer."""
+    row = _row(connection, call, approval)
+    if row.state != State.WAITING:
+        raise errors.Busy(f"That does not wait any longer: it is {row.state}.")
+    if not row.second_person:
+        raise errors.Busy("That waits for its time alone. Reject it, or wait.")
+    if not call.who.is_person:
+        raise errors.Denied("A person approves, and no token.")
+    if call.who.person == row.person or row.person is None:
+        raise errors.Denied("Another admin than the one who asked approves.")
+    _decide(connection, row, State.APPROVED, call)
+    audit.note(connection, call, "approval.approve", row.id, wanted=row.act, asker=row.asker)
+    return State.APPROVED if row.due > call.now else _carry_out(connection, row, call.now)
+
+
+def reject(connection: Connection, call: Call, approval: str) -> None:
+    """By any admin, also by the one who asked. Raises ``NotFound``, ``Busy``."""
+    row = _row(connection, call, approval)
+    if row.state not in (State.WAITING, State.APPROVED):
+        raise errors.Busy(f"That does not wait any longer: it is {row.state}.")
+    _decide(connection, row, State.REJECTED, call)
+    audit.note(connection, call, "approval.reject", row.id, wanted=row.act, asker=row.asker)
+
+
+def _decide(connection: Connection, row: Row[Any], state: State, call: Call) -> None:
+    change = update(tables.approvals).where(tables.approvals.c.id == row.id)
+    connection.execute(change.values(state=state, decider=call.who.name[:128], decided=call.now))
+
+
+def due(site: Site) -> int:
+    """Do what waited long enough; how many were done, or failed. Any process may call it, also several at once."""
+    now, count = site.clock(), 0
+    its = tables.approvals.c
+    ready = or_(its.state == State.APPROVED, and_(its.state == State.WAITING, its.second_person.is_(False)))
+    old = and_(its.state == State.WAITING, its.second_person.is_(True), its.created < now - _LAPSE_SECONDS)
+    with site.database.write() as connection:
+        connection.execute(update(tables.approvals).where(old).values(state=State.LAPSED, decided=now))
+    one = select(tables.approvals).where(ready, its.due <= now).order_by(its.due).limit(1)
+    while True:
+        with site.database.write() as connection:
+            row = connection.execute(one.with_for_update(skip_locked=True)).first()
+            if row is None:
+                return count
+            _carry_out(connection, row, now)
+        count += 1
+
+
+def _carry_out(connection: Connection, row: Row[Any], now: float) -> State:
+    """In the name of whoever asked, if he still has the right to it."""
+    state, error = State.DONE, None
+    who = _asker(connection, row, now)
+    if who is None:
+        state, error = State.LAPSED, "Whoever asked for it is no admin any longer."
+    else:
+        call = Call(who, now, "", f"approval-{row.id}"[:32], approved=row.id)
+        try:
+            with connection.begin_nested():
+                acts.ALL[row.act].do(connection, call, row.arguments)
+        except errors.HeadstartError as failed:
+            state, error = State.FAILED, str(failed)
+            _log.warning("%s, which was asked for by %s, failed: %s", row.act, row.asker, failed)
+    # What was hidden is not kept longer than needed.
+    values = {"state": state, "error": error, "arguments": _shown(row.act, row.arguments)}
+    connection.execute(update(tables.approvals).where(tables.approvals.c.id == row.id).values(values))
+    return state
+
+
+def _asker(connection: Connection, row: Row[Any], now: float) -> Principal | None:
+    people, tokens = tables.users.c, tables.tokens.c
+    person = select(people.name).where(
+        people.id == row.asker_id, people.tenant == row.tenant, people.role == Role.ADMIN, people.disabled.is_(False)
+    )
+    token = select(tokens.id).where(
+        tokens.id == row.asker_id, tokens.tenant == row.tenant, tokens.revoked.is_(False), tokens.expires > now
+    )
+    if connection.execute(person).first() is None and connection.execute(token).first() is None:
+        return None
+    return Principal(row.asker_id, row.asker, Role.ADMIN, row.tenant, person=row.person)

@@ -1,0 +1,30 @@
+"""All pages, in one router."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from headstart.server.pages import (
+    hosts,
+    keys,
+    login,
+    mine,
+    ordering,
+    overview,
+    people,
+    policies,
+    records,
+    simulate,
+    static,
+    stores,
+    tenancy,
+    vm,
+    work,
+)
+
+router = APIRouter()
+for _module in (
+    *(static, login, overview, vm, ordering, hosts, simulate, policies, stores),
+    *(work, people, keys, tenancy, records, mine),
+):
+    router.include_router(_module.router)

@@ -1,0 +1,195 @@
+"""Repositories as the server itself works in them: with the key of their structure, which opens no content.
+
+What it adds and removes is counted as that of clients is, and what is locked stays, by the server's clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from sqlalchemy import Connection, delete, select
+
+from headstart import errors, repository
+from headstart.repository import layout, protection
+from headstart.repository.repo import Repository
+from headstart.server import objects, repositories, tables
+from headstart.server.repositories import Place
+from headstart.server.site import Site
+from headstart.store.contract import Data, Locks, Missing, Protection, Refused, Store
+
+
+class NotGiven(errors.Usage):
+    """The server cannot open the repository."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The server was given no key of this repository's structure. Make one with 'headstart key add"
+            " --structure-only', and give its password to the server."
+        )
+
+
+def quiet() -> None:
+    """Nobody wants it to end."""
+
+
+def open_repository(site: Site, place: Place, beat: Callable[[], None] = quiet) -> Repository:
+    """Without content, also where the key would open it, and without a cache. ``beat`` is called all the time, and ends
+    the work by what it raises. Raises ``NotGiven``, what opening one raises."""
+    store = Tended(site, place, beat)
+    password = _password(site, place)
+
+    def asked() -> bytes:
+        if password is None:
+            raise NotGiven
+        return password
+
+    opened = repository.open(store, asked, structure_is_enough=True)
+    if not opened.secrets.opens_content:
+        return opened
+    secrets = opened.secrets.structure_alone()
+    opened.close()
+    return repository.open_with(store, secrets)
+
+
+def _password(site: Site, place: Place) -> bytes | None:
+    its = tables.repositories.c
+    with site.database.read() as connection:
+        query = select(its.structure).where(its.id == place.id, its.tenant == place.tenant)
+        sealed = connection.execute(query).scalar()
+    return None if sealed is None else site.sealer.open(repositories.STRUCTURE, sealed)
+
+
+class Tended:
+    """The store of a repository, for the server's own hands. ``reserves``: what is added has to fit into the quota."""
+
+    def __init__(self, site: Site, place: Place, beat: Callable[[], None] = quiet, *, reserves: bool = False) -> None:
+        self._site = site
+        self._place = place
+        self._beat = beat
+        self._reserves = reserves
+        self._store = place.store(site)
+        self._locks = _Locks(site, place, self._store)
+        self._sizes: dict[str, dict[str, int]] = {}
+
+    @property
+    def window(self) -> int:
+        return self._store.window
+
+    def __repr__(self) -> str:
+        return f"the repository {self._place.name}"
+
+    @property
+    def locked(self) -> int:
+        """Objects that had to stay."""
+        return len(self._locks.held)
+
+    def create(self, key: str, data: Data) -> None:
+        self._beat()
+        size = len(memoryview(data).cast("B"))
+        with self._site.database.write() as connection:
+            if self._reserves:
+                repositories.reserve(connection, self._place, size)
+            else:
+                repositories.count(connection, self._place, size, 1)
+        try:
+            self._store.create(key, data)
+        except errors.HeadstartError:
+            self._count(-size, -1)
+            raise
+
+    def read(self, key: str) -> bytes:
+        self._beat()
+        return self._store.read(key)
+
+    def read_range(self, key: str, offset: int, length: int) -> bytes:
+        self._beat()
+        return self._store.read_range(key, offset, length)
+
+    def list(self, prefix: str) -> Iterator[tuple[str, int]]:
+        self._beat()
+        return self._store.list(prefix)
+
+    def delete(self, key: str) -> None:
+        """Raises ``Refused`` for what is locked. It does not ask whether to end: leases are given back through it."""
+        if self._place.immutable_days:
+            until = self._locks.fresh(key)
+            if until > self._store.clock():
+                self._locks.held.add(key)
+                raise Refused(f"{key} is immutable until {until:.0f} (seconds since 1970).", until=until)
+        size = self._size(key)
+        self._store.delete(key)
+        if size is not None:
+            self._count(-size, -1)
+        if key.startswith(objects.EPHEMERAL):
+            its = tables.ephemera.c
+            with self._site.database.write() as connection:
+                connection.execute(delete(tables.ephemera).where(its.repository == self._place.id, its.key == key))
+
+    def modified(self, prefix: str) -> Iterator[tuple[str, float]]:
+        self._beat()
+        return self._store.modified(prefix)
+
+    def locks(self) -> Locks:
+        return self._locks
+
+    def clock(self) -> float:
+        return self._store.clock()
+
+    def _size(self, key: str) -> int | None:
+        """A folder is listed once: packs go by the thousand. What came later is asked for by itself."""
+        folder = key.rpartition("/")[0] + "/"
+        if key.startswith(layout.PACKS) and folder not in self._sizes:
+            self._sizes[folder] = dict(self._store.list(folder))
+        known = self._sizes.get(folder, {}).pop(key, None)
+        return known if known is not None else next((size for name, size in self._store.list(key) if name == key), None)
+
+    def _count(self, size: int, objects: int) -> None:
+        with self._site.database.write() as connection:
+            repositories.count(connection, self._place, size, objects)
+
+
+class _Locks:
+    """By the repository's days and the server's clock. ``held``: what was asked for and is locked."""
+
+    def __init__(self, site: Site, place: Place, store: Store) -> None:
+        self._site = site
+        self._place = place
+        self._store = store
+        self._created: dict[str, float] = {}
+        self.held: set[str] = set()
+
+    def available(self) -> bool:
+        return self._place.immutable_days > 0
+
+    def protect(self, protection: Protection) -> None:
+        """The server locks by itself."""
+
+    def locked_until(self, key: str) -> float:
+        """Times of creation are looked up once for all; ``delete`` asks anew."""
+        if not self._place.immutable_days or not protection.of(self._place.immutable_days).covers(key):
+            return 0.0
+        if key not in self._created:
+            self._created = dict(self._store.modified(key.partition("/")[0]))
+        if key not in self._created:
+            raise Missing(f"{key} is missing.", object=key)
+        until = self._created[key] + protection.of(self._place.immutable_days).seconds
+        with self._site.database.read() as connection:
+            until = max(until, _longer(connection, self._place, key))
+        if until > self._store.clock():
+            self.held.add(key)
+        return until
+
+    def fresh(self, key: str) -> float:
+        try:
+            with self._site.database.read() as connection:
+                return objects.locked_until(connection, self._place, self._store, key)
+        except Missing:
+            return 0.0
+
+    def extend(self, key: str, until: float) -> None:
+        raise errors.Unsupported("Hosts lock what their snapshots need, not the server.")
+
+
+def _longer(connection: Connection, place: Place, key: str) -> float:
+    its = tables.locks.c
+    return connection.execute(select(its.until).where(its.repository == place.id, its.key == key)).scalar() or 0.0

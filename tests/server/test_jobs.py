@@ -1,0 +1,277 @@
+"""Work on the server's side, in the one process of a server with SQLite: a real client pushes over HTTPS, and what the
+server does is what another one finds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import delete, insert, update
+
+from headstart import repository
+from headstart.repository import label, snapshot
+from headstart.repository.layout import ChunkClass
+from headstart.server import schedule, tables
+from headstart.server.site import Site
+from headstart.store.local import LocalStore
+from headstart.store.server import ServerStore
+from tests.kit import shop as kit
+from tests.kit.server import Person, Server
+from tests.kit.shop import DAY, Shop, shop_of, until
+from tests.kit.stores import PASSWORD, QUICK
+from tests.repository import samples
+from tests.repository.samples import BLOCK, noise
+
+
+@pytest.fixture(scope="module")
+def site(server: Server) -> Iterator[Site]:
+    opened = kit.site_of(server)
+    yield opened
+    opened.database.close()
+
+
+@pytest.fixture
+def shop(server: Server, site: Site, request: pytest.FixtureRequest) -> Shop:
+    name = request.node.name.removeprefix("test_").replace("_", "-")
+    return shop_of(site, server.tenant(name[:40]))
+
+
+def test_retention_forgets_collecting_frees_and_the_rest_restores(shop: Shop) -> None:
+    kit.keep(shop.tenant, "keep_last = 1")
+    now = time.time()
+    old, new = shop.add(1, now - 2 * DAY), shop.add(2, now - DAY)
+    other = shop.add(3, now - 3 * DAY, vm="db")  # the rules hold for each VM by itself
+    before = shop.stored()
+    assert shop.used() == before
+
+    told = shop.done("forget")
+    assert (told["forgotten"], told["locked"], told["unclear"]) == ([old.id], [], {})
+    assert sorted(shop.there()) == sorted([new.id, other.id])
+    # Nothing is freed before the quarantine is over.
+    assert shop.done("gc")["freed_bytes"] == 0
+    shop.done("gc", quarantine=0)
+    assert shop.done("gc", quarantine=0)["freed_bytes"] > 2 * BLOCK
+    assert shop.stored()[0] < before[0] - 2 * BLOCK
+    assert shop.used() == shop.stored()
+    shop.require(new, 2)
+    shop.require(other, 3)
+    assert shop.done("verify")["damaged"] == 0
+
+
+def test_a_named_snapshot_is_forgotten_and_a_protected_one_is_not(shop: Shop) -> None:
+    one, two = shop.add(1, time.time() - DAY), shop.add(2, time.time())
+    with shop.open() as repo:
+        label.protect(repo, two.id)
+    refused = shop.order("forget", snapshots=[one.id, two.id])
+    assert (refused["state"], refused["attempts"]) == ("failed", 1)
+    assert "Protected" in refused["error"]
+    assert len(shop.there()) == 2
+    assert shop.done("forget", snapshots=[one.id])["forgotten"] == [one.id]
+    assert shop.there() == [two.id]
+
+
+def test_what_is_immutable_stays_and_is_told(server: Server, site: Site) -> None:
+    shop = shop_of(site, server.tenant("immutable"), immutable_days=1)
+    kept = shop.add(1, time.time())
+    assert shop.done("forget", snapshots=[kept.id])["locked"] == [kept.id]
+    with shop.open() as repo, repo.writer(samples.ignore) as writer:
+        data = noise(77)
+        writer.put(ChunkClass.CONTENT, repo.chunk_id(data), data, 0)  # that no snapshot needs
+    for _ in range(2):
+        told = shop.done("gc", quarantine=0)
+    assert (told["locked_packs"], told["condemned_bytes"], told["freed_bytes"]) == (1, 0, 0)
+    shop.require(kept, 1)
+
+
+def test_verify_reads_what_is_new_and_finds_damage(shop: Shop) -> None:
+    made = shop.add(1, time.time())
+    catalogue(shop)
+    first = shop.done("verify")
+    assert first["packs"] == first["packs_there"] > 0
+    assert shop.tenant.admin.get(f"/v1/snapshots/{made.id}")["verified"] > 0
+    assert shop.done("verify")["packs"] == 0  # read lately
+    assert shop.done("verify", everything=True)["packs"] == first["packs_there"]
+
+    pack = max((shop.folder / "packs").iterdir(), key=lambda path: path.stat().st_size)
+    whole = bytearray(pack.read_bytes())
+    whole[len(whole) // 2] ^= 1
+    pack.write_bytes(whole)
+    told = shop.done("verify", everything=True)
+    assert told["damaged"] == 1
+    assert told["findings"][0]["object"] == f"packs/{pack.name}"
+    assert told["findings"][0]["snapshots"] == [made.id]
+    assert shop.tenant.admin.get(f"/v1/snapshots/{made.id}")["verified"] is None
+    assert "repository.damaged" in [each["kind"] for each in shop.tenant.admin.get("/v1/events")]
+
+
+def catalogue(shop: Shop) -> None:
+    shop.done("catalogue")
+
+
+def test_the_catalogue_is_made_anew_from_the_repository(shop: Shop) -> None:
+    made = [shop.add(seed, time.time() - seed * DAY) for seed in (1, 2)]
+    wrong = {"repository": shop.id, "tenant": shop.tenant.id, "id": "ab" * 16, "vm": "web", "host": "", "size": 1}
+    with shop.site.database.write() as connection:
+        connection.execute(delete(tables.snapshots).where(tables.snapshots.c.repository == shop.id))
+        connection.execute(insert(tables.snapshots).values(**wrong, created=1.0, consistency="crash"))
+    told = shop.done("catalogue")
+    assert (told["added"], told["removed"]) == (2, 1)
+    assert [each["id"] for each in shop.tenant.admin.get("/v1/snapshots")] == [each.id for each in made]
+
+
+def test_a_wrong_count_is_put_right(shop: Shop) -> None:
+    shop.add(1, time.time())
+    with shop.site.database.write() as connection:
+        mine = tables.repositories.c.id == shop.id
+        connection.execute(update(tables.repositories).where(mine).values(used_bytes=5, objects=1))
+    assert shop.done("recount")["bytes"] == shop.stored()[0]
+    assert shop.used() == shop.stored()
+
+
+def test_a_mirror_is_the_same_repository_and_is_gone_on_with(shop: Shop) -> None:
+    old, new = shop.add(1, time.time() - DAY), shop.add(2, time.time())
+    shop.tenant.repository("mirror")
+    first = shop.done("copy", repository="mirror")
+    assert first["objects"] > 0
+    there = ServerStore(shop.tenant.program("operator").client, "mirror")
+    shop.require(old, 1, there)
+    shop.require(new, 2, there)
+    again = shop.done("copy", repository="mirror")
+    assert (again["objects"], again["there"]) == (0, first["objects"])
+    assert shop.done("copy", repository="mirror", everything=True)["there"] == first["objects"]
+
+    shop.done("forget", snapshots=[old.id])
+    shop.done("copy", repository="mirror")
+    assert len(snapshots(there)) == 2  # what is gone here stays there
+    assert shop.done("copy", repository="mirror", prune=True)["removed"] > 0
+    assert snapshots(there) == [new.id]
+    shop.require(new, 2, there)
+
+
+def snapshots(store: ServerStore) -> list[str]:
+    with repository.open(store, lambda: PASSWORD) as repo:
+        return [each.id for each in snapshot.all_manifests(repo).manifests]
+
+
+def test_a_copy_that_differs_is_told_and_nothing_foreign_is_written_over(shop: Shop) -> None:
+    shop.add(1, time.time())
+    other = shop.tenant.repository("other")
+    with repository.create(ServerStore(shop.tenant.program("admin").client, "other"), PASSWORD, cost=QUICK):
+        pass
+    refused = shop.order("copy", repository="other")
+    assert refused["state"] == "failed"
+    assert "holds something else" in refused["error"]
+    assert other
+
+    mirror = shop.tenant.repository("mirror")
+    shop.done("copy", repository="mirror")
+    pack = next((kit.folder_of(shop.site, shop.tenant, mirror) / "packs").iterdir())
+    pack.write_bytes(pack.read_bytes()[:-1] + b"!")
+    told = shop.order("copy", repository="mirror", everything=True)
+    assert told["state"] == "failed"
+    assert pack.name in told["error"]
+
+
+def test_without_a_second_site_or_a_key_it_says_what_to_do(server: Server, site: Site) -> None:
+    tenant = server.tenant("keyless")
+    tenant.repository()
+    with repository.create(ServerStore(tenant.program("admin").client, "main"), PASSWORD, cost=QUICK):
+        pass
+    place = tenant.admin.get("/v1/repositories")[0]["id"]
+    shop = Shop(site, tenant, place, LocalStore(Path("/nonexistent")))
+    assert "key add" in shop.order("gc")["error"]
+    assert "--second-store" in shop.order("copy")["error"]
+    assert shop.order("recount")["state"] == "done"
+
+
+def test_one_of_a_lane_runs_and_both_can_be_cancelled(shop: Shop) -> None:
+    shop.add(1, time.time())
+    shop.tenant.repository("mirror")
+    admin = shop.tenant.admin
+    with kit.hanging(shop.folder):
+        first = shop.begin("copy", repository="mirror")
+        until(lambda: admin.get(f"/v1/jobs/{first}")["progress"])
+        second = shop.begin("copy", repository="mirror", prune=True)
+        # Others go on beside it.
+        shop.done("recount")
+        assert admin.get(f"/v1/jobs/{second}")["state"] == "waiting"
+        admin.post(f"/v1/jobs/{second}/cancel", {})
+        assert admin.get(f"/v1/jobs/{second}")["state"] == "cancelled"
+        admin.post(f"/v1/jobs/{first}/cancel", {})
+        asked = admin.get(f"/v1/jobs/{first}")
+        assert (asked["state"], asked["stop"]) == ("running", True)
+        until(lambda: admin.get(f"/v1/jobs/{first}")["beat"] > asked["beat"])  # now it has heard of it
+    assert kit.ended(admin, first)["state"] == "cancelled"
+    kinds = [each["kind"] for each in admin.get("/v1/events")]
+    assert "job.begun" in kinds
+    assert "job.cancelled" in kinds
+
+
+def test_who_may_order_and_see_what(server: Server, shop: Shop) -> None:
+    asked = {"kind": "recount"}
+    path = f"/v1/repositories/{shop.id}/jobs"
+    for role in ("viewer", "operator"):
+        for kind in ("recount", "forget", "gc", "copy", "verify"):
+            assert shop.tenant.program(role).ask("POST", path, {"kind": kind}).status == 403
+    job = shop.begin("recount")
+    kit.ended(shop.tenant.admin, job)
+    viewer = shop.tenant.program("viewer")
+    assert viewer.get(f"/v1/jobs/{job}")["kind"] == "recount"
+    assert viewer.ask("POST", f"/v1/jobs/{job}/cancel").status == 403
+
+    stranger = server.tenant("stranger").admin
+    nothing = "f" * 32
+    for method, there, not_there, value in (
+        ("POST", path, f"/v1/repositories/{nothing}/jobs", asked),
+        ("GET", f"/v1/jobs/{job}", f"/v1/jobs/{nothing}", None),
+        ("POST", f"/v1/jobs/{job}/cancel", f"/v1/jobs/{nothing}/cancel", None),
+    ):
+        one, other = stranger.ask(method, there, value), stranger.ask(method, not_there, value)
+        assert one.status == other.status == 404
+        assert one.detail.replace(job, nothing).replace(shop.id, nothing) == other.detail
+    assert stranger.get("/v1/jobs") == []
+
+    seen = server.site().get(f"/v1/jobs/{job}")
+    assert seen["state"] == "done"
+    assert not {"arguments", "result", "error", "progress"} & seen.keys()
+    assert server.site().ask("POST", path, asked).status in (403, 404)
+    assert shop.tenant.admin.ask("POST", path, {"kind": "tidy"}).status == 422
+    assert shop.tenant.admin.ask("POST", path, {"kind": "gc", "snapshots": [nothing]}).status == 400
+
+
+def test_a_host_that_offers_itself_is_asked_to_rehearse(shop: Shop) -> None:
+    made = shop.add(1, time.time())
+    catalogue(shop)
+    assert "offers itself" in shop.order("rehearse", vms=["web"])["error"]
+    host = Person(shop.tenant.host("alpha").identity)
+    host.post("/v1/host/pulse", {"version": "1", "state": {"rehearsals": True}, "vms": {}})
+    order = shop.done("rehearse", vms=["web"])["orders"][made.id]
+    told = shop.tenant.admin.get(f"/v1/orders/{order}")
+    assert (told["kind"], told["host_name"], told["arguments"]["snapshot"]) == ("rehearse", "alpha", made.id)
+
+
+def test_what_destroys_waits_where_the_tenant_wants_that(shop: Shop) -> None:
+    made = shop.add(1, time.time())
+    shop.tenant.admin.put("/v1/tenants/own/caution", {"second_person": False, "delay_seconds": 3600.0})
+    path = f"/v1/repositories/{shop.id}/jobs"
+    for asked in ({"kind": "forget", "snapshots": [made.id]}, {"kind": "gc", "quarantine": 0}):
+        assert shop.tenant.admin.ask("POST", path, asked).status == 403
+    assert shop.order("gc")["state"] == "done"
+    assert shop.there() == [made.id]
+
+
+def test_snapshots_of_several_vms_are_forgotten_after_in_one_job(shop: Shop) -> None:
+    now = time.time()
+    with shop.site.database.write() as connection:
+        for vm in ("b", "a", "b"):
+            schedule.after_snapshot(connection, shop.tenant.id, shop.id, vm, now)
+    waiting = shop.tenant.admin.get("/v1/jobs?state=waiting")
+    assert [(each["kind"], each["arguments"]) for each in waiting] == [("forget", {"vms": ["a", "b"]})]
+    assert waiting[0]["due"] > now + 60
+
+
+def test_the_site_is_tidied_by_itself(server: Server) -> None:
+    site = server.site()
+    until(lambda: ("tidy", "done") in [(each["kind"], each["state"]) for each in site.get("/v1/jobs")])
