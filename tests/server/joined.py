@@ -23,7 +23,7 @@ timezone = "UTC"
 [head_start]
 transports = ["host"]
 """
-HURRY = {"TICK_SECONDS": 0.02, "AWAY_SECONDS": 0.1, "AWAY_AT_MOST": 0.3, "REFUSED_SECONDS": 0.3}
+HURRY: dict[str, Any] = {"TICK_SECONDS": 0.02, "AWAY_SECONDS": 0.1, "AWAY_AT_MOST": 0.3, "REFUSED_SECONDS": 0.3}
 
 
 def bare(home: Home, **host: Any) -> None:

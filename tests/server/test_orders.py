@@ -11,7 +11,7 @@ from unittest import mock
 import pytest
 
 from headstart import errors
-from headstart.host import errands
+from headstart.host import restoring
 from headstart.host.errands import Errands
 from headstart.host.remote import Remote
 from headstart.store.membership import Membership
@@ -139,12 +139,10 @@ def test_a_restore_goes_where_the_owner_allows_it_and_nowhere_else(
         )
     # Whatever a server says: the host itself looks.
     with pytest.raises(errors.Denied):
-        errands.restoring.restore(home.house, None, {"snapshot": snapshot}, lambda *each: None)
+        restoring.restore(home.house, None, {"snapshot": snapshot}, lambda *each: None)
     for folder in ("../up", "/etc", ".hidden", "a/b", "x" * 65):
         with pytest.raises(errors.Usage):
-            errands.restoring.restore(
-                home.house, tmp_path, {"snapshot": snapshot, "folder": folder}, lambda *each: None
-            )
+            restoring.restore(home.house, tmp_path, {"snapshot": snapshot, "folder": folder}, lambda *each: None)
 
 
 def host_of(tenant: Tenant, member: Membership) -> dict[str, Any]:
@@ -152,6 +150,7 @@ def host_of(tenant: Tenant, member: Membership) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_what_a_host_had_begun_when_it_was_started_anew_has_failed(
     tenant: Tenant, member: Membership, home: Home
 ) -> None:
