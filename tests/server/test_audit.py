@@ -60,7 +60,8 @@ class Doing:
         return str(self.site.post("/v1/tenants", {"name": f"t{secrets.token_hex(6)}"})["id"])
 
     def do(self, name: str) -> Answer:
-        return getattr(self, _method(name))()
+        found: Answer = getattr(self, _method(name))()
+        return found
 
     def post_session(self) -> Answer:
         wanted = {"name": f"t-{self.estate.mark}-admin", "password": PASSWORD}

@@ -154,7 +154,8 @@ def test_answers_have_headers_that_keep_browsers_tame(server: Server, tenant: Te
 def test_nobodys_name_takes_as_long_as_a_wrong_password(server: Server, tenant: Tenant) -> None:
     """argon2 takes tens of milliseconds: an answer without it would be told apart at once."""
     name = f"{tenant.name}-admin"
-    known, unknown = [], []
+    known: list[float] = []
+    unknown: list[float] = []
     for number in range(5):
         for place, asked in ((known, name), (unknown, f"{name}-{number}")):
             begun = time.monotonic()
