@@ -96,6 +96,8 @@ class Server:
     options: tuple[str, ...] = ()
     port: int = 0
     environment: dict[str, str] = field(default_factory=dict)
+    #: A module; that of the product, unless a test wants another.
+    program: str = "headstart"
     identity: Identity = field(default_factory=lambda: Identity("", ""))
     process: subprocess.Popen[str] | None = None
 
@@ -167,7 +169,7 @@ class Server:
         return ("--database", self.options[self.options.index("--database") + 1])
 
     def _command(self, *arguments: str) -> list[str]:
-        start = [sys.executable, "-m", "headstart", "--json", "server"]
+        start = [sys.executable, "-m", self.program, "--json", "server"]
         return [*start, *arguments, "--data", str(self.folder)]
 
     def _environment(self) -> dict[str, str]:

@@ -17,7 +17,7 @@ from headstart import repository
 from headstart.repository import keyring, snapshot
 from headstart.repository.manifest import Manifest
 from headstart.repository.repo import Repository
-from headstart.server import structure, tables
+from headstart.server import repositories, tables
 from headstart.server.settings import Settings
 from headstart.server.site import Site, open_site
 from headstart.store.contract import Store
@@ -130,7 +130,7 @@ def shop_of(site: Site, tenant: Tenant, name: str = "main", **values: object) ->
 
 def give(site: Site, repository_id: str, password: bytes = STRUCTURE) -> None:
     """The server knows this password of the repository's."""
-    sealed = site.sealer.seal(structure.PURPOSE, password)
+    sealed = site.sealer.seal(repositories.STRUCTURE, password)
     with site.database.write() as connection:
         change = update(tables.repositories).where(tables.repositories.c.id == repository_id)
         connection.execute(change.values(structure=sealed))

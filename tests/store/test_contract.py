@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -15,6 +15,7 @@ from headstart.store.contract import Exists, Missing, Protection, Store
 from headstart.store.local import LocalStore
 from headstart.store.memory import MemoryStore
 from headstart.store.retrying import RetryingStore
+from tests.kit.server import Server, Tenant
 from tests.kit.stores import FaultyStore
 from tests.kit.weed import Weed
 
@@ -29,6 +30,7 @@ MAKERS: dict[str, Callable[[pytest.FixtureRequest], Store]] = {
     "retrying": lambda request: RetryingStore(MemoryStore()),
     "s3": lambda request: _in_bucket(request, "bucket"),
     "s3 with locks": lambda request: _locking(_in_bucket(request, "locking_bucket")),
+    "server": lambda request: _at_server(request),
 }
 
 
@@ -44,6 +46,25 @@ def _in_bucket(request: pytest.FixtureRequest, name: str) -> Store:
     for variable, value in weed.environment.items():
         patched.setenv(variable, value)
     return open_store(f"s3://{request.getfixturevalue(name)}/contract/{next(_places)}")
+
+
+def _at_server(request: pytest.FixtureRequest) -> Store:
+    """In a repository that no other test has used, as an admin's program."""
+    tenant: Tenant = request.getfixturevalue("tenant_of_any_objects")
+    patched: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
+    name = f"contract{next(_places)}"
+    tenant.repository(name)
+    identity = tenant.program("admin").client.identity
+    patched.setenv("HEADSTART_TOKEN", identity.token)
+    patched.setenv("HEADSTART_FINGERPRINT", identity.fingerprint)
+    return open_store(f"{identity.url}/{name}")
+
+
+@pytest.fixture(scope="module")
+def tenant_of_any_objects(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tenant]:
+    """Of a server that looks at no object's kind."""
+    with Server(tmp_path_factory.mktemp("server"), program="tests.kit.unchecked") as running:
+        yield running.tenant("anybody")
 
 
 def _locking(store: Store) -> Store:

@@ -19,6 +19,7 @@ import sys
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from blake3 import blake3
 from cryptography.exceptions import InvalidTag
@@ -27,6 +28,12 @@ from headstart import errors
 from headstart.repository import layout, seal
 from headstart.repository.keys import Secrets
 from headstart.store.contract import Data, Store
+
+
+class ReadsRanges(Protocol):
+    """As ``Store.read_range``."""
+
+    def read_range(self, key: str, offset: int, length: int) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,7 +365,7 @@ def read_entries(secrets: Secrets, store: Store, pack_id: bytes, size: int) -> P
     return read_index(secrets, store, pack_id, size)[0]
 
 
-def read_index(secrets: Secrets, store: Store, pack_id: bytes, size: int) -> tuple[PackEntries, bytes]:
+def read_index(secrets: Secrets, store: ReadsRanges, pack_id: bytes, size: int) -> tuple[PackEntries, bytes]:
     """As ``read_entries``, and the BLAKE3 of each sealed frame, 32 bytes each."""
     name = pack_key(pack_id)
     try:

@@ -42,6 +42,33 @@ def scan(secrets: Secrets, store: Store, size: int, wanted: Sequence[Wanted]) ->
         yield None if listed else _damaged(name, chunk_id, location.frame)
 
 
+def check(secrets: Secrets, name: str, data: bytes | bytearray) -> None:
+    """Whether a pack that is to be stored under ``name`` is whole: each frame, by the digests in its own index. Raises
+    ``Damaged``."""
+    pack_id = pack.id_of(name)
+    if pack_id is None:
+        raise errors.Damaged(f"No pack can be called {name}.", object=name)
+    entries, digests = pack.read_index(secrets, _One(name, data), pack_id, len(data))
+    view, offset = memoryview(data), layout.PACK_START
+    for number, length in enumerate(entries.sealed_lengths):
+        told = digests[number * layout.DIGEST_LENGTH : (number + 1) * layout.DIGEST_LENGTH]
+        if blake3(view[offset : offset + length]).digest() != told:
+            raise errors.Damaged(f"{name} is damaged: what is sealed at {offset} was changed.", object=name)
+        offset += length
+
+
+class _One:
+    """A pack in memory, for who reads ranges of it."""
+
+    def __init__(self, name: str, data: bytes | bytearray) -> None:
+        self._name = name
+        self._data = data
+
+    def read_range(self, key: str, offset: int, length: int) -> bytes:
+        assert key == self._name
+        return bytes(self._data[offset : offset + length])
+
+
 def _told(entries: PackEntries, digests: bytes) -> dict[int, tuple[bytes, frozenset[bytes]]]:
     """By the offset of each frame, its digest and the chunks in it."""
     width = layout.CHUNK_ID_LENGTH

@@ -20,6 +20,7 @@ from headstart import errors
 from headstart.repository import layout, protection
 from headstart.server import audit, caution, repositories, tables
 from headstart.server.call import Call
+from headstart.server.checking import Checker
 from headstart.server.repositories import Place
 from headstart.server.roles import Right
 from headstart.server.site import Site
@@ -82,17 +83,21 @@ def _check_kind(key: str, data: bytes | bytearray) -> None:
         raise errors.Usage(str(error)) from error
 
 
-def add(site: Site, call: Call, place: Place, key: str, data: bytes | bytearray, digest: str | None) -> None:
+def add(
+    site: Site, call: Call, place: Place, key: str, data: bytes | bytearray, digest: str | None, checker: Checker
+) -> None:
     """Durable when this returns. ``digest`` as in the header ``Content-Digest``. Raises ``contract.Exists``, ``Usage``,
     ``NoSpace``, what the store raises."""
     call.who.require(Right.ADD)
     try:
         _check_new(key, data, digest)
+        checker.check(site, place, key, data)
     except errors.Usage:
         # Of a name that is taken, that is the answer: clients try whether a store refuses.
         if _size(place.store(site), key) is not None:
             raise contract.Exists(f"{key} is there already.", object=key) from None
         raise
+    site.require_place()
     with site.database.write() as connection:
         repositories.reserve(connection, place, len(data))
         if key.startswith(EPHEMERAL):
@@ -113,6 +118,7 @@ def _note_owner(connection: Connection, call: Call, place: Place, key: str) -> N
 
 def remove(site: Site, call: Call, place: Place, key: str) -> None:
     """No error where there is none. Raises ``Denied``, ``Busy`` for what is still immutable."""
+    site.require_place()
     store = place.store(site)
     size = _size(store, key)
     with site.database.write() as connection:

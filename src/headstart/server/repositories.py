@@ -16,6 +16,9 @@ from headstart.server.roles import Right
 from headstart.server.site import Site
 from headstart.store.contract import Store
 
+#: What the password of a repository's structure is sealed for.
+STRUCTURE = "structure"
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -115,8 +118,10 @@ def _place(row: dict[str, Any]) -> Place:
 
 def reserve(connection: Connection, place: Place, size: int) -> None:
     """Count an object before it is stored: of two that would be too much together, one is refused (``NoSpace``)."""
-    its = tables.repositories.c
-    quota = connection.execute(select(tables.tenants.c.quota_bytes).where(tables.tenants.c.id == place.tenant)).scalar()
+    its, tenants = tables.repositories.c, tables.tenants.c
+    # Who comes second waits here, and sees what the first has taken.
+    query = select(tenants.quota_bytes).where(tenants.id == place.tenant, tenants.quota_bytes.is_not(None))
+    quota = connection.execute(query.with_for_update()).scalar()
     count(connection, place, size, 1)
     if quota is None:
         return

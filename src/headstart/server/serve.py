@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import resource
 import socket
 import ssl
 import sys
@@ -11,7 +12,7 @@ from collections.abc import Callable
 import uvicorn
 
 from headstart import errors
-from headstart.server import app, engines, site, tls
+from headstart.server import app, deadline, engines, site, tls
 from headstart.server.settings import Settings
 from headstart.server.streams import Streams
 
@@ -19,8 +20,6 @@ _log = logging.getLogger("headstart.server")
 
 #: Connections at a time; whoever comes then is told to wait (503).
 _CONNECTIONS = 4000
-#: A kept connection without a request is closed after so long: longer than hosts' pauses between two pulses.
-_IDLE_SECONDS = 75
 #: At the end, requests that are under way have so long.
 _FAREWELL_SECONDS = 20
 #: A peer that is gone without a word is noticed by the system after about two minutes.
@@ -44,12 +43,14 @@ def serve(settings: Settings, ready: Callable[[str, str], None], *, plain: bool 
         access_log=False,
         server_header=False,
         limit_concurrency=_CONNECTIONS,
-        timeout_keep_alive=_IDLE_SECONDS,
+        timeout_keep_alive=int(deadline.IDLE_SECONDS),
+        http=deadline.Impatient,
         timeout_graceful_shutdown=_FAREWELL_SECONDS,
         ssl_certfile=None if plain else str(certificate),
         ssl_keyfile=None if plain else str(key),
         ssl_version=ssl.PROTOCOL_TLS_SERVER,
     )
+    _raise_limits()
     with _listening(settings) as listener:
         try:
             config.load()
@@ -64,6 +65,12 @@ def serve(settings: Settings, ready: Callable[[str, str], None], *, plain: bool 
         finally:
             opened.database.close()
             sys.stderr.flush()
+
+
+def _raise_limits() -> None:
+    """Each connection is a file, and the usual limit is 1024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class _Server(uvicorn.Server):

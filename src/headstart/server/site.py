@@ -6,13 +6,18 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from headstart import store
-from headstart.server import sealing
+from sqlalchemy import select
+
+from headstart import errors, store
+from headstart.server import sealing, tables
 from headstart.server.database import Database
 from headstart.server.sealing import Sealer
 from headstart.server.settings import Settings
 from headstart.store.contract import Store
+from headstart.store.local import LocalStore
 
+#: In the store.
+MARKER = "site/marker"
 #: Seconds that a store that is in trouble is asked again: less than clients wait for an answer.
 PATIENCE = 20.0
 
@@ -38,10 +43,29 @@ class Site:
             found = self._opened.setdefault(url, self.open_store(url, PATIENCE))
         return found
 
+    def require_place(self) -> None:
+        """Raises ``StoreFailed`` where a directory of the store is not the one that this site began with: what is put
+        into a place that is not mounted would be gone when it is."""
+        opened = self.place(())
+        if isinstance(opened, LocalStore) and not (opened.root / MARKER).exists():
+            raise errors.StoreFailed(f"The place of the server's objects, {opened.root}, is not there. Is it mounted?")
+
+
+def _mark(site: Site) -> None:
+    """A directory gets its marker with the first site in it, and never again."""
+    opened = site.place(())
+    if not isinstance(opened, LocalStore) or (opened.root / MARKER).exists():
+        return
+    with site.database.read() as connection:
+        if connection.execute(select(tables.repositories.c.id).limit(1)).first() is None:
+            opened.create(MARKER, b"The objects of a Headstart server are here.\n")
+
 
 def open_site(settings: Settings, clock: Callable[[], float] = time.time, fingerprint: str = "") -> Site:
     """The database is made, or brought up to date. Raises ``Usage``, ``Unsupported``, ``Damaged``, ``StoreFailed``."""
     key = sealing.load_key(settings.key_file)
     database = Database(settings.database)
     database.migrate()
-    return Site(settings, database, Sealer(key), fingerprint, clock)
+    site = Site(settings, database, Sealer(key), fingerprint, clock)
+    _mark(site)
+    return site

@@ -17,9 +17,6 @@ from headstart.server.repositories import Place
 from headstart.server.site import Site
 from headstart.store.contract import Data, Locks, Missing, Protection, Refused, Store
 
-#: What ``Sealer`` binds it to.
-PURPOSE = "structure"
-
 
 class NotGiven(errors.Usage):
     """The server cannot open the repository."""
@@ -59,7 +56,7 @@ def _password(site: Site, place: Place) -> bytes | None:
     with site.database.read() as connection:
         query = select(its.structure).where(its.id == place.id, its.tenant == place.tenant)
         sealed = connection.execute(query).scalar()
-    return None if sealed is None else site.sealer.open(PURPOSE, sealed)
+    return None if sealed is None else site.sealer.open(repositories.STRUCTURE, sealed)
 
 
 class Tended:

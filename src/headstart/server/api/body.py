@@ -12,7 +12,7 @@ from headstart import errors, units
 from headstart.server.settings import LARGEST_OBJECT
 
 #: Of all bodies that are under way at a time. Whoever comes when that much is taken, waits.
-BUDGET = 1024 * units.MIB
+BUDGET = 512 * units.MIB
 #: Seconds in which some byte must come, in which the whole must have come, and in which there must be room for it.
 SILENCE_SECONDS, WHOLE_SECONDS, ROOM_SECONDS = 30.0, 900.0, 60.0
 

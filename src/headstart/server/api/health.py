@@ -20,5 +20,6 @@ def live() -> dict[str, str]:
 def ready(here: Here) -> dict[str, str]:
     with here.database.read() as connection:
         connection.execute(select(1))
+    here.require_place()
     here.place(()).clock()
     return {"version": __version__}

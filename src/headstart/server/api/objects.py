@@ -55,7 +55,7 @@ async def add(
     size = body.length(request)
     async with request.app.state.budget.lend(size):
         data = await body.read(request, size)
-        await run_in_threadpool(objects.add, here, call, place, key, data, content_digest)
+        await run_in_threadpool(objects.add, here, call, place, key, data, content_digest, request.app.state.checker)
     return Response(status_code=201)
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import select
 
 from headstart.repository import protection
-from headstart.server import approvals, repositories, tables
+from headstart.server import approvals, checking, repositories, tables
 from headstart.server.api.answers import WAITING, told
 from headstart.server.api.request import Caller, Here
 from headstart.server.api.tenants import Created, Name
@@ -39,6 +39,20 @@ def listed(here: Here, call: Caller) -> list[dict[str, Any]]:
 def create(here: Here, call: Caller, wanted: NewRepository) -> Created:
     with here.database.write() as connection:
         return Created(id=repositories.create(connection, call, wanted.name, wanted.immutable_days))
+
+
+class Structure(BaseModel):
+    password: str = Field(min_length=1, max_length=1024, description="Of a key that opens the structure alone.")
+
+
+@router.put("/{repository}/structure", status_code=204, summary="Let the server check packs, forget, collect, verify.")
+def deposit(here: Here, call: Caller, repository: str, wanted: Structure) -> None:
+    checking.deposit(here, call, repository, wanted.password)
+
+
+@router.delete("/{repository}/structure", status_code=204, summary="Take that password back.")
+def withdraw(here: Here, call: Caller, repository: str) -> None:
+    checking.withdraw(here, call, repository)
 
 
 class Immutability(BaseModel):

@@ -1,0 +1,102 @@
+"""Packs that come are checked where the server can: by the digests in their own index, which the structure's key opens.
+
+Without that key nothing is known of a pack but that it is what its client meant.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+
+from sqlalchemy import Connection, select, update
+
+from headstart import errors, repository
+from headstart.repository import layout, sealed
+from headstart.repository.keys import Secrets
+from headstart.server import audit, repositories, tables
+from headstart.server.call import Call
+from headstart.server.repositories import Place
+from headstart.server.roles import Right
+from headstart.server.site import Site
+
+#: Secrets of so many repositories are kept in the memory of a process: each costs 64 MiB for a moment to get.
+_KEPT = 1000
+
+
+class Wrong(errors.Usage):
+    """What came is no pack of this repository."""
+
+
+class Checker:
+    """For any number of threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        #: By the repository and what it was given: another password is other secrets.
+        self._known: OrderedDict[tuple[str, bytes], Secrets] = OrderedDict()
+
+    def check(self, site: Site, place: Place, key: str, data: bytes | bytearray) -> None:
+        """Raises ``Wrong``. What is no pack, and what no key was given for, is let through."""
+        if not (place.has_structure and key.startswith(layout.PACKS)):
+            return
+        secrets = self._secrets(site, place)
+        if secrets is None:
+            return
+        try:
+            sealed.check(secrets, key, data)
+        except errors.Damaged as error:
+            raise Wrong(f"{error} It was not stored.") from error
+
+    def _secrets(self, site: Site, place: Place) -> Secrets | None:
+        with site.database.read() as connection:
+            wrapped = _wrapped(connection, place)
+        if wrapped is None:
+            return None
+        with self._lock:
+            found = self._known.get((place.id, wrapped))
+            if found is None:
+                found = _open(site, place, site.sealer.open(repositories.STRUCTURE, wrapped))
+                self._known[place.id, wrapped] = found
+                if len(self._known) > _KEPT:
+                    self._known.popitem(last=False)
+        return found
+
+
+def _wrapped(connection: Connection, place: Place) -> bytes | None:
+    query = select(tables.repositories.c.structure).where(tables.repositories.c.id == place.id)
+    found: bytes | None = connection.execute(query).scalar()
+    return found
+
+
+def _open(site: Site, place: Place, password: bytes) -> Secrets:
+    with repository.open(place.store(site), lambda: password, structure_is_enough=True) as opened:
+        return opened.secrets
+
+
+def deposit(site: Site, call: Call, name: str, password: str) -> None:
+    """Give the server the password of a key that opens the structure alone. Raises ``WrongPassword``, ``Usage`` for one
+    that opens content: that is none of the server's business."""
+    call.who.require(Right.CONFIGURE)
+    with site.database.read() as connection:
+        place = repositories.get(connection, call.who, name)
+    if _open(site, place, password.encode()).opens_content:
+        raise errors.Usage(
+            "This password opens the content, which the server must not. Make one that does not: 'headstart key add"
+            " --structure-only'."
+        )
+    _keep(site, call, place, site.sealer.seal(repositories.STRUCTURE, password.encode()), "repository.structure.give")
+
+
+def withdraw(site: Site, call: Call, name: str) -> None:
+    """Jobs that need the structure fail from then on."""
+    call.who.require(Right.CONFIGURE)
+    with site.database.read() as connection:
+        place = repositories.get(connection, call.who, name)
+    _keep(site, call, place, None, "repository.structure.withdraw")
+
+
+def _keep(site: Site, call: Call, place: Place, wrapped: bytes | None, act: str) -> None:
+    with site.database.write() as connection:
+        change = update(tables.repositories).where(tables.repositories.c.id == place.id)
+        connection.execute(change.values(structure=wrapped))
+        audit.note(connection, call, act, place.id)
