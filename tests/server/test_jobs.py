@@ -133,6 +133,24 @@ def test_a_wrong_count_is_put_right(shop: Shop) -> None:
     assert shop.used() == shop.stored()
 
 
+def test_a_place_that_is_not_mounted_is_not_taken_for_empty(shop: Shop) -> None:
+    shop.add(1, time.time())
+    used = shop.used()
+    place = Path(shop.site.settings.store)
+    away = place.rename(place.with_name("away"))
+    try:
+        place.mkdir()
+        job = shop.begin("recount")
+        told = until(lambda: (found := shop.tenant.admin.get(f"/v1/jobs/{job}"))["error"] and found)
+        assert (told["state"], shop.used()) == ("waiting", used)  # it is tried again
+        assert "mounted" in told["error"]
+    finally:
+        place.rmdir()
+        away.rename(place)
+    assert kit.ended(shop.tenant.admin, job)["state"] == "done"
+    assert shop.used() == used
+
+
 def test_a_mirror_is_the_same_repository_and_is_gone_on_with(shop: Shop) -> None:
     old, new = shop.add(1, time.time() - DAY), shop.add(2, time.time())
     shop.tenant.repository("mirror")
