@@ -63,6 +63,17 @@ def test_retention_forgets_collecting_frees_and_the_rest_restores(shop: Shop) ->
     assert shop.done("verify")["damaged"] == 0
 
 
+def test_a_vm_without_rules_or_with_too_many_loses_nothing(shop: Shop) -> None:
+    kit.keep(shop.tenant, "keep_last = 1", "web*")
+    kit.keep(shop.tenant, "keep_last = 1", "*1")
+    now = time.time()
+    made = {vm: [shop.add(seed, now - seed, vm) for seed in (1, 2)] for vm in ("web2", "web1", "db")}
+    told = shop.done("forget")
+    assert told["forgotten"] == [made["web2"][1].id]
+    assert list(told["unclear"]) == ["web1"]  # two patterns name it
+    assert len(shop.there()) == 5
+
+
 def test_a_named_snapshot_is_forgotten_and_a_protected_one_is_not(shop: Shop) -> None:
     one, two = shop.add(1, time.time() - DAY), shop.add(2, time.time())
     with shop.open() as repo:
