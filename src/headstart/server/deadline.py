@@ -11,6 +11,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 #: Longer than hosts' pauses between two requests.
 IDLE_SECONDS = 75.0
+#: So long an idle peer has at the end of the server to answer TLS's farewell; it listens only when it asks again.
+_FAREWELL_SECONDS = 0.5
 
 
 class Impatient(H11Protocol):
@@ -32,6 +34,11 @@ class Impatient(H11Protocol):
     def handle_events(self) -> None:
         super().handle_events()
         self._note()
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        if self._since is not None:
+            self.loop.call_later(_FAREWELL_SECONDS, self.transport.abort)
 
     def _note(self) -> None:
         cycle: Any = self.cycle

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,10 +45,18 @@ class View:
     low: float | None
     high: float | None
     rate: float
-    residue: Range | None
-    window: Range | None
     warnings: tuple[str, ...]
     doing: Doing | None
+    #: Read when it is asked for: a page shows few of all VMs.
+    forecast: Mapping[str, Any]
+
+    @property
+    def residue(self) -> Range | None:
+        return _range(self.forecast.get("residue_bytes"))
+
+    @property
+    def window(self) -> Range | None:
+        return _range(self.forecast.get("window_seconds"))
 
 
 def of(told: object) -> View | None:
@@ -68,10 +77,9 @@ def of(told: object) -> View | None:
         number(marks.get("low")),
         number(marks.get("high")),
         number(told.get("rate")) or 0.0,
-        _range(forecast.get("residue_bytes")),
-        _range(forecast.get("window_seconds")),
         tuple(map(_text, warnings[:_MOST_WARNINGS])) if isinstance(warnings, list) else (),
         _doing(told.get("doing")),
+        forecast,
     )
 
 

@@ -1,0 +1,280 @@
+"""The pages as a program sees them: who may look at what, what they are sent with, what forms have to bring."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+import pytest
+
+from headstart.wire.https import Answer
+from tests.kit import machine
+from tests.kit.machine import Machine
+from tests.kit.server import PASSWORD, Person, Server, Tenant
+
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+#: Of a tenant's, by the role that is needed.
+VIEWED = ("/", "/hosts", "/policies", "/policies/nightly", "/policies/nightly/simulate", "/repositories", "/jobs")
+CONFIGURED = ("/users", "/tokens", "/audit")
+
+
+def send(person: Person, path: str, values: Mapping[str, str], *, csrf: bool = True) -> Answer:
+    """As a browser sends a form: the token is a field of it."""
+    headers = dict(person.headers)
+    token = headers.pop("X-Csrf-Token", "")
+    told = {**values, **({"csrf": token} if csrf else {})}
+    return person.client.request("POST", path, urlencode(told).encode(), {**headers, **FORM})
+
+
+def get(person: Person, path: str, headers: Mapping[str, str] | None = None) -> str:
+    answer = person.ask("GET", path, headers=headers)
+    assert answer.status == 200, (path, answer.status, answer.data[:300])
+    return answer.data.decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """A tenant with a host, a VM of it, a restore point, a policy; somebody of each role; and another tenant."""
+
+    tenant: Tenant
+    other: Tenant
+    people: dict[str, Person]
+    host: str
+    vm: str
+    machine: Machine
+
+
+@pytest.fixture(scope="module")
+def fleet(server: Server) -> Fleet:
+    tenant, other = server.tenant("pages"), server.tenant("strangers")
+    tenant.repository()
+    policy = {"text": '[schedule]\ncalendar = "02:00"\ntimezone = "UTC"\n'}
+    tenant.admin.put("/v1/policies/nightly", policy)
+    people = {"admin": tenant.admin}
+    for role in ("viewer", "operator"):
+        tenant.admin.post("/v1/users", {"name": f"pages-{role}", "password": PASSWORD, "role": role})
+        people[role] = Person(server.identity, f"pages-{role}", PASSWORD)
+    joined = tenant.host("rack")
+    host = Machine(joined)
+    host.tell({"web": machine.view()})
+    host.ran("web", "backup", time.time() - 60, machine.backup("web", time.time() - 60, 1 << 30, 9 << 20, 0.4))
+    vm = tenant.admin.get("/v1/vms")[0]["id"]
+    return Fleet(tenant, other, people, joined.host, vm, host)
+
+
+def test_each_role_sees_its_pages(server: Server, fleet: Fleet) -> None:
+    for path in (*VIEWED, f"/vms/{fleet.vm}", "/settings"):
+        for person in fleet.people.values():
+            get(person, path)
+    for path in CONFIGURED:
+        get(fleet.people["admin"], path)
+        for role in ("viewer", "operator"):
+            assert fleet.people[role].ask("GET", path).status == 403, (role, path)
+    site = server.site()
+    for path in ("/tenants", "/users", "/audit", "/jobs", "/settings"):
+        get(site, path)
+    for path in ("/hosts", "/policies", "/repositories", "/tokens", f"/vms/{fleet.vm}"):
+        assert site.ask("GET", path).status == 403, path
+    assert fleet.people["admin"].ask("GET", "/tenants").status == 403
+
+
+def test_what_belongs_to_others_is_as_if_it_were_not_there(fleet: Fleet) -> None:
+    nobody = "0" * 32
+    for path in ("/vms/{}", "/vms/{}/live", "/vms/{}/picture.svg", "/policies/nightly/simulate?vm={}"):
+        theirs, none = (fleet.other.admin.ask("GET", path.format(each)) for each in (fleet.vm, nobody))
+        assert theirs.status == none.status == 404, path
+        assert theirs.data.replace(fleet.vm.encode(), b"") == none.data.replace(nobody.encode(), b"")
+    acts: tuple[tuple[str, dict[str, str]], ...] = (
+        ("/vms/{}/orders", {"kind": "backup"}),
+        ("/vms/{}/remove", {}),
+        ("/hosts/{}/remove", {}),
+        ("/users/{}/remove", {}),
+        ("/tokens/{}/revoke", {}),
+        ("/jobs/{}/cancel", {}),
+        ("/approvals/{}/approve", {}),
+    )
+    for path, values in acts:
+        ids = (fleet.host if path.startswith("/hosts") else fleet.vm, nobody)
+        theirs, none = (send(fleet.other.admin, path.format(each), values) for each in ids)
+        assert theirs.status == none.status == 404, path
+        assert theirs.data.replace(ids[0].encode(), b"") == none.data.replace(nobody.encode(), b"")
+    get(fleet.people["admin"], f"/vms/{fleet.vm}")
+
+
+def test_a_policy_of_content_is_on_every_page(fleet: Fleet) -> None:
+    paths = (*VIEWED, *CONFIGURED, f"/vms/{fleet.vm}", f"/vms/{fleet.vm}/live", "/login", "/vms/none")
+    for path in paths:
+        headers = fleet.people["admin"].ask("GET", path).headers
+        policy = headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';"), path
+        assert "unsafe" not in policy and "frame-ancestors 'none'" in policy
+        assert headers["x-content-type-options"] == "nosniff" and headers["cache-control"] == "no-store"
+    drawn = fleet.people["admin"].ask("GET", f"/vms/{fleet.vm}/picture.svg")
+    assert "script-src" not in drawn.headers["content-security-policy"]
+    assert drawn.headers["content-security-policy"].startswith("default-src 'none'")
+
+
+def test_nothing_is_inline(fleet: Fleet) -> None:
+    """What the policy would refuse: no page has any."""
+    for path in (*VIEWED, *CONFIGURED, f"/vms/{fleet.vm}", "/settings"):
+        found = get(fleet.people["admin"], path)
+        assert not re.search(r"<style|\sstyle=|\son[a-z]+=|<script(?! src=\"/static/)|javascript:", found), path
+        assert not re.search(r"(src|href|action|srcset)=\"(https?:)?//", found), path
+
+
+def test_a_stranger_is_led_to_the_login(server: Server, fleet: Fleet) -> None:
+    stranger = Person(server.identity)
+    answer = stranger.ask("GET", f"/vms/{fleet.vm}?hours=6")
+    assert answer.status == 303 and answer.headers["location"] == f"/login?next=%2Fvms%2F{fleet.vm}%3Fhours%3D6"
+    part = stranger.ask("GET", f"/vms/{fleet.vm}/live", headers={"HX-Request": "true"})
+    assert part.status == 204 and part.headers["hx-redirect"] == "/login"
+    # From a mail: the cookie comes only with the next request.
+    foreign = stranger.ask("GET", "/hosts", headers={"Sec-Fetch-Site": "cross-site"})
+    assert foreign.status == 200 and b'http-equiv="refresh"' in foreign.data
+
+
+@pytest.mark.parametrize(
+    "place", ["//evil.example", "https://evil.example", "/\\evil.example", "\\\\evil", "/\t/evil.example", "evil"]
+)
+def test_a_login_leads_nowhere_else(server: Server, place: str, fleet: Fleet) -> None:
+    asked = {"name": "pages-viewer", "password": PASSWORD, "next": place}
+    answer = send(Person(server.identity), "/login", asked)
+    assert answer.status == 303 and answer.headers["location"] == "/"
+
+
+def test_a_login_of_another_page_is_refused(server: Server) -> None:
+    asked = urlencode({"name": "pages-viewer", "password": PASSWORD}).encode()
+    headers = {**FORM, "Sec-Fetch-Site": "cross-site"}
+    assert Person(server.identity).client.request("POST", "/login", asked, headers).status == 403
+
+
+def test_forms_carry_the_token_of_the_session(fleet: Fleet) -> None:
+    admin = fleet.people["admin"]
+    acts: tuple[tuple[str, dict[str, str]], ...] = (
+        ("/logout", {}),
+        ("/policies/nightly", {"text": ""}),
+        ("/hosts/join", {"repository": "main"}),
+        (f"/vms/{fleet.vm}/orders", {"kind": "pause"}),
+        ("/users", {"name": "smuggled", "password": PASSWORD, "role": "admin"}),
+        ("/settings/password", {"password": PASSWORD, "new": "another password"}),
+    )
+    for path, values in acts:
+        assert send(admin, path, values, csrf=False).status == 403, path
+        assert send(admin, path, {**values, "csrf": "0" * 64}, csrf=False).status == 403, path
+    get(admin, "/")
+
+
+def test_forms_are_bounded(fleet: Fleet) -> None:
+    admin = fleet.people["admin"]
+    assert send(admin, "/policies/nightly", {"text": "x" * 600_000}).status == 413
+    assert send(admin, "/assignments", {"pattern": "x" * 300, "policy": "nightly"}).status == 400
+    assert send(admin, "/jobs", {f"field{n}": "" for n in range(300)}).status == 400
+    answer = admin.client.request("POST", "/assignments", b"\xff\xfe=%ff", {**admin.headers, **FORM})
+    assert answer.status == 400
+
+
+def test_only_words_of_ours_are_said_to_be_done(fleet: Fleet) -> None:
+    assert 'role="status"' in get(fleet.people["admin"], "/hosts?done=removed")
+    assert 'role="status"' not in get(fleet.people["admin"], "/hosts?done=Call+0123+at+once")
+
+
+def test_every_mistake_of_a_policy_is_told(fleet: Fleet) -> None:
+    admin = fleet.people["admin"]
+    text = 'audit = "maybe"\n[schedule]\ncalendar = "25:00"\nmised = true\n[hooks]\nafter-thaw = ["rm -rf /"]\n'
+    answer = send(admin, "/policies/nightly", {"text": text})
+    told = answer.data.decode()
+    assert answer.status == 400 and "4 mistakes" in told
+    for line, key in ((1, "audit"), (3, "schedule.calendar"), (4, "schedule.mised"), (5, "hooks")):
+        assert f"Line {line}: <code>{key}</code>" in told
+    assert "after-thaw = [&#34;rm -rf /&#34;]" in told, "what was written stays in the editor"
+    assert "25:00" not in admin.get("/v1/policies")[0]["text"]
+    good = '[schedule]\ncalendar = "03:00"\ntimezone = "UTC"\n'
+    checked = send(admin, "/policies/nightly", {"text": good, "check": "1"})
+    assert checked.status == 200 and "03:00" not in admin.get("/v1/policies")[0]["text"]
+    assert send(admin, "/policies/nightly", {"text": good}).status == 303
+    assert "03:00" in admin.get("/v1/policies")[0]["text"]
+
+
+def test_a_host_is_joined_by_what_the_page_says(fleet: Fleet) -> None:
+    told = send(fleet.people["admin"], "/hosts/join", {"repository": "main", "name": "new-one"}).data.decode()
+    found = re.search(r"headstart join (\S+) (hsj_\w+) --name new-one", told)
+    assert found is not None
+    asked = {"token": found[2], "name": "new-one", "installation": "i", "version": "1"}
+    assert fleet.people["admin"].post("/v1/host/join", asked)["repository"] == "main"
+    assert send(fleet.people["operator"], "/hosts/join", {"repository": "main"}).status == 403
+
+
+def test_orders_go_to_the_host(fleet: Fleet) -> None:
+    assert send(fleet.people["viewer"], f"/vms/{fleet.vm}/orders", {"kind": "backup"}).status == 403
+    assert send(fleet.people["operator"], f"/vms/{fleet.vm}/orders", {"kind": "restore"}).status == 400
+    assert send(fleet.people["operator"], f"/vms/{fleet.vm}/orders", {"kind": "backup"}).status == 303
+    assert fleet.people["viewer"].get("/v1/orders")[0]["kind"] == "backup"
+    assert "waits for the host" in get(fleet.people["viewer"], f"/vms/{fleet.vm}/live")
+
+
+def test_what_waits_for_a_second_admin_is_decided_on_a_page(server: Server, fleet: Fleet) -> None:
+    admin = fleet.people["admin"]
+    admin.post("/v1/users", {"name": "pages-second", "password": PASSWORD, "role": "admin"})
+    second = Person(server.identity, "pages-second", PASSWORD)
+    assert send(admin, "/settings/caution", {"second_person": "yes", "hours": "0"}).status == 303
+    fleet.machine.tell({"web": machine.view(), "doomed": None})
+    doomed = next(vm["id"] for vm in admin.get("/v1/vms") if vm["name"] == "doomed")
+    answer = send(admin, f"/vms/{doomed}/remove", {})
+    assert answer.headers["location"] == "/?done=asked"
+    assert "vm.remove" in get(second, "/jobs")
+    approval = next(each["id"] for each in admin.get("/v1/approvals") if each["state"] == "waiting")
+    assert send(admin, f"/approvals/{approval}/approve", {}).status == 403
+    assert send(second, f"/approvals/{approval}/approve", {}).status == 303
+    assert "doomed" not in {vm["name"] for vm in admin.get("/v1/vms")}
+    send(admin, "/settings/caution", {"hours": "0"})
+    weaker = next(each["id"] for each in admin.get("/v1/approvals") if each["state"] == "waiting")
+    assert send(second, f"/approvals/{weaker}/approve", {}).status == 303
+
+
+def test_the_picture_is_drawn_for_both_grounds(fleet: Fleet) -> None:
+    viewer = fleet.people["viewer"]
+    light, dark = (get(viewer, f"/vms/{fleet.vm}/picture.svg?theme={each}") for each in ("light", "dark"))
+    assert 'fill="#ffffff"' in light and 'fill="#ffffff"' not in dark
+    assert "web:" in light and "web:" in dark
+    zoned = {"Cookie": f"{viewer.headers['Cookie']}; zone=Asia/Tokyo"}
+    assert "JST" in get(viewer, f"/vms/{fleet.vm}/picture.svg", zoned)
+    hostile = {"Cookie": f"{viewer.headers['Cookie']}; zone=../../etc/passwd"}
+    assert "UTC" in get(viewer, f"/vms/{fleet.vm}/picture.svg", hostile)
+
+
+def test_static_files_are_kept_by_browsers_and_no_others_are_served(server: Server) -> None:
+    stranger = Person(server.identity)
+    place = re.search(r'href="(/static/style\.css\?\w+)"', stranger.ask("GET", "/login").data.decode())
+    assert place is not None
+    answer = stranger.ask("GET", place[1], headers={"Accept-Encoding": "identity"})
+    assert answer.status == 200 and "immutable" in answer.headers["cache-control"]
+    for path in ("/static/../routes.py", "/static/%2e%2e%2froutes.py", "/static/htmx.LICENSE", "/static/none.css"):
+        assert stranger.ask("GET", path).status == 404, path
+
+
+def test_two_processes_on_postgresql_show_the_same(pair: tuple[Server, Server]) -> None:
+    one, two = pair
+    tenant = one.tenant("paired")
+    tenant.repository()
+    tenant.admin.put("/v1/policies/nightly", {"text": '[schedule]\ncalendar = "02:00"\ntimezone = "UTC"\n'})
+    host = Machine(tenant.host("rack"))
+    host.tell({"web": machine.view()})
+    host.ran("web", "backup", time.time() - 60, machine.backup("web", time.time() - 60, 1 << 30, 9 << 20, 0.4))
+    there = Person(two.identity, "paired-admin", PASSWORD)
+    vm = there.get("/v1/vms")[0]["id"]
+    paths = (
+        *VIEWED,
+        *CONFIGURED,
+        "/settings",
+        f"/vms/{vm}",
+        f"/vms/{vm}/picture.svg",
+        f"/policies/nightly/simulate?vm={vm}",
+    )
+    for path in paths:
+        get(there, path)
+    assert "Protected" in get(there, "/") and "web" in get(there, "/?q=WEB&show=good&sort=-last")
+    for path in ("/tenants", "/users", "/audit", "/jobs"):
+        get(two.site(), path)

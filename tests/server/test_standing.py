@@ -1,0 +1,74 @@
+"""Whether a VM is protected, and why not."""
+
+from __future__ import annotations
+
+import pytest
+
+from headstart.server.pages import standing, view
+from headstart.server.pages.standing import Known, Level
+from tests.kit import machine
+
+NOW = 1_800_000_000.0
+
+
+def known(
+    told: object,
+    seen: float | None = NOW,
+    success: float | None = NOW - 3600,
+    failure: float | None = None,
+    error: str | None = None,
+) -> Known:
+    return Known(view.of(told), seen, success, failure, error)
+
+
+def told(**changes: object) -> dict[str, object]:
+    return machine.view(**{"due": NOW + 3600, **changes})
+
+
+BACKING_UP = {"verb": "backup", "since": NOW - 5, "what": "residue", "done": 1, "total": 2}
+
+
+@pytest.mark.parametrize(
+    ("given", "level", "title", "why"),
+    [
+        (known(told()), Level.GOOD, "Protected", ""),
+        (known(None), Level.OFF, "No policy", "60 min old"),
+        (known(None, success=None), Level.OFF, "No policy", "No policy names it."),
+        (known(told(state="paused")), Level.BAD, "Paused", "resumes"),
+        (known(told(), failure=NOW - 60, error="The disk is full."), Level.BAD, "Backup failed", "The disk is full."),
+        # One that failed before the newest that went well is of the past.
+        (known(told(), failure=NOW - 7200, error="old"), Level.GOOD, "Protected", ""),
+        (known(told(), success=None), Level.BAD, "No backup yet", "due in 60 min"),
+        (known(told(due=NOW - 10), success=None), Level.BAD, "No backup yet", "due now"),
+        (known(told(doing=BACKING_UP), success=None), Level.WARN, "First backup", "under way"),
+        (known(told(due=NOW - 7200)), Level.BAD, "Overdue", "due since 2 h"),
+        (known(told(due=NOW - 600)), Level.GOOD, "Protected", ""),
+        (known(told(due=NOW - 7200, doing=BACKING_UP)), Level.GOOD, "Protected", ""),
+        (known(told(), seen=NOW - 3600), Level.WARN, "Host away", "60 min ago"),
+        (known(told(due=NOW - 7200), seen=NOW - 10800), Level.BAD, "Host away", "due since 2 h"),
+        (known(told(), seen=None, success=None), Level.BAD, "Host away", "never heard of"),
+        (known(told(due=None)), Level.WARN, "Nothing to come", ""),
+        (known(told(missed=True)), Level.WARN, "Missed", ""),
+        (known(told(state="unreachable", reason="no monitor")), Level.WARN, "VM unreachable", "no monitor"),
+        (known(told(forecast={"warnings": ["too large"]})), Level.WARN, "Will not fit", "too large"),
+    ],
+)
+def test_it_says_why(given: Known, level: Level, title: str, why: str) -> None:
+    found = standing.of(given, NOW)
+    assert (found.level, found.title) == (level, title)
+    assert why in found.why
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        {"state": 7, "due": "soon", "marks": [], "forecast": "x", "doing": []},
+        {"due": float("inf"), "remaining_bytes": -1, "load": "1", "doing": {"verb": "backup", "since": None}},
+        {"forecast": {"warnings": [None, {}], "window_seconds": {"low": 1}}, "rate": True},
+    ],
+)
+def test_what_a_host_says_is_read_with_care(hostile: dict[str, object]) -> None:
+    found = view.of(hostile)
+    assert found is not None
+    assert found.window is None and found.doing is None and found.remaining == 0.0
+    assert standing.of(Known(found, NOW, NOW, None, None), NOW).title
