@@ -128,9 +128,9 @@ def shop_of(site: Site, tenant: Tenant, name: str = "main", **values: object) ->
     return Shop(site, tenant, repository_id, store)
 
 
-def give(site: Site, repository_id: str) -> None:
-    """The key of the structure."""
-    sealed = site.sealer.seal(repositories.STRUCTURE, STRUCTURE)
+def give(site: Site, repository_id: str, password: bytes = STRUCTURE) -> None:
+    """The server knows this password of the repository's."""
+    sealed = site.sealer.seal(repositories.STRUCTURE, password)
     with site.database.write() as connection:
         change = update(tables.repositories).where(tables.repositories.c.id == repository_id)
         connection.execute(change.values(structure=sealed))

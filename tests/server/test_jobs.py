@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ from sqlalchemy import delete, insert, update
 from headstart import repository
 from headstart.repository import label, snapshot
 from headstart.repository.layout import ChunkClass
-from headstart.server import schedule, tables
+from headstart.server import repositories, schedule, structure, tables
+from headstart.server.jobs import Job
 from headstart.server.site import Site
+from headstart.server.work import copy
 from headstart.store.local import LocalStore
 from headstart.store.server import ServerStore
 from tests.kit import shop as kit
@@ -58,6 +61,17 @@ def test_retention_forgets_collecting_frees_and_the_rest_restores(shop: Shop) ->
     shop.require(new, 2)
     shop.require(other, 3)
     assert shop.done("verify")["damaged"] == 0
+
+
+def test_a_vm_without_rules_or_with_too_many_loses_nothing(shop: Shop) -> None:
+    kit.keep(shop.tenant, "keep_last = 1", "web*")
+    kit.keep(shop.tenant, "keep_last = 1", "*1")
+    now = time.time()
+    made = {vm: [shop.add(seed, now - seed, vm) for seed in (1, 2)] for vm in ("web2", "web1", "db")}
+    told = shop.done("forget")
+    assert told["forgotten"] == [made["web2"][1].id]
+    assert list(told["unclear"]) == ["web1"]  # two patterns name it
+    assert len(shop.there()) == 5
 
 
 def test_a_named_snapshot_is_forgotten_and_a_protected_one_is_not(shop: Shop) -> None:
@@ -130,6 +144,24 @@ def test_a_wrong_count_is_put_right(shop: Shop) -> None:
     assert shop.used() == shop.stored()
 
 
+def test_a_place_that_is_not_mounted_is_not_taken_for_empty(shop: Shop) -> None:
+    shop.add(1, time.time())
+    used = shop.used()
+    place = Path(shop.site.settings.store)
+    away = place.rename(place.with_name("away"))
+    try:
+        place.mkdir()
+        job = shop.begin("recount")
+        told = until(lambda: (found := shop.tenant.admin.get(f"/v1/jobs/{job}"))["error"] and found)
+        assert (told["state"], shop.used()) == ("waiting", used)  # it is tried again
+        assert "mounted" in told["error"]
+    finally:
+        place.rmdir()
+        away.rename(place)
+    assert kit.ended(shop.tenant.admin, job)["state"] == "done"
+    assert shop.used() == used
+
+
 def test_a_mirror_is_the_same_repository_and_is_gone_on_with(shop: Shop) -> None:
     old, new = shop.add(1, time.time() - DAY), shop.add(2, time.time())
     shop.tenant.repository("mirror")
@@ -153,6 +185,31 @@ def test_a_mirror_is_the_same_repository_and_is_gone_on_with(shop: Shop) -> None
 def snapshots(store: ServerStore) -> list[str]:
     with repository.open(store, lambda: PASSWORD) as repo:
         return [each.id for each in snapshot.all_manifests(repo).manifests]
+
+
+def test_the_second_site_is_another_store(shop: Shop, tmp_path: Path) -> None:
+    made = shop.add(1, time.time())
+    there = replace(shop.site, settings=replace(shop.site.settings, second_store=str(tmp_path / "far")))
+    job = Job("0" * 32, "copy", shop.tenant.id, shop.id, {}, "test", 1)
+    told = copy.run(there, job, nobody_ends_it)
+    assert (told["bytes"], told["objects"]) == shop.stored()
+    shop.require(made, 1, LocalStore(tmp_path / "far" / shop.tenant.id / shop.id))
+
+
+def nobody_ends_it(what: str = "", done: int = 0, total: int = 0) -> None:
+    pass
+
+
+def test_the_server_opens_no_content_whatever_it_was_given(shop: Shop) -> None:
+    shop.add(1, time.time())
+    with shop.site.database.read() as connection:
+        place = repositories.named(connection, shop.tenant.id, shop.id)
+    assert place is not None
+    for password in (kit.STRUCTURE, PASSWORD):
+        kit.give(shop.site, shop.id, password)
+        with structure.open_repository(shop.site, place) as repo:
+            assert not repo.secrets.opens_content
+            assert len(snapshot.all_manifests(repo).manifests) == 1
 
 
 def test_a_copy_that_differs_is_told_and_nothing_foreign_is_written_over(shop: Shop) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +15,12 @@ from procrastinate.schema import SchemaManager
 from sqlalchemy import select
 
 from headstart import errors
-from headstart.server import engine, jobs, keeper, tables
+from headstart.server import engine, jobs, keeper, kinds, repositories, tables, tenants
+from headstart.server.call import Call
 from headstart.server.database import Database
 from headstart.server.jobs import Job, Sign, State, Wish
+from headstart.server.principal import Principal
+from headstart.server.roles import Role
 from headstart.server.settings import Settings
 from headstart.server.site import Site, open_site
 from headstart.server.work import registry
@@ -190,6 +194,42 @@ def test_what_comes_by_itself_comes_once_in_its_time(bench: Bench) -> None:
     bench.now += 600
     keeper.think_of(bench.site)
     assert len(bench.of_kind("tidy")) == 2
+
+
+def test_repositories_are_looked_after_in_turn(bench: Bench) -> None:
+    """Each has its time, and what needs the key of the structure comes where the server has it."""
+    call = Call(Principal("", "site", Role.SITE, None), bench.now)
+    with bench.site.database.write() as connection:
+        tenant = tenants.create(connection, call, f"of {id(bench)}".replace(" ", "-"), None, None)
+        admin = replace(call, who=Principal("", "admin", Role.ADMIN, tenant))
+        shut, opened = (repositories.create(connection, admin, name) for name in ("shut", "opened"))
+        change = tables.repositories.update().where(tables.repositories.c.id == opened)
+        connection.execute(change.values(structure=b"sealed"))
+
+    def thought_of() -> dict[tuple[str, str], int]:
+        keeper.think_of(bench.site)
+        keeper.think_of(bench.site)
+        with bench.site.database.read() as connection:
+            its = tables.jobs.c
+            rows = connection.execute(select(its.kind, its.repository).where(its.tenant == tenant)).all()
+        return dict(Counter((row.kind, row.repository) for row in rows))
+
+    assert thought_of() == {}  # they are young
+    bench.now += 3601
+    first = {("recount", shut): 1, ("recount", opened): 1, ("gc", opened): 1, ("verify", opened): 1}
+    assert thought_of() == first
+    bench.now += 86400
+    assert {key: count for key, count in thought_of().items() if key[0] != "verify"} == {
+        key: 2 for key in first if key[0] != "verify"
+    }
+    bench.now += 6 * 86400
+    assert thought_of()[("verify", opened)] == 2
+
+
+@pytest.mark.parametrize("kind", sorted(kinds.ALL))
+def test_every_kind_is_known_to_workers_and_documented(kind: str) -> None:
+    assert kind in registry.RUNS
+    assert f"| `{kind}` |" in (Path(__file__).parents[2] / "docs" / "server-jobs.md").read_text()
 
 
 def test_a_newer_procrastinate_brings_its_tables_up_to_date(

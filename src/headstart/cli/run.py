@@ -14,8 +14,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from headstart import store
-from headstart.cli import arguments, config, logs, password, settings
+from headstart import entries, store
+from headstart.cli import arguments, config, password, settings
 from headstart.cli.session import Session
 from headstart.store import membership
 
@@ -84,7 +84,7 @@ def _log_decisions() -> None:
     """To stderr, which is the journal under systemd: with times where nobody else adds them."""
     handler = logging.StreamHandler(sys.stderr)
     stamped = "" if os.environ.get("JOURNAL_STREAM") else "%(asctime)s "
-    handler.setFormatter(logs.Entries(f"{stamped}%(levelname)s %(message)s"))
+    handler.setFormatter(entries.Entries(f"{stamped}%(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 

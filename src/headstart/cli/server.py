@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 from dataclasses import replace
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headstart import errors
-from headstart.cli import arguments, logs, password
+from headstart.cli import arguments, catalogue, password
 from headstart.cli.session import Session
 from headstart.restore.serving.places import Tcp
 
@@ -42,6 +41,7 @@ def add(verbs: arguments.Verbs) -> None:
     admin = arguments.add_verb(group, "admin", run_admin, "Make an admin of the site, or give one a new password.")
     _add_places(admin)
     admin.add_argument("name", metavar="NAME")
+    catalogue.add(group, _add_places, _settings)
     work = arguments.add_verb(group, "work", run_work, "Work on the server's jobs, beside servers with PostgreSQL.")
     _add_places(work)
 
@@ -64,7 +64,7 @@ def _add_places(parser: argparse.ArgumentParser) -> None:
 
 
 def run(session: Session, given: argparse.Namespace) -> None:
-    _log_requests()
+    _log_to_stderr()
     chosen = _settings(given)
     if given.plain and chosen.address not in ("127.0.0.1", "::1"):
         raise errors.Usage("--plain listens on loopback alone: tokens and backups would travel in the open.")
@@ -99,7 +99,7 @@ def run_admin(session: Session, given: argparse.Namespace) -> None:
 
 
 def run_work(session: Session, given: argparse.Namespace) -> None:
-    _log_requests()
+    _log_to_stderr()
     try:
         from headstart.server import engines
     except ModuleNotFoundError as error:
@@ -166,7 +166,9 @@ def _place(listen: str) -> Tcp:
     return Tcp.parse(listen, port=settings.PORT)
 
 
-def _log_requests() -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logs.Entries("%(asctime)s %(levelname)s %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+def _log_to_stderr() -> None:
+    try:
+        from headstart.server import logs
+    except ModuleNotFoundError as error:
+        raise errors.Usage(_MISSING) from error
+    logs.begin(sys.stderr)

@@ -30,6 +30,9 @@ _log = logging.getLogger("headstart.host")
 #: Orders in hand at a time.
 MOST = 4
 _OVER = ("done", "failed")
+#: Of so many that are over it is remembered that they were: a database of the server's that was put back offers again
+#: what was done long ago.
+_REMEMBERED = 200
 #: Of a report, what an order's result tells: the run itself tells all of it.
 _REPORTED = ("snapshot", "created", "consistency", "window_seconds", "seconds", "failures", "notes")
 _INTERRUPTED = "Headstart was started anew while it did this. See what there is, and order it again."
@@ -77,12 +80,13 @@ class Errands:
                     "result": each["result"],
                 }
                 for order, each in self._hand.items()
+                if each["state"] != "known"
             }
 
     def take(self, offered: Sequence[Offered]) -> bool:
         """Whether there are new ones, of which the server is to be told."""
         with self._lock:
-            room = MOST - sum(each["state"] not in _OVER for each in self._hand.values())
+            room = MOST - sum(each["state"] in ("taken", "begun") for each in self._hand.values())
             new = [each for each in offered if each.id not in self._hand][: max(0, room)]
             for each in new:
                 order = {"kind": each.kind, "vm": each.vm, "arguments": dict(each.arguments)}
@@ -101,8 +105,12 @@ class Errands:
             for order in begin:
                 self._hand[order]["state"] = "begun"
             for order in gone:
-                del self._hand[order]
                 self._progress.pop(order, None)
+                if self._hand.pop(order)["state"] in _OVER:
+                    self._hand[order] = {"state": "known"}
+            known = [order for order, each in self._hand.items() if each["state"] == "known"]
+            for order in known[: max(0, len(known) - _REMEMBERED)]:
+                del self._hand[order]
             if begin or gone:
                 self._outbox.put_orders(self._hand)
             todo = [(order, dict(self._hand[order])) for order in begin]

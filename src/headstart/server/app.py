@@ -20,6 +20,7 @@ from headstart.server.api import (
     host,
     jobs,
     me,
+    metrics,
     objects,
     orders,
     repositories,
@@ -31,6 +32,7 @@ from headstart.server.api import (
 )
 from headstart.server.checking import Checker
 from headstart.server.limits import Buckets, Limits
+from headstart.server.metrics import Metrics
 from headstart.server.pages import render
 from headstart.server.pages import routes as pages
 from headstart.server.site import Site
@@ -41,7 +43,7 @@ from headstart.server.surround import Surround
 _THREADS = 64
 _ROUTERS = (
     *(health, session, me, tenants, users, tokens, approvals, audit, repositories, objects, host, fleet, jobs),
-    *(orders, stream),
+    *(orders, stream, metrics),
 )
 
 
@@ -57,12 +59,13 @@ def make(site: Site) -> FastAPI:
     app.state.site = site
     app.state.budget = body.Budget()
     app.state.checker = Checker()
+    app.state.metrics = Metrics(site)
     app.state.limits = Limits(Buckets(site.settings.known_rate), Buckets(site.settings.stranger_rate))
     app.state.streams = Streams(site.database, site.clock)
     for module in _ROUTERS:
         app.include_router(module.router, responses=answers.problems())
     app.include_router(pages.router)
-    app.add_middleware(Surround, own_certificate=bool(site.fingerprint))
+    app.add_middleware(Surround, own_certificate=bool(site.fingerprint), metrics=app.state.metrics)
     problem.install(app)
     render.install(app)
     return app

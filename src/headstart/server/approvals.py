@@ -174,6 +174,8 @@ def _carry_out(connection: Connection, row: Row[Any], now: float) -> State:
     who = _asker(connection, row, now)
     if who is None:
         state, error = State.LAPSED, "Whoever asked for it is no admin any longer."
+    elif row.act not in acts.ALL:
+        state, error = State.FAILED, "This release of the server knows no such act."
     else:
         call = Call(who, now, "", f"approval-{row.id}"[:32], approved=row.id)
         try:

@@ -46,6 +46,19 @@ class Database:
             yield connection
 
     @contextlib.contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """To read many tables as they were at one moment."""
+        with _translated(), self._engine.connect() as connection:
+            begin = "BEGIN" if self.is_sqlite else "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
+            connection.exec_driver_sql(begin)
+            yield connection
+
+    @staticmethod
+    def revision(connection: Connection) -> str:
+        """Of the tables."""
+        return str(MigrationContext.configure(connection).get_current_revision())
+
+    @contextlib.contextmanager
     def write(self) -> Iterator[Connection]:
         """Committed when the block ends, rolled back when it raises."""
         with _translated(), self._engine.connect() as connection:

@@ -12,7 +12,7 @@ from headstart.server.worker import Worker
 
 _log = logging.getLogger("headstart.server.jobs")
 
-_LOOK_SECONDS = 1.0
+_LOOK_SECONDS = 0.5
 #: Looked through for one that can be taken up: the lanes of the others may be taken.
 _LIMIT = 20
 

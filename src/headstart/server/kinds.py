@@ -34,5 +34,6 @@ REHEARSE = Kind("rehearse", Right.RESTORE, "rehearse")
 RECOUNT = Kind("recount", Right.CONFIGURE, "recount", _DAY)
 CATALOGUE = Kind("catalogue", Right.CONFIGURE, "catalogue", needs_structure=True)
 TIDY = Kind("tidy", None, "tidy", 600.0, of_site=True)
+DUMP = Kind("dump", None, "dump", _DAY, of_site=True)
 
-ALL = {each.name: each for each in (FORGET, GC, VERIFY, COPY, REHEARSE, RECOUNT, CATALOGUE, TIDY)}
+ALL = {each.name: each for each in (FORGET, GC, VERIFY, COPY, REHEARSE, RECOUNT, CATALOGUE, TIDY, DUMP)}

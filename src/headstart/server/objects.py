@@ -73,7 +73,7 @@ def _check_new(key: str, data: bytes | bytearray, digest: str | None) -> None:
 
 
 def _check_kind(key: str, data: bytes | bytearray) -> None:
-    prefix = key.partition("/")[0] + "/"
+    prefix = "".join(key.partition("/")[:2])
     kind = layout.Kind.CONFIG if key in (layout.CONFIG_KEY, layout.CONFIG_TWIN) else KINDS.get(prefix)
     if kind is None:
         raise errors.Usage(f"{key!r} is the name of nothing that a repository has.")

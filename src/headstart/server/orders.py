@@ -105,7 +105,7 @@ def _give(connection: Connection, call: Call, host: str, vm: str | None, wish: W
     values = {"id": order, "tenant": tenant, "host": host, "vm": vm, "kind": wish.kind, "arguments": arguments}
     times = {"created": call.now, "expires": call.now + wish.seconds, "changed": call.now}
     connection.execute(insert(tables.orders).values(**values, **times, state=State.WAITING, actor=call.who.name))
-    audit.note(connection, call, f"order.{wish.kind}", order, host=found["name"], vm=vm, **arguments)
+    audit.note(connection, call, f"order.{wish.kind}", order, **{**arguments, "host": found["name"], "vm": vm})
     return order
 
 

@@ -53,8 +53,8 @@ def keeps_less(new: Retention, old: Retention) -> bool:
 
 def shortens(connection: Connection, call: Call, name: str, text: str) -> bool:
     """Whether snapshots may go that the policy as it is keeps. Raises ``Usage``."""
-    new = check(name, text).retention.value()
-    old = _retention(connection, call.who.of(Right.CONFIGURE), name)
+    tenant = call.who.of(Right.CONFIGURE)
+    new, old = check(name, text).retention.value(), _retention(connection, tenant, name)
     return old is not None and keeps_less(new, old)
 
 

@@ -68,6 +68,18 @@ def install(app: FastAPI) -> None:
     async def taken(request: Request, error: exc.IntegrityError) -> Response:
         return plain(409, "TargetRefused", "Somebody else made or removed the same just now. Look, and try again.")
 
+    @app.exception_handler(exc.DataError)
+    async def unkept(request: Request, error: exc.DataError) -> Response:
+        # PostgreSQL has no text with a zero in it, and narrower numbers than JSON.
+        return _plain(400, "Usage", "The request has a text or a number in it that nothing can have.")
+
+
+def bug(request: str) -> JSONResponse:
+    """Of what nobody expected: only its id leads into the log."""
+    return _plain(
+        500, "Bug", f"Something is wrong with the server itself: its log tells more of the request {request}."
+    )
+
 
 def plain(status: int, title: str, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
     told: dict[str, Any] = {"title": title, "status": status, "detail": detail}

@@ -30,8 +30,11 @@ def of_vms(connection: Connection, tenant: str, vms: Iterable[str]) -> Found:
     for vm in vms:
         try:
             its = policy.policy_of(whole, vm)
-        except (errors.Usage, KeyError) as error:
+        except errors.Usage as error:
             found.unclear[vm] = str(error)
+            continue
+        except KeyError as error:
+            found.unclear[vm] = f"Its policy {error} cannot be read by this version."
             continue
         if its is not None:
             found.policies[vm] = its

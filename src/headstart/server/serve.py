@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import resource
 import socket
 import ssl
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import uvicorn
 
@@ -22,6 +24,7 @@ _log = logging.getLogger("headstart.server")
 _CONNECTIONS = 4000
 #: At the end, requests that are under way have so long.
 _FAREWELL_SECONDS = 20
+_LOOK_SECONDS = 0.5
 #: A peer that is gone without a word is noticed by the system after about two minutes.
 _ALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
 #: An answer's end does not wait until its beginning is acknowledged, which takes 40 ms. asyncio does this only to sockets
@@ -77,7 +80,8 @@ def _raise_limits() -> None:
 
 
 class _Server(uvicorn.Server):
-    """At its end, who only watches is not waited for."""
+    """At its end nobody is waited for who only watches, or keeps a connection of which nothing comes: TLS would wait
+    for the other side to say farewell."""
 
     def __init__(self, config: uvicorn.Config, streams: Streams) -> None:
         super().__init__(config)
@@ -85,7 +89,26 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._streams.close()
-        await super().shutdown(sockets)
+        dropping = asyncio.create_task(self._drop_idle())
+        try:
+            await super().shutdown(sockets)
+        finally:
+            dropping.cancel()
+
+    async def _drop_idle(self) -> None:
+        before: set[Any] = set()
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            # One whose answer was written just now still sends it.
+            idle = {each for each in self.server_state.connections if _is_idle(each)}
+            for each in idle & before:
+                each.transport.abort()
+            before = idle
+
+
+def _is_idle(connection: Any) -> bool:
+    cycle = getattr(connection, "cycle", None)
+    return cycle is None or bool(cycle.response_complete)
 
 
 def _names(settings: Settings) -> tuple[str, ...]:

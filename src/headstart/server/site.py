@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from sqlalchemy import select
 
-from headstart import errors, store
+from headstart import durable, errors, store
 from headstart.server import sealing, tables
 from headstart.server.database import Database
 from headstart.server.sealing import Sealer
@@ -16,6 +17,8 @@ from headstart.server.settings import Settings
 from headstart.store.contract import Store
 from headstart.store.local import LocalStore
 
+#: In the server's data: of who may ask for its metrics.
+TOKEN_FILE = "metrics.token"
 #: In the store.
 MARKER = "site/marker"
 #: Seconds that a store that is in trouble is asked again: less than clients wait for an answer.
@@ -33,6 +36,8 @@ class Site:
     fingerprint: str = ""
     clock: Callable[[], float] = time.time
     open_store: Callable[[str, float], Store] = field(default=store.open_store)
+    #: Of who may ask for the metrics of the site.
+    metrics_token: str = ""
     _opened: dict[str, Store] = field(default_factory=dict)
 
     def place(self, path: Iterable[str]) -> Store:
@@ -61,11 +66,18 @@ def _mark(site: Site) -> None:
             opened.create(MARKER, b"The objects of a Headstart server are here.\n")
 
 
+def _token(settings: Settings) -> str:
+    path = settings.data / TOKEN_FILE
+    if not path.exists():
+        durable.replace(path, secrets.token_hex(32).encode())
+    return path.read_text().strip()
+
+
 def open_site(settings: Settings, clock: Callable[[], float] = time.time, fingerprint: str = "") -> Site:
     """The database is made, or brought up to date. Raises ``Usage``, ``Unsupported``, ``Damaged``, ``StoreFailed``."""
     key = sealing.load_key(settings.key_file)
     database = Database(settings.database)
     database.migrate()
-    site = Site(settings, database, Sealer(key), fingerprint, clock)
+    site = Site(settings, database, Sealer(key), fingerprint, clock, metrics_token=_token(settings))
     _mark(site)
     return site

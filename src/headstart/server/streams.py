@@ -116,6 +116,10 @@ class Streams:
                 with contextlib.suppress(asyncio.QueueFull):
                     each.queue.put_nowait(None)
 
+    def watched(self, tenant: str | None) -> bool:
+        """Whether anybody watches it in this process. For any thread."""
+        return tenant in self._readers
+
     async def watch(self, tenant: str, after: int | None) -> AsyncIterator[Item | None]:
         """What happens after the event of that number; None: from now on. An item None, also the first: nothing
         happened for a while. Ends when whoever watches is to come again. Raises ``TooOften``."""

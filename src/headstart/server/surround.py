@@ -6,19 +6,29 @@ Plain ASGI: what comes and goes is passed on as it does, in no memory of ours.
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 from headstart import errors
 from headstart.server import problem
 from headstart.server.api import body
+from headstart.server.logs import ACCESS
+from headstart.server.metrics import Metrics
 from headstart.server.settings import LARGEST_BODY, LARGEST_OBJECT
 
+_log = logging.getLogger("headstart.server")
+_access = logging.getLogger(ACCESS)
+_REQUEST = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 #: Of every answer that does not say otherwise, as pages do.
 _HEADERS = {
@@ -35,27 +45,69 @@ _HSTS_NAME, _HSTS = b"strict-transport-security", f"max-age={365 * 86400}".encod
 class Surround:
     """``own_certificate``: a browser that was told never again to let anybody pass a bad one would not come back."""
 
-    def __init__(self, app: App, own_certificate: bool) -> None:
+    def __init__(self, app: App, own_certificate: bool, metrics: Metrics) -> None:
         self._app = app
         self._own_certificate = own_certificate
+        self._metrics = metrics
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request = secrets.token_hex(8)
+        request = _id(scope)
         scope.setdefault("state", {})["id"] = request
-        largest = LARGEST_OBJECT if "/objects/" in scope["path"] else LARGEST_BODY
-        secure = scope["scheme"] == "https" and not self._own_certificate
-        told = _Told(send, {**_HEADERS, b"x-request-id": request.encode(), **({_HSTS_NAME: _HSTS} if secure else {})})
-        refused = _refused(scope, largest)
+        headers = {**_HEADERS, b"x-request-id": request.encode()}
+        if scope["scheme"] == "https" and not self._own_certificate:
+            headers[_HSTS_NAME] = _HSTS
+        told = _Told(send, headers)
+        bounded = _Bounded(receive, LARGEST_OBJECT if "/objects/" in scope["path"] else LARGEST_BODY)
+        began = time.perf_counter()
+        with self._metrics.under_way.track_inprogress():
+            await self._answer(scope, bounded, told)
+        self._note(scope, bounded, told, time.perf_counter() - began)
+
+    async def _answer(self, scope: Scope, bounded: _Bounded, told: _Told) -> None:
+        refused = _refused(scope, bounded.largest)
         if refused is not None:
-            await problem.answer(refused)(scope, receive, told)
+            await problem.answer(refused)(scope, bounded, told)
             return
-        await self._app(scope, _Bounded(receive, largest), told)
+        try:
+            await self._app(scope, bounded, told)
+        except Exception as error:
+            request = scope["state"]["id"]
+            self._metrics.bugs.inc()
+            _log.error("A request met a bug.", exc_info=error, extra={"request": request})
+            if told.status:
+                raise  # half of an answer is out: cut it off
+            await problem.bug(request)(scope, bounded, told)
+
+    def _note(self, scope: Scope, bounded: _Bounded, told: _Told, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "") or "none"
+        self._metrics.seconds.labels(scope["method"], route, str(told.status)).observe(seconds)
+        self._metrics.received.labels(route).inc(bounded.count)
+        self._metrics.sent.labels(route).inc(told.count)
+        state = scope["state"]
+        facts = {
+            "request": state["id"],
+            "who": state.get("who"),
+            "tenant": state.get("tenant"),
+            "method": scope["method"],
+            "route": route,
+            "status": told.status,
+            "seconds": round(seconds, 4),
+            "received": bounded.count,
+            "sent": told.count,
+        }
+        _access.info("request", extra=facts)
 
 
-def _refused(scope: MutableMapping[str, Any], largest: int) -> errors.HeadstartError | None:
+def _id(scope: Scope) -> str:
+    """What the client calls it, if that can stand in a log; else one of our own."""
+    told: bytes = dict(scope["headers"]).get(b"x-request-id", b"")
+    return told.decode() if _REQUEST.fullmatch(told) else secrets.token_hex(8)
+
+
+def _refused(scope: Scope, largest: int) -> errors.HeadstartError | None:
     """What is not to be read at all."""
     headers = dict(scope["headers"])
     if b"transfer-encoding" in headers:
@@ -70,8 +122,10 @@ class _Bounded:
     """``receive``, for a body that comes in time, and is not longer than it may be whatever it says."""
 
     def __init__(self, receive: Receive, largest: int) -> None:
+        self.largest = largest
+        #: Bytes that have come.
+        self.count = 0
         self._receive = receive
-        self._left = largest
         self._until = asyncio.get_running_loop().time() + body.WHOLE_SECONDS
         self._ended = False
 
@@ -85,8 +139,8 @@ class _Bounded:
                 message = await self._receive()
         except TimeoutError:
             raise body.Slow("The body did not come in time.") from None
-        self._left -= len(message.get("body", b""))
-        if self._left < 0:
+        self.count += len(message.get("body", b""))
+        if self.count > self.largest:
             raise body.TooLarge("The request is too large.")
         self._ended = message["type"] != "http.request" or not message.get("more_body", False)
         return message
@@ -96,11 +150,16 @@ class _Told:
     """``send``, with these headers where there are no others of their names."""
 
     def __init__(self, send: Send, headers: Mapping[bytes, bytes]) -> None:
+        self.status = 0
+        #: Bytes of the body.
+        self.count = 0
         self._send = send
         self._headers = headers
 
     async def __call__(self, message: Message) -> None:
+        self.count += len(message.get("body", b""))
         if message["type"] == "http.response.start":
+            self.status = message["status"]
             names = {name.lower() for name, _ in message["headers"]}
             more = [each for each in self._headers.items() if each[0] not in names]
             message["headers"] = [*message["headers"], *more]

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import urllib3
 
@@ -213,7 +213,7 @@ class Client:
 
 
 def _pool(identity: Identity) -> urllib3.PoolManager:
-    parts = urlsplit(identity.url)
+    parts = _parts(identity.url)
     if parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1"):
         # On this machine, for a server behind another one that speaks TLS.
         return urllib3.PoolManager(maxsize=_CONNECTIONS)
@@ -231,6 +231,15 @@ def _pool(identity: Identity) -> urllib3.PoolManager:
         except OSError as error:
             raise errors.Usage(f"{CERTIFICATES}: {named} cannot be read as certificates: {error}.") from error
     return urllib3.PoolManager(maxsize=_CONNECTIONS, ssl_context=context)
+
+
+def _parts(url: str) -> SplitResult:
+    try:
+        found = urlsplit(url)
+        _ = found.port  # it is looked at only when it is asked for
+    except ValueError as error:
+        raise errors.Usage(f"{url!r} is no address of a server: {error}.") from error
+    return found
 
 
 def error_of(answer: Answer, url: str) -> errors.HeadstartError:

@@ -24,8 +24,8 @@ Moment = Annotated[float, Field(ge=0, le=1e11)]
 Size = Annotated[int, Field(ge=0, le=1 << 62)]
 Text = Annotated[str, Field(max_length=255)]
 OrderId = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
-#: Seconds from one pulse to the next, and while a host is doing something that people watch.
-_NEXT, _NEXT_BUSY = 15.0, 2.0
+#: Seconds from one pulse to the next; while somebody watches, and may order something; while something is being done.
+_NEXT, _NEXT_WATCHED, _NEXT_BUSY = 15.0, 5.0, 2.0
 #: Characters of what a host says of itself, of one VM, or of how an order ended.
 _LONGEST = 64 * 1024
 
@@ -139,7 +139,7 @@ def join(request: Request, here: Here, wanted: Join) -> Joined:
 
 
 @router.post("/pulse", summary="I am here, and my VMs are so.")
-def pulse(here: Here, call: Caller, told: Pulse) -> Beat:
+def pulse(request: Request, here: Here, call: Caller, told: Pulse) -> Beat:
     has = {order: Told(orders.State(each.state), each.progress, each.result) for order, each in told.orders.items()}
     with here.database.write() as connection:
         refused = vms.seen(connection, call, told.vms)
@@ -150,9 +150,10 @@ def pulse(here: Here, call: Caller, told: Pulse) -> Beat:
         offered = orders.waiting(connection, call)
         events.note_all(connection, call, _news(before, state))
         version = policies.version_of(policies.document(connection, call.who.tenant or ""))
+    watched = request.app.state.streams.watched(call.who.tenant)
     return Beat(
         policies=version,
-        next=_NEXT_BUSY if offered or _is_busy(told) else _NEXT,
+        next=_NEXT_BUSY if offered or _is_busy(told) else _NEXT_WATCHED if watched else _NEXT,
         renew=renew,
         refused=refused,
         offered=[Offered(**each) for each in offered],

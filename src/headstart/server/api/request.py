@@ -54,6 +54,7 @@ def known(request: Request, here: Site, csrf: str) -> Call:
     except NobodyKnown:
         allowed.strangers.take(limits.place(address(request)))
         raise
+    request.state.who, request.state.tenant = who.id, who.tenant
     allowed.known.take(who.id)
     if who.csrf and request.method not in SAFE and not hmac.compare_digest(csrf.encode(), who.csrf.encode()):
         raise errors.Denied("The page that sent this is not of this session. Load it again.")

@@ -27,7 +27,8 @@ def run(site: Site, job: Job, beat: Beat) -> dict[str, Any]:
     mine = (its.tenant == place.tenant, its.repository == place.id)
     # Before: what is published meanwhile is not taken for forgotten.
     with site.database.read() as connection:
-        known = set(connection.execute(select(its.id).where(*mine)).scalars())
+        # Those that a host has elsewhere are not missing here.
+        known = set(connection.execute(select(its.id).where(*mine, its.place.is_(None))).scalars())
     with structure.open_repository(site, place, beat) as repo:
         beat("reading manifests")
         listing = snapshot.all_manifests(repo)

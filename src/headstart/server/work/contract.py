@@ -27,7 +27,9 @@ Run = Callable[[Site, Job, Beat], dict[str, Any]]
 
 
 def place_of(site: Site, job: Job) -> Place:
-    """Raises ``NotFound`` when it is gone."""
+    """Raises ``NotFound`` when it is gone, ``StoreFailed`` where the place of the objects is: what is not mounted just
+    now is not gone."""
+    site.require_place()
     with site.database.read() as connection:
         found = repositories.named(connection, job.tenant or "", job.repository or "")
     if found is None or found.id != job.repository:

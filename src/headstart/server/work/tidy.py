@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import delete
 
-from headstart.server import approvals, engine, events, figures, jobs, orders, runs, tables
+from headstart.server import approvals, engine, events, figures, jobs, orders, runs, signposts, tables
 from headstart.server.jobs import Job
 from headstart.server.site import Site
 from headstart.server.work.contract import Beat
@@ -25,7 +25,7 @@ def run(site: Site, job: Job, beat: Beat) -> dict[str, Any]:
         beat("tidying")
         with site.database.write() as connection:
             each.forget_old(connection, now)
-    approved = approvals.due(site)
+    approved, named = approvals.due(site), signposts.put(site)
     old = {
         "sessions": delete(tables.sessions).where(tables.sessions.c.expires < now),
         "tokens": delete(tables.tokens).where(tables.tokens.c.expires < now - _KEPT_SECONDS),
@@ -35,4 +35,4 @@ def run(site: Site, job: Job, beat: Beat) -> dict[str, Any]:
     with site.database.write() as connection:
         engine.tidy(connection)
         gone = {name: connection.execute(statement).rowcount for name, statement in old.items()}
-    return {"approvals": approved, **gone}
+    return {"approvals": approved, "named": named, **gone}

@@ -1,0 +1,220 @@
+"""Destructive acts that wait for a second person, or for a delay."""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from headstart.server import approvals, site, tables
+from headstart.server.settings import Settings
+from headstart.wire.https import Answer
+from tests.kit import tenancy
+from tests.kit.server import PASSWORD, Person, Server
+from tests.kit.tenancy import POLICY, Estate
+
+DAY = 86400.0
+SHORTER = POLICY.replace("keep_daily = 7", "keep_daily = 3")
+KEEPS_ALL = '[schedule]\ncalendar = "daily"\n'
+
+
+@dataclasses.dataclass
+class House:
+    """A tenant with two admins who want each other's consent."""
+
+    estate: Estate
+    one: Person
+    two: Person
+
+    @property
+    def server(self) -> Server:
+        return self.estate.server
+
+    def names(self, kind: str) -> str:
+        return self.estate.names[kind][0]
+
+
+def _house(server: Server, *, second: bool, delay: float = 0.0) -> House:
+    mark = f"w{secrets.token_hex(4)}"
+    estate = tenancy.settle(server, mark)
+    user = tenancy.create_user(estate.admin, f"two-{mark}", "operator")
+    estate.admin.put(f"/v1/users/{user}/role", {"role": "admin"})
+    estate.admin.put("/v1/tenants/own/caution", {"second_person": second, "delay_seconds": delay})
+    return House(estate, estate.admin, Person(server.identity, f"two-{mark}", PASSWORD))
+
+
+@pytest.fixture(scope="module")
+def house(server: Server) -> House:
+    return _house(server, second=True)
+
+
+def _later(server: Server, seconds: float) -> int:
+    """What a process does that comes by so much later."""
+    opened = site.open_site(Settings(server.folder, tenancy.database(server), str(server.folder / "objects")))
+    now = opened.clock() + seconds
+    try:
+        return approvals.due(dataclasses.replace(opened, clock=lambda: now))
+    finally:
+        opened.database.close()
+
+
+def _state(person: Person, approval: str) -> str:
+    return str(person.get(f"/v1/approvals/{approval}")["state"])
+
+
+#: What is asked for in a house, with what is as it was until it is done.
+ACTS: dict[str, tuple[Callable[[House], Answer], Callable[[House], object]]] = {
+    "vm.remove": (
+        lambda house: house.one.ask("DELETE", f"/v1/vms/{house.names('vm')}"),
+        lambda house: [each["name"] for each in house.one.get("/v1/vms")],
+    ),
+    "policy.put": (
+        lambda house: house.one.ask("PUT", f"/v1/policies/{house.names('policy')}", {"text": SHORTER}),
+        lambda house: [each["text"] for each in house.one.get("/v1/policies")],
+    ),
+    "snapshot.forget": (
+        lambda house: house.one.ask(
+            "DELETE", f"/v1/repositories/{house.names('repository')}/snapshots/{house.names('snapshot')}"
+        ),
+        lambda house: len(tenancy.rows(house.server, tables.jobs, tables.jobs.c.kind == "forget")),
+    ),
+}
+
+
+@pytest.mark.parametrize("act", list(ACTS))
+def test_a_second_person_approves(house: House, act: str) -> None:
+    ask, see = ACTS[act]
+    before = see(house)
+    asked = ask(house)
+    assert asked.status == 202, asked.detail
+    approval = asked.json()["approval"]
+    assert ask(house).json()["approval"] == approval, "asked for once"
+    assert house.one.ask("POST", f"/v1/approvals/{approval}/approve").status == 403, "not by oneself"
+    by_token = house.estate.people["program"].ask("POST", f"/v1/approvals/{approval}/approve")
+    assert by_token.status == 403, "nor by a token"
+    assert house.estate.people["operator"].ask("POST", f"/v1/approvals/{approval}/approve").status == 403
+    assert see(house) == before and _later(house.server, DAY) == 0
+    assert house.two.post(f"/v1/approvals/{approval}/approve", None) == {"state": "done"}
+    assert see(house) != before
+    assert house.two.ask("POST", f"/v1/approvals/{approval}/approve").status == 409
+    acts = [each["act"] for each in house.one.get("/v1/audit")]
+    assert {"approval.ask", "approval.approve"} <= set(acts)
+    done = [each["facts"] for each in house.one.get("/v1/audit") if each["act"] == act]
+    assert [each["approved"] for each in done if "approved" in each] == [approval]
+
+
+def test_what_was_rejected_is_not_done(house: House) -> None:
+    host = house.names("host")
+    approval = house.one.ask("DELETE", f"/v1/hosts/{host}").json()["approval"]
+    house.one.post(f"/v1/approvals/{approval}/reject", None)
+    assert house.two.ask("POST", f"/v1/approvals/{approval}/approve").status == 409
+    assert [each["id"] for each in house.one.get("/v1/hosts")] == [host]
+
+
+def test_a_token_asks_in_the_name_of_who_made_it(house: House) -> None:
+    program = house.estate.people["program"]
+    approval = program.ask("DELETE", f"/v1/hosts/{house.names('host')}").json()["approval"]
+    # A token that a token made is of the same person, too.
+    assert house.one.ask("POST", f"/v1/approvals/{approval}/approve").status == 403
+    house.two.post(f"/v1/approvals/{approval}/reject", None)
+
+
+def test_no_way_leads_around_it(house: House) -> None:
+    """Nobody makes a second person, takes over another one, or goes without asking."""
+    one, mark = house.one, house.estate.mark
+    wanted = {"name": f"puppet-{mark}", "password": PASSWORD, "role": "admin"}
+    assert one.ask("POST", "/v1/users", wanted).status == 403
+    puppet = tenancy.create_user(one, f"puppet-{mark}", "operator")
+    assert one.ask("PUT", f"/v1/users/{puppet}/role", {"role": "admin"}).status == 202
+    other = house.two.get("/v1/session")["id"]
+    assert one.ask("POST", f"/v1/users/{other}/reset", {"password": PASSWORD}).status == 202
+    assert PASSWORD not in str(one.get("/v1/approvals")) and "argon2" not in str(one.get("/v1/approvals"))
+    assert "argon2" not in str(one.get("/v1/audit"))
+    assert one.ask("DELETE", f"/v1/users/{other}").status == 400, "two have to be left"
+    weaker = {"second_person": False, "delay_seconds": 0}
+    assert one.ask("PUT", "/v1/tenants/own/caution", weaker).status == 202
+    path = f"/v1/repositories/{house.names('repository')}/objects/{house.names('key')}"
+    assert one.ask("DELETE", path).status == 403, "objects go by forgetting and collecting"
+    assert one.ask("GET", path).status == 200
+
+
+def test_a_policy_that_keeps_less_waits_in_every_disguise(server: Server) -> None:
+    house = _house(server, second=True)
+    one, gold, vm = house.one, house.names("policy"), house.estate.names["vm"][1]
+    one.put(f"/v1/policies/{gold}", {"text": KEEPS_ALL})
+    assert one.ask("PUT", f"/v1/policies/{gold}", {"text": POLICY}).status == 202, "without rules all was kept"
+    one.put("/v1/policies/tin", {"text": SHORTER})
+    one.put(f"/v1/policies/{gold}", {"text": KEEPS_ALL + "# more\n"})
+    assert one.ask("PUT", f"/v1/assignments?pattern={vm}", {"policy": "tin"}).status == 202
+    one.put(f"/v1/assignments?pattern={vm}", {"policy": None})
+    assert one.ask("PUT", f"/v1/assignments?pattern={vm}", {"policy": "tin"}).status == 202, "by way of none"
+    one.delete(f"/v1/assignments?pattern={vm}")
+    assert one.ask("DELETE", f"/v1/policies/{gold}").status == 202, "what it keeps is what others are compared with"
+    assert one.ask("PUT", f"/v1/assignments?pattern={vm}", {"policy": "tin"}).status == 202
+
+
+def test_after_the_delay_it_is_done_by_itself(server: Server) -> None:
+    house = _house(server, second=False, delay=DAY)
+    vm = house.names("vm")
+    approval = house.one.ask("DELETE", f"/v1/vms/{vm}").json()["approval"]
+    assert house.two.ask("POST", f"/v1/approvals/{approval}/approve").status == 409, "that waits for its time"
+    _later(server, DAY - 60)
+    assert (_state(house.one, approval), len(house.one.get("/v1/vms"))) == ("waiting", 1)
+    assert _later(server, DAY + 60) == 1
+    assert (_state(house.one, approval), len(house.one.get("/v1/vms"))) == ("done", 0)
+
+
+def test_with_both_it_takes_both(server: Server) -> None:
+    house = _house(server, second=True, delay=DAY)
+    approval = house.one.ask("DELETE", f"/v1/vms/{house.names('vm')}").json()["approval"]
+    assert _later(server, 2 * DAY) == 0
+    assert house.two.post(f"/v1/approvals/{approval}/approve", None) == {"state": "approved"}
+    assert len(house.one.get("/v1/vms")) == 1
+    assert _later(server, 2 * DAY) == 1
+    assert house.one.get("/v1/vms") == []
+
+
+def test_what_cannot_be_done_any_longer_fails_and_says_why(server: Server) -> None:
+    house = _house(server, second=False, delay=DAY)
+    vm, host = (
+        house.one.ask("DELETE", f"/v1/{kind}s/{house.names(kind)}").json()["approval"] for kind in ("vm", "host")
+    )
+    assert _later(server, 2 * DAY) == 2
+    told: dict[str, Any] = {each["id"]: each for each in house.one.get("/v1/approvals")}
+    # The VM goes first; had the host, the VM would be gone with it.
+    assert {told[vm]["state"], told[host]["state"]} <= {"done", "failed"} and told[host]["state"] == "done"
+    repository = house.names("repository")
+    asked = house.one.ask("DELETE", f"/v1/repositories/{repository}").json()["approval"]
+    house.one.post("/v1/host/join", _newcomer(house))
+    assert _later(server, 2 * DAY) == 1
+    assert "Remove them first" in house.one.get(f"/v1/approvals/{asked}")["error"]
+
+
+def _newcomer(house: House) -> dict[str, str]:
+    token = house.estate.tenant.join_token(house.names("repository"))
+    return {"token": token, "name": "late", "installation": "late", "version": "1"}
+
+
+def test_who_is_no_admin_any_longer_asked_for_nothing(server: Server) -> None:
+    house = _house(server, second=False, delay=DAY)
+    approval = house.one.ask("DELETE", f"/v1/vms/{house.names('vm')}").json()["approval"]
+    me = house.one.get("/v1/session")["id"]
+    house.two.put(f"/v1/users/{me}/role", {"role": "viewer"})
+    _later(server, 2 * DAY)
+    assert (_state(house.two, approval), len(house.two.get("/v1/vms"))) == ("lapsed", 1)
+
+
+def test_what_nobody_decides_lapses(server: Server) -> None:
+    house = _house(server, second=True)
+    approval = house.one.ask("DELETE", f"/v1/vms/{house.names('vm')}").json()["approval"]
+    _later(server, 31 * DAY)
+    assert _state(house.one, approval) == "lapsed"
+
+
+def test_one_alone_cannot_want_a_second_person(server: Server) -> None:
+    tenant = server.tenant(f"alone{secrets.token_hex(4)}")
+    answer = tenant.admin.ask("PUT", "/v1/tenants/own/caution", {"second_person": True, "delay_seconds": 0})
+    assert answer.status == 400 and "second admin first" in answer.detail
