@@ -71,12 +71,12 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(exc.DataError)
     async def unkept(request: Request, error: exc.DataError) -> Response:
         # PostgreSQL has no text with a zero in it, and narrower numbers than JSON.
-        return _plain(400, "Usage", "The request has a text or a number in it that nothing can have.")
+        return plain(400, "Usage", "The request has a text or a number in it that nothing can have.")
 
 
 def bug(request: str) -> JSONResponse:
     """Of what nobody expected: only its id leads into the log."""
-    return _plain(
+    return plain(
         500, "Bug", f"Something is wrong with the server itself: its log tells more of the request {request}."
     )
 

@@ -27,8 +27,8 @@ _FAREWELL_SECONDS = 20
 _LOOK_SECONDS = 0.5
 #: A peer that is gone without a word is noticed by the system after about two minutes.
 _ALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
-#: An answer's end does not wait until its beginning is acknowledged, which takes 40 ms. asyncio does this only to sockets
-#: that name their protocol, and those of ``create_server`` do not.
+#: An answer's end does not wait until its beginning is acknowledged, which takes 40 ms. asyncio does this only to
+#: sockets that name their protocol, and those of ``create_server`` do not.
 _AT_ONCE = (socket.TCP_NODELAY, 1)
 
 
