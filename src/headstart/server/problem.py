@@ -76,9 +76,7 @@ def install(app: FastAPI) -> None:
 
 def bug(request: str) -> JSONResponse:
     """Of what nobody expected: only its id leads into the log."""
-    return plain(
-        500, "Bug", f"Something is wrong with the server itself: its log tells more of the request {request}."
-    )
+    return plain(500, "Bug", f"Something is wrong with the server itself: its log tells more of the request {request}.")
 
 
 def plain(status: int, title: str, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
