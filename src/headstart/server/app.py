@@ -15,6 +15,7 @@ from headstart.server.api import (
     approvals,
     audit,
     body,
+    files,
     fleet,
     health,
     host,
@@ -30,6 +31,7 @@ from headstart.server.api import (
     tokens,
     users,
 )
+from headstart.server.browsing import Shelf
 from headstart.server.checking import Checker
 from headstart.server.limits import Buckets, Limits
 from headstart.server.metrics import Metrics
@@ -43,7 +45,7 @@ from headstart.server.surround import Surround
 _THREADS = 64
 _ROUTERS = (
     *(health, session, me, tenants, users, tokens, approvals, audit, repositories, objects, host, fleet, jobs),
-    *(orders, stream, metrics),
+    *(orders, stream, metrics, files),
 )
 
 
@@ -61,6 +63,7 @@ def make(site: Site) -> FastAPI:
     app.state.checker = Checker()
     app.state.metrics = Metrics(site)
     app.state.limits = Limits(Buckets(site.settings.known_rate), Buckets(site.settings.stranger_rate))
+    app.state.shelf = Shelf()
     app.state.streams = Streams(site.database, site.clock)
     for module in _ROUTERS:
         app.include_router(module.router, responses=answers.problems())
@@ -74,4 +77,7 @@ def make(site: Site) -> FastAPI:
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     anyio.to_thread.current_default_thread_limiter().total_tokens = _THREADS
-    yield
+    try:
+        yield
+    finally:
+        app.state.shelf.close()

@@ -100,15 +100,15 @@ def text(request: Request, call: Call | None, template: str, **values: Any) -> s
     return _environment.get_template(template).render({**shared, **values})
 
 
-def link(path: str, **query: object) -> str:
+def link(path: str, /, **query: object) -> str:
     """With what has a value."""
     told = {name: value for name, value in query.items() if value not in (None, "")}
     return f"{quote(path)}?{urlencode(told)}" if told else quote(path)
 
 
-def go(path: str, done: str = "") -> Response:
+def go(path: str, done: str = "", /, **query: object) -> Response:
     """To another page, after something was done."""
-    return RedirectResponse(link(path, done=done), 303, HEADERS)
+    return RedirectResponse(link(path, done=done, **query), 303, HEADERS)
 
 
 class PageRoute(APIRoute):

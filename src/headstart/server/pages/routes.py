@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from headstart.server.pages import (
+    files,
     hosts,
     keys,
     login,
@@ -25,7 +26,7 @@ from headstart.server.pages import (
 
 router = APIRouter()
 for _module in (
-    *(static, login, overview, vm, points, ordering, hosts, simulate, policies, stores),
+    *(static, login, overview, vm, points, files, ordering, hosts, simulate, policies, stores),
     *(work, people, keys, tenancy, records, mine),
 ):
     router.include_router(_module.router)

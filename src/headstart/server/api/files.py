@@ -1,0 +1,212 @@
+"""Files of a snapshot, for who may restore and has unlocked its repository with its password."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+from urllib.parse import quote
+
+from fastapi import APIRouter, Header, Query, Request
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, Field
+
+from headstart import errors
+from headstart.restore.files.contents import Contents
+from headstart.server import audit, browsing, repositories, snapshots, structure, unlocking
+from headstart.server.api.request import Caller, Here
+from headstart.server.browsing import Key, Shelf
+from headstart.server.call import Call
+from headstart.server.roles import Right
+from headstart.server.site import Site
+
+router = APIRouter(prefix="/v1", tags=["files"])
+
+#: Files of a directory that are listed at once.
+PAGE = 2000
+_BYTES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
+}
+#: What is sent acts nowhere, whatever a browser takes it for.
+_INERT = {"Content-Security-Policy": "default-src 'none'; sandbox", "X-Content-Type-Options": "nosniff"}
+
+Unlock = Annotated[str, Header(alias="X-Unlock", max_length=2048, description="As /unlock has told it.")]
+Volume = Annotated[str, Query(max_length=255, description="As /volumes names it; without, as the guest sees files.")]
+Path = Annotated[str, Query(max_length=4096)]
+
+
+class Password(BaseModel):
+    password: str = Field(min_length=1, max_length=1024, description="Of the repository. It is not kept.")
+
+
+class Opened(BaseModel):
+    unlock: str = Field(description="To be sent as X-Unlock; it is of no use to anybody else.")
+    expires: float
+
+
+class Listed(BaseModel):
+    name: str
+    kind: str
+    size: int
+    modified: float
+    mode: int
+
+
+class Listing(BaseModel):
+    """``more``: there are others; ``after`` the last name goes on."""
+
+    path: str
+    files: list[Listed]
+    more: bool
+    notes: list[str]
+
+
+class VolumeSeen(BaseModel):
+    name: str
+    content: str
+    size: int
+    label: str
+    mounted: str
+
+
+@router.post("/repositories/{repository}/unlock", summary="Look into its snapshots for half an hour.")
+def unlock(here: Here, call: Caller, repository: str, wanted: Password) -> Opened:
+    made = unlocking.unlock(here, call, repository, wanted.password)
+    return Opened(unlock=made.text, expires=made.expires)
+
+
+@contextlib.contextmanager
+def opened(site: Site, shelf: Shelf, call: Call, snapshot: str, unlock: str) -> Iterator[Contents]:
+    """Raises ``Denied``, ``NotFound``, ``NotUnlocked``, what opening raises."""
+    call.who.require(Right.RESTORE)
+    with site.database.read() as connection:
+        row = snapshots.get(connection, call, snapshot)
+        if row["place"]:
+            raise errors.NotFound(f"This snapshot lies in {row['place']}, where this server has no access.")
+        place = repositories.get(connection, call.who, row["repository"])
+    secrets = unlocking.secrets_of(site, call, place, unlock)
+    with shelf.contents(Key(call.who.id, place.id, row["id"]), structure.Tended(site, place), secrets) as contents:
+        yield contents
+
+
+def shelf_of(request: Request) -> Shelf:
+    found: Shelf = request.app.state.shelf
+    return found
+
+
+@router.get("/snapshots/{snapshot}/volumes", summary="What lies on its disks.")
+def volumes(request: Request, here: Here, call: Caller, snapshot: str, unlock: Unlock = "") -> list[VolumeSeen]:
+    with opened(here, shelf_of(request), call, snapshot, unlock) as contents:
+        return [
+            VolumeSeen(
+                name=each.volume.name,
+                content=each.volume.content,
+                size=each.volume.size,
+                label=each.volume.label or each.volume.partition_label,
+                mounted=each.mounted,
+            )
+            for each in contents.seen()
+        ]
+
+
+@router.get("/snapshots/{snapshot}/files", summary="A directory, by name.")
+def files(
+    request: Request,
+    here: Here,
+    call: Caller,
+    snapshot: str,
+    volume: Volume = "",
+    path: Path = "/",
+    after: Annotated[str, Query(max_length=255)] = "",
+    unlock: Unlock = "",
+) -> Listing:
+    with opened(here, shelf_of(request), call, snapshot, unlock) as contents:
+        return listing(contents, volume, path, after)
+
+
+def listing(contents: Contents, volume: str, path: str, after: str = "") -> Listing:
+    tree, top = browsing.find(contents, volume, path)
+    found = tree.files_in(top) if top.node.kind == "directory" else [top]
+    rest = [file for file in found if file.name > after]
+    rows = [
+        Listed(
+            name=file.name,
+            kind=file.node.kind,
+            size=file.node.size,
+            modified=file.node.mtime / 10**9,
+            mode=file.node.mode,
+        )
+        for file in rest[:PAGE]
+    ]
+    return Listing(path=top.path, files=rows, more=len(rest) > PAGE, notes=contents.notes)
+
+
+@router.get("/snapshots/{snapshot}/file", response_class=StreamingResponse, responses=_BYTES, summary="A file.")
+def file(
+    request: Request,
+    here: Here,
+    call: Caller,
+    snapshot: str,
+    volume: Volume = "",
+    path: Path = "/",
+    unlock: Unlock = "",
+) -> StreamingResponse:
+    return download(here, shelf_of(request), call, snapshot, volume, path, unlock, "file")
+
+
+@router.get(
+    "/snapshots/{snapshot}/archive",
+    response_class=StreamingResponse,
+    responses=_BYTES,
+    summary="A directory and all below it, as tar.",
+)
+def archive(
+    request: Request,
+    here: Here,
+    call: Caller,
+    snapshot: str,
+    volume: Volume = "",
+    path: Path = "/",
+    unlock: Unlock = "",
+) -> StreamingResponse:
+    return download(here, shelf_of(request), call, snapshot, volume, path, unlock, "archive")
+
+
+def download(
+    here: Site,
+    shelf: Shelf,
+    call: Call,
+    snapshot: str,
+    volume: str,
+    path: str,
+    unlock: str,
+    kind: Literal["file", "archive"],
+) -> StreamingResponse:
+    """Errors come before the first byte; what breaks later cuts the answer off. The snapshot stays open until then."""
+    with contextlib.ExitStack() as stack:
+        contents = stack.enter_context(opened(here, shelf, call, snapshot, unlock))
+        tree, top = browsing.find(contents, volume, path)
+        name = top.name or contents.manifest.vm.replace("/", "_").lstrip(".") or "root"
+        if kind == "file":
+            pieces, size, called = browsing.content(top), top.node.size, name
+        else:
+            pieces, size, called = browsing.archive(tree, top, name), None, f"{name}.tar"
+        with here.database.write() as connection:
+            audit.note(connection, call, f"{kind}.download", f"{snapshot}{top.path}"[:255], volume=volume)
+        headers = {**_INERT, "Content-Disposition": disposition(called)}
+        if size is not None:
+            headers["Content-Length"] = str(size)
+        kept = stack.pop_all()
+    return StreamingResponse(_sent(pieces, kept), headers=headers, media_type="application/octet-stream")
+
+
+def _sent(pieces: Iterator[bytes], kept: contextlib.ExitStack) -> Iterator[bytes]:
+    with kept:
+        yield from pieces
+
+
+def disposition(name: str) -> str:
+    """RFC 6266: for every name that a guest can give a file; ``filename*`` is percent-encoded UTF-8 (RFC 8187)."""
+    plain = "".join(each if each.isascii() and (each.isalnum() or each in "._-") else "_" for each in name)
+    whole = quote(name.encode("utf-8", "surrogateescape"), safe="")
+    return f"attachment; filename=\"{plain or 'file'}\"; filename*=UTF-8''{whole}"

@@ -1,0 +1,104 @@
+"""The files of a restore point: unlocked with the repository's password, browsed, downloaded."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import StreamingResponse
+
+from headstart import errors
+from headstart.server import repositories, snapshots, unlocking
+from headstart.server.api import files
+from headstart.server.api.request import Here, is_secure
+from headstart.server.call import Call
+from headstart.server.pages import render
+from headstart.server.pages.forms import Sent
+from headstart.server.pages.visitor import Visitor
+from headstart.server.roles import Right
+from headstart.server.site import Site
+from headstart.server.unlocking import NotUnlocked
+
+router = APIRouter(prefix="/snapshots/{snapshot}", include_in_schema=False, route_class=render.PageRoute)
+
+#: Holds what unlocking gave: for this restore point's pages alone, out of reach of every script.
+_COOKIE = "headstart-unlock"
+
+Volume = Annotated[str, Query(max_length=255)]
+Path = Annotated[str, Query(max_length=4096)]
+
+
+@router.get("/files")
+def show(request: Request, here: Here, call: Visitor, snapshot: str, volume: Volume = "", path: Path = "/") -> Response:
+    point, place = _point(here, call, snapshot)
+    try:
+        with files.opened(here, files.shelf_of(request), call, snapshot, _unlock(request)) as contents:
+            listed = files.listing(contents, volume, path)
+            seen = contents.seen()
+    except NotUnlocked:
+        return _locked(request, call, point, place, volume=volume, path=path, wrong=False)
+    parts = [part for part in listed.path.split("/") if part]
+    crumbs = [(part, "/" + "/".join(parts[: number + 1])) for number, part in enumerate(parts)]
+    values: dict[str, Any] = {"point": point, "volume": volume, "path": listed.path, "crumbs": crumbs}
+    return render.page(request, call, "files.html", listed=listed, seen=seen, **values)
+
+
+@router.post("/unlock")
+def unlock(request: Request, here: Here, call: Visitor, form: Sent, snapshot: str) -> Response:
+    point, place = _point(here, call, snapshot)
+    volume, path = form.text("volume"), form.text("path", 4096)
+    try:
+        made = unlocking.unlock(here, call, point["repository"], form.text("password", 1024))
+    except errors.WrongPassword:
+        return _locked(request, call, point, place, volume=volume, path=path, wrong=True)
+    answer = render.go(f"/snapshots/{snapshot}/files", volume=volume, path=path)
+    answer.set_cookie(
+        _COOKIE,
+        made.text,
+        max_age=int(unlocking.SECONDS),
+        path=f"/snapshots/{snapshot}",
+        secure=is_secure(request),
+        httponly=True,
+        samesite="strict",
+    )
+    return answer
+
+
+@router.get("/file")
+def file(
+    request: Request, here: Here, call: Visitor, snapshot: str, volume: Volume = "", path: Path = "/"
+) -> StreamingResponse:
+    return _download(request, here, call, snapshot, volume, path, "file")
+
+
+@router.get("/archive")
+def archive(
+    request: Request, here: Here, call: Visitor, snapshot: str, volume: Volume = "", path: Path = "/"
+) -> StreamingResponse:
+    return _download(request, here, call, snapshot, volume, path, "archive")
+
+
+def _download(
+    request: Request, here: Site, call: Call, snapshot: str, volume: str, path: str, kind: Literal["file", "archive"]
+) -> StreamingResponse:
+    return files.download(here, files.shelf_of(request), call, snapshot, volume, path, _unlock(request), kind)
+
+
+def _unlock(request: Request) -> str:
+    return request.cookies.get(_COOKIE, "")
+
+
+def _point(here: Site, call: Call, snapshot: str) -> tuple[dict[str, Any], str]:
+    """And the name of its repository."""
+    call.who.require(Right.RESTORE)
+    with here.database.read() as connection:
+        point = snapshots.get(connection, call, snapshot)
+        place = repositories.get(connection, call.who, point["repository"])
+    return point, place.name
+
+
+def _locked(
+    request: Request, call: Call, point: dict[str, Any], place: str, *, volume: str, path: str, wrong: bool
+) -> Response:
+    values = {"point": point, "repository": place, "volume": volume, "path": path, "wrong": wrong}
+    return render.page(request, call, "locked.html", 401 if wrong else 200, **values)

@@ -1,0 +1,244 @@
+"""The files of a snapshot through the server: for who has the password, and nobody else; what comes is what is there."""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+import tarfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote, urlencode
+
+import pytest
+from playwright.sync_api import Browser, expect, sync_playwright
+
+from headstart import repository
+from headstart.server import browsing, unlocking
+from headstart.server.browsing import Key, Shelf
+from headstart.store.memory import MemoryStore
+from headstart.store.server import ServerStore
+from headstart.wire.https import Answer, Client
+from tests.kit.server import PASSWORD as LOGIN
+from tests.kit.server import Person, Server, Tenant
+from tests.kit.stores import PASSWORD, QUICK
+from tests.restore import stored
+from tests.restore.files.test_contents import ext4
+
+CHROMIUM = "/usr/bin/chromium"
+HOSTILE = "<script>alert(1)</script>.html"
+LARGE = bytes(range(256)) * 12_000  # 3 MiB
+FILES = {
+    "etc/hosts": b"127.0.0.1 localhost\n",
+    f"srv/www/{HOSTILE}": b"<script>alert('owned')</script>",
+    "srv/large": LARGE,
+    "srv/n\u00e4me with \U0001f680": b"odd",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    server: Server
+    tenant: Tenant
+    snapshot: str
+
+    def path(self, what: str, **query: str) -> str:
+        return f"/v1/snapshots/{self.snapshot}/{what}?{urlencode(query)}"
+
+    def unlock(self, person: Person, password: bytes = PASSWORD) -> Answer:
+        return person.ask("POST", "/v1/repositories/main/unlock", {"password": password.decode()})
+
+
+@pytest.fixture(scope="module")
+def shown(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Shown:
+    tenant = server.tenant("browsing")
+    tenant.repository()
+    host = tenant.host("alpha")
+    image = ext4(tmp_path_factory.mktemp("image"), "system", FILES)
+    with repository.create(ServerStore(Client(host.identity), "main"), PASSWORD, cost=QUICK) as repo:
+        manifest = stored.store_snapshot(repo, {"sda": image.read_bytes()})
+    disk = {"size": image.stat().st_size, "changed_bytes": 1, "precopied_bytes": 0, "residue_bytes": 1}
+    report = {
+        "snapshot": manifest.id,
+        "vm": "web",
+        "created": time.time(),
+        "consistency": "crash",
+        "window_seconds": 0.5,
+        "disks": [{**disk, "stored_bytes": 1}],
+    }
+    run = {"number": 1, "vm": "web", "verb": "backup", "begun": 1.0, "ended": 2.0, "report": report}
+    machine = Person(host.identity)
+    machine.post("/v1/host/pulse", {"version": "1", "state": {}, "vms": {"web": None}})
+    machine.post("/v1/host/runs", {"runs": [run]})
+    return Shown(server, tenant, manifest.id)
+
+
+def test_what_is_listed_and_downloaded_is_what_is_there(shown: Shown) -> None:
+    admin = shown.tenant.admin
+    told = {"X-Unlock": shown.unlock(admin).json()["unlock"]}
+    seen = admin.ask("GET", shown.path("volumes"), headers=told).json()
+    assert [(each["content"], each["mounted"]) for each in seen] == [("ext4", "/")]
+    listed = admin.ask("GET", shown.path("files", path="/srv"), headers=told).json()
+    found = {each["name"]: (each["kind"], each["size"]) for each in listed["files"]}
+    assert found["large"] == ("file", len(LARGE)) and found["www"][0] == "directory"
+    for name, content in FILES.items():
+        answer = admin.ask("GET", shown.path("file", path=f"/{name}"), headers=told)
+        assert answer.status == 200 and answer.data == content
+        assert answer.headers["content-type"] == "application/octet-stream"
+        assert answer.headers["content-disposition"].startswith("attachment;")
+        assert quote(name.rpartition("/")[2], safe="") in answer.headers["content-disposition"]
+        assert "sandbox" in answer.headers["content-security-policy"]
+    by_volume = admin.ask("GET", shown.path("file", volume=seen[0]["name"], path="/etc/hosts"), headers=told)
+    assert by_volume.data == FILES["etc/hosts"]
+
+
+def test_a_directory_comes_as_tar(shown: Shown) -> None:
+    admin = shown.tenant.admin
+    told = {"X-Unlock": shown.unlock(admin).json()["unlock"]}
+    answer = admin.ask("GET", shown.path("archive", path="/srv"), headers=told)
+    with tarfile.open(fileobj=io.BytesIO(answer.data)) as archive:
+        found = {}
+        for member in archive:
+            if member.isfile():
+                stream = archive.extractfile(member)
+                assert stream is not None
+                found[member.name] = stream.read()
+    assert found == {name: content for name, content in FILES.items() if name.startswith("srv/")}
+
+
+def test_who_downloads_what_stands_in_the_tenants_audit_log(shown: Shown) -> None:
+    admin = shown.tenant.admin
+    told = {"X-Unlock": shown.unlock(admin).json()["unlock"]}
+    admin.ask("GET", shown.path("file", path="/etc/hosts"), headers=told)
+    acts = [(each["act"], each["object"]) for each in admin.get("/v1/audit")]
+    assert ("file.download", f"{shown.snapshot}/etc/hosts") in acts and "repository.unlock" in {act for act, _ in acts}
+    assert "etc/hosts" not in shown.server.log()
+
+
+@pytest.mark.parametrize("path", ["files", "file", "archive", "volumes"])
+def test_without_the_password_nothing_is_seen(shown: Shown, path: str) -> None:
+    admin = shown.tenant.admin
+    theirs = shown.unlock(shown.tenant.program("operator")).json()["unlock"]
+    for unlock in ("", "nonsense", "!", theirs, theirs[:-4] + "AAAA"):
+        answer = admin.ask("GET", shown.path(path, path="/etc/hosts"), headers={"X-Unlock": unlock})
+        assert answer.status == 401 and b"localhost" not in answer.data, unlock
+
+
+def test_wrong_passwords_are_counted(shown: Shown) -> None:
+    guesser = shown.tenant.program("operator")
+    statuses = [shown.unlock(guesser, b"a guess").status for _ in range(12)]
+    assert statuses[0] == 401 and statuses[-1] == 429
+    assert shown.unlock(guesser).status == 429
+
+
+def test_who_may_not_restore_may_not_unlock(shown: Shown) -> None:
+    assert shown.unlock(shown.tenant.program("viewer")).status == 403
+    assert shown.unlock(shown.server.site()).status in (403, 404)
+    stranger = shown.server.tenant("elsewhere").admin
+    assert shown.unlock(stranger).status == 404
+    assert stranger.ask("GET", shown.path("files")).status == 404
+
+
+@pytest.mark.parametrize(
+    ("what", "path", "status"),
+    [("files", "/nowhere", 404), ("file", "/etc", 400), ("file", "/etc/hosts/below", 404), ("files", "/\0", 400)],
+)
+def test_paths_that_lead_nowhere(shown: Shown, what: str, path: str, status: int) -> None:
+    admin = shown.tenant.admin
+    told = {"X-Unlock": shown.unlock(admin).json()["unlock"]}
+    assert admin.ask("GET", shown.path(what, path=path), headers=told).status == status
+
+
+def test_an_unlocking_ends(shown: Shown) -> None:
+    from headstart.server.call import Call
+    from headstart.server.principal import Principal
+    from headstart.server.roles import Role
+    from tests.kit.shop import site_of
+
+    site = site_of(shown.server)
+    now = time.time()
+    who = Principal("1" * 32, "somebody", Role.ADMIN, shown.tenant.id)
+    made = unlocking.unlock(site, Call(who, now), "main", PASSWORD.decode())
+    with site.database.read() as connection:
+        from headstart.server import repositories
+
+        place = repositories.get(connection, who, "main")
+    assert unlocking.secrets_of(site, Call(who, now + 60), place, made.text).opens_content
+    with pytest.raises(unlocking.NotUnlocked):
+        unlocking.secrets_of(site, Call(who, now + unlocking.SECONDS + 1), place, made.text)
+
+
+def test_few_snapshots_are_open_at_a_time_and_none_for_long(tmp_path: Path) -> None:
+    image = ext4(tmp_path, "system", {"etc/hosts": b"here"})
+    now = [0.0]
+    shelf = Shelf(lambda: now[0])
+    store = MemoryStore()
+    with repository.create(store, PASSWORD, cost=QUICK) as repo:
+        manifests = [stored.store_snapshot(repo, {"sda": image.read_bytes()}) for _ in range(3)]
+        secrets = repo.secrets
+    for each in manifests:
+        now[0] += 1
+        with shelf.contents(Key("me", "main", each.id), store, secrets) as contents:
+            _, file = browsing.find(contents, "", "/etc/hosts")
+            assert b"".join(browsing.content(file)) == b"here"
+    assert len(shelf._opened) == browsing.MOST_OF_ONE
+    now[0] += browsing.IDLE_SECONDS + 1
+    shelf.sweep()
+    assert not shelf._opened and not dict(store.list("leases/"))
+
+
+# -- in a browser
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.mark.skipif(shutil.which(CHROMIUM) is None, reason="needs Debian's chromium")
+def test_browsed_and_downloaded_in_a_browser(shown: Shown, chromium: Browser) -> None:
+    url = shown.server.identity.url
+    context = chromium.new_context(ignore_https_errors=True, accept_downloads=True)
+    page = context.new_page()
+    dialogs: list[str] = []
+    page.on("dialog", lambda dialog: dialogs.append(dialog.message))
+    page.goto(f"{url}/login")
+    page.get_by_label("Name").fill("browsing-admin")
+    page.get_by_label("Password").fill(LOGIN)
+    page.get_by_role("button", name="Log in").click()
+    page.get_by_role("link", name="web", exact=True).first.click()
+    page.locator(f"a[href='/snapshots/{shown.snapshot}']").first.click()
+    page.get_by_role("link", name="Browse and download").click()
+    page.get_by_label("Password of the repository").fill("wrong")
+    page.get_by_role("button", name="Open").click()
+    expect(page.get_by_role("alert")).to_contain_text("not the password")
+    page.get_by_label("Password of the repository").fill(PASSWORD.decode())
+    page.get_by_role("button", name="Open").click()
+    page.get_by_role("link", name=re.compile("^srv")).click()
+    with page.expect_download() as downloading:
+        page.get_by_role("link", name="large").click()
+    assert Path(downloading.value.path()).read_bytes() == LARGE
+    page.get_by_role("link", name=re.compile("^www")).click()
+    # A name is text, and a page of the guest's is saved, not shown.
+    with page.expect_download() as downloading:
+        page.get_by_role("link", name=HOSTILE).click()
+    assert Path(downloading.value.path()).read_bytes() == FILES[f"srv/www/{HOSTILE}"]
+    with page.expect_download() as downloading:
+        page.get_by_role("link", name="Download this folder as tar").click()
+    with tarfile.open(downloading.value.path()) as archive:
+        assert f"www/{HOSTILE}" in archive.getnames()
+    assert not dialogs
+    # Another tenant's browser finds nothing there.
+    shown.server.tenant("others")
+    other = chromium.new_context(ignore_https_errors=True).new_page()
+    other.goto(f"{url}/login")
+    other.get_by_label("Name").fill("others-admin")
+    other.get_by_label("Password").fill(LOGIN)
+    other.get_by_role("button", name="Log in").click()
+    refused = other.goto(f"{url}/snapshots/{shown.snapshot}/files")
+    assert refused is not None and refused.status == 404
