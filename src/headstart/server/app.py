@@ -21,6 +21,7 @@ from headstart.server.api import (
     jobs,
     me,
     metrics,
+    notices,
     objects,
     orders,
     repositories,
@@ -42,7 +43,7 @@ from headstart.server.surround import Surround
 _THREADS = 64
 _ROUTERS = (
     *(health, session, me, tenants, users, tokens, approvals, audit, repositories, objects, host, fleet, jobs),
-    *(orders, stream, metrics),
+    *(orders, stream, metrics, notices),
 )
 
 
