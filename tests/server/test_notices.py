@@ -297,8 +297,7 @@ def test_nothing_reaches_the_servers_own_network(webhook: Webhook) -> None:
 def test_no_file_and_no_program_of_the_server(tmp_path: Path) -> None:
     secret = tmp_path / "server.key"
     secret.write_text('{"a": "secret"}')
-    team = "msteams://11111111-1111-1111-1111-111111111111@22222222-2222-2222-2222-222222222222"
-    url = f"{team}/{'a' * 32}/33333333-3333-3333-3333-333333333333/?template={secret}"
+    url = f"workflow://127.0.0.1:9/{'a' * 32}/{'b' * 44}/?template={secret}"
     results = heralds.send([url, "syslog://", f"file://{secret}", "nothing"], "t", "b", private=True)
     assert "a file of the server's" in results[0], results
     assert all("No address of a kind" in each for each in results[1:])

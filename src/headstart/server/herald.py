@@ -27,7 +27,19 @@ import apprise
 SCHEMES = frozenset(
     [
         *("mailto", "mailtos", "json", "jsons", "xml", "xmls", "form", "forms", "ntfy", "ntfys", "gotify", "gotifys"),
-        *("slack", "discord", "msteams", "workflows", "matrix", "matrixs", "mmost", "mmosts", "rocket", "rockets"),
+        *(
+            "slack",
+            "discord",
+            "msteams",
+            "workflow",
+            "workflows",
+            "matrix",
+            "matrixs",
+            "mmost",
+            "mmosts",
+            "rocket",
+            "rockets",
+        ),
         *("zulip", "gchat", "tgram", "signal", "signals", "pover", "pagerduty", "opsgenie", "wxteams", "apprise"),
         *("apprises", "pbul", "rchat", "nctalk", "nctalks"),
     ]
