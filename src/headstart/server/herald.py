@@ -144,7 +144,7 @@ def _one(url: str, asked: dict[str, Any], guard: Guard, last: _Last) -> str:
     try:
         found = apprise.Apprise.instantiate(url, asset=apprise.AppriseAsset(plugin_paths=[]))
         if found is None:
-            return "It is no address as apprise writes them."
+            return guard.refused or "It is no address as apprise writes them."
         if asked.get("check"):
             return ""
         sent = found.notify(body=asked["body"], title=asked["title"], body_format=apprise.NotifyFormat.TEXT)
