@@ -1,4 +1,5 @@
 # make demo      the main job, shown on a real VM
+# make demo-server  a server, two tenants, a host of each with a real VM, and what a browser shows: [STAY=1]
 # make test      lint and every test (real VMs); make test-fast: the tests without a VM
 # make test-qemu the tests that tell most of a QEMU, with that of another Debian: make test-qemu [SUITE=trixie]
 # make soak      faults without end: make soak [SEED=1] [CYCLES=10000] [PLANT=a bug to be caught]
@@ -10,7 +11,7 @@ PYTHON := .venv/bin/python
 
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 
-.PHONY: setup demo test test-fast test-qemu soak bench bench-plan bench-choices fuzz lint clean
+.PHONY: setup demo demo-server test test-fast test-qemu soak bench bench-plan bench-choices fuzz lint clean
 
 SECONDS := 60
 SUITE := trixie
@@ -21,6 +22,9 @@ setup:
 
 demo: setup
 	$(PYTHON) -m bench.demo
+
+demo-server: setup
+	$(PYTHON) -m bench.demo_server $(if $(STAY),--stay)
 
 test: lint
 	$(PYTHON) -m pytest -n 2 --dist loadfile -m "not vm"

@@ -75,7 +75,8 @@ def running(folder: Path) -> Iterator[Site]:
     with Postgres() as postgres, Weed() as weed:
         database = postgres.new_database()
         options = ("--database", database, "--store", f"s3://{weed.new_bucket()}/objects")
-        environment = weed.environment
+        # All of them come from one address.
+        environment = {**weed.environment, "HEADSTART_SERVER_RATE_STRANGERS": "0"}
         one = Server(folder / "server", options, environment=environment)
         two = Server(folder / "server", options, environment=environment)
         with one, two:

@@ -122,8 +122,13 @@ def test_backups_go_on_while_the_server_is_away_and_are_known_when_it_is_back(
         stop_backups(tenant, daemon)
         daemon.wait(lambda: known(tenant) == set(rig.snapshots()))
         [vm] = tenant.admin.get("/v1/vms")
-        runs = tenant.admin.get(f"/v1/vms/{vm['id']}/runs?since=0")
-        assert sum(run["verb"] == "backup" and not run["error"] for run in runs) == len(daemon.runs("backup"))
+
+        def told() -> int:
+            """Backups that went well, as the server has them; a run is told of after its snapshot."""
+            runs = tenant.admin.get(f"/v1/vms/{vm['id']}/runs?since=0")
+            return sum(run["verb"] == "backup" and not run["error"] for run in runs)
+
+        daemon.wait(lambda: told() == len(daemon.runs("backup")))
         # What is ordered is done, and what is restored is what was there.
         machine.guest.write(machine.device("data"), QUIET, 2 * MIB, seed="ordered")
         machine.guest.run("sync", timeout=20)

@@ -18,6 +18,7 @@ class Machine:
     joined: Membership
     client: Client = field(init=False)
     runs: int = 0
+    state: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.client = Client(Identity(self.joined.url, self.joined.token, self.joined.fingerprint))
@@ -27,7 +28,7 @@ class Machine:
 
     def tell(self, vms: Mapping[str, Mapping[str, Any] | None]) -> None:
         """Of VMs whose names are no words."""
-        self.client.call("POST", "/v1/host/pulse", {"version": "1", "state": {}, "vms": dict(vms)})
+        self.client.call("POST", "/v1/host/pulse", {"version": "1", "state": self.state, "vms": dict(vms)})
 
     def ran(self, vm: str, verb: str, begun: float, report: Mapping[str, Any], seconds: float = 20.0) -> None:
         self.runs += 1

@@ -170,7 +170,7 @@ def test_a_page_of_a_vm_has_its_picture_and_its_points(open_: Open, fleet: Fleet
     page = open_()
     log_in(page, path=f"/vms/{fleet.vms['web']}")
     image = page.locator("picture img")
-    page.wait_for_function("document.querySelector('picture img').naturalWidth > 0")
+    expect(image).to_have_js_property("naturalWidth", 1040)
     expect(image).to_have_attribute("alt", re.compile("web"))
     points = page.get_by_role("region", name="Restore points and windows").get_by_role("row")
     expect(points).to_have_count(4)
@@ -238,7 +238,7 @@ def test_dark_and_light(open_: Open, fleet: Fleet) -> None:
     dark, light = open_("dark"), open_("light")
     for page in (dark, light):
         log_in(page, path=f"/vms/{fleet.vms['web']}")
-        page.wait_for_function("document.querySelector('picture img').complete")
+        expect(page.locator("picture img")).to_have_js_property("naturalWidth", 1040)
     assert ground(dark) < 150 < 600 < ground(light)
     assert "theme=dark" in dark.evaluate("document.querySelector('picture img').currentSrc")
     assert "theme=dark" not in light.evaluate("document.querySelector('picture img').currentSrc")
@@ -246,7 +246,8 @@ def test_dark_and_light(open_: Open, fleet: Fleet) -> None:
     assert ground(light) < 150
     light.reload()
     assert ground(light) < 150, "it is kept"
-    light.wait_for_function("document.querySelector('picture img').currentSrc.includes('theme=dark')")
+    expect(light.locator("picture img")).to_have_js_property("naturalWidth", 1040)
+    assert "theme=dark" in light.evaluate("document.querySelector('picture img').currentSrc")
 
 
 def test_names_are_text(open_: Open, fleet: Fleet) -> None:
@@ -273,6 +274,16 @@ def test_what_is_others_is_not_found(open_: Open, server: Server, fleet: Fleet) 
     assert told[0] == told[1]
     page.goto("/")
     expect(page.get_by_text("No host has joined yet")).to_be_visible()
+
+
+def test_without_scripts(open_: Open, fleet: Fleet) -> None:
+    page = open_(java_script_enabled=False)
+    log_in(page)
+    page.get_by_role("searchbox").fill("web")
+    page.get_by_role("searchbox").press("Enter")
+    expect(page.get_by_role("row")).to_have_count(2)
+    page.get_by_role("link", name="web", exact=True).click()
+    expect(page.get_by_role("heading", name="web", level=1)).to_be_visible()
 
 
 def test_a_policy_is_written_and_tried(open_: Open, fleet: Fleet) -> None:

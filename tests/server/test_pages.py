@@ -44,6 +44,7 @@ class Fleet:
     people: dict[str, Person]
     host: str
     vm: str
+    point: str
     machine: Machine
 
 
@@ -62,11 +63,12 @@ def fleet(server: Server) -> Fleet:
     host.tell({"web": machine.view()})
     host.ran("web", "backup", time.time() - 60, machine.backup("web", time.time() - 60, 1 << 30, 9 << 20, 0.4))
     vm = tenant.admin.get("/v1/vms")[0]["id"]
-    return Fleet(tenant, other, people, joined.host, vm, host)
+    point = tenant.admin.get("/v1/snapshots")[0]["id"]
+    return Fleet(tenant, other, people, joined.host, vm, point, host)
 
 
 def test_each_role_sees_its_pages(server: Server, fleet: Fleet) -> None:
-    for path in (*VIEWED, f"/vms/{fleet.vm}", "/settings"):
+    for path in (*VIEWED, f"/vms/{fleet.vm}", f"/snapshots/{fleet.point}", "/settings"):
         for person in fleet.people.values():
             get(person, path)
     for path in CONFIGURED:
@@ -87,8 +89,12 @@ def test_what_belongs_to_others_is_as_if_it_were_not_there(fleet: Fleet) -> None
         theirs, none = (fleet.other.admin.ask("GET", path.format(each)) for each in (fleet.vm, nobody))
         assert theirs.status == none.status == 404, path
         assert theirs.data.replace(fleet.vm.encode(), b"") == none.data.replace(nobody.encode(), b"")
+    points = [fleet.other.admin.ask("GET", f"/snapshots/{each}") for each in (fleet.point, nobody)]
+    assert [each.status for each in points] == [404, 404]
+    assert points[0].data.replace(fleet.point.encode(), b"") == points[1].data.replace(nobody.encode(), b"")
     acts: tuple[tuple[str, dict[str, str]], ...] = (
         ("/vms/{}/orders", {"kind": "backup"}),
+        ("/snapshots/{}/orders", {"kind": "rehearse", "host": fleet.host}),
         ("/vms/{}/remove", {}),
         ("/hosts/{}/remove", {}),
         ("/users/{}/remove", {}),
@@ -213,6 +219,30 @@ def test_orders_go_to_the_host(fleet: Fleet) -> None:
     assert send(fleet.people["operator"], f"/vms/{fleet.vm}/orders", {"kind": "backup"}).status == 303
     assert fleet.people["viewer"].get("/v1/orders")[0]["kind"] == "backup"
     assert "waits for the host" in get(fleet.people["viewer"], f"/vms/{fleet.vm}/live")
+
+
+def test_a_restore_point_is_restored_where_a_host_offers_it(fleet: Fleet) -> None:
+    operator, path = fleet.people["operator"], f"/snapshots/{fleet.point}"
+    assert "No host offers to restore" in get(operator, path)
+    assert "Restore" not in get(fleet.people["viewer"], path).replace("restore point", "")
+    fleet.machine.state = {"restores": True, "rehearsals": True}
+    fleet.machine.tell({"web": machine.view()})
+    host = next(each["id"] for each in operator.get("/v1/hosts") if each["name"] == "rack")
+    assert f'<option value="{host}">rack' in get(operator, path)
+    wanted = {"kind": "restore", "host": host, "folder": "back", "format": "raw"}
+    assert send(operator, f"{path}/orders", wanted).status == 303
+    order = operator.get("/v1/orders")[0]
+    assert (order["kind"], order["arguments"]["folder"], order["arguments"]["format"]) == ("restore", "back", "raw")
+    assert send(operator, f"{path}/orders", {**wanted, "folder": "../../etc"}).status == 400
+    assert send(fleet.people["viewer"], f"{path}/orders", wanted).status == 403
+
+
+def test_what_is_nowhere_is_a_page_for_browsers(fleet: Fleet) -> None:
+    answer = fleet.people["viewer"].ask("GET", "/nowhere", headers={"Accept": "text/html,*/*"})
+    assert answer.status == 404 and b"There is no such page." in answer.data
+    for path in ("/nowhere", "/v1/nowhere"):
+        answer = fleet.people["viewer"].ask("GET", path)
+        assert answer.status == 404 and answer.json()["status"] == 404
 
 
 def test_what_waits_for_a_second_admin_is_decided_on_a_page(server: Server, fleet: Fleet) -> None:

@@ -21,7 +21,7 @@ CHECKS = (
     *("not_a_server_error", "status_code_conformance", "content_type_conformance", "response_headers_conformance"),
     *("response_schema_conformance", "unsupported_method", "ignored_auth", "use_after_free", "negative_data_rejection"),
 )
-#: Of the whole run for each; what may be asked last is left out first.
+#: Seconds of the whole run, for each who asks.
 BUDGETS = {"program": 40, "host": 15, "site": 20}
 EXAMPLES, SECONDS = 8, 200
 

@@ -222,13 +222,15 @@ def test_nobody_removes_what_is_immutable_by_the_servers_clock(site: Site) -> No
         with pytest.raises(errors.Busy, match="immutable"):
             objects.remove(site, call, place, key)
     try:
-        objects.extend(site, call, place, key, store.clock() + 10 * DAY)
+        objects.extend(site, call, place, key, store.clock() + whole)
         with pytest.raises(errors.Denied, match="no lock is made shorter"):
-            objects.extend(site, call, place, key, store.clock() + 5 * DAY)
+            objects.extend(site, call, place, key, store.clock() + whole - DAY)
+        with pytest.raises(errors.Denied, match="none for longer"):
+            objects.extend(site, call, place, key, store.clock() + 100 * DAY)
         Clocked.ahead = whole + 60
         with pytest.raises(errors.Busy, match="immutable"):
             objects.remove(site, call, place, key)
-        Clocked.ahead = whole + 11 * DAY
+        Clocked.ahead = 2 * whole
         objects.remove(site, call, place, key)
     finally:
         Clocked.ahead = 0.0

@@ -34,6 +34,7 @@ from headstart.server.api import (
 from headstart.server.checking import Checker
 from headstart.server.limits import Buckets, Limits
 from headstart.server.metrics import Metrics
+from headstart.server.pages import render
 from headstart.server.pages import routes as pages
 from headstart.server.site import Site
 from headstart.server.streams import Streams
@@ -67,6 +68,7 @@ def make(site: Site) -> FastAPI:
     app.include_router(pages.router)
     app.add_middleware(Surround, own_certificate=bool(site.fingerprint), metrics=app.state.metrics)
     problem.install(app)
+    render.install(app)
     return app
 
 

@@ -36,9 +36,13 @@ class Impatient(H11Protocol):
         self._note()
 
     def shutdown(self) -> None:
+        if self.transport.is_closing():
+            self.transport.abort()
+            return
         super().shutdown()
         if self._since is not None:
-            self.loop.call_later(_FAREWELL_SECONDS, self.transport.abort)
+            self._look.cancel()
+            self._look = self.loop.call_later(_FAREWELL_SECONDS, self.transport.abort)
 
     def _note(self) -> None:
         cycle: Any = self.cycle

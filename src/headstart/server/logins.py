@@ -62,16 +62,6 @@ def log_in(here: Site, attempt: Attempt) -> Session:
     raise NobodyKnown(_WRONG)
 
 
-def log_in_as(here: Site, name: str, address: str, request: str) -> Session:
-    """Somebody whom a provider vouches for. Raises ``NobodyKnown``."""
-    now = here.clock()
-    with here.database.write() as connection:
-        row = connection.execute(select(tables.users).where(tables.users.c.name == name)).mappings().first()
-        if row is not None and not row["disabled"]:
-            return _begin(connection, row, Attempt(name, "", "", address, request), now, by="provider")
-    raise NobodyKnown("The provider knows you, and this server does not. Ask an admin to add you, by the same name.")
-
-
 def _step(sealer: Sealer, row: Any, code: str, now: float) -> int | None:
     """Of the code; 0 where none is needed, None where it is wrong."""
     if row["totp"] is None:
@@ -95,7 +85,7 @@ def _principal(row: Any) -> Principal:
     return Principal(row["id"], row["name"], Role(row["role"]), row["tenant"], person=row["id"])
 
 
-def _begin(connection: Connection, row: Any, attempt: Attempt, now: float, by: str = "password") -> Session:
+def _begin(connection: Connection, row: Any, attempt: Attempt, now: float) -> Session:
     session = Session(credentials.new_secret(), credentials.new_secret(), now + SESSION_SECONDS)
     its = tables.sessions.c
     ended = (its.expires < now) | (its.hash == credentials.hashed(attempt.before))
@@ -111,7 +101,7 @@ def _begin(connection: Connection, row: Any, attempt: Attempt, now: float, by: s
         )
     )
     call = Call(_principal(row), now, attempt.address, attempt.request)
-    audit.note(connection, call, "session.begin", row["id"], by=by)
+    audit.note(connection, call, "session.begin", row["id"])
     return session
 
 

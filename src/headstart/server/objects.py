@@ -167,9 +167,12 @@ def locked_until(connection: Connection, place: Place, store: contract.Store, ke
 
 
 def extend(site: Site, call: Call, place: Place, key: str, until: float) -> None:
-    """Lock it longer. Raises ``Denied`` for shorter, ``Missing``."""
+    """Lock it longer. Raises ``Denied`` for shorter, and for longer than anything that is made now is; ``Missing``."""
     call.who.require(Right.ADD)
     store = place.store(site)
+    whole = protection.of(place.immutable_days).seconds if place.immutable_days else 0.0
+    if until > store.clock() + whole + _DAY:
+        raise errors.Denied(f"The repository keeps objects for {place.immutable_days} days, and none for longer.")
     with site.database.write() as connection:
         if until < locked_until(connection, place, store, key):
             raise errors.Denied(f"{key} is locked for longer than that, and no lock is made shorter.")

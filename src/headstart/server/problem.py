@@ -58,29 +58,27 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def wrong(request: Request, error: RequestValidationError) -> Response:
         where = ("/".join(map(str, each["loc"])) + f": {each['msg']}" for each in error.errors())
-        return _plain(422, "Usage", "; ".join(where)[:2000])
+        return plain(422, "Usage", "; ".join(where)[:2000])
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> Response:
-        return _plain(error.status_code, "HTTP", str(error.detail), dict(error.headers or {}))
+        return plain(error.status_code, "HTTP", str(error.detail), dict(error.headers or {}))
 
     @app.exception_handler(exc.IntegrityError)
     async def taken(request: Request, error: exc.IntegrityError) -> Response:
-        return _plain(409, "TargetRefused", "Somebody else made or removed the same just now. Look, and try again.")
+        return plain(409, "TargetRefused", "Somebody else made or removed the same just now. Look, and try again.")
 
     @app.exception_handler(exc.DataError)
     async def unkept(request: Request, error: exc.DataError) -> Response:
         # PostgreSQL has no text with a zero in it, and narrower numbers than JSON.
-        return _plain(400, "Usage", "The request has a text or a number in it that nothing can have.")
+        return plain(400, "Usage", "The request has a text or a number in it that nothing can have.")
 
 
 def bug(request: str) -> JSONResponse:
     """Of what nobody expected: only its id leads into the log."""
-    return _plain(
-        500, "Bug", f"Something is wrong with the server itself: its log tells more of the request {request}."
-    )
+    return plain(500, "Bug", f"Something is wrong with the server itself: its log tells more of the request {request}.")
 
 
-def _plain(status: int, title: str, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
+def plain(status: int, title: str, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
     told: dict[str, Any] = {"title": title, "status": status, "detail": detail}
     return JSONResponse(told, status, headers, MEDIA)

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import jinja2
-from fastapi import Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.routing import APIRoute
@@ -138,6 +138,16 @@ def failed(request: Request, error: errors.HeadstartError) -> Response:
         _log.warning("%s", error, extra={"request": request.state.id})
     template = "part/failed.html" if is_part(request) else "failed.html"
     return page(request, None, template, status, message=words.said(error, 4000), status_code=status)
+
+
+def install(app: FastAPI) -> None:
+    """A page for what is nowhere, too, where a browser asks for one."""
+
+    @app.exception_handler(404)
+    async def nowhere(request: Request, error: Exception) -> Response:
+        if "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/v1/"):
+            return failed(request, errors.NotFound("There is no such page."))
+        return problem.plain(404, "HTTP", "Not Found")
 
 
 def is_part(request: Request) -> bool:

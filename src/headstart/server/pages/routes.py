@@ -12,6 +12,7 @@ from headstart.server.pages import (
     ordering,
     overview,
     people,
+    points,
     policies,
     records,
     simulate,
@@ -24,7 +25,7 @@ from headstart.server.pages import (
 
 router = APIRouter()
 for _module in (
-    *(static, login, overview, vm, ordering, hosts, simulate, policies, stores),
+    *(static, login, overview, vm, points, ordering, hosts, simulate, policies, stores),
     *(work, people, keys, tenancy, records, mine),
 ):
     router.include_router(_module.router)
