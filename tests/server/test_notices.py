@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, select, update
 
-from headstart.server import events, herald, heralds, lapses, notices, repositories, tables, telling, tenants
+from headstart.server import dumps, events, herald, heralds, lapses, notices, repositories, tables, telling, tenants
 from headstart.server.call import Call
 from headstart.server.events import Event
 from headstart.server.principal import Principal
@@ -181,6 +181,19 @@ def test_processes_on_postgresql_tell_once(postgres: Postgres, tmp_path: Path, w
         each.join(60)
     assert bench.kinds() == [("host.away", None)], host
     assert "alpha" in webhook.taken.get(timeout=10)["message"] and webhook.taken.empty()
+
+
+def test_a_database_that_was_restored_goes_on_telling(bench: Bench, webhook: Webhook) -> None:
+    bench.happens(*[Event("backup.failed", f"vm{n}", {}) for n in range(20)])
+    notices.put(bench.site, bench.call, [webhook.url], ["backup.failed"], None)
+    name = dumps.make(bench.site)
+    settings = replace(bench.site.settings, database=f"sqlite:///{bench.site.settings.data / 'other.db'}")
+    other = Bench.__new__(Bench)
+    other.now, other.tenant, other.repository = bench.now, bench.tenant, bench.repository
+    other.site = replace(open_site(settings), clock=lambda: other.now)
+    dumps.restore(other.site, name)
+    other.happens(FAILED)
+    assert telling.tell(other.site) == 1 and "web" in webhook.taken.get(timeout=10)["message"]
 
 
 def test_in_quiet_hours_nothing_is_sent(bench: Bench, webhook: Webhook) -> None:
