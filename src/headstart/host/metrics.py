@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -190,7 +190,7 @@ def _of_server(found: Mapping[str, Any] | None, now: float) -> Iterator[Metric]:
         yield _family("server_silence_seconds", "Since the server answered last.", (), [((), seconds)])
 
 
-def _family(name: str, told: str, labels: tuple[str, ...], rows: list[Row]) -> Metric:
+def _family(name: str, told: str, labels: tuple[str, ...], rows: Sequence[Row]) -> Metric:
     from prometheus_client.core import GaugeMetricFamily
 
     family = GaugeMetricFamily(f"headstart_host_{name}", told, labels=labels)

@@ -80,26 +80,40 @@ def _compared(connection: Connection, now: float) -> tuple[dict[Key, Lapse], dic
 
 
 def _found(connection: Connection, now: float, known: Mapping[Key, Lapse]) -> Iterator[tuple[Key, Lapse]]:
-    its, hosts, vms = tables.repositories.c, tables.hosts.c, tables.vms.c
-    away = select(hosts.id, hosts.tenant, hosts.name, hosts.seen, hosts.state).where(hosts.seen < now - AWAY_SECONDS)
-    for row in connection.execute(away):
+    yield from _away(connection, now)
+    yield from _late(connection, now)
+    yield from _full(connection, now, known)
+
+
+def _away(connection: Connection, now: float) -> Iterator[tuple[Key, Lapse]]:
+    its = tables.hosts.c
+    query = select(its.id, its.tenant, its.name, its.seen, its.state).where(its.seen < now - AWAY_SECONDS)
+    for row in connection.execute(query):
         if "left" not in row.state:
             yield ("host.away", row.id), Lapse(row.tenant, row.name, None, row.seen, {"since": row.seen})
-    query = select(vms.id, vms.tenant, vms.name, vms.view, vms.last_success, hosts.name.label("host")).join_from(
-        tables.vms, tables.hosts, vms.host == hosts.id
-    )
-    for row in connection.execute(query.where(vms.view.is_not(None))):
+
+
+def _late(connection: Connection, now: float) -> Iterator[tuple[Key, Lapse]]:
+    its = tables.vms.c
+    query = select(
+        its.id, its.tenant, its.name, its.view, its.last_success, tables.hosts.c.name.label("host")
+    ).join_from(tables.vms, tables.hosts, its.host == tables.hosts.c.id)
+    for row in connection.execute(query.where(its.view.is_not(None))):
         due = _overdue(row.view, now)
         if due is not None:
             facts = {"due": due, "last_success": row.last_success}
             yield ("backup.late", row.id), Lapse(row.tenant, row.host, row.name, due, facts)
-    bounds = (
-        select(tables.tenants.c.id, tables.tenants.c.quota_bytes, func.sum(its.used_bytes).label("used"))
-        .join_from(tables.tenants, tables.repositories, its.tenant == tables.tenants.c.id)
-        .where(tables.tenants.c.quota_bytes > 0)
-        .group_by(tables.tenants.c.id, tables.tenants.c.quota_bytes)
+
+
+def _full(connection: Connection, now: float, known: Mapping[Key, Lapse]) -> Iterator[tuple[Key, Lapse]]:
+    its, tenants = tables.repositories.c, tables.tenants.c
+    query = (
+        select(tenants.id, tenants.quota_bytes, func.sum(its.used_bytes).label("used"))
+        .join_from(tables.tenants, tables.repositories, its.tenant == tenants.id)
+        .where(tenants.quota_bytes > 0)
+        .group_by(tenants.id, tenants.quota_bytes)
     )
-    for row in connection.execute(bounds):
+    for row in connection.execute(query):
         share = FAR if ("quota.near", row.id) in known else NEAR
         if row.used >= share * row.quota_bytes:
             facts = {"used_bytes": int(row.used), "quota_bytes": row.quota_bytes}
