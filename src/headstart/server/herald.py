@@ -23,27 +23,8 @@ from typing import Any
 
 import apprise
 
-#: Those of apprise that only send over the network.
-SCHEMES = frozenset(
-    [
-        *("mailto", "mailtos", "json", "jsons", "xml", "xmls", "form", "forms", "ntfy", "ntfys", "gotify", "gotifys"),
-        *(
-            "slack",
-            "discord",
-            "msteams",
-            "workflow",
-            "workflows",
-            "matrix",
-            "matrixs",
-            "mmost",
-            "mmosts",
-            "rocket",
-            "rockets",
-        ),
-        *("zulip", "gchat", "tgram", "signal", "signals", "pover", "pagerduty", "opsgenie", "wxteams", "apprise"),
-        *("apprises", "pbul", "rchat", "nctalk", "nctalks"),
-    ]
-)
+from headstart.server import heralds
+
 _MEMORY = 2 << 30
 _PROGRAMS = ("subprocess.Popen", "os.exec", "os.posix_spawn", "os.system", "os.fork", "os.forkpty", "os.spawn")
 _TO = ("socket.connect", "socket.sendto", "socket.sendmsg")
@@ -107,10 +88,6 @@ class Guard:
         raise Refused(why)
 
 
-def scheme_of(url: str) -> str:
-    return url.partition("://")[0].strip().lower()
-
-
 def main() -> None:
     asked = json.load(sys.stdin)
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
@@ -139,8 +116,8 @@ class _Last(logging.Handler):
 
 
 def _one(url: str, asked: dict[str, Any], guard: Guard, last: _Last) -> str:
-    if scheme_of(url) not in SCHEMES:
-        return f"No address of a kind that can be told: one of {', '.join(sorted(SCHEMES))}."
+    if why := heralds.refusal(url):
+        return why
     try:
         found = apprise.Apprise.instantiate(url, asset=apprise.AppriseAsset(plugin_paths=[]))
         if found is None:

@@ -12,6 +12,16 @@ from typing import Any
 
 from headstart import errors
 
+#: Those of apprise that only send over the network.
+SCHEMES = frozenset(
+    [
+        *("mailto", "mailtos", "json", "jsons", "xml", "xmls", "form", "forms", "ntfy", "ntfys", "gotify", "gotifys"),
+        *("slack", "discord", "workflow", "workflows", "matrix", "matrixs", "mmost", "mmosts"),
+        *("rocket", "rockets"),
+        *("zulip", "gchat", "tgram", "signal", "signals", "pover", "pagerduty", "opsgenie", "wxteams", "apprise"),
+        *("apprises", "pbul", "nctalk", "nctalks"),
+    ]
+)
 SECONDS = 60.0
 #: At a time, of each server process: each takes about 100 MB.
 _MOST = 2
@@ -19,9 +29,17 @@ _ROOM_SECONDS = 10.0
 _room = threading.BoundedSemaphore(_MOST)
 
 
+def refusal(url: str) -> str:
+    """Why it is not even tried; empty: it is."""
+    if url.partition("://")[0].lower() in SCHEMES:
+        return ""
+    return f"No address of a kind that can be told: one of {', '.join(sorted(SCHEMES))}."
+
+
 def check(urls: Sequence[str]) -> list[str]:
     """Of each why it is no address; empty: it is one. Raises ``TooOften``."""
-    return _ask(urls, {"check": True})
+    found = [refusal(url) for url in urls]
+    return found if any(found) else _ask(urls, {"check": True})
 
 
 def send(urls: Sequence[str], title: str, body: str, *, private: bool) -> list[str]:
