@@ -196,6 +196,25 @@ def test_a_database_that_was_restored_goes_on_telling(bench: Bench, webhook: Web
     assert telling.tell(other.site) == 1 and "web" in webhook.taken.get(timeout=10)["message"]
 
 
+def test_one_tenant_is_not_in_the_way_of_another(
+    bench: Bench, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(telling, "_MOST_TENANTS", 2)
+    own = bench.tenant
+    for name in ("asleep1", "asleep2", "sealed-otherwise"):
+        with bench.site.database.write() as connection:
+            root = Call(Principal("root", "root", Role.SITE, None), bench.now)
+            bench.tenant = tenants.create(connection, root, name)
+        hours = notices.Quiet(0, 1439) if name.startswith("asleep") else None
+        notices.put(bench.site, bench.call, [webhook.url], ["backup.failed"], hours)
+        bench.happens(FAILED)
+    bench.change("notices", urls=b"sealed with another key, that is lost by now")
+    bench.tenant = own
+    notices.put(bench.site, bench.call, [webhook.url], ["backup.failed"], None)
+    bench.happens(FAILED)
+    assert telling.tell(bench.site) == 1 and webhook.taken.get(timeout=10)
+
+
 def test_in_quiet_hours_nothing_is_sent(bench: Bench, webhook: Webhook) -> None:
     notices.put(bench.site, bench.call, [webhook.url], ["backup.failed"], notices.Quiet(22 * 60, 6 * 60))
     bench.happens(FAILED)

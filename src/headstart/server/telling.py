@@ -78,10 +78,23 @@ def tell(site: Site) -> int:
     """How many messages were sent. Any number of processes may do it at once."""
     now, its = site.clock(), tables.notices.c
     newer = exists().where(tables.events.c.tenant == its.tenant, tables.events.c.id > its.cursor)
-    query = select(tables.notices).where(its.due <= now, its.claimed < now, newer).limit(_MOST_TENANTS)
+    query = select(tables.notices).where(its.due <= now, its.claimed < now, newer)
     with site.database.read() as connection:
         rows = [dict(row) for row in connection.execute(query.order_by(its.due)).mappings()]
-    return sum(_tell_one(site, row["tenant"]) for row in rows if not _is_quiet(row, now))
+    # Those in whose hours nothing is sent are in nobody's way.
+    awake = [row for row in rows if not _is_quiet(row, now)]
+    return sum(_try(site, row["tenant"]) for row in awake[:_MOST_TENANTS])
+
+
+def _try(site: Site, tenant: str) -> bool:
+    """What is wrong with one of them keeps it from nobody else."""
+    try:
+        return _tell_one(site, tenant)
+    except errors.StoreFailed:
+        raise
+    except errors.HeadstartError as error:
+        _log.warning("A tenant cannot be told of anything: %s", error, extra={"tenant": tenant})
+        return False
 
 
 def _is_quiet(row: dict[str, Any], now: float) -> bool:
