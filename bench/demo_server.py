@@ -1,4 +1,4 @@
-"""``make demo-server``: a server, two tenants, a host of each with a real VM that writes, and what a browser shows of it.
+"""``make demo-server``: a server, two tenants, a host of each with a real VM that writes, and what a browser shows.
 
 ::
 

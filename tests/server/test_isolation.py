@@ -46,7 +46,7 @@ PLAIN: dict[str, Any] = {
 #: Texts in bodies that name nothing of anybody's.
 WORDS = {
     *("password", "new", "code", "text", "version", "verb", "state", "csrf"),
-    "kind",
+    *("kind", "kinds", "urls", "zone"),
 }
 #: In a body, ``name`` is that of something new, and ``token`` a secret and no id.
 BODY_WORDS = {"name": "fresh", "token": f"hsj_{'0' * 32}_{'0' * 64}"}

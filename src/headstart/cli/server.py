@@ -37,6 +37,9 @@ def add(verbs: arguments.Verbs) -> None:
     parser.add_argument(
         "--plain", action="store_true", help="without TLS, behind something on this machine that speaks it"
     )
+    parser.add_argument(
+        "--notices-private", action="store_true", help="notices of tenants may lead into networks that are not public"
+    )
     group = parser.add_subparsers(metavar="COMMAND", required=False)
     admin = arguments.add_verb(group, "admin", run_admin, "Make an admin of the site, or give one a new password.")
     _add_places(admin)
@@ -140,6 +143,7 @@ def _settings(given: argparse.Namespace) -> Settings:
         workers=getattr(given, "workers", 2),
         second_store=getattr(given, "second_store", None) or os.environ.get("HEADSTART_SERVER_SECOND_STORE"),
         names=tuple(getattr(given, "name", ()) if isinstance(getattr(given, "name", ()), list) else ()),
+        notices_private=getattr(given, "notices_private", False),
         known_rate=known,
         stranger_rate=strangers,
     )

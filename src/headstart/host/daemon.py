@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart import __version__, errors
-from headstart.host import control, document, log
+from headstart.host import control, document, log, metrics
 from headstart.host.caretaker import Caretaker
 from headstart.host.house import House
 from headstart.host.liaison import Liaison
@@ -110,7 +110,10 @@ class Daemon:
                 self._rehearser.start()
                 self._liaison = Liaison(self, self._state, self._joined)
                 # Not before: who asks is answered about all VMs.
-                with control.Server(control.address(self._state), self._requests.handle):
+                with (
+                    control.Server(control.address(self._state), self._requests.handle),
+                    metrics.serving(self, self.config.host.metrics),
+                ):
                     _log.info("%s", log.line(event="started", version=__version__, vms=len(self.wards)))
                     self._notifier.tell(READY=1, STATUS=self._summary())
                     self._liaison.start()
@@ -308,7 +311,7 @@ class Daemon:
 
 def _tell_restart(before: Host, after: Host) -> None:
     """What is only read at the start."""
-    names = ("repository", "state", "scratch", "cache", "password_file", "password_command", "appliances")
+    names = ("repository", "state", "scratch", "cache", "password_file", "password_command", "appliances", "metrics")
     changed = [name for name in names if getattr(before, name) != getattr(after, name)]
     if changed:
         _log.warning("A new %s in [host] holds from the next start of the daemon on.", ", ".join(changed))

@@ -18,6 +18,7 @@ from headstart.backup.hooks import Hook
 from headstart.backup.transport import Transport
 from headstart.repository.retention import Rules, Span
 from headstart.restore.rehearsing.rehearsal import Order
+from headstart.restore.serving.places import Tcp
 from headstart.volumes import selection
 
 DAY_MINUTES = 24 * 60
@@ -181,7 +182,7 @@ class Host:
     """``rounds`` and ``backups``: how many at the same time. ``store_rate``: what all rounds together may send to the
     store. ``appliances``: addresses of those that may read. None: the command line, the environment or a default say
     it. ``restore_into``: below it the server may have snapshots restored; ``rehearsals``: it may have some rehearsed
-    here."""
+    here; ``metrics``: where Prometheus may ask."""
 
     repository: str | None = None
     state: Path | None = None
@@ -195,6 +196,7 @@ class Host:
     appliances: tuple[str, ...] = ()
     restore_into: Path | None = None
     rehearsals: bool = False
+    metrics: Tcp | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,8 +36,11 @@ from headstart.restore.booting import definition
 from headstart.restore.rehearsing import checks, rehearsal, signs
 from headstart.restore.rehearsing.rehearsal import Order
 from headstart.restore.rehearsing.signs import Awaited
+from headstart.restore.serving.places import Tcp
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+#: Of Prometheus, where none is said.
+METRICS_PORT = 9633
 #: In the place of a policy: no backups.
 NONE = "none"
 _TRANSPORTS = {each.value: each for each in (Transport.AGENT, Transport.APPLIANCE, Transport.HOST)}
@@ -158,6 +161,14 @@ def _address(value: object) -> str:
 def _appliances(value: object) -> tuple[str, ...]:
     try:
         return tuple(addresses.parse(each).text for each in _texts(value))
+    except errors.Usage as error:
+        raise ValueError(str(error)) from None
+
+
+def _listen(value: object) -> Tcp:
+    text = _text(value)
+    try:
+        return Tcp.parse(text, port=METRICS_PORT)
     except errors.Usage as error:
         raise ValueError(str(error)) from None
 
@@ -325,6 +336,7 @@ class HostTable(Table):
     appliances: Annotated[tuple[str, ...], BeforeValidator(_appliances)] = ()
     restore_into: AbsolutePath | None = None
     rehearsals: Truth = False
+    metrics: Annotated[InstanceOf[Tcp] | None, BeforeValidator(_listen)] = None
 
     def value(self) -> Host:
         return Host(**dict(self))

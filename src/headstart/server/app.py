@@ -22,6 +22,7 @@ from headstart.server.api import (
     jobs,
     me,
     metrics,
+    notices,
     objects,
     orders,
     repositories,
@@ -45,7 +46,7 @@ from headstart.server.surround import Surround
 _THREADS = 64
 _ROUTERS = (
     *(health, session, me, tenants, users, tokens, approvals, audit, repositories, objects, host, fleet, jobs),
-    *(orders, stream, metrics, files),
+    *(orders, stream, metrics, files, notices),
 )
 
 

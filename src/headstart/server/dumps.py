@@ -16,7 +16,7 @@ from typing import Any
 
 import sqlalchemy
 import zstandard
-from sqlalchemy import Connection, LargeBinary, Table, func, insert, select
+from sqlalchemy import Connection, LargeBinary, Table, func, insert, select, update
 
 from headstart import errors
 from headstart.batches import batched
@@ -78,6 +78,9 @@ def restore(site: Site, name: str) -> dict[str, int]:
             for some in batched(rows, _BATCH):
                 connection.execute(insert(table), some)
             counts[table.name] = len(rows)
+        # Events begin anew, and so does what is told of them.
+        again = {"cursor": 0, "upto": None, "remaining": None, "claimed": 0.0}
+        connection.execute(update(tables.notices).values(again))
         _go_on_counting(connection)
     return counts
 

@@ -14,7 +14,7 @@ from typing import Any
 import uvicorn
 
 from headstart import errors
-from headstart.server import app, deadline, engines, site, tls
+from headstart.server import app, deadline, engines, site, telling, tls
 from headstart.server.settings import Settings
 from headstart.server.streams import Streams
 
@@ -66,7 +66,7 @@ def serve(settings: Settings, ready: Callable[[str, str], None], *, plain: bool 
         scheme = "http" if plain else "https"
         ready(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}", fingerprint)
         try:
-            with engines.running(opened, settings.workers):
+            with engines.running(opened, settings.workers), telling.running(opened):
                 _Server(config, application.state.streams).run(sockets=[listener])
         finally:
             opened.database.close()

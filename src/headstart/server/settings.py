@@ -19,7 +19,8 @@ class Settings:
     """``data`` holds what is this server's own: key file, certificate, and by default the database and the objects.
     ``store``: the address of a place for objects. ``certificate`` and ``key``: PEM files; None: one of its own.
     ``names``: of this server, for its own certificate. ``workers``: jobs at a time, in this process. ``second_store``:
-    the address of a place for copies of repositories. ``known_rate`` and ``stranger_rate``: of requests of each who is
+    the address of a place for copies of repositories. ``notices_private``: notices of
+    tenants may lead into networks that are not public. ``known_rate`` and ``stranger_rate``: of requests of each who is
     known, and of each address of those who are not."""
 
     data: Path
@@ -32,6 +33,7 @@ class Settings:
     names: tuple[str, ...] = ()
     workers: int = 2
     second_store: str | None = None
+    notices_private: bool = False
     known_rate: Rate = KNOWN
     stranger_rate: Rate = STRANGERS
 

@@ -260,6 +260,38 @@ events = Table(
     sqlite_autoincrement=True,
 )
 
+#: Where a tenant is told of what happens, and how far it was. One process at a time has a row, until ``claimed``.
+notices = Table(
+    "notices",
+    metadata,
+    _of("tenants"),
+    Column("urls", LargeBinary, nullable=False),  # a list in JSON, sealed: there are passwords in them
+    Column("kinds", JSON, nullable=False),
+    Column("quiet", JSON),  # the hours in which nothing is sent; NULL: there are none
+    Column("cursor", BigInteger, nullable=False),  # the number of the last event that was told, or was nothing to tell
+    # Of what is tried again: up to which event, and the numbers of the URLs that did not take it yet.
+    Column("upto", BigInteger),
+    Column("remaining", JSON),
+    Column("failures", Integer, nullable=False),
+    Column("due", Float, nullable=False),
+    Column("claimed", Float, nullable=False),
+    Column("error", Text),
+    PrimaryKeyConstraint("tenant"),
+)
+
+#: What is amiss and was told as an event, until it is over: hosts away, backups late.
+lapses = Table(
+    "lapses",
+    metadata,
+    _of("tenants"),
+    Column("kind", String(32), nullable=False),
+    Column("object", String(32), nullable=False),
+    Column("host", String(64), nullable=False),
+    Column("vm", String(255)),
+    Column("since", Float, nullable=False),
+    PrimaryKeyConstraint("kind", "object"),
+)
+
 #: What hosts are asked to do: they come and fetch it.
 orders = Table(
     "orders",

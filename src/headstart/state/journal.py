@@ -422,6 +422,12 @@ class Journal(Database):
         rows = self.rows("SELECT * FROM runs WHERE vm = ? ORDER BY number DESC LIMIT ?", vm, limit)
         return [Run(row[0], row[1], row[2], row[3], row[4], json.loads(row[5])) for row in rows]
 
+    def backups(self, vm: str, after: int, limit: int) -> list[Run]:
+        """Backups, and spooled ones that were published later, with a higher number, newest first."""
+        query = "SELECT * FROM runs WHERE vm = ? AND number > ? AND verb IN ('backup', 'publish')"
+        rows = self.rows(f"{query} ORDER BY number DESC LIMIT ?", vm, after, limit)
+        return [Run(row[0], row[1], row[2], row[3], row[4], json.loads(row[5])) for row in rows]
+
     def runs_between(self, vm: str, since: float, until: float) -> list[Run]:
         """Those that were under way at any time of it, oldest first. Of those that never ended only the newest may be
         under way still: the others count for when they began."""

@@ -89,6 +89,33 @@ def upgrade() -> None:
         batch_op.create_index("ix_events_tenant", ["tenant", "id"], unique=False)
 
     op.create_table(
+        "lapses",
+        sa.Column("tenant", sa.String(length=32), nullable=False),
+        sa.Column("kind", sa.String(length=32), nullable=False),
+        sa.Column("object", sa.String(length=32), nullable=False),
+        sa.Column("host", sa.String(length=64), nullable=False),
+        sa.Column("vm", sa.String(length=255), nullable=True),
+        sa.Column("since", sa.Float(), nullable=False),
+        sa.ForeignKeyConstraint(["tenant"], ["tenants.id"], name=op.f("fk_lapses_tenant"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("kind", "object", name=op.f("pk_lapses")),
+    )
+    op.create_table(
+        "notices",
+        sa.Column("tenant", sa.String(length=32), nullable=False),
+        sa.Column("urls", sa.LargeBinary(), nullable=False),
+        sa.Column("kinds", sa.JSON(), nullable=False),
+        sa.Column("quiet", sa.JSON(), nullable=True),
+        sa.Column("cursor", sa.BigInteger(), nullable=False),
+        sa.Column("upto", sa.BigInteger(), nullable=True),
+        sa.Column("remaining", sa.JSON(), nullable=True),
+        sa.Column("failures", sa.Integer(), nullable=False),
+        sa.Column("due", sa.Float(), nullable=False),
+        sa.Column("claimed", sa.Float(), nullable=False),
+        sa.Column("error", sa.Text(), nullable=True),
+        sa.ForeignKeyConstraint(["tenant"], ["tenants.id"], name=op.f("fk_notices_tenant"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("tenant", name=op.f("pk_notices")),
+    )
+    op.create_table(
         "policies",
         sa.Column("id", sa.String(length=32), nullable=False),
         sa.Column("tenant", sa.String(length=32), nullable=False),

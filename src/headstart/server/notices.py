@@ -1,0 +1,130 @@
+"""Where a tenant wants to be told of what happens, and of what."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import Connection, delete, insert, select
+
+from headstart import errors
+from headstart.server import audit, events, heralds, tables
+from headstart.server.call import Call
+from headstart.server.roles import Right
+from headstart.server.site import Site
+
+#: What URLs are sealed for.
+PURPOSE = "notices"
+MOST_URLS = 10
+#: What can be told, and by which events.
+KINDS: dict[str, tuple[str, ...]] = {
+    "backup.failed": ("backup.failed", "publish.failed"),
+    "backup.late": ("backup.late", "backup.caught-up"),
+    "host.away": ("host.away", "host.back", "host.left"),
+    "job.failed": ("job.failed",),
+    "policies.refused": ("policies.refused",),
+    "quota": ("quota.near", "vm.refused"),
+    "rehearsal.failed": ("rehearse.failed", "order.rehearse.failed"),
+    "verify.failed": ("repository.damaged",),
+}
+#: Of these the name of the host, or of the server, is secret itself or says nothing.
+_HOST_SHOWN = frozenset({"json", "jsons", "xml", "xmls", "form", "forms", "mailto", "mailtos"})
+
+
+@dataclass(frozen=True, slots=True)
+class Quiet:
+    """Minutes of a day: nothing is sent from ``begin`` until ``end``, the latter excluded, which may be the next day's.
+    ``zone``: a name of the time zone database."""
+
+    begin: int
+    end: int
+    zone: str = "UTC"
+
+    def holds(self, now: float) -> bool:
+        local = datetime.fromtimestamp(now, ZoneInfo(self.zone))
+        minute = local.hour * 60 + local.minute
+        if self.begin <= self.end:
+            return self.begin <= minute < self.end
+        return minute >= self.begin or minute < self.end
+
+
+def masked(url: str) -> str:
+    """What shows which one it is, and no secret."""
+    try:
+        found = urlsplit(url)
+        host = found.hostname or ""
+    except ValueError:
+        return "..."
+    return f"{found.scheme}://{host if found.scheme in _HOST_SHOWN else ''}..."
+
+
+def urls_of(site: Site, row: Mapping[str, Any]) -> list[str]:
+    return [str(each) for each in json.loads(site.sealer.open(PURPOSE, row["urls"]))]
+
+
+def quiet_of(row: Mapping[str, Any]) -> Quiet | None:
+    return None if row["quiet"] is None else Quiet(**row["quiet"])
+
+
+def get(site: Site, call: Call) -> dict[str, Any]:
+    tenant = call.who.of(Right.CONFIGURE)
+    with site.database.read() as connection:
+        row = _row(connection, tenant)
+    if row is None:
+        return {"urls": [], "kinds": sorted(KINDS), "quiet": None, "error": None}
+    return {
+        "urls": [masked(url) for url in urls_of(site, row)],
+        "kinds": row["kinds"],
+        "quiet": row["quiet"],
+        "error": row["error"],
+    }
+
+
+def put(site: Site, call: Call, urls: Sequence[str] | None, kinds: Sequence[str], quiet: Quiet | None) -> None:
+    """``urls`` None: those before; none at all: nothing is told. What has happened before is not told. Raises ``Usage``
+    for what is no address of apprise's."""
+    tenant = call.who.of(Right.CONFIGURE)
+    if unknown := sorted(set(kinds) - KINDS.keys()):
+        raise errors.Usage(f"There is no kind {unknown[0]!r} of notice: there are {', '.join(sorted(KINDS))}.")
+    with site.database.read() as connection:
+        before = _row(connection, tenant)
+    if urls is None:
+        urls = urls_of(site, before) if before is not None else []
+    elif urls:
+        results = heralds.check(urls)
+        for url, why in zip(urls, results, strict=True):
+            if why:
+                raise errors.Usage(f"{masked(url)}: {why}")
+    with site.database.write() as connection:
+        connection.execute(delete(tables.notices).where(tables.notices.c.tenant == tenant))
+        if urls:
+            fresh = {"failures": 0, "due": 0.0, "claimed": 0.0, "cursor": events.last(connection, tenant)}
+            sealed = site.sealer.seal(PURPOSE, json.dumps(list(urls)).encode())
+            hours = None if quiet is None else {"begin": quiet.begin, "end": quiet.end, "zone": quiet.zone}
+            values = {"tenant": tenant, "urls": sealed, "kinds": sorted(set(kinds)), "quiet": hours, **fresh}
+            connection.execute(insert(tables.notices).values(values))
+        facts = {"urls": [masked(url) for url in urls], "kinds": sorted(set(kinds))}
+        audit.note(connection, call, "notices.set", tenant, **facts)
+
+
+def test(site: Site, call: Call) -> list[dict[str, str]]:
+    """Tell each address that this is a test. Raises ``NotFound`` where there is none, ``TooOften``."""
+    tenant = call.who.of(Right.CONFIGURE)
+    with site.database.read() as connection:
+        row = _row(connection, tenant)
+    if row is None:
+        raise errors.NotFound("Nobody is told of anything here: name addresses first.")
+    urls = urls_of(site, row)
+    title, body = "Headstart: a test", f"{call.who.name} asked the backup server to say that its notices arrive."
+    results = heralds.send(urls, title, body, private=site.settings.notices_private)
+    return [{"url": masked(url), "error": why} for url, why in zip(urls, results, strict=True)]
+
+
+def _row(connection: Connection, tenant: str) -> dict[str, Any] | None:
+    row = connection.execute(select(tables.notices).where(tables.notices.c.tenant == tenant)).mappings().first()
+    return None if row is None else dict(row)
