@@ -28,7 +28,8 @@ demo-server: setup
 
 test: lint
 	$(PYTHON) -m pytest -n 2 --dist loadfile -m "not vm"
-	$(PYTHON) -m pytest -n 2 --dist loadfile -m vm
+	$(PYTHON) -m pytest -n 2 --dist loadfile -m "vm and not alone"
+	$(PYTHON) -m pytest -m alone
 
 test-fast: setup
 	$(PYTHON) -m pytest -n 2 --dist loadfile -m "not vm"

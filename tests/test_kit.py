@@ -159,6 +159,7 @@ def test_errors_in_the_guest_come_out(module_vm: Vm) -> None:
         module_vm.guest.read("/dev/missing", 0, 512)
 
 
+@pytest.mark.alone
 def test_churn_counts_and_holds_its_rate(module_vm: Vm) -> None:
     guest = module_vm.guest
     guest.mount(module_vm.device("system") + "1", "/mnt")

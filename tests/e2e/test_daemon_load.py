@@ -20,7 +20,7 @@ from tests.e2e.test_agent import wait_for_agentd
 from tests.kit import disks, workloads
 from tests.kit.vm import Vm
 
-pytestmark = pytest.mark.vm
+pytestmark = [pytest.mark.vm, pytest.mark.alone]
 
 MIB = disks.MIB
 SIZE = 288 * MIB

@@ -28,7 +28,7 @@ from tests.restore import stored
 from tests.restore.files.test_contents import ext4
 
 CHROMIUM = "/usr/bin/chromium"
-HOSTILE = "<script>alert(1)</script>.html"
+HOSTILE = "<img src=x onerror=alert(1)>.html"
 LARGE = bytes(range(256)) * 12_000  # 3 MiB
 FILES = {
     "etc/hosts": b"127.0.0.1 localhost\n",
