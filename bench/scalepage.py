@@ -13,6 +13,8 @@ _INTRODUCTION = """\
 Written by `python -m bench.scale`; the same figures are in `build/bench/scale.json`. The seconds are this machine's,
 which had other work to do as well.
 
+How many hosts and VMs a server carries, and what comes next at 100,000 VMs, is in [fleet.md](fleet.md).
+
 ## The index: 100 million chunks
 
 A made-up repository in a local directory: index objects as a writer makes them (131,072 chunks each), and packs of the

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from headstart.server.metrics import Metrics
+from headstart.server.settings import Settings
+from headstart.server.site import open_site
 from headstart.wire.https import Identity
 from tests.kit.server import Person, Server, Tenant
 
@@ -112,3 +117,15 @@ def test_a_bug_is_told_by_the_id_of_its_request_and_no_more(tmp_path_factory: py
         token = (server.folder / "metrics.token").read_text()
         page = Person(server.identity).ask("GET", "/metrics", headers={"Authorization": f"Bearer {token}"}).data
         assert scraped(page)["headstart_server_bugs_total", ()] == 1
+
+
+def test_the_more_piles_up_the_longer_hosts_wait(tmp_path: Path) -> None:
+    settings = Settings(tmp_path, f"sqlite:///{tmp_path / 'db'}", str(tmp_path / "objects"))
+    metrics = Metrics(open_site(settings))
+    found = []
+    with contextlib.ExitStack() as stack:
+        for _ in range(200):
+            stack.enter_context(metrics.working())
+            found.append(metrics.stretch)
+    assert (found[0], found[15], found[31], found[-1]) == (1.0, 1.0, 2.0, 8.0)
+    assert metrics.stretch == 1.0

@@ -6,6 +6,7 @@ of its own. The site's have no label with a name of a VM: ten thousand of them w
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Sequence
 
@@ -19,6 +20,9 @@ from headstart.server.site import Site
 
 #: A backup that is older than this is late, whatever its schedule: what the site sees of all tenants.
 LATE_SECONDS = 26 * 3600.0
+#: Requests under way in one process that do not wait for each other long; and 15 s become two minutes at most, which is
+#: before a host counts as away.
+_COMFORTABLE, _LONGEST_STRETCH = 16, 8.0
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
 MEDIA = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -28,6 +32,7 @@ class Metrics:
 
     def __init__(self, site: Site) -> None:
         self._registry = CollectorRegistry()
+        self._working = 0
         self.seconds = Histogram(
             "headstart_server_request_seconds",
             "Time to the end of an answer, by method, route and status.",
@@ -42,6 +47,21 @@ class Metrics:
         self.under_way = Gauge("headstart_server_requests", "Requests under way.", registry=self._registry)
         self.bugs = Counter("headstart_server_bugs", "Requests that met a bug.", registry=self._registry)
         self._registry.register(_OfSite(site))
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """While a request is under way. For the one thread of the event loop."""
+        self._working += 1
+        try:
+            with self.under_way.track_inprogress():
+                yield
+        finally:
+            self._working -= 1
+
+    @property
+    def stretch(self) -> float:
+        """By how much hosts are to wait longer between two pulses: what piles up here would only grow by more."""
+        return min(max(1.0, self._working / _COMFORTABLE), _LONGEST_STRETCH)
 
     def page(self) -> bytes:
         return generate_latest(self._registry)

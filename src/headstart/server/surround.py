@@ -62,7 +62,7 @@ class Surround:
         told = _Told(send, headers)
         bounded = _Bounded(receive, LARGEST_OBJECT if "/objects/" in scope["path"] else LARGEST_BODY)
         began = time.perf_counter()
-        with self._metrics.under_way.track_inprogress():
+        with self._metrics.working():
             await self._answer(scope, bounded, told)
         self._note(scope, bounded, told, time.perf_counter() - began)
 

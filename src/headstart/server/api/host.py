@@ -153,7 +153,8 @@ def pulse(request: Request, here: Here, call: Caller, told: Pulse) -> Beat:
     watched = request.app.state.streams.watched(call.who.tenant)
     return Beat(
         policies=version,
-        next=_NEXT_BUSY if offered or _is_busy(told) else _NEXT_WATCHED if watched else _NEXT,
+        next=request.app.state.metrics.stretch
+        * (_NEXT_BUSY if offered or _is_busy(told) else _NEXT_WATCHED if watched else _NEXT),
         renew=renew,
         refused=refused,
         offered=[Offered(**each) for each in offered],
