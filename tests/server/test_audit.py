@@ -13,23 +13,32 @@ import pyotp
 import pytest
 from sqlalchemy import Engine, create_engine, exc, text
 
+from headstart import repository
+from headstart.repository import keyring
 from headstart.server import app, site, tables
 from headstart.server.database import Database
 from headstart.server.settings import Settings
+from headstart.store.server import ServerStore
 from headstart.wire.https import Answer
 from tests.kit import routes, tenancy
 from tests.kit.postgres import Postgres
 from tests.kit.server import PASSWORD, Person, Server
+from tests.kit.stores import PASSWORD as KEY
+from tests.kit.stores import QUICK
 from tests.kit.tenancy import POLICY, Estate
 
 #: Why these leave none.
 WITHOUT = {
     "POST /v1/host/pulse": "what a host says each minute: it changes nothing but what is shown of it",
     "POST /v1/host/runs": "what a host has done: it stands among the runs",
+    "POST /v1/notices/test": "sends a word to the tenant's own addresses, and changes nothing",
+    "POST /v1/host/snapshots": "what a host has published: it stands in the catalogue",
     "POST /v1/host/figures": "what a host measured: it stands among the figures",
     "PUT /v1/repositories/{repository}/objects/{key}": "backups: objects are only added, and are their own record",
     "PUT /v1/repositories/{repository}/locks/{key}": "makes a lock longer, of each object, and never shorter",
 }
+
+STRUCTURE = b"opens no content"
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +172,62 @@ class Doing:
 
     def delete_vms_vm(self) -> Answer:
         return self.admin.ask("DELETE", f"/v1/vms/{self.estate.names['vm'][0]}")
+
+    def _host(self) -> Person:
+        """Another one, whom nobody needs any longer."""
+        kept = self.estate.tenant.host(f"h{secrets.token_hex(4)}", self.estate.names["repository"][0])
+        return Person(kept.identity)
+
+    def post_host_token(self) -> Answer:
+        return self._host().ask("POST", "/v1/host/token")
+
+    def post_host_leave(self) -> Answer:
+        return self._host().ask("POST", "/v1/host/leave")
+
+    def _sealed(self) -> str:
+        """A repository that a client has made, and whose structure can be opened."""
+        name = self.repository()
+        place = ServerStore(self.estate.tenant.program("admin").client, name)
+        with repository.create(place, KEY, cost=QUICK) as repo:
+            keyring.add(repo, STRUCTURE, time.time(), structure_alone=True, cost=QUICK)
+        return name
+
+    def put_repositories_repository_structure(self) -> Answer:
+        wanted = {"password": STRUCTURE.decode()}
+        return self.admin.ask("PUT", f"/v1/repositories/{self._sealed()}/structure", wanted)
+
+    def delete_repositories_repository_structure(self) -> Answer:
+        return self.admin.ask("DELETE", f"/v1/repositories/{self.repository()}/structure")
+
+    def post_repositories_repository_unlock(self) -> Answer:
+        return self.admin.ask("POST", f"/v1/repositories/{self._sealed()}/unlock", {"password": KEY.decode()})
+
+    def post_repositories_repository_jobs(self) -> Answer:
+        return self.admin.ask("POST", f"/v1/repositories/{self.repository()}/jobs", {"kind": "recount"})
+
+    def post_jobs_job_cancel(self) -> Answer:
+        known = {"tenant": self.estate.tenant.id, "repository": self.estate.names["repository"][0], "kind": "recount"}
+        job = tenancy.add_row(self.estate.server, tables.jobs, **known, state="waiting", due=1e10)
+        return self.admin.ask("POST", f"/v1/jobs/{job}/cancel")
+
+    def post_vms_vm_orders(self) -> Answer:
+        name = f"vm{secrets.token_hex(4)}"
+        self.estate.people["host"].post("/v1/host/pulse", {"version": "1", "vms": {name: {"state": "idle"}}})
+        vm = next(each["id"] for each in self.admin.get("/v1/vms") if each["name"] == name)
+        return self.admin.ask("POST", f"/v1/vms/{vm}/orders", {"kind": "pause"})
+
+    def post_hosts_host_orders(self) -> Answer:
+        host, names = self.estate.people["host"], self.estate.names
+        host.post("/v1/host/pulse", {"version": "1", "state": {"rehearsals": True}, "vms": {}})
+        wanted = {"kind": "rehearse", "snapshot": names["snapshot"][0]}
+        return self.admin.ask("POST", f"/v1/hosts/{names['host'][0]}/orders", wanted)
+
+    def delete_orders_order(self) -> Answer:
+        order = self.post_vms_vm_orders().json()["id"]
+        return self.admin.ask("DELETE", f"/v1/orders/{order}")
+
+    def put_notices(self) -> Answer:
+        return self.admin.ask("PUT", "/v1/notices", {"urls": [], "kinds": ["backup.failed"]})
 
     def put_policies_name(self) -> Answer:
         return self.admin.ask("PUT", "/v1/policies/fresh", {"text": POLICY})

@@ -5,17 +5,17 @@ create    PUT, with the digest of what is meant; 412 where it is there
 read      GET, of a range with Range
 list      GET ?prefix=, one answer of many lines, the last with a count
 delete    DELETE; a host may only take away its own leases and drafts
-clock     the Date of an answer
+clock     that of the repository's own store, as the server tells it
 ========  =============================================================
 """
 
 from __future__ import annotations
 
 import base64
-import email.utils
 import hashlib
 import json
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import quote, urlencode
 
 from headstart import errors
@@ -75,11 +75,7 @@ class ServerStore:
         self._require(self._client.request("DELETE", self._object(key)), key)
 
     def clock(self) -> float:
-        answer = self._client.request("GET", "/v1/health/live")
-        found = email.utils.parsedate_to_datetime(answer.headers["date"]) if "date" in answer.headers else None
-        if found is None:
-            raise errors.StoreFailed(f"{self._url} does not say what time it is.")
-        return found.timestamp()
+        return float(self._show()["time"])
 
     def locks(self) -> contract.Locks:
         return _Locks(self)
@@ -87,7 +83,16 @@ class ServerStore:
     # -- for the locks
 
     def immutable_days(self) -> int:
-        return int(self._client.call("GET", self._path)["immutable_days"])
+        return int(self._show()["immutable_days"])
+
+    def _show(self) -> dict[str, Any]:
+        answer = self._client.request("GET", self._path)
+        if answer.status == 404:
+            raise errors.NoRepository(f"{self._url}: {answer.detail}")
+        told = self._require(answer, "").json()
+        if not isinstance(told, dict) or not {"time", "immutable_days"} <= told.keys():
+            raise errors.StoreFailed(f"{self._url} does not say what it is: is the server of this release?")
+        return told
 
     def locked_until(self, key: str) -> float:
         return float(self._require(self._client.request("GET", self._lock(key)), key).json()["until"])

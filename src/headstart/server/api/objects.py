@@ -126,7 +126,8 @@ def lock(here: Here, call: Caller, repository: str, key: str, wanted: Lock) -> N
     objects.extend(here, call, _place(here, call, repository), objects.check_key(key), wanted.until)
 
 
-@router.get("", summary="The repository.")
+@router.get("", summary="The repository, and what time it is for its objects.")
 def show(here: Here, call: Caller, repository: str) -> dict[str, Any]:
     place = _place(here, call, repository)
-    return {"id": place.id, "name": place.name, "immutable_days": place.immutable_days}
+    days = place.immutable_days
+    return {"id": place.id, "name": place.name, "immutable_days": days, "time": place.store(here).clock()}
