@@ -20,8 +20,8 @@ from headstart.state.series import Minute
 
 router = APIRouter(prefix="/v1/host", tags=["host"])
 
-Moment = Annotated[float, Field(ge=0, le=1e11)]
-Size = Annotated[int, Field(ge=0, le=1 << 62)]
+Moment = Annotated[float, Field(strict=True, ge=0, le=1e11)]
+Size = Annotated[int, Field(strict=True, ge=0, le=1 << 62)]
 Text = Annotated[str, Field(max_length=255)]
 OrderId = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
 #: Seconds from one pulse to the next; while somebody watches, and may order something; while something is being done.
@@ -76,7 +76,7 @@ class Offered(BaseModel):
 
 class Beat(BaseModel):
     policies: str = Field(description="The version of the document that is to be fetched.")
-    next: float = Field(_NEXT, description="Seconds until the next pulse.")
+    next: float = Field(_NEXT, strict=True, description="Seconds until the next pulse.")
     renew: bool = Field(False, description="The token is to be replaced.")
     refused: dict[str, str] = Field(default_factory=dict, description="VMs that are not taken in, and why.")
     offered: list[Offered] = Field(default_factory=list, description="Orders to be taken.")
@@ -89,7 +89,7 @@ class Renewed(BaseModel):
 
 
 class RunReport(BaseModel):
-    number: int = Field(ge=1, le=1 << 62)
+    number: int = Field(strict=True, ge=1, le=1 << 62)
     vm: Text
     verb: str = Field(max_length=16)
     begun: Moment
@@ -110,7 +110,7 @@ class Known(BaseModel):
 
 
 class Measured(BaseModel):
-    moment: int = Field(ge=0, le=10**11)
+    moment: int = Field(strict=True, ge=0, le=10**11)
     load: float | None = None
     latency: float | None = None
     state: str = Field(max_length=32)

@@ -37,7 +37,11 @@ class NewJob(BaseModel):
     snapshots: list[SnapshotId] | None = Field(None, min_length=1, max_length=1000, description="forget, rehearse")
     vms: list[VmName] | None = Field(None, min_length=1, max_length=2000, description="forget: by the rules of these")
     quarantine: float | None = Field(
-        None, ge=0, le=_LONGEST_QUARANTINE, description="gc: seconds. Less than a day ends restores that go on."
+        None,
+        strict=True,
+        ge=0,
+        le=_LONGEST_QUARANTINE,
+        description="gc: seconds. Less than a day ends restores that go on.",
     )
     everything: bool | None = Field(None, description="verify, copy: also what was read lately")
     repository: str | None = Field(None, max_length=64, description="copy: into this one; else to the second site")

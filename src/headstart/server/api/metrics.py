@@ -18,7 +18,7 @@ router = APIRouter(tags=["metrics"])
 _TEXT: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
 
 
-@router.get("/metrics", response_class=Response, responses=_TEXT, summary="The site's: with the token of its own file.")
+@router.get("/metrics", include_in_schema=False)
 def of_site(request: Request, here: Here) -> Response:
     scheme, _, text = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not hmac.compare_digest(text.strip().encode(), here.metrics_token.encode()):

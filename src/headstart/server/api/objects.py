@@ -27,7 +27,7 @@ LISTED = "application/x-ndjson"
 
 
 class Lock(BaseModel):
-    until: float = Field(ge=0, le=1e11, description="Seconds since 1970, by the server's clock.")
+    until: float = Field(strict=True, ge=0, le=1e11, description="Seconds since 1970, by the server's clock.")
 
 
 def _place(here: Here, call: Caller, repository: str) -> Place:

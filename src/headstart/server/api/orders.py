@@ -23,7 +23,9 @@ class NewOrder(BaseModel):
     disks: list[Disk] = Field(default_factory=list, max_length=100, description="Of the snapshot; none: all.")
     folder: str = Field("", max_length=64, description="A new one, where the host's owner lets snapshots be restored.")
     format: Literal["raw", "qcow2"] = "qcow2"
-    seconds: float = Field(orders.WAITS_SECONDS, gt=0, le=30 * 86400, description="It waits for its host for so long.")
+    seconds: float = Field(
+        orders.WAITS_SECONDS, strict=True, gt=0, le=30 * 86400, description="It waits for its host for so long."
+    )
 
     def wish(self) -> Wish:
         return Wish(self.kind, self.snapshot, tuple(self.disks), self.folder, self.format, self.seconds)

@@ -20,7 +20,7 @@ router = APIRouter(prefix="/v1/repositories", tags=["repositories"])
 
 class NewRepository(BaseModel):
     name: Name
-    immutable_days: int = Field(0, ge=0, le=protection.MAX_DAYS)
+    immutable_days: int = Field(0, strict=True, ge=0, le=protection.MAX_DAYS)
 
 
 @router.get("")
@@ -56,7 +56,7 @@ def withdraw(here: Here, call: Caller, repository: str) -> None:
 
 
 class Immutability(BaseModel):
-    immutable_days: int = Field(ge=0, le=protection.MAX_DAYS)
+    immutable_days: int = Field(strict=True, ge=0, le=protection.MAX_DAYS)
 
 
 @router.put("/{repository}", status_code=204, responses=WAITING, summary="Fewer days may have to wait for approval.")

@@ -15,8 +15,8 @@ from headstart.server.roles import Right
 router = APIRouter(prefix="/v1/tenants", tags=["tenants"])
 
 Name = Annotated[str, Field(pattern=ids.NAME)]
-Bytes = Annotated[int, Field(ge=0, le=1 << 62)]
-Count = Annotated[int, Field(ge=0, le=1 << 31)]
+Bytes = Annotated[int, Field(strict=True, ge=0, le=1 << 62)]
+Count = Annotated[int, Field(strict=True, ge=0, le=1 << 31)]
 
 
 class Created(BaseModel):
@@ -52,7 +52,7 @@ def bound(here: Here, call: Caller, tenant: str, wanted: Quota) -> None:
 
 class Caution(BaseModel):
     second_person: bool
-    delay_seconds: float = Field(ge=0, le=caution.LONGEST_DELAY)
+    delay_seconds: float = Field(strict=True, ge=0, le=caution.LONGEST_DELAY)
 
 
 @router.get("/own/caution", summary="Whether destructive acts in one's own tenant wait, and for what.")

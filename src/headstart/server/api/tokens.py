@@ -20,7 +20,7 @@ router = APIRouter(prefix="/v1/tokens", tags=["tokens"])
 class NewToken(BaseModel):
     kind: Kind
     name: Name
-    days: float = Field(1.0, gt=0, le=366)
+    days: float = Field(1.0, strict=True, gt=0, le=366)
     role: Role | None = None
     repository: str | None = Field(None, max_length=64)
 
