@@ -43,9 +43,9 @@ class NewJob(BaseModel):
         le=_LONGEST_QUARANTINE,
         description="gc: seconds. Less than a day ends restores that go on.",
     )
-    everything: bool | None = Field(None, description="verify, copy: also what was read lately")
+    everything: bool | None = Field(None, strict=True, description="verify, copy: also what was read lately")
     repository: str | None = Field(None, max_length=64, description="copy: into this one; else to the second site")
-    prune: bool | None = Field(None, description="copy: remove there what is gone here")
+    prune: bool | None = Field(None, strict=True, description="copy: remove there what is gone here")
 
 
 @router.get("/jobs", summary="Jobs of the tenant; for the site, those of all, without what they are about.")

@@ -51,7 +51,7 @@ def bound(here: Here, call: Caller, tenant: str, wanted: Quota) -> None:
 
 
 class Caution(BaseModel):
-    second_person: bool
+    second_person: bool = Field(strict=True)
     delay_seconds: float = Field(strict=True, ge=0, le=caution.LONGEST_DELAY)
 
 

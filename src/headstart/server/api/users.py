@@ -28,7 +28,7 @@ class WantedRole(BaseModel):
 
 
 class Disabled(BaseModel):
-    disabled: bool
+    disabled: bool = Field(strict=True)
 
 
 class Reset(BaseModel):
