@@ -104,7 +104,7 @@ def test_reports_known_chunks_without_waiting_for_a_flush(repo: Repository) -> N
 
 
 def test_a_failing_store(repo: Repository, faulty: FaultyStore, small_packs: int) -> None:
-    """The second pack is lost: what was in the first counts, nothing else, and never again."""
+    """From the second pack on all are lost: what was in the first counts, nothing else, and never again."""
     durable: list[int] = []
     reported = threading.Event()
 
@@ -117,7 +117,9 @@ def test_a_failing_store(repo: Repository, faulty: FaultyStore, small_packs: int
         assert reported.wait(10)
         raise errors.NoSpace("the disk is full")
 
-    faulty.plan("create", fail_then, prefix="packs/", number=2)
+    # Several are under way at once: one that came behind the second would be stored as well.
+    for number in range(2, 20):
+        faulty.plan("create", fail_then, prefix="packs/", number=number)
     with pytest.raises(errors.NoSpace, match="full"), repo.writer(note) as running:
         put(repo, running, *range(1000))
     assert len(samples.packs_of(repo)) == 1
