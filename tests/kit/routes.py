@@ -99,7 +99,7 @@ def filled(schema: Mapping[str, Any], given: Mapping[str, Any], name: str = "") 
             count = max(1, schema.get("minItems", 1))
             return [filled(schema.get("items", {}), given, name) for _ in range(count)]
         case "integer":
-            return schema.get("minimum", schema.get("exclusiveMinimum", 0) + 1)
+            return int(schema.get("minimum", schema.get("exclusiveMinimum", 0) + 1))
         case "number":
             return schema.get("minimum", schema.get("exclusiveMinimum", 0) + 1)
         case "boolean":

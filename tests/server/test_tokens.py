@@ -85,7 +85,8 @@ def test_a_wrong_secret_of_a_right_token_is_nobodys(server: Server, tenant: Tena
 def test_a_viewer_and_an_operator_change_nothing(estate: Estate) -> None:
     """Of all that changes something, by whatever role may not: a new route is covered by itself."""
     free = ("/v1/session", "/v1/me/", "/v1/host/join")
-    orders = ("/v1/orders", "/v1/jobs", "/v1/restores")
+    # What an operator is there for: the functions decide about each.
+    orders = ("/orders", "/jobs", "/unlock", "/cancel")
     for operation in routes.operations(estate.admin):
         if not operation.is_changing or operation.path.startswith(free):
             continue
@@ -96,7 +97,7 @@ def test_a_viewer_and_an_operator_change_nothing(estate: Estate) -> None:
                 path = path.replace(f"{{{field.name}}}", estate.names[kind][0])
         body = None if operation.body is None else routes.filled(operation.body, {"name": "fresh", "key": "x"})
         for role in ("viewer", "operator"):
-            if role == "operator" and path.startswith(orders):
+            if role == "operator" and (path.endswith(orders) or path.startswith("/v1/orders/")):
                 continue
-            status = estate.people[role].ask(operation.method, path, body).status
-            assert status == 403, (operation.name, role, status)
+            answer = estate.people[role].ask(operation.method, path, body)
+            assert answer.status == 403, (operation.name, role, answer.status, answer.detail, body)
