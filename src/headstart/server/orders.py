@@ -82,6 +82,7 @@ def to_vm(connection: Connection, call: Call, vm: str, wish: Wish) -> str:
 
 def to_host(connection: Connection, call: Call, host: str, wish: Wish) -> str:
     """As ``to_vm``; of a snapshot of any VM of the tenant's."""
+    call.who.require(Right.RESTORE)
     if wish.kind not in OFFERS:
         raise errors.Usage(f"'{wish.kind}' is for a VM, and not for a host.")
     return _give(connection, call, host, None, wish)
