@@ -101,7 +101,7 @@ class _Gated:
         self._reach("delete", key)
         self._inner.delete(key)
 
-    def modified(self, prefix: str) -> Iterator[tuple[str, float]]:
+    def modified(self, prefix: str) -> Iterator[tuple[str, int, float]]:
         self._reach("modified", prefix)
         return self._inner.modified(prefix)
 

@@ -110,8 +110,12 @@ class Shop:
         row = next(row for row in rows if row["id"] == self.id)
         return row["used_bytes"], row["objects"]
 
+    def folder_store(self) -> LocalStore:
+        """Its objects, past the server."""
+        return LocalStore(self.folder)
+
     def stored(self) -> tuple[int, int]:
-        sizes = [size for _, size in LocalStore(self.folder).list("")]
+        sizes = [size for _, size in self.folder_store().list("")]
         return sum(sizes), len(sizes)
 
 

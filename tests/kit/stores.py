@@ -92,7 +92,7 @@ class FaultyStore:
     def delete(self, key: str) -> None:
         self._request("delete", key, lambda: self.store.delete(key))
 
-    def modified(self, prefix: str) -> Iterator[tuple[str, float]]:
+    def modified(self, prefix: str) -> Iterator[tuple[str, int, float]]:
         return self._request("modified", prefix, lambda: self.store.modified(prefix))
 
     def locks(self) -> Locks | None:

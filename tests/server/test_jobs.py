@@ -4,20 +4,22 @@ server does is what another one finds."""
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import delete, insert, update
 
-from headstart import repository
+from headstart import errors, repository
 from headstart.repository import label, snapshot
 from headstart.repository.layout import ChunkClass
-from headstart.server import repositories, schedule, structure, tables
+from headstart.server import approvals, repositories, schedule, structure, tables
 from headstart.server.jobs import Job
 from headstart.server.site import Site
-from headstart.server.work import copy
+from headstart.server.work import copy, remove
+from headstart.server.work.contract import Beat, Halted
 from headstart.store.local import LocalStore
 from headstart.store.server import ServerStore
 from tests.kit import shop as kit
@@ -332,3 +334,137 @@ def test_snapshots_of_several_vms_are_forgotten_after_in_one_job(shop: Shop) -> 
 def test_the_site_is_tidied_by_itself(server: Server) -> None:
     site = server.site()
     until(lambda: ("tidy", "done") in [(each["kind"], each["state"]) for each in site.get("/v1/jobs")])
+
+
+# removing a repository
+
+
+class _Later(LocalStore):
+    """Its clock is some days ahead."""
+
+    days = 0.0
+
+    def clock(self) -> float:
+        return super().clock() + self.days * DAY
+
+
+def removal(site: Site, shop: Shop) -> Callable[..., dict[str, Any]]:
+    """Its job, by hand: so many days later, with this beat."""
+
+    def run(days: float, beat: Beat = lambda *_: None) -> dict[str, Any]:
+        def opened(url: str, _patience: float) -> LocalStore:
+            place = _Later(Path(url))
+            place.days = days
+            return place
+
+        later = replace(site, clock=lambda: time.time() + days * DAY, open_store=opened, _opened={})
+        job = Job("x", "remove", shop.tenant.id, None, {"repository": shop.id}, "server", 1)
+        return remove.run(later, job, beat)
+
+    return run
+
+
+def gone(shop: Shop) -> dict[str, Any] | None:
+    rows = shop.tenant.admin.get("/v1/repositories")
+    return next((row for row in rows if row["id"] == shop.id), None)
+
+
+def acts(shop: Shop) -> list[str]:
+    return [each["act"] for each in shop.tenant.admin.get("/v1/audit") if each["object"] == shop.id]
+
+
+def test_what_is_removed_is_gone_from_the_store_and_nothing_else_is(shop: Shop, site: Site) -> None:
+    shop.add(1, time.time())
+    other = shop_of(site, shop.tenant, "other")
+    kept = other.add(2, time.time())
+    admin = shop.tenant.admin
+    catalogue(other)
+    before = other.stored()
+    admin.delete(f"/v1/repositories/{shop.id}")
+    assert admin.ask("GET", f"/v1/repositories/{shop.id}").status == 404
+    job = next(each for each in admin.get("/v1/jobs") if each["kind"] == "remove")
+    told = kit.ended(admin, job["id"])
+    assert (told["state"], told["result"]["waiting"]) == ("done", 0)
+    assert told["result"]["objects"] > 3
+    assert shop.stored() == shop.used() == (0, 0)
+    # Its name is free, and whoever comes late adds nothing to what was removed.
+    again = shop.tenant.repository("main")
+    assert again != shop.id
+    place = repositories.Place(shop.id, shop.tenant.id, "main", 0, False)
+    with pytest.raises(errors.NotFound):
+        structure.Tended(site, place).create("packs/" + "a" * 32, b"late")
+    # The row goes when what had begun must have ended.
+    with site.database.read() as connection:
+        thought_of = [wish for wish in schedule.missing(connection, time.time() + DAY) if wish.kind == "remove"]
+    assert [wish.arguments for wish in thought_of if wish.tenant == shop.tenant.id] == [{"repository": shop.id}]
+    assert removal(site, shop)(0)["until"] > time.time()
+    removal(site, shop)(1)
+    assert gone(shop) is None
+    assert removal(site, shop)(1)["objects"] == 0
+    assert acts(shop) == ["repository.gone", "repository.objects.remove", "repository.remove", "repository.create"]
+    assert other.stored() == before
+    other.require(kept, 2)
+    assert admin.get(f"/v1/snapshots/{kept.id}")["repository"] == other.id
+    assert not [key for key, _ in LocalStore(Path(site.settings.store)).list("site/repositories/" + shop.id)]
+
+
+def test_what_is_immutable_is_removed_when_it_may_be(server: Server, site: Site) -> None:
+    shop = shop_of(site, server.tenant("immutable-removed"), immutable_days=2)
+    shop.add(1, time.time())
+    whole = shop.stored()
+    shop.tenant.admin.delete(f"/v1/repositories/{shop.id}")
+    job = next(each for each in shop.tenant.admin.get("/v1/jobs") if each["kind"] == "remove")
+    told = kit.ended(shop.tenant.admin, job["id"])["result"]
+    assert (told["objects"], told["waiting"]) == (whole[1] - shop.stored()[1], shop.stored()[1])
+    assert shop.stored()[0] > BLOCK
+    assert abs(told["until"] - time.time() - 3 * DAY) < DAY / 24
+    # It counts as long as it is there.
+    assert shop.used() == shop.stored()
+    longer = sorted(key for key, _ in shop.folder_store().list("packs/"))[0]
+    with site.database.write() as connection:
+        values = {"repository": shop.id, "key": longer, "until": time.time() + 10 * DAY}
+        connection.execute(insert(tables.locks).values(values))
+    assert removal(site, shop)(2)["objects"] == 0
+    assert removal(site, shop)(4)["waiting"] == 1
+    assert [key for key, _ in shop.folder_store().list("")] == [longer]
+    assert gone(shop) is not None
+    assert removal(site, shop)(11)["objects"] == 1
+    assert (gone(shop), shop.stored()) == (None, (0, 0))
+
+
+def test_a_removal_that_was_ended_in_the_middle_goes_on(
+    shop: Shop, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remove, "_BATCH", 2)
+    for seed in range(3):
+        shop.add(seed, time.time() - seed)
+    with site.database.write() as connection:
+        # As when the process died with the act itself: no job knows of it but the schedule.
+        change = update(tables.repositories).where(tables.repositories.c.id == shop.id)
+        connection.execute(change.values(removed=time.time() - DAY))
+    whole, run, beats = shop.stored()[1], removal(site, shop), iter(range(10))
+
+    def beat(what: str = "", done: int = 0, total: int = 0) -> None:
+        if next(beats) == 3:
+            raise Halted("ended")
+
+    with pytest.raises(Halted):
+        run(0, beat)
+    left = {key for key, _ in shop.folder_store().list("")}
+    assert len(left) == whole - 6
+    assert not [key for key in left if key.startswith("snapshots/")]
+    assert "config" in left
+    assert run(0)["objects"] == whole - 6
+    assert (gone(shop), shop.stored()) == (None, (0, 0))
+
+
+def test_a_repository_with_a_delay_is_removed_after_it(shop: Shop, site: Site) -> None:
+    admin = shop.tenant.admin
+    admin.put("/v1/tenants/own/caution", {"second_person": False, "delay_seconds": 3600})
+    asked = admin.ask("DELETE", f"/v1/repositories/{shop.id}")
+    assert asked.status == 202
+    assert not [each for each in admin.get("/v1/jobs") if each["kind"] == "remove"]
+    later = replace(site, clock=lambda: time.time() + 3601)
+    assert approvals.due(later) == 1
+    assert gone(shop)["removed"] is not None  # type: ignore[index]
+    assert [each["kind"] for each in admin.get("/v1/jobs")] == ["remove"]

@@ -161,13 +161,13 @@ def test_deletes(store: Store) -> None:
 def test_tells_the_age_of_objects_by_its_own_clock(store: Store) -> None:
     before = store.clock()
     store.create("packs/one", b"x")
-    store.create("drafts/a/1", b"x")
+    store.create("drafts/a/1", b"xyz")
     after = store.clock()
-    assert dict(store.modified("packs/")).keys() == {"packs/one"}
-    found = dict(store.modified(""))
-    assert found.keys() == {"packs/one", "drafts/a/1"}
-    assert all(before - 1 <= created <= after + 1 for created in found.values())
-    assert dict(store.modified("nothing/")) == {}
+    assert {key for key, _, _ in store.modified("packs/")} == {"packs/one"}
+    found = list(store.modified(""))
+    assert {key: size for key, size, _ in found} == {"packs/one": 1, "drafts/a/1": 3}
+    assert all(before - 1 <= created <= after + 1 for _, _, created in found)
+    assert list(store.modified("nothing/")) == []
 
 
 def test_a_clock_goes(store: Store) -> None:

@@ -55,7 +55,7 @@ REQUESTS: dict[str, Callable[[RetryingStore], object]] = {
     "read": lambda store: store.read("packs/one"),
     "read_range": lambda store: store.read_range("packs/one", 0, 7),
     "list": lambda store: list(store.list("")),
-    "modified": lambda store: [key for key, _ in store.modified("")],
+    "modified": lambda store: [key for key, _, _ in store.modified("")],
     "clock": lambda store: store.clock() > 0,
     "delete": lambda store: store.delete("packs/one"),
     "create": lambda store: store.create("packs/two", b"content"),

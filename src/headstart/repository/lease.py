@@ -112,7 +112,7 @@ def names(repo: Repository) -> dict[str, list[str]]:
 def ages(repo: Repository, prefix: str) -> dict[str, float]:
     """Seconds since each object was created, by the store's clock."""
     now = repo.store.clock()
-    return {name: now - created for name, created in repo.store.modified(prefix)}
+    return {name: now - created for name, _, created in repo.store.modified(prefix)}
 
 
 def is_dead(names_of: Iterable[str], aged: dict[str, float], limit: float) -> bool:

@@ -203,6 +203,13 @@ def forget_old(connection: Connection, now: float) -> None:
     connection.execute(delete(tables.jobs).where(ended, old))
 
 
+def open_of(connection: Connection, tenant: str, repository: str) -> list[str]:
+    """What waits or runs in a repository."""
+    mine = and_(_its.tenant == tenant, _its.repository == repository)
+    query = select(_its.id).where(mine, _its.state.in_([State.WAITING, State.RUNNING]))
+    return list(connection.execute(query).scalars())
+
+
 def stop(connection: Connection, job: str, now: float) -> None:
     """One that waits is cancelled at once; one that runs, when its worker hears of it."""
     row = connection.execute(select(tables.jobs).where(_its.id == job).with_for_update()).mappings().first()

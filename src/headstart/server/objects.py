@@ -18,12 +18,13 @@ from sqlalchemy import Connection, delete, exc, insert, select
 
 from headstart import errors
 from headstart.repository import layout, protection
-from headstart.server import audit, caution, repositories, tables
+from headstart.server import audit, caution, tables
 from headstart.server.call import Call
 from headstart.server.checking import Checker
 from headstart.server.repositories import Place
 from headstart.server.roles import Right
 from headstart.server.site import Site
+from headstart.server.stock import EPHEMERAL, Stock
 from headstart.store import contract
 
 _DAY = 86400.0
@@ -43,8 +44,6 @@ KINDS = {
     layout.DOOMED: layout.Kind.DOOMED,
     layout.TWINS: layout.Kind.TWIN,
 }
-#: They come and go, and nothing is lost with them but a head start.
-EPHEMERAL = (layout.DRAFTS, layout.LEASES)
 _DIGEST = re.compile(r"sha-256=:([A-Za-z0-9+/=]{44}):")
 
 
@@ -94,21 +93,16 @@ def add(
         checker.check(site, place, key, data)
     except errors.Usage:
         # Of a name that is taken, that is the answer: clients try whether a store refuses.
-        if _size(place.store(site), key) is not None:
+        if Stock.of(site, place).size(key) is not None:
             raise contract.Exists(f"{key} is there already.", object=key) from None
         raise
     site.require_place()
-    with site.database.write() as connection:
-        repositories.reserve(connection, place, len(data))
+
+    def note(connection: Connection) -> None:
         if key.startswith(EPHEMERAL):
             _note_owner(connection, call, place, key)
-    try:
-        place.store(site).create(key, data)
-    except errors.HeadstartError:
-        # Where its outcome is unknown, the next count of the whole repository puts it right.
-        with site.database.write() as connection:
-            repositories.count(connection, place, -len(data), -1)
-        raise
+
+    Stock.of(site, place).add(key, data, note=note)
 
 
 def _note_owner(connection: Connection, call: Call, place: Place, key: str) -> None:
@@ -119,23 +113,18 @@ def _note_owner(connection: Connection, call: Call, place: Place, key: str) -> N
 def remove(site: Site, call: Call, place: Place, key: str) -> None:
     """No error where there is none. Raises ``Denied``, ``Busy`` for what is still immutable."""
     site.require_place()
-    store = place.store(site)
-    size = _size(store, key)
+    stock = Stock.of(site, place)
+    size = stock.size(key)
     with site.database.write() as connection:
         own = key.startswith(EPHEMERAL) and _is_own(connection, call, place, key)
         if not own:
             call.who.require(Right.DELETE)
             caution.require_approved(connection, call)
-            until = locked_until(connection, place, store, key)
-            if until > store.clock():
+            until = stock.locked_until(connection, key)
+            if until > stock.store.clock():
                 raise errors.Busy(f"{key} is immutable until {until:.0f} (seconds since 1970).", until=until)
             audit.note(connection, call, "object.delete", f"{place.id}/{key}")
-        if size is not None:
-            repositories.count(connection, place, -size, -1)
-        connection.execute(
-            delete(tables.ephemera).where(tables.ephemera.c.repository == place.id, tables.ephemera.c.key == key)
-        )
-    store.delete(key)
+    stock.take_away(key, size)
 
 
 def _is_own(connection: Connection, call: Call, place: Place, key: str) -> bool:
@@ -149,32 +138,15 @@ def _owner(call: Call) -> str:
     return call.who.host or call.who.id
 
 
-def _size(store: contract.Store, key: str) -> int | None:
-    return next((size for name, size in store.list(key) if name == key), None)
-
-
-def locked_until(connection: Connection, place: Place, store: contract.Store, key: str) -> float:
-    """Seconds since 1970 by the store's clock; 0 for what is not locked. Raises ``Missing``."""
-    covered = place.immutable_days and protection.of(place.immutable_days).covers(key)
-    if not covered:
-        return 0.0
-    created = next((moment for name, moment in store.modified(key) if name == key), None)
-    if created is None:
-        raise contract.Missing(f"{key} is missing.", object=key)
-    its = tables.locks.c
-    longer = connection.execute(select(its.until).where(its.repository == place.id, its.key == key)).scalar() or 0.0
-    return max(created + protection.of(place.immutable_days).seconds, longer)
-
-
 def extend(site: Site, call: Call, place: Place, key: str, until: float) -> None:
     """Lock it longer. Raises ``Denied`` for shorter, and for longer than anything that is made now is; ``Missing``."""
     call.who.require(Right.ADD)
-    store = place.store(site)
+    stock = Stock.of(site, place)
     whole = protection.of(place.immutable_days).seconds if place.immutable_days else 0.0
-    if until > store.clock() + whole + _DAY:
+    if until > stock.store.clock() + whole + _DAY:
         raise errors.Denied(f"The repository keeps objects for {place.immutable_days} days, and none for longer.")
     with site.database.write() as connection:
-        if until < locked_until(connection, place, store, key):
+        if until < stock.locked_until(connection, key):
             raise errors.Denied(f"{key} is locked for longer than that, and no lock is made shorter.")
         connection.execute(delete(tables.locks).where(tables.locks.c.repository == place.id, tables.locks.c.key == key))
         connection.execute(insert(tables.locks).values(repository=place.id, key=key, until=until))

@@ -9,8 +9,9 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from headstart import errors, units
 from headstart.repository import protection
-from headstart.server import audit, caution, ids, tables
+from headstart.server import audit, caution, ids, jobs, kinds, tables
 from headstart.server.call import Call
+from headstart.server.jobs import Wish
 from headstart.server.principal import Principal
 from headstart.server.roles import Right
 from headstart.server.site import Site
@@ -18,6 +19,8 @@ from headstart.store.contract import Store
 
 #: What the password of a repository's structure is sealed for.
 STRUCTURE = "structure"
+#: Names of repositories that are being removed: no other one can be called so. 64 characters with the id.
+_GONE, _SHOWN = "~", 31
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,30 +78,42 @@ def configure(connection: Connection, call: Call, name_or_id: str, immutable_day
 
 
 def require_removable(connection: Connection, call: Call, name_or_id: str) -> Place:
-    """Raises ``NotFound``, ``Busy`` where objects are immutable or hosts use it."""
+    """Raises ``NotFound``, ``Busy`` where hosts use it."""
     call.who.of(Right.DELETE)
     place = get(connection, call.who, name_or_id)
-    if place.immutable_days:
-        raise errors.Busy(f"Objects of {place.name!r} are immutable. Set its days to 0 first.")
     if connection.execute(select(tables.hosts.c.id).where(tables.hosts.c.repository == place.id)).first():
         raise errors.Busy(f"Hosts have joined for {place.name!r}. Remove them first.")
     return place
 
 
 def remove(connection: Connection, call: Call, name_or_id: str) -> Place:
-    """From the server: nobody reaches its objects any longer, and its catalogue goes. The objects themselves stay below
-    its prefix in the server's store, for whoever keeps that. Raises as ``require_removable``."""
+    """Nobody reaches it from now on, its name is free again, and jobs of it end. Its objects are taken away by a job of
+    the kind ``remove``: what is immutable still, when that is over. Raises as ``require_removable``."""
     place = require_removable(connection, call, name_or_id)
     caution.require_approved(connection, call)
-    connection.execute(delete(tables.repositories).where(tables.repositories.c.id == place.id))
-    prefix = f"{place.tenant}/{place.id}"
-    audit.note_for(connection, call, place.tenant, "repository.remove", place.id, name=place.name, prefix=prefix)
+    its = tables.repositories.c
+    gone = {"removed": call.now, "name": f"{place.name[:_SHOWN]}{_GONE}{place.id}", "structure": None}
+    connection.execute(update(tables.repositories).where(its.id == place.id).values(gone))
+    for table in (tables.tokens, tables.snapshots, tables.packs_read):
+        connection.execute(delete(table).where(table.c.repository == place.id))
+    for each in jobs.open_of(connection, place.tenant, place.id):
+        jobs.stop(connection, each, call.now)
+    wish = Wish(kinds.REMOVE.name, place.tenant, None, {"repository": place.id}, call.who.name)
+    job = jobs.add(connection, wish, call.now)
+    audit.note_for(connection, call, place.tenant, "repository.remove", place.id, name=place.name, job=job)
     return place
+
+
+def former_name(name: str) -> str:
+    """The (beginning of the) name that a repository had which is being removed."""
+    return name.partition(_GONE)[0]
 
 
 def named(connection: Connection, tenant: str, name_or_id: str) -> Place | None:
     its = tables.repositories.c
-    query = select(tables.repositories).where(its.tenant == tenant, (its.id == name_or_id) | (its.name == name_or_id))
+    query = select(tables.repositories).where(
+        its.tenant == tenant, its.removed.is_(None), (its.id == name_or_id) | (its.name == name_or_id)
+    )
     # An id is nobody's name but by intent: then the id is meant.
     rows = sorted(connection.execute(query).mappings(), key=lambda row: row["id"] != name_or_id)
     return _place(dict(rows[0])) if rows else None
@@ -134,9 +149,9 @@ def reserve(connection: Connection, place: Place, size: int) -> None:
 
 
 def count(connection: Connection, place: Place, size: int, objects: int) -> None:
+    """Raises ``NotFound`` where something would be added to one that is being removed."""
     its = tables.repositories.c
-    connection.execute(
-        update(tables.repositories)
-        .where(its.id == place.id)
-        .values(used_bytes=its.used_bytes + size, objects=its.objects + objects)
-    )
+    change = update(tables.repositories).where(its.id == place.id, its.removed.is_(None))
+    more = {"used_bytes": its.used_bytes + size, "objects": its.objects + objects}
+    if not connection.execute(change.values(more)).rowcount and objects > 0:
+        raise errors.NotFound(f"There is no repository {place.name!r} here.")

@@ -43,11 +43,16 @@ def _due(connection: Connection, now: float) -> Iterator[Wish]:
         if kind.every is not None and kind.of_site:
             yield Wish(kind.name, once=_once(kind, "", now))
     its = tables.repositories.c
-    query = select(its.id, its.tenant, its.structure.is_not(None).label("opens"), its.created)
-    for row in connection.execute(query.where(its.created < now - _YOUNG_SECONDS)):
+    query = select(its.id, its.tenant, its.structure.is_not(None).label("opens"))
+    for row in connection.execute(query.where(its.removed.is_(None), its.created < now - _YOUNG_SECONDS)):
         for kind in kinds.ALL.values():
-            if kind.every is not None and not kind.of_site and (row.opens or not kind.needs_structure):
+            of_it = kind.every is not None and not kind.of_site and not kind.of_removed
+            if of_it and (row.opens or not kind.needs_structure):
                 yield Wish(kind.name, row.tenant, row.id, once=_once(kind, row.id, now))
+    # The job outlives the repository, and is none of its rows.
+    for row in connection.execute(select(its.id, its.tenant).where(its.removed.is_not(None))):
+        once = _once(kinds.REMOVE, row.id, now)
+        yield Wish(kinds.REMOVE.name, row.tenant, None, {"repository": row.id}, once=once)
 
 
 def _once(kind: Kind, whose: str, now: float) -> str:

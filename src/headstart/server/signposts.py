@@ -57,6 +57,11 @@ def _put(store: Store, key: str, what: object) -> None:
         return
 
 
+def take_away(site: Site, repository: str) -> None:
+    """Of a repository that is not to be found again."""
+    site.place(()).delete(REPOSITORIES + repository)
+
+
 def read(site: Site) -> tuple[list[Tenant], list[Repository]]:
     """What stands in the store; what cannot be read is passed over."""
     store = site.place(())
@@ -79,5 +84,6 @@ def _tenants(connection: Connection) -> Iterator[Tenant]:
 
 def _repositories(connection: Connection) -> Iterator[Repository]:
     its = tables.repositories.c
-    for row in connection.execute(select(its.id, its.tenant, its.name, its.immutable_days)):
+    there = its.removed.is_(None)
+    for row in connection.execute(select(its.id, its.tenant, its.name, its.immutable_days).where(there)):
         yield Repository(row.id, row.tenant, row.name, row.immutable_days)

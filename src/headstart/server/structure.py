@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import select
 
 from headstart import errors, repository
-from headstart.repository import layout, protection
+from headstart.repository import layout
 from headstart.repository.repo import Repository
-from headstart.server import objects, repositories, tables
+from headstart.server import repositories, tables
 from headstart.server.repositories import Place
 from headstart.server.site import Site
-from headstart.store.contract import Data, Locks, Missing, Protection, Refused, Store
+from headstart.server.stock import Stock
+from headstart.store.contract import Data, Locks, Missing, Protection, Refused
 
 
 class NotGiven(errors.Usage):
@@ -63,12 +64,12 @@ class Tended:
     """The store of a repository, for the server's own hands. ``reserves``: what is added has to fit into the quota."""
 
     def __init__(self, site: Site, place: Place, beat: Callable[[], None] = quiet, *, reserves: bool = False) -> None:
-        self._site = site
         self._place = place
         self._beat = beat
         self._reserves = reserves
-        self._store = place.store(site)
-        self._locks = _Locks(site, place, self._store)
+        self._stock = Stock.of(site, place)
+        self._store = self._stock.store
+        self._locks = _Locks(self._stock)
         self._sizes: dict[str, dict[str, int]] = {}
 
     @property
@@ -85,17 +86,7 @@ class Tended:
 
     def create(self, key: str, data: Data) -> None:
         self._beat()
-        size = len(memoryview(data).cast("B"))
-        with self._site.database.write() as connection:
-            if self._reserves:
-                repositories.reserve(connection, self._place, size)
-            else:
-                repositories.count(connection, self._place, size, 1)
-        try:
-            self._store.create(key, data)
-        except errors.HeadstartError:
-            self._count(-size, -1)
-            raise
+        self._stock.add(key, data, bounded=self._reserves)
 
     def read(self, key: str) -> bytes:
         self._beat()
@@ -111,21 +102,12 @@ class Tended:
 
     def delete(self, key: str) -> None:
         """Raises ``Refused`` for what is locked. It does not ask whether to end: leases are given back through it."""
-        if self._place.immutable_days:
-            until = self._locks.fresh(key)
-            if until > self._store.clock():
-                self._locks.held.add(key)
-                raise Refused(f"{key} is immutable until {until:.0f} (seconds since 1970).", until=until)
-        size = self._size(key)
-        self._store.delete(key)
-        if size is not None:
-            self._count(-size, -1)
-        if key.startswith(objects.EPHEMERAL):
-            its = tables.ephemera.c
-            with self._site.database.write() as connection:
-                connection.execute(delete(tables.ephemera).where(its.repository == self._place.id, its.key == key))
+        if (until := self._locks.fresh(key)) and until > self._store.clock():
+            self._locks.held.add(key)
+            raise Refused(f"{key} is immutable until {until:.0f} (seconds since 1970).", until=until)
+        self._stock.take_away(key, self._size(key))
 
-    def modified(self, prefix: str) -> Iterator[tuple[str, float]]:
+    def modified(self, prefix: str) -> Iterator[tuple[str, int, float]]:
         self._beat()
         return self._store.modified(prefix)
 
@@ -141,55 +123,44 @@ class Tended:
         if key.startswith(layout.PACKS) and folder not in self._sizes:
             self._sizes[folder] = dict(self._store.list(folder))
         known = self._sizes.get(folder, {}).pop(key, None)
-        return known if known is not None else next((size for name, size in self._store.list(key) if name == key), None)
-
-    def _count(self, size: int, objects: int) -> None:
-        with self._site.database.write() as connection:
-            repositories.count(connection, self._place, size, objects)
+        return known if known is not None else self._stock.size(key)
 
 
 class _Locks:
     """By the repository's days and the server's clock. ``held``: what was asked for and is locked."""
 
-    def __init__(self, site: Site, place: Place, store: Store) -> None:
-        self._site = site
-        self._place = place
-        self._store = store
+    def __init__(self, stock: Stock) -> None:
+        self._stock = stock
         self._created: dict[str, float] = {}
         self.held: set[str] = set()
 
     def available(self) -> bool:
-        return self._place.immutable_days > 0
+        return self._stock.place.immutable_days > 0
 
     def protect(self, protection: Protection) -> None:
         """The server locks by itself."""
 
     def locked_until(self, key: str) -> float:
         """Times of creation are looked up once for all; ``delete`` asks anew."""
-        if not self._place.immutable_days or not protection.of(self._place.immutable_days).covers(key):
-            return 0.0
-        if key not in self._created:
-            self._created = dict(self._store.modified(key.partition("/")[0]))
-        if key not in self._created:
-            raise Missing(f"{key} is missing.", object=key)
-        until = self._created[key] + protection.of(self._place.immutable_days).seconds
-        with self._site.database.read() as connection:
-            until = max(until, _longer(connection, self._place, key))
-        if until > self._store.clock():
+        store = self._stock.store
+        if self.available() and key not in self._created:
+            self._created = {name: created for name, _, created in store.modified(key.partition("/")[0])}
+        until = self._asked(key, self._created.get(key))
+        if until > store.clock():
             self.held.add(key)
         return until
 
     def fresh(self, key: str) -> float:
+        if not self.available():
+            return 0.0
         try:
-            with self._site.database.read() as connection:
-                return objects.locked_until(connection, self._place, self._store, key)
+            return self._asked(key, None)
         except Missing:
             return 0.0
 
     def extend(self, key: str, until: float) -> None:
         raise errors.Unsupported("Hosts lock what their snapshots need, not the server.")
 
-
-def _longer(connection: Connection, place: Place, key: str) -> float:
-    its = tables.locks.c
-    return connection.execute(select(its.until).where(its.repository == place.id, its.key == key)).scalar() or 0.0
+    def _asked(self, key: str, created: float | None) -> float:
+        with self._stock.site.database.read() as connection:
+            return self._stock.locked_until(connection, key, created)

@@ -107,6 +107,8 @@ repositories = Table(
     Column("used_bytes", BigInteger, nullable=False),
     Column("objects", BigInteger, nullable=False),
     Column("immutable_days", Integer, nullable=False),
+    # Since when nobody reaches it, and a job takes its objects away; NULL: it is there.
+    Column("removed", Float),
     # A password that opens the structure and no content, sealed; NULL: the server was given none.
     Column("structure", LargeBinary),
     UniqueConstraint("tenant", "name"),

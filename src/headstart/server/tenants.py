@@ -84,7 +84,7 @@ def remove(connection: Connection, call: Call, tenant: str) -> None:
     call.who.require(Right.SITE)
     get(connection, call, tenant)
     if connection.execute(select(tables.repositories.c.id).where(tables.repositories.c.tenant == tenant)).first():
-        raise errors.Busy("The tenant has repositories. Its admin removes them first.")
+        raise errors.Busy("The tenant has repositories, or what is left of them. Its admin removes them first.")
     connection.execute(delete(tables.tenants).where(tables.tenants.c.id == tenant))
     audit.note(connection, call, "tenant.remove", tenant)
 

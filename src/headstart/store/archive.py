@@ -120,9 +120,9 @@ class ArchiveStore:
             if self._leases.pop(key, None) is None and key in self._found:
                 raise errors.Unsupported(f"{self.path} is an export: it can only be read.")
 
-    def modified(self, prefix: str) -> Iterator[tuple[str, float]]:
+    def modified(self, prefix: str) -> Iterator[tuple[str, int, float]]:
         found = self._places()
-        return ((key, place.modified) for key, place in found.items() if key.startswith(prefix))
+        return ((key, place.size, place.modified) for key, place in found.items() if key.startswith(prefix))
 
     def locks(self) -> contract.Locks | None:
         return None
@@ -255,9 +255,9 @@ class ArchiveWriter:
             self._sizes.pop(key, None)
             self._small.pop(key, None)
 
-    def modified(self, prefix: str) -> Iterator[tuple[str, float]]:
+    def modified(self, prefix: str) -> Iterator[tuple[str, int, float]]:
         now = time.time()
-        return ((key, now) for key, _ in self.list(prefix))
+        return ((key, size, now) for key, size in self.list(prefix))
 
     def locks(self) -> contract.Locks | None:
         return None

@@ -106,8 +106,8 @@ class Store(Protocol):
     def delete(self, key: str) -> None:
         """Remove the object; no error when there is none."""
 
-    def modified(self, prefix: str) -> Iterator[tuple[str, float]]:
-        """As ``list``, with the time at which each object was created: seconds since 1970, UTC, by the store's clock.
+    def modified(self, prefix: str) -> Iterator[tuple[str, int, float]]:
+        """As ``list``, and the time at which each object was created: seconds since 1970, UTC, by the store's clock.
 
         Some stores round to whole seconds, and some take the begin of the request that created it: leave minutes.
         """

@@ -37,7 +37,7 @@ class LimitedStore:
     def delete(self, key: str) -> None:
         self._inner.delete(key)
 
-    def modified(self, prefix: str) -> Iterator[tuple[str, float]]:
+    def modified(self, prefix: str) -> Iterator[tuple[str, int, float]]:
         return self._inner.modified(prefix)
 
     def locks(self) -> Locks | None:

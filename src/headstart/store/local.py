@@ -97,10 +97,10 @@ class LocalStore:
                 path.unlink()
             self._remove_empty(path.parent)
 
-    def modified(self, prefix: str) -> Iterator[tuple[str, float]]:
+    def modified(self, prefix: str) -> Iterator[tuple[str, int, float]]:
         """The times of the last change of the inodes: linking sets them, and only the file system can, unlike the times
         of the content."""
-        return ((key, facts.st_ctime) for key, facts in self._found(prefix))
+        return ((key, facts.st_size, facts.st_ctime) for key, facts in self._found(prefix))
 
     def locks(self) -> None:
         return None

@@ -53,9 +53,10 @@ class MemoryStore:
             self._objects.pop(contract.check_key(key), None)
             self._created.pop(key, None)
 
-    def modified(self, prefix: str) -> Iterator[tuple[str, float]]:
+    def modified(self, prefix: str) -> Iterator[tuple[str, int, float]]:
         with self._lock:
-            found = [(key, created) for key, created in self._created.items() if key.startswith(prefix)]
+            dated = [(key, created) for key, created in self._created.items() if key.startswith(prefix)]
+            found = [(key, len(self._objects[key]), created) for key, created in dated]
         return iter(found)
 
     def locks(self) -> contract.Locks | None:

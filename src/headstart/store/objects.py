@@ -144,8 +144,8 @@ class ObjectStore:
             if not reply.missing:
                 raise replies.error_of(reply, f"delete {key} in {self._url}") from error
 
-    def modified(self, prefix: str) -> Iterator[tuple[str, float]]:
-        return ((key, facts["last_modified"].timestamp()) for key, facts in self._found(prefix))
+    def modified(self, prefix: str) -> Iterator[tuple[str, int, float]]:
+        return ((key, facts["size"], facts["last_modified"].timestamp()) for key, facts in self._found(prefix))
 
     def locks(self) -> contract.Locks | None:
         return None

@@ -77,7 +77,7 @@ class RetryingStore:
     def delete(self, key: str) -> None:
         self.persist(lambda: self._inner.delete(key))
 
-    def modified(self, prefix: str) -> Iterator[tuple[str, float]]:
+    def modified(self, prefix: str) -> Iterator[tuple[str, int, float]]:
         return iter(self.persist(lambda: list(self._inner.modified(prefix))))
 
     def locks(self) -> Locks | None:

@@ -68,8 +68,8 @@ class ServerStore:
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
         return ((key, size) for key, size, _ in self._listed(prefix))
 
-    def modified(self, prefix: str) -> Iterator[tuple[str, float]]:
-        return ((key, created) for key, _, created in self._listed(prefix))
+    def modified(self, prefix: str) -> Iterator[tuple[str, int, float]]:
+        return self._listed(prefix)
 
     def delete(self, key: str) -> None:
         self._require(self._client.request("DELETE", self._object(key)), key)

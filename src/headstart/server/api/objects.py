@@ -18,6 +18,7 @@ from headstart.server.api.request import Caller, Here
 from headstart.server.repositories import Place
 from headstart.server.roles import Right
 from headstart.server.settings import LARGEST_OBJECT
+from headstart.server.stock import Stock
 
 router = APIRouter(prefix="/v1/repositories/{repository}", tags=["objects"])
 
@@ -102,8 +103,7 @@ def listing(
 ) -> StreamingResponse:
     call.who.require(Right.READ)
     store = _place(here, call, repository).store(here)
-    created = dict(store.modified(prefix))
-    listed = [(key, size, created[key]) for key, size in store.list(prefix) if key in created]
+    listed = list(store.modified(prefix))
 
     def lines() -> Iterator[str]:
         for row in listed:
@@ -118,7 +118,7 @@ def locked(here: Here, call: Caller, repository: str, key: str) -> Lock:
     call.who.require(Right.READ)
     place = _place(here, call, repository)
     with here.database.read() as connection:
-        return Lock(until=objects.locked_until(connection, place, place.store(here), objects.check_key(key)))
+        return Lock(until=Stock.of(here, place).locked_until(connection, objects.check_key(key)))
 
 
 @router.put("/locks/{key:path}", status_code=204, summary="Lock an object for longer.")

@@ -27,7 +27,7 @@ class NewRepository(BaseModel):
 def listed(here: Here, call: Caller) -> list[dict[str, Any]]:
     tenant = call.who.of(Right.SEE, bound=True)
     its = tables.repositories.c
-    columns = (its.id, its.name, its.created, its.used_bytes, its.objects, its.immutable_days)
+    columns = (its.id, its.name, its.created, its.used_bytes, its.objects, its.immutable_days, its.removed)
     query = select(*columns, its.structure.is_not(None).label("structure")).where(its.tenant == tenant)
     if call.who.repository is not None:
         query = query.where(its.id == call.who.repository)
@@ -66,7 +66,7 @@ def configure(here: Here, call: Caller, repository: str, wanted: Immutability) -
         return told(approvals.ask(connection, call, "repository.configure", arguments))
 
 
-@router.delete("/{repository}", status_code=204, responses=WAITING, summary="Remove it from the server.")
+@router.delete("/{repository}", status_code=204, responses=WAITING, summary="Remove it, and all that is in it.")
 def remove(here: Here, call: Caller, repository: str) -> Response:
     with here.database.write() as connection:
         return told(approvals.ask(connection, call, "repository.remove", {"repository": repository}))

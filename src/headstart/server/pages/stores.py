@@ -23,7 +23,7 @@ def listed(connection: Connection, call: Call) -> list[dict[str, Any]]:
     tenant = call.who.of(Right.SEE)
     its, points = tables.repositories.c, tables.snapshots.c
     count = select(func.count()).select_from(tables.snapshots).where(points.repository == its.id)
-    columns = (its.id, its.name, its.created, its.used_bytes, its.objects, its.immutable_days)
+    columns = (its.id, its.name, its.created, its.used_bytes, its.objects, its.immutable_days, its.removed)
     query = select(*columns, its.structure.is_not(None).label("structure"), count.scalar_subquery().label("points"))
     return [dict(row) for row in connection.execute(query.where(its.tenant == tenant).order_by(its.name)).mappings()]
 
@@ -34,7 +34,9 @@ def show(request: Request, here: Here, call: Visitor) -> Response:
         places = listed(connection, call)
         mine = tenants.overview(connection, call)[0]
     url = f"{request.url.scheme}://{request.url.netloc}"
-    return render.page(request, call, "repositories.html", places=places, mine=mine, url=url)
+    return render.page(
+        request, call, "repositories.html", places=places, mine=mine, url=url, former_name=repositories.former_name
+    )
 
 
 @router.post("/repositories")

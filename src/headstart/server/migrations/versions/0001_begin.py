@@ -135,6 +135,7 @@ def upgrade() -> None:
         sa.Column("used_bytes", sa.BigInteger(), nullable=False),
         sa.Column("objects", sa.BigInteger(), nullable=False),
         sa.Column("immutable_days", sa.Integer(), nullable=False),
+        sa.Column("removed", sa.Float(), nullable=True),
         sa.Column("structure", sa.LargeBinary(), nullable=True),
         sa.ForeignKeyConstraint(["tenant"], ["tenants.id"], name=op.f("fk_repositories_tenant"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_repositories")),
