@@ -192,6 +192,12 @@ def test_a_full_disk_is_told_and_nothing_half_is_there(tmp_path: Path) -> None:
                 store.create(f"packs/{number:032x}", pack(number, MIB))
                 kept[f"packs/{number:032x}"] = pack(number, MIB)
         assert 4 <= len(kept) <= 8
+        # What is there can be read: so it is not left out.
+        assert tenant.admin.get("/v1/health/ready")["state"] == "degraded"
+        token = (server.folder / "metrics.token").read_text()
+        page = tenant.admin.ask("GET", "/metrics", headers={"Authorization": f"Bearer {token}"}).data.decode()
+        assert 'headstart_server_disk_full{place="store"} 1.0' in page
+        assert f'headstart_server_disk_bytes{{place="store"}} {float(8 * MIB)}' in page
         assert_there(store, kept)
         assert len(dict(store.list("packs/"))) == len(kept)
         used = next(each for each in tenant.admin.get("/v1/repositories") if each["name"] == "main")

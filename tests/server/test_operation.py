@@ -6,13 +6,19 @@ import contextlib
 import json
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from headstart import errors
+from headstart.server import room
+from headstart.server.api import health
+from headstart.server.database import Database
 from headstart.server.metrics import Metrics
+from headstart.server.room import Room
 from headstart.server.settings import Settings
 from headstart.server.site import open_site
 from headstart.wire.https import Identity
@@ -102,9 +108,34 @@ def test_a_request_id_that_cannot_stand_in_a_log_is_replaced(server: Server, tol
 
 
 def test_health_is_for_everybody_and_tells_little(server: Server) -> None:
-    for path in ("/v1/health/live", "/v1/health/ready"):
+    for path, told in (("/v1/health/live", {"version"}), ("/v1/health/ready", {"version", "state"})):
         answer = Person(server.identity).ask("GET", path)
-        assert answer.status == 200 and set(answer.json()) == {"version"}
+        assert answer.status == 200 and set(answer.json()) == told
+
+
+@pytest.mark.parametrize(
+    ("changed", "full"),
+    [
+        ({}, False),
+        ({"free": room.RESERVE_BYTES - 1}, True),
+        ({"files": 10}, True),
+        ({"files": None}, False),
+        ({"read_only": True}, True),
+    ],
+)
+def test_a_disk_without_room_makes_a_server_not_ready_where_its_database_is(
+    changed: dict[str, Any], full: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = replace(Room(room.DATA, 1 << 40, 1 << 41, 10**6, False), **changed)
+    monkeypatch.setattr(room, "look", lambda _site: [found])
+    site = open_site(Settings(tmp_path, f"sqlite:///{tmp_path / 'db'}", str(tmp_path / "objects")))
+    if full:
+        with pytest.raises(errors.NoSpace):
+            health.ready(site)
+    else:
+        assert health.ready(site)["state"] == "ok"
+    monkeypatch.setattr(Database, "is_sqlite", False)  # elsewhere: then nothing of it is here
+    assert health.ready(site)["state"] == ("degraded" if full else "ok")
 
 
 def test_a_bug_is_told_by_the_id_of_its_request_and_no_more(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -18,7 +18,7 @@ from tests.kit.server import PASSWORD, Person, Server, Tenant
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 #: Of a tenant's, by the role that is needed.
 VIEWED = ("/", "/hosts", "/policies", "/policies/nightly", "/policies/nightly/simulate", "/repositories", "/jobs")
-CONFIGURED = ("/users", "/tokens", "/audit")
+CONFIGURED = ("/users", "/tokens", "/audit", "/notices")
 
 
 def send(person: Person, path: str, values: Mapping[str, str], *, csrf: bool = True) -> Answer:
@@ -78,7 +78,7 @@ def test_each_role_sees_its_pages(server: Server, fleet: Fleet) -> None:
     site = server.site()
     for path in ("/tenants", "/users", "/audit", "/jobs", "/settings"):
         get(site, path)
-    for path in ("/hosts", "/policies", "/repositories", "/tokens", f"/vms/{fleet.vm}"):
+    for path in ("/hosts", "/policies", "/repositories", "/tokens", "/notices", f"/vms/{fleet.vm}"):
         assert site.ask("GET", path).status == 403, path
     assert fleet.people["admin"].ask("GET", "/tenants").status == 403
 
@@ -262,6 +262,35 @@ def test_what_waits_for_a_second_admin_is_decided_on_a_page(server: Server, flee
     send(admin, "/settings/caution", {"hours": "0"})
     weaker = next(each["id"] for each in admin.get("/v1/approvals") if each["state"] == "waiting")
     assert send(second, f"/approvals/{weaker}/approve", {}).status == 303
+
+
+def test_whom_notices_reach_is_set_and_tried_on_a_page(fleet: Fleet) -> None:
+    admin, secret = fleet.tenant.admin, "json://localhost:1/hook-of-theirs"
+    assert "Nobody is told" in get(admin, "/notices")
+    assert send(admin, "/notices/addresses", {"url": "file:///etc/passwd"}).status == 400
+    for url in (secret, "json://example.com/x"):
+        assert send(admin, "/notices/addresses", {"url": url}).status == 303
+    assert send(admin, "/notices/addresses", {"url": secret}).status == 400  # told already
+    page = get(admin, "/notices")
+    assert "json://localhost..." in page and "json://example.com..." in page and "hook-of-theirs" not in page
+    chosen = {"kind-backup.failed": "yes", "begin": "22:00", "end": "06:30", "zone": "Europe/Berlin"}
+    assert send(admin, "/notices", chosen).status == 303
+    told = admin.get("/v1/notices")
+    assert (told["kinds"], told["quiet"]) == (["backup.failed"], {"begin": 1320, "end": 390, "zone": "Europe/Berlin"})
+    assert len(told["urls"]) == 2
+    for wrong in ({"begin": "22"}, {"begin": "25:00", "end": "1:00"}, {"begin": "1:00", "end": "2:00", "zone": "Moon"}):
+        assert send(admin, "/notices", wrong).status == 400, wrong
+    assert admin.get("/v1/notices") == told
+    # What the page shows is what is removed, or nothing.
+    assert send(admin, "/notices/addresses/remove", {"number": "0", "url": "json://example.com..."}).status == 404
+    assert send(admin, "/notices/addresses/remove", {"number": "1", "url": "json://example.com..."}).status == 303
+    assert admin.get("/v1/notices") == {**told, "urls": told["urls"][:1]}
+    tried = send(admin, "/notices/test", {})
+    assert tried.status == 200 and "not public" in tried.data.decode()
+    assert send(fleet.people["operator"], "/notices/test", {}).status == 403
+    assert send(admin, "/notices/addresses", {"url": "json://x"}, csrf=False).status == 403
+    assert send(admin, "/notices/addresses/remove", {"number": "0", "url": "json://localhost..."}).status == 303
+    assert "Nobody is told" in get(admin, "/notices")
 
 
 def test_the_picture_is_drawn_for_both_grounds(fleet: Fleet) -> None:

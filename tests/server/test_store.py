@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
+import signal
+import ssl
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -26,6 +30,7 @@ from headstart.wire.https import Client, Identity
 from tests.kit import certificates
 from tests.kit.cli import Cli
 from tests.kit.server import Person, Server, Tenant
+from tests.kit.shop import until
 from tests.kit.stores import PASSWORD, QUICK
 from tests.repository import samples
 from tests.repository.samples import BLOCK, Image, noise
@@ -276,18 +281,97 @@ def test_a_certificate_of_its_own_is_not_trusted_without_its_fingerprint(server:
         Client(Identity(server.identity.url, "")).request("GET", "/v1/health/live")
 
 
-def test_one_of_an_authority_is_trusted_with_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    certificates.make(tmp_path / "theirs", tmp_path / "client")
-    files = [str(tmp_path / "theirs" / name) for name in ("server-cert.pem", "server-key.pem")]
-    with Server(tmp_path / "server", ("--certificate", files[0], "--key", files[1])) as server:
-        assert server.identity.fingerprint == ""
-        for host in ("127.0.0.1", "localhost"):
-            url = f"https://{host}:{server.port}"
-            with pytest.raises(https.Untrusted, match="HEADSTART_CA_BUNDLE"):
-                Client(Identity(url, "")).request("GET", "/v1/health/live")
-            with monkeypatch.context() as patched:
-                patched.setenv(https.CERTIFICATES, str(tmp_path / "theirs" / "ca-cert.pem"))
-                assert Client(Identity(url, "")).request("GET", "/v1/health/live").status == 200
+@dataclass(slots=True)
+class Certified:
+    """A server with a certificate of an authority's, which ``put`` replaces."""
+
+    server: Server
+    folder: Path
+
+    def put(self, certificate: Path, key: Path) -> None:
+        (self.folder / "server.crt").write_bytes(certificate.read_bytes())
+        (self.folder / "server.pem").write_bytes(key.read_bytes())
+
+    def reload(self, said: str) -> None:
+        """Until the log has said that once more."""
+        before, process = self.server.log().count(said), self.server.process
+        assert process is not None
+        process.send_signal(signal.SIGHUP)
+        until(lambda: self.server.log().count(said) > before)
+
+    def shown(self) -> bytes:
+        """To who connects now."""
+        text = ssl.get_server_certificate(("127.0.0.1", self.server.port))
+        return ssl.PEM_cert_to_DER_cert(text)
+
+    def connect(self, authority: Path) -> http.client.HTTPSConnection:
+        context = ssl.create_default_context(cafile=str(authority))
+        return http.client.HTTPSConnection("127.0.0.1", self.server.port, context=context, timeout=20)
+
+
+@pytest.fixture(scope="module")
+def certified(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Certified]:
+    folder = tmp_path_factory.mktemp("certified")
+    for name in ("one", "two"):
+        certificates.make(folder / name, folder / f"client-{name}")
+    files = ("--certificate", str(folder / "server.crt"), "--key", str(folder / "server.pem"))
+    made = Certified(Server(folder / "server", files), folder)
+    made.put(folder / "one" / "server-cert.pem", folder / "one" / "server-key.pem")
+    with made.server:
+        yield made
+
+
+def test_one_of_an_authority_is_trusted_with_that(certified: Certified, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert certified.server.identity.fingerprint == ""
+    for host in ("127.0.0.1", "localhost"):
+        url = f"https://{host}:{certified.server.port}"
+        with pytest.raises(https.Untrusted, match="HEADSTART_CA_BUNDLE"):
+            Client(Identity(url, "")).request("GET", "/v1/health/live")
+        with monkeypatch.context() as patched:
+            patched.setenv(https.CERTIFICATES, str(certified.folder / "one" / "ca-cert.pem"))
+            assert Client(Identity(url, "")).request("GET", "/v1/health/live").status == 200
+
+
+def test_a_browser_is_told_never_to_let_a_bad_one_pass_where_it_is_an_authoritys(
+    certified: Certified, server: Server
+) -> None:
+    link = certified.connect(certified.folder / "one" / "ca-cert.pem")
+    link.request("GET", "/v1/health/live")
+    assert link.getresponse().headers["strict-transport-security"] == "max-age=31536000"
+    own = Client(server.identity).request("GET", "/v1/health/live")
+    assert "strict-transport-security" not in own.headers
+
+
+def test_a_renewed_one_is_taken_up_and_a_bad_one_is_not(certified: Certified) -> None:
+    one, two = certified.folder / "one", certified.folder / "two"
+    before = certified.shown()
+    link = certified.connect(one / "ca-cert.pem")
+    link.request("GET", "/v1/health/live")
+    assert link.getresponse().read()
+    kept = link.sock
+    for certificate, key in (
+        (two / "server-cert.pem", one / "server-key.pem"),
+        (two / "server-key.pem", two / "server-key.pem"),
+        (two / "server-cert.pem", two / "server-cert.pem"),
+    ):
+        certified.put(certificate, key)
+        certified.reload("was not replaced")
+        assert certified.shown() == before
+    certified.put(two / "server-cert.pem", two / "server-key.pem")
+    certified.reload("was read again")
+    assert certified.shown() == ssl.PEM_cert_to_DER_cert((two / "server-cert.pem").read_text())
+    # Who was there before goes on, on the same connection.
+    link.request("GET", "/v1/health/live")
+    assert link.getresponse().read()
+    assert link.sock is kept is not None
+    # For those that come after this.
+    certified.put(one / "server-cert.pem", one / "server-key.pem")
+    certified.reload("was read again")
+
+
+def test_a_certificate_of_its_own_stays_whatever_signal_comes(server: Server) -> None:
+    Certified(server, server.folder).reload("no certificate of an authority")
+    assert Client(server.identity).request("GET", "/v1/health/live").status == 200
 
 
 @pytest.mark.parametrize(

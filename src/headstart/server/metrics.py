@@ -15,7 +15,8 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from sqlalchemy import Connection, func, select
 
 from headstart import __version__, errors
-from headstart.server import hosts, tables
+from headstart.server import hosts, room, tables
+from headstart.server.room import Room
 from headstart.server.site import Site
 
 #: A backup that is older than this is late, whatever its schedule: what the site sees of all tenants.
@@ -86,6 +87,7 @@ class _OfSite:
         except errors.HeadstartError:
             found = []
         yield from found
+        yield from _of_disks(room.look(self._site))
         yield _gauge("headstart_server_database_up", "Whether the database answers.", {}, float(bool(found)))
         yield _gauge("headstart_server_collect_seconds", "What this page cost.", {}, time.perf_counter() - began)
 
@@ -135,6 +137,16 @@ def _of_site(connection: Connection, now: float) -> Iterator[Metric]:
     yield _gauge("headstart_server_hosts", "Hosts that have joined.", {}, float(count))
     yield _gauge("headstart_server_hosts_away", "Hosts that were not heard of for a while.", {}, float(gone))
     yield from _of_jobs(connection, now)
+
+
+def _of_disks(rooms: Sequence[Room]) -> Iterator[Metric]:
+    label = ("place",)
+    free = [((each.place,), float(each.free)) for each in rooms]
+    yield _family("headstart_server_free_bytes", "Of the disks of the server's data and objects.", label, free)
+    size = [((each.place,), float(each.size)) for each in rooms]
+    yield _family("headstart_server_disk_bytes", "Sizes of these disks.", label, size)
+    full = [((each.place,), float(each.is_full)) for each in rooms]
+    yield _family("headstart_server_disk_full", "Whether they have no room for more.", label, full)
 
 
 def _of_jobs(connection: Connection, now: float) -> Iterator[Metric]:

@@ -21,6 +21,8 @@ from headstart.server.site import Site
 #: What URLs are sealed for.
 PURPOSE = "notices"
 MOST_URLS = 10
+#: Minutes.
+_DAY = 1440
 #: What can be told, and by which events.
 KINDS: dict[str, tuple[str, ...]] = {
     "backup.failed": ("backup.failed", "publish.failed"),
@@ -44,6 +46,15 @@ class Quiet:
     begin: int
     end: int
     zone: str = "UTC"
+
+    def __post_init__(self) -> None:
+        """Raises ``Usage``."""
+        if not (0 <= self.begin < _DAY and 0 <= self.end < _DAY):
+            raise errors.Usage("A time of the day is from 00:00 to 23:59.")
+        try:
+            ZoneInfo(self.zone)
+        except (KeyError, ValueError, OSError) as error:
+            raise errors.Usage(f"{self.zone!r} is no name of a time zone, such as Europe/Berlin.") from error
 
     def holds(self, now: float) -> bool:
         local = datetime.fromtimestamp(now, ZoneInfo(self.zone))
@@ -91,15 +102,10 @@ def put(site: Site, call: Call, urls: Sequence[str] | None, kinds: Sequence[str]
     tenant = call.who.of(Right.CONFIGURE)
     if unknown := sorted(set(kinds) - KINDS.keys()):
         raise errors.Usage(f"There is no kind {unknown[0]!r} of notice: there are {', '.join(sorted(KINDS))}.")
-    with site.database.read() as connection:
-        before = _row(connection, tenant)
+    before = _urls(site, tenant)
     if urls is None:
-        urls = urls_of(site, before) if before is not None else []
-    elif urls:
-        results = heralds.check(urls)
-        for url, why in zip(urls, results, strict=True):
-            if why:
-                raise errors.Usage(f"{masked(url)}: {why}")
+        urls = before
+    _check([url for url in urls if url not in before])
     with site.database.write() as connection:
         connection.execute(delete(tables.notices).where(tables.notices.c.tenant == tenant))
         if urls:
@@ -110,6 +116,42 @@ def put(site: Site, call: Call, urls: Sequence[str] | None, kinds: Sequence[str]
             connection.execute(insert(tables.notices).values(values))
         facts = {"urls": [masked(url) for url in urls], "kinds": sorted(set(kinds))}
         audit.note(connection, call, "notices.set", tenant, **facts)
+
+
+def _check(urls: Sequence[str]) -> None:
+    results = heralds.check(urls) if urls else []
+    for url, why in zip(urls, results, strict=True):
+        if why:
+            raise errors.Usage(f"{masked(url)}: {why}")
+
+
+def add(site: Site, call: Call, url: str) -> None:
+    """One more address; all else stays. Raises ``Usage``."""
+    urls = _urls(site, call.who.of(Right.CONFIGURE))
+    if url in urls:
+        raise errors.Usage("That address is told already.")
+    if len(urls) >= MOST_URLS:
+        raise errors.Usage(f"So many addresses are too many: {MOST_URLS} at most.")
+    _change(site, call, [*urls, url])
+
+
+def drop(site: Site, call: Call, number: int, shown: str) -> None:
+    """The address of that number, from 0 on, which has to be the one that was ``shown``. Raises ``NotFound``."""
+    urls = _urls(site, call.who.of(Right.CONFIGURE))
+    if not 0 <= number < len(urls) or masked(urls[number]) != shown:
+        raise errors.NotFound("There is no such address any longer. Load the page again.")
+    _change(site, call, urls[:number] + urls[number + 1 :])
+
+
+def _change(site: Site, call: Call, urls: Sequence[str]) -> None:
+    told = get(site, call)
+    put(site, call, urls, told["kinds"], None if told["quiet"] is None else Quiet(**told["quiet"]))
+
+
+def _urls(site: Site, tenant: str) -> list[str]:
+    with site.database.read() as connection:
+        row = _row(connection, tenant)
+    return [] if row is None else urls_of(site, row)
 
 
 def test(site: Site, call: Call) -> list[dict[str, str]]:

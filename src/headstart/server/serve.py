@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
+import signal
 import socket
 import ssl
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -33,9 +35,9 @@ _AT_ONCE = (socket.TCP_NODELAY, 1)
 
 
 def serve(settings: Settings, ready: Callable[[str, str], None], *, plain: bool = False) -> None:
-    """Until SIGTERM or SIGINT. ``ready`` is told the URL and the fingerprint of the server's own certificate (empty:
-    another's). ``plain``: without TLS, for one behind something that speaks it; on loopback alone. Raises ``Usage``,
-    and what opening the database raises."""
+    """Until SIGTERM or SIGINT; with SIGHUP certificate and key are read again. ``ready`` is told the URL and the
+    fingerprint of the server's own certificate (empty: another's). ``plain``: without TLS, for one behind something
+    that speaks it; on loopback alone. Raises ``Usage``, and what opening the database raises."""
     own = settings.certificate is None
     certificate, key = settings.certificate, settings.key
     if certificate is None or key is None:
@@ -67,7 +69,8 @@ def serve(settings: Settings, ready: Callable[[str, str], None], *, plain: bool 
         ready(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}", fingerprint)
         try:
             with engines.running(opened, settings.workers), telling.running(opened):
-                _Server(config, application.state.streams).run(sockets=[listener])
+                renew = _renewal(config, None if own else (certificate, key))
+                _Server(config, application.state.streams, renew).run(sockets=[listener])
         finally:
             opened.database.close()
             sys.stderr.flush()
@@ -79,13 +82,35 @@ def _raise_limits() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def _renewal(config: uvicorn.Config, files: tuple[Path, Path] | None) -> Callable[[], None]:
+    """What SIGHUP does. A server's own certificate stays: hosts have pinned it."""
+
+    def renew() -> None:
+        if config.ssl is None or files is None:
+            _log.info("There is no certificate of an authority's to be read again.")
+            return
+        try:
+            fingerprint = tls.renew(config.ssl, *files)
+        except errors.Usage as error:
+            _log.error("The certificate was not replaced, the one before stays: %s", error)
+        else:
+            _log.info("The certificate was read again.", extra={"fingerprint": fingerprint})
+
+    return renew
+
+
 class _Server(uvicorn.Server):
     """At its end nobody is waited for who only watches, or keeps a connection of which nothing comes: TLS would wait
     for the other side to say farewell."""
 
-    def __init__(self, config: uvicorn.Config, streams: Streams) -> None:
+    def __init__(self, config: uvicorn.Config, streams: Streams, renew: Callable[[], None]) -> None:
         super().__init__(config)
         self._streams = streams
+        self._renew = renew
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._renew)
+        await super().startup(sockets)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._streams.close()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import ipaddress
-from collections.abc import Sequence
+import os
+import ssl
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cryptography import x509
@@ -69,3 +72,28 @@ def fingerprint(certificate: Path) -> str:
     except ValueError as error:
         raise errors.Usage(f"{certificate} is no certificate in PEM.") from error
     return hashlib.sha256(found.public_bytes(serialization.Encoding.DER)).hexdigest()
+
+
+def renew(context: ssl.SSLContext, certificate: Path, key: Path) -> str:
+    """From now on connections that begin get what is in the files now; those that are there go on. Its fingerprint.
+    Raises ``Usage`` for files that are no certificate and its key: then nothing has changed."""
+    told = fingerprint(certificate)
+    try:
+        with _held(certificate) as first, _held(key) as second:
+            # A context takes the one and then the other: what does not fit would leave half of it.
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(first, second, password="")
+            context.load_cert_chain(first, second, password="")
+    except (OSError, ssl.SSLError) as error:
+        raise errors.Usage(f"{certificate} and {key} are no certificate and its key: {error}.") from error
+    return told
+
+
+@contextlib.contextmanager
+def _held(path: Path) -> Iterator[str]:
+    """What a file holds now, whatever becomes of it: a name by which it can be read twice, in memory alone."""
+    held = os.memfd_create("certificate", os.MFD_CLOEXEC)
+    try:
+        os.write(held, path.read_bytes())
+        yield f"/proc/self/fd/{held}"
+    finally:
+        os.close(held)

@@ -28,6 +28,7 @@ _ITEMS = (
     (Right.CONFIGURE, "/users", "Users", "user", True),
     (Right.SITE, "/users", "Users", "user", False),
     (Right.CONFIGURE, "/tokens", "Tokens", "token", True),
+    (Right.CONFIGURE, "/notices", "Notices", "notice", True),
     (Right.CONFIGURE, "/audit", "Audit log", "audit", True),
     (Right.SITE, "/audit", "Audit log", "audit", False),
 )

@@ -10,6 +10,7 @@ from headstart.server.pages import (
     keys,
     login,
     mine,
+    notices,
     ordering,
     overview,
     people,
@@ -27,6 +28,6 @@ from headstart.server.pages import (
 router = APIRouter()
 for _module in (
     *(static, login, overview, vm, points, files, ordering, hosts, simulate, policies, stores),
-    *(work, people, keys, tenancy, records, mine),
+    *(work, people, keys, notices, tenancy, records, mine),
 ):
     router.include_router(_module.router)

@@ -18,20 +18,21 @@ from headstart.server.roles import Right
 router = APIRouter(include_in_schema=False, route_class=render.PageRoute)
 
 
-def listed(connection: Connection, call: Call) -> list[dict[str, Any]]:
-    """By name, with the number of restore points in each."""
+def listed(connection: Connection, call: Call, *, removed: bool = False) -> list[dict[str, Any]]:
+    """By name, with the number of restore points in each. ``removed``: also those of which something is left."""
     tenant = call.who.of(Right.SEE)
     its, points = tables.repositories.c, tables.snapshots.c
     count = select(func.count()).select_from(tables.snapshots).where(points.repository == its.id)
     columns = (its.id, its.name, its.created, its.used_bytes, its.objects, its.immutable_days, its.removed)
     query = select(*columns, its.structure.is_not(None).label("structure"), count.scalar_subquery().label("points"))
-    return [dict(row) for row in connection.execute(query.where(its.tenant == tenant).order_by(its.name)).mappings()]
+    mine = its.tenant == tenant if removed else (its.tenant == tenant) & its.removed.is_(None)
+    return [dict(row) for row in connection.execute(query.where(mine).order_by(its.name)).mappings()]
 
 
 @router.get("/repositories")
 def show(request: Request, here: Here, call: Visitor) -> Response:
     with here.database.read() as connection:
-        places = listed(connection, call)
+        places = listed(connection, call, removed=True)
         mine = tenants.overview(connection, call)[0]
     url = f"{request.url.scheme}://{request.url.netloc}"
     return render.page(
