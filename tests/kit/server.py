@@ -159,9 +159,13 @@ class Server:
 
     def _run_admin(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        environment = {**self._environment(), "HEADSTART_NEW_PASSWORD": SITE_PASSWORD}
-        command = [*self._command()[:-2], "admin", SITE, "--data", str(self.folder), *self._database()]
-        subprocess.run(command, check=True, capture_output=True, env=environment, timeout=START_SECONDS)
+        self.at_the_machine("admin", SITE, password=SITE_PASSWORD).check_returncode()
+
+    def at_the_machine(self, *arguments: str, password: str = "") -> subprocess.CompletedProcess[str]:
+        """``headstart server`` with these arguments, beside the running one. ``password``: a new one, if it asks."""
+        environment = {**self._environment(), "HEADSTART_NEW_PASSWORD": password}
+        command = [*self._command()[:-2], *arguments, "--data", str(self.folder), *self._database()]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=START_SECONDS)
 
     def _database(self) -> tuple[str, ...]:
         if "--database" not in self.options:

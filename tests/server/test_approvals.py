@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -218,3 +219,34 @@ def test_one_alone_cannot_want_a_second_person(server: Server) -> None:
     tenant = server.tenant(f"alone{secrets.token_hex(4)}")
     answer = tenant.admin.ask("PUT", "/v1/tenants/own/caution", {"second_person": True, "delay_seconds": 0})
     assert answer.status == 400 and "second admin first" in answer.detail
+
+
+def test_on_two_processes_it_is_approved_at_one_and_done_once(pair: tuple[Server, Server]) -> None:
+    one, two = pair
+    house = _house(one, second=True)
+    asked = house.one.ask("DELETE", f"/v1/vms/{house.names('vm')}")
+    assert asked.status == 202
+    approval = asked.json()["approval"]
+    other = Person(two.identity, f"two-{house.estate.mark}", PASSWORD)
+    same = Person(two.identity, house.estate.tenant.admin.get("/v1/me")["name"], PASSWORD)
+    assert same.ask("POST", f"/v1/approvals/{approval}/approve").status == 403  # also there it is the same person
+    assert other.post(f"/v1/approvals/{approval}/approve", None) == {"state": "done"}
+    assert house.one.get("/v1/vms") == []
+    assert house.one.ask("POST", f"/v1/approvals/{approval}/reject").status == 409
+
+    # What waits for its time is done by one of those who look at once.
+    late = _house(one, second=False, delay=60)
+    approvals_there = [
+        late.one.ask("DELETE", f"/v1/{kind}s/{late.names(kind)}").json()["approval"] for kind in ("vm", "host")
+    ]
+    found: list[int] = []
+    threads = [threading.Thread(target=lambda: found.append(_later(two, 61))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(found) == 2, found
+    there = Person(two.identity, late.estate.tenant.admin.get("/v1/me")["name"], PASSWORD)
+    assert [_state(there, each) for each in approvals_there] == ["done", "done"]
+    removals = [each for each in there.get("/v1/audit") if each["act"] in ("vm.remove", "host.remove")]
+    assert len(removals) == 2

@@ -15,7 +15,7 @@ from procrastinate.schema import SchemaManager
 from sqlalchemy import select
 
 from headstart import errors
-from headstart.server import engine, jobs, keeper, kinds, repositories, tables, tenants
+from headstart.server import engine, jobs, keeper, kinds, repositories, tables, tenants, turns
 from headstart.server.call import Call
 from headstart.server.database import Database
 from headstart.server.jobs import Job, Sign, State, Wish
@@ -112,6 +112,23 @@ def test_one_gets_it_and_it_is_done_once(bench: Bench) -> None:
     assert bench.end(mine)
     assert bench.take(job) is None
     assert bench.row(job)["state"] == "done"
+
+
+def test_of_several_processes_one_has_its_turn(bench: Bench) -> None:
+    found: list[bool] = []
+    for now in (0.0, 59.9, 60.0):
+
+        def take(now: float = now) -> None:
+            with bench.site.database.write() as connection:
+                found.append(turns.take(connection, "lapses", now, 60.0))
+
+        threads = [threading.Thread(target=take) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sum(found) == (1 if now < 60 else 2)
+    assert len(found) == 12
 
 
 def test_of_many_that_try_at_once_one_gets_it(bench: Bench) -> None:

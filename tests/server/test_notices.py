@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import queue
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,7 +15,19 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, select, update
 
-from headstart.server import dumps, events, herald, heralds, lapses, notices, repositories, tables, telling, tenants
+from headstart.server import (
+    dumps,
+    events,
+    herald,
+    heralds,
+    lapses,
+    notices,
+    repositories,
+    tables,
+    telling,
+    tenants,
+    vms,
+)
 from headstart.server.call import Call
 from headstart.server.events import Event
 from headstart.server.principal import Principal
@@ -59,8 +74,8 @@ class Bench:
             connection.execute(insert(tables.hosts).values(**values, **fixed, seen=seen))
         return f"id of {name}"
 
-    def vm(self, host: str, name: str, view: object) -> None:
-        values = {"tenant": self.tenant, "host": host, "name": name, "view": view}
+    def vm(self, host: str, name: str, view: dict[str, Any] | None) -> None:
+        values = {"tenant": self.tenant, "host": host, "name": name, **vms.told_by(view)}
         with self.site.database.write() as connection:
             connection.execute(insert(tables.vms).values(id=f"id of {name}", created=0.0, seen=self.now, **values))
 
@@ -257,13 +272,23 @@ def test_backups_that_are_late(bench: Bench) -> None:
     bench.vm(host, "at-it", {"due": past, "doing": {"verb": "backup"}})
     bench.vm(host, "paused", {"due": past, "state": "paused"})
     bench.vm(host, "none", None)
-    for number, odd in enumerate(["x", [], {"due": "soon"}, {"due": True}, {"due": past, "doing": 3}]):
+    odds: list[dict[str, Any]] = [{}, {"due": [past]}, {"due": "soon"}, {"due": True}, {"due": past, "doing": 3}]
+    for number, odd in enumerate(odds):
         bench.vm(host, f"odd{number}", odd)
     lapses.look(bench.site)
     assert sorted(bench.kinds()) == [("backup.late", "late"), ("backup.late", "odd4")]
-    bench.change("vms", view={"due": bench.now + 60})
+    bench.change("vms", **vms.told_by({"due": bench.now + 60}))
     lapses.look(bench.site)
     assert ("backup.caught-up", "late") in bench.kinds()
+
+
+def test_of_several_processes_one_looks_at_a_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[float] = []
+    monkeypatch.setattr(lapses, "look", lambda site: looked.append(site.clock()))
+    for seconds in (0, 1, 59, 60, 118):
+        for _process in range(2):
+            telling.look(replace(bench.site, clock=lambda now=seconds: 1e9 + now))  # type: ignore[misc]
+    assert looked == [1e9, 1e9 + 59, 1e9 + 118]
 
 
 def test_a_quota_that_fills_up(bench: Bench) -> None:
@@ -324,6 +349,36 @@ def test_nothing_reaches_the_servers_own_network(webhook: Webhook) -> None:
         assert heralds.send(urls, "t", "b", private=True) == ["", "", ""]
         assert mail.taken.get(timeout=10)
     assert webhook.taken.get(timeout=10) and webhook.taken.get(timeout=10) and webhook.taken.empty()
+
+
+#: As if this address of ours were one of the public network's.
+PUBLIC = """
+from headstart.server import herald
+herald.is_public = lambda address: address == "127.0.0.1"
+herald.main()
+"""
+
+
+def test_a_public_one_leads_nowhere_else(webhook: Webhook) -> None:
+    def send() -> str:
+        asked = {"urls": [webhook.url], "title": "t", "body": "b"}
+        done = subprocess.run(
+            [sys.executable, "-c", PUBLIC], input=json.dumps(asked), capture_output=True, text=True, timeout=60, cwd="/"
+        )
+        return str(json.loads(done.stdout)["results"][0])
+
+    assert send() == ""
+    assert webhook.taken.get(timeout=10)
+    port = webhook.url.split(":")[2].split("/")[0]
+    webhook.status = 307  # a redirection that is followed with all that was sent
+    for private in ("127.0.0.2", "169.254.169.254", "10.0.0.1"):
+        webhook.location = f"http://{private}:{port}/secret-path"
+        assert "not public" in send(), private
+    # It is the address that counts, and not that there was a redirection.
+    with Webhook() as other:
+        webhook.location = other.url.replace("json://", "http://")
+        assert send() == ""
+        assert other.taken.get(timeout=10)
 
 
 def test_no_file_and_no_program_of_the_server(tmp_path: Path) -> None:

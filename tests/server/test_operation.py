@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import re
+import ssl
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +25,7 @@ from headstart.server.settings import Settings
 from headstart.server.site import open_site
 from headstart.wire.https import Identity
 from tests.kit.server import Person, Server, Tenant
+from tests.kit.shop import until
 
 BUG = "tests.kit.buggy"
 
@@ -148,6 +151,35 @@ def test_a_bug_is_told_by_the_id_of_its_request_and_no_more(tmp_path_factory: py
         token = (server.folder / "metrics.token").read_text()
         page = Person(server.identity).ask("GET", "/metrics", headers={"Authorization": f"Bearer {token}"}).data
         assert scraped(page)["headstart_server_bugs_total", ()] == 1
+
+
+def test_a_server_that_is_behind_asks_hosts_to_wait_longer(server: Server) -> None:
+    """Pulses of many hosts that come slowly, as over a link that is full, are under way all the time."""
+    tenant = server.tenant("behind")
+    tenant.repository()
+    joined = [tenant.host(f"slow{number}") for number in range(4)]
+    machine = Person(Identity(joined[0].url, joined[0].token, joined[0].fingerprint))
+    pulse = {"version": "1", "vms": {"web": {"state": "idle"}}}
+    assert machine.post("/v1/host/pulse", pulse)["next"] == 15.0
+    body = json.dumps(pulse).encode()
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    links: list[http.client.HTTPSConnection] = []
+    for number in range(48):
+        link = http.client.HTTPSConnection("127.0.0.1", server.port, context=context, timeout=60)
+        link.putrequest("POST", "/v1/host/pulse")
+        link.putheader("Authorization", f"Bearer {joined[number % 4].token}")
+        link.putheader("Content-Type", "application/json")
+        link.putheader("Content-Length", str(len(body)))
+        link.endheaders(body[:-1])
+        links.append(link)
+    until(lambda: machine.post("/v1/host/pulse", pulse)["next"] > 40.0)
+    for link in links:
+        link.send(body[-1:])
+        with link.getresponse() as answer:
+            assert answer.status == 200 and answer.read()
+        link.close()
+    assert until(lambda: machine.post("/v1/host/pulse", pulse)["next"] == 15.0)
 
 
 def test_the_more_piles_up_the_longer_hosts_wait(tmp_path: Path) -> None:

@@ -96,6 +96,27 @@ def test_who_is_disabled_is_out_at_once_and_in_again_after(server: Server, tenan
     assert _log_in(server, name).status == 201
 
 
+def test_who_is_at_the_machine_lets_a_locked_out_admin_in_again(server: Server, tenant: Tenant) -> None:
+    """The phone with the second factor is lost, the password forgotten, and there is no other admin."""
+    name = f"{tenant.name}-admin"
+    _set_up(tenant.admin)
+    assert _log_in(server, name).status == 401
+    again = server.at_the_machine("admin", name, password=NEW)
+    assert again.returncode == 0, again.stderr
+    assert tenant.admin.ask("GET", "/v1/me").status == 401  # whoever has the phone is out
+    assert _log_in(server, name).status == 401
+    answer = _log_in(server, name, NEW)
+    assert answer.status == 201, answer.detail
+    back = Person(server.identity, name, NEW)
+    assert back.get("/v1/me")["role"] == "admin"
+    entry = next(each for each in back.get("/v1/audit") if each["act"] == "user.reset")
+    assert (entry["actor"], entry["facts"]["name"]) == ("console", name)
+    tenancy.create_user(back, f"{tenant.name}-viewer", "viewer")
+    refused = server.at_the_machine("admin", f"{tenant.name}-viewer", password=NEW)
+    assert refused.returncode != 0 and "no admin" in refused.stdout + refused.stderr
+    assert _log_in(server, f"{tenant.name}-viewer").status == 201
+
+
 def test_the_last_admin_stays(server: Server, tenant: Tenant) -> None:
     admin = tenant.admin
     me = admin.get("/v1/session")["id"]

@@ -7,7 +7,7 @@ import signal
 import ssl
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ from headstart.server.principal import Principal
 from headstart.server.roles import Role
 from headstart.server.settings import Settings
 from headstart.server.site import Site, open_site
+from headstart.store import address, membership
 from headstart.store.contract import Missing, Refused
 from headstart.store.local import LocalStore
 from headstart.store.server import ServerStore
@@ -372,6 +373,28 @@ def test_a_renewed_one_is_taken_up_and_a_bad_one_is_not(certified: Certified) ->
 def test_a_certificate_of_its_own_stays_whatever_signal_comes(server: Server) -> None:
     Certified(server, server.folder).reload("no certificate of an authority")
     assert Client(server.identity).request("GET", "/v1/health/live").status == 200
+
+
+def test_a_process_goes_on_with_the_token_that_came_in_place_of_its_own(
+    server: Server, tenant: Tenant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = tmp_path / membership.FILE
+    first = tenant.host("renewing")
+    membership.save(kept, first)
+    monkeypatch.setenv(membership.PATH, str(kept))
+    opened = address.open_store(first.address, 5.0)
+    opened.create(f"packs/{60:032x}", pack(60))
+    # The daemon renews it, and the one before ends.
+    renewed = Person(first.identity).post("/v1/host/token", None)
+    tokens = tenant.admin.get("/v1/tokens")
+    old = next(each["id"] for each in tokens if each["host"] == first.host and each["id"] in first.token)
+    tenant.admin.delete(f"/v1/tokens/{old}")
+    with pytest.raises(errors.HeadstartError, match=r"token"):
+        opened.read(f"packs/{60:032x}")  # the file says nothing new
+    membership.save(kept, replace(first, token=renewed["token"]))
+    assert opened.read(f"packs/{60:032x}") == pack(60)
+    opened.create(f"packs/{61:032x}", pack(61))
+    assert f"packs/{61:032x}" in dict(opened.list("packs/"))
 
 
 @pytest.mark.parametrize(

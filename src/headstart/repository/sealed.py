@@ -49,12 +49,10 @@ def check(secrets: Secrets, name: str, data: bytes | bytearray) -> None:
     if pack_id is None:
         raise errors.Damaged(f"No pack can be called {name}.", object=name)
     entries, digests = pack.read_index(secrets, _One(name, data), pack_id, len(data))
-    view, offset = memoryview(data), layout.PACK_START
-    for number, length in enumerate(entries.sealed_lengths):
-        told = digests[number * layout.DIGEST_LENGTH : (number + 1) * layout.DIGEST_LENGTH]
+    view = memoryview(data)
+    for offset, length, told in _frames(entries, digests):
         if blake3(view[offset : offset + length]).digest() != told:
             raise errors.Damaged(f"{name} is damaged: what is sealed at {offset} was changed.", object=name)
-        offset += length
 
 
 class _One:
@@ -73,13 +71,16 @@ def _told(entries: PackEntries, digests: bytes) -> dict[int, tuple[bytes, frozen
     """By the offset of each frame, its digest and the chunks in it."""
     width = layout.CHUNK_ID_LENGTH
     ids = (entries.ids[start : start + width] for start in range(0, len(entries.ids), width))
-    found: dict[int, tuple[bytes, frozenset[bytes]]] = {}
-    offset = layout.PACK_START
-    for number, (count, length) in enumerate(zip(entries.counts, entries.sealed_lengths, strict=True)):
-        digest = digests[number * layout.DIGEST_LENGTH : (number + 1) * layout.DIGEST_LENGTH]
-        found[offset] = digest, frozenset(itertools.islice(ids, count))
+    frames = zip(entries.counts, _frames(entries, digests), strict=True)
+    return {offset: (digest, frozenset(itertools.islice(ids, count))) for count, (offset, _, digest) in frames}
+
+
+def _frames(entries: PackEntries, digests: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Offset, length and digest of each frame of a pack, in their order: they lie one after the other."""
+    offset, width = layout.PACK_START, layout.DIGEST_LENGTH
+    for number, length in enumerate(entries.sealed_lengths):
+        yield offset, length, digests[number * width : (number + 1) * width]
         offset += length
-    return found
 
 
 def _digest(told: dict[int, tuple[bytes, frozenset[bytes]]], frame: Frame) -> bytes | None:

@@ -20,7 +20,9 @@ from headstart.server.roles import Right
 from headstart.server.site import Site
 
 #: Secrets of so many repositories are kept in the memory of a process: each costs 64 MiB for a moment to get.
-_KEPT = 1000
+_KEPT, _AT_ONCE = 1000, 4
+#: Of a repository, and what it was given: another password is other secrets.
+_Key = tuple[str, bytes]
 
 
 class Wrong(errors.Usage):
@@ -32,8 +34,9 @@ class Checker:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        #: By the repository and what it was given: another password is other secrets.
-        self._known: OrderedDict[tuple[str, bytes], Secrets] = OrderedDict()
+        self._known: OrderedDict[_Key, Secrets] = OrderedDict()
+        self._gates: dict[_Key, threading.Lock] = {}
+        self._room = threading.BoundedSemaphore(_AT_ONCE)
 
     def check(self, site: Site, place: Place, key: str, data: bytes | bytearray) -> None:
         """Raises ``Wrong``. What is no pack, and what no key was given for, is let through."""
@@ -52,14 +55,27 @@ class Checker:
             wrapped = _wrapped(connection, place)
         if wrapped is None:
             return None
-        with self._lock:
-            found = self._known.get((place.id, wrapped))
-            if found is None:
-                found = _open(site, place, site.sealer.open(repositories.STRUCTURE, wrapped))
-                self._known[place.id, wrapped] = found
-                if len(self._known) > _KEPT:
-                    self._known.popitem(last=False)
+        key = (place.id, wrapped)
+        found, gate = self._look(key)
+        if found is None:
+            # One derives it for all that come to one repository at once; those of others do not wait.
+            with gate, self._room:
+                found, _ = self._look(key)
+                if found is None:
+                    found = _open(site, place, site.sealer.open(repositories.STRUCTURE, wrapped))
+                    self._keep(key, found)
         return found
+
+    def _look(self, key: _Key) -> tuple[Secrets | None, threading.Lock]:
+        with self._lock:
+            return self._known.get(key), self._gates.setdefault(key, threading.Lock())
+
+    def _keep(self, key: _Key, found: Secrets) -> None:
+        with self._lock:
+            self._known[key] = found
+            if len(self._known) > _KEPT:
+                old, _ = self._known.popitem(last=False)
+                self._gates.pop(old, None)
 
 
 def _wrapped(connection: Connection, place: Place) -> bytes | None:

@@ -30,7 +30,7 @@ _COMPLETE = "complete"
 KEPT = 14
 #: Rows of one object, and that are written at a time.
 _ROWS, _BATCH = 20_000, 500
-_LEFT_OUT = {"figures", "events", "runs", "sessions", "jobs", "attempts"}
+_LEFT_OUT = {"figures", "events", "runs", "sessions", "jobs", "attempts", "turns"}
 
 
 def make(site: Site) -> str:

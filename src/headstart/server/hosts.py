@@ -144,8 +144,10 @@ def renew(connection: Connection, call: Call) -> tuple[Token, float]:
     its = tables.tokens.c
     own = connection.execute(select(tables.tokens).where(its.id == call.who.id)).mappings().one()
     # Those that never came to be used were lost on their way.
-    lost = update(tables.tokens).where(its.host == call.who.host, its.used.is_(None), its.id != call.who.id)
-    connection.execute(lost.values(revoked=True))
+    unused = (its.host == call.who.host, its.used.is_(None), its.id != call.who.id, its.revoked.is_(False))
+    for lost in connection.execute(select(its.id).where(*unused)).scalars().all():
+        connection.execute(update(tables.tokens).where(its.id == lost).values(revoked=True))
+        audit.note(connection, call, "token.revoke", lost, reason="it never came to be used")
     wish = Wish(Kind.HOST, own["name"], tokens.LONGEST[Kind.HOST])
     token = tokens.insert_token(connection, call, wish, own["tenant"], own["repository"], own["host"])
     return token, call.now + wish.seconds

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import Connection, and_, delete, func, insert, or_, select
 
 from headstart.server import events, tables
 from headstart.server.call import Call
@@ -96,13 +96,12 @@ def _away(connection: Connection, now: float) -> Iterator[tuple[Key, Lapse]]:
 def _late(connection: Connection, now: float) -> Iterator[tuple[Key, Lapse]]:
     its = tables.vms.c
     query = select(
-        its.id, its.tenant, its.name, its.view, its.last_success, tables.hosts.c.name.label("host")
+        its.id, its.tenant, its.name, its.due, its.last_success, tables.hosts.c.name.label("host")
     ).join_from(tables.vms, tables.hosts, its.host == tables.hosts.c.id)
-    for row in connection.execute(query.where(its.view.is_not(None))):
-        due = _overdue(row.view, now)
-        if due is not None:
-            facts = {"due": due, "last_success": row.last_success}
-            yield ("backup.late", row.id), Lapse(row.tenant, row.host, row.name, due, facts)
+    late = and_(its.due < now - LATE_SECONDS, or_(its.doing.is_(None), its.doing != "backup"))
+    for row in connection.execute(query.where(late)):
+        facts = {"due": row.due, "last_success": row.last_success}
+        yield ("backup.late", row.id), Lapse(row.tenant, row.host, row.name, row.due, facts)
 
 
 def _full(connection: Connection, now: float, known: Mapping[Key, Lapse]) -> Iterator[tuple[Key, Lapse]]:
@@ -118,16 +117,6 @@ def _full(connection: Connection, now: float, known: Mapping[Key, Lapse]) -> Ite
         if row.used >= share * row.quota_bytes:
             facts = {"used_bytes": int(row.used), "quota_bytes": row.quota_bytes}
             yield ("quota.near", row.id), Lapse(row.id, _OF_SERVER, None, now, facts)
-
-
-def _overdue(view: Any, now: float) -> float | None:
-    """When it was due, if that is too long ago. What hosts say may be anything."""
-    if not isinstance(view, Mapping) or view.get("state") == "paused":
-        return None
-    due, doing = view.get("due"), view.get("doing")
-    if not isinstance(due, int | float) or isinstance(due, bool) or due >= now - LATE_SECONDS:
-        return None
-    return None if isinstance(doing, Mapping) and doing.get("verb") == "backup" else float(due)
 
 
 def _tell(connection: Connection, now: float, new: Mapping[Key, Lapse], over: Mapping[Key, Lapse]) -> int:

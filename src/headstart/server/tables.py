@@ -183,6 +183,7 @@ vms = Table(
     # What its host said last, as `headstart status --json` does; NULL: no policy has it.
     Column("view", JSON),
     Column("doing", String(16)),  # the verb of what is under way
+    Column("due", Float),  # of its next backup; NULL: paused, or there is none to come
     # Of its newest snapshot; NULL: it has none.
     Column("last_success", Float),
     Column("last_failure", Float),
@@ -192,6 +193,7 @@ vms = Table(
     UniqueConstraint("host", "name"),
     Index("ix_vms_tenant", "tenant", "name"),
     Index("ix_vms_doing", "tenant", "doing"),
+    Index("ix_vms_due", "due"),
 )
 
 #: The catalogue. ``id`` is that of the repository's manifest.
@@ -292,6 +294,14 @@ lapses = Table(
     Column("vm", String(255)),
     Column("since", Float, nullable=False),
     PrimaryKeyConstraint("kind", "object"),
+)
+
+#: What one process at a time does, now and then: not again before ``due``.
+turns = Table(
+    "turns",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("due", Float, nullable=False),
 )
 
 #: What hosts are asked to do: they come and fetch it.

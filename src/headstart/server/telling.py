@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import exists, select, update
 
 from headstart import errors, plain
-from headstart.server import events, heralds, lapses, notices, tables
+from headstart.server import events, heralds, lapses, notices, tables, turns
 from headstart.server.site import Site
 
 _log = logging.getLogger("headstart.server.notices")
@@ -56,12 +56,21 @@ class Teller:
         while not self._stop.wait(LOOK_SECONDS):
             try:
                 if time.monotonic() >= self._settled:
-                    lapses.look(self._site)
+                    look(self._site)
                 tell(self._site)
             except errors.HeadstartError as error:
                 _log.warning("Nobody can be told of anything just now: %s", error)
             except Exception as error:
                 _log.error("A bug; it is tried again.", exc_info=error)
+
+
+def look(site: Site) -> None:
+    """For what is amiss; one process of several does it."""
+    now = site.clock()
+    with site.database.write() as connection:
+        mine = turns.take(connection, "lapses", now, LOOK_SECONDS * 0.9)
+    if mine:
+        lapses.look(site)
 
 
 @contextlib.contextmanager

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
@@ -75,28 +76,41 @@ def unlock(here: Here, call: Caller, repository: str, wanted: Password) -> Opene
     return Opened(unlock=made.text, expires=made.expires)
 
 
-@contextlib.contextmanager
-def opened(site: Site, shelf: Shelf, call: Call, snapshot: str, unlock: str) -> Iterator[Contents]:
-    """Raises ``Denied``, ``NotFound``, ``NotUnlocked``, what opening raises."""
-    call.who.require(Right.RESTORE)
-    with site.database.read() as connection:
-        row = snapshots.get(connection, call, snapshot)
-        if row["place"]:
-            raise errors.NotFound(f"This snapshot lies in {row['place']}, where this server has no access.")
-        place = repositories.get(connection, call.who, row["repository"])
-    secrets = unlocking.secrets_of(site, call, place, unlock)
-    with shelf.contents(Key(call.who.id, place.id, row["id"]), structure.Tended(site, place), secrets) as contents:
-        yield contents
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is looked into, by whom, and with what it was unlocked."""
+
+    site: Site
+    shelf: Shelf
+    call: Call
+    snapshot: str
+    unlock: str
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[Contents]:
+        """Raises ``Denied``, ``NotFound``, ``NotUnlocked``, what opening raises."""
+        self.call.who.require(Right.RESTORE)
+        with self.site.database.read() as connection:
+            row = snapshots.get(connection, self.call, self.snapshot)
+            if row["place"]:
+                raise errors.NotFound(f"This snapshot lies in {row['place']}, where this server has no access.")
+            place = repositories.get(connection, self.call.who, row["repository"])
+        secrets = unlocking.secrets_of(self.site, self.call, place, self.unlock)
+        key, store = Key(self.call.who.id, place.id, row["id"]), structure.Tended(self.site, place)
+        with self.shelf.contents(key, store, secrets) as contents:
+            yield contents
 
 
-def shelf_of(request: Request) -> Shelf:
-    found: Shelf = request.app.state.shelf
-    return found
+def asked(request: Request, here: Here, call: Caller, snapshot: str, unlock: Unlock = "") -> Asked:
+    return Asked(here, request.app.state.shelf, call, snapshot, unlock)
+
+
+Into = Annotated[Asked, Depends(asked)]
 
 
 @router.get("/snapshots/{snapshot}/volumes", summary="What lies on its disks.")
-def volumes(request: Request, here: Here, call: Caller, snapshot: str, unlock: Unlock = "") -> list[VolumeSeen]:
-    with opened(here, shelf_of(request), call, snapshot, unlock) as contents:
+def volumes(into: Into) -> list[VolumeSeen]:
+    with into.open() as contents:
         return [
             VolumeSeen(
                 name=each.volume.name,
@@ -111,16 +125,9 @@ def volumes(request: Request, here: Here, call: Caller, snapshot: str, unlock: U
 
 @router.get("/snapshots/{snapshot}/files", summary="A directory, by name.")
 def files(
-    request: Request,
-    here: Here,
-    call: Caller,
-    snapshot: str,
-    volume: Volume = "",
-    path: Path = "/",
-    after: Annotated[str, Query(max_length=255)] = "",
-    unlock: Unlock = "",
+    into: Into, volume: Volume = "", path: Path = "/", after: Annotated[str, Query(max_length=255)] = ""
 ) -> Listing:
-    with opened(here, shelf_of(request), call, snapshot, unlock) as contents:
+    with into.open() as contents:
         return listing(contents, volume, path, after)
 
 
@@ -142,16 +149,8 @@ def listing(contents: Contents, volume: str, path: str, after: str = "") -> List
 
 
 @router.get("/snapshots/{snapshot}/file", response_class=StreamingResponse, responses=_BYTES, summary="A file.")
-def file(
-    request: Request,
-    here: Here,
-    call: Caller,
-    snapshot: str,
-    volume: Volume = "",
-    path: Path = "/",
-    unlock: Unlock = "",
-) -> StreamingResponse:
-    return download(here, shelf_of(request), call, snapshot, volume, path, unlock, "file")
+def file(into: Into, volume: Volume = "", path: Path = "/") -> StreamingResponse:
+    return download(into, volume, path, "file")
 
 
 @router.get(
@@ -160,39 +159,22 @@ def file(
     responses=_BYTES,
     summary="A directory and all below it, as tar.",
 )
-def archive(
-    request: Request,
-    here: Here,
-    call: Caller,
-    snapshot: str,
-    volume: Volume = "",
-    path: Path = "/",
-    unlock: Unlock = "",
-) -> StreamingResponse:
-    return download(here, shelf_of(request), call, snapshot, volume, path, unlock, "archive")
+def archive(into: Into, volume: Volume = "", path: Path = "/") -> StreamingResponse:
+    return download(into, volume, path, "archive")
 
 
-def download(
-    here: Site,
-    shelf: Shelf,
-    call: Call,
-    snapshot: str,
-    volume: str,
-    path: str,
-    unlock: str,
-    kind: Literal["file", "archive"],
-) -> StreamingResponse:
+def download(into: Asked, volume: str, path: str, kind: Literal["file", "archive"]) -> StreamingResponse:
     """Errors come before the first byte; what breaks later cuts the answer off. The snapshot stays open until then."""
     with contextlib.ExitStack() as stack:
-        contents = stack.enter_context(opened(here, shelf, call, snapshot, unlock))
+        contents = stack.enter_context(into.open())
         tree, top = browsing.find(contents, volume, path)
         name = top.name or contents.manifest.vm.replace("/", "_").lstrip(".") or "root"
         if kind == "file":
             pieces, size, called = browsing.content(top), top.node.size, name
         else:
             pieces, size, called = browsing.archive(tree, top, name), None, f"{name}.tar"
-        with here.database.write() as connection:
-            audit.note(connection, call, f"{kind}.download", f"{snapshot}{top.path}"[:255], volume=volume)
+        with into.site.database.write() as connection:
+            audit.note(connection, into.call, f"{kind}.download", f"{into.snapshot}{top.path}"[:255], volume=volume)
         headers = {**_INERT, "Content-Disposition": disposition(called)}
         if size is not None:
             headers["Content-Length"] = str(size)

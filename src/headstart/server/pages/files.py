@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from headstart import errors
 from headstart.server import repositories, snapshots, unlocking
 from headstart.server.api import files
+from headstart.server.api.files import Asked
 from headstart.server.api.request import Here, is_secure
 from headstart.server.call import Call
 from headstart.server.pages import render
@@ -28,19 +29,26 @@ Volume = Annotated[str, Query(max_length=255)]
 Path = Annotated[str, Query(max_length=4096)]
 
 
+def _asked(request: Request, here: Here, call: Visitor, snapshot: str) -> Asked:
+    return files.asked(request, here, call, snapshot, request.cookies.get(_COOKIE, ""))
+
+
+Into = Annotated[Asked, Depends(_asked)]
+
+
 @router.get("/files")
-def show(request: Request, here: Here, call: Visitor, snapshot: str, volume: Volume = "", path: Path = "/") -> Response:
-    point, place = _point(here, call, snapshot)
+def show(request: Request, into: Into, volume: Volume = "", path: Path = "/") -> Response:
+    point, place = _point(into.site, into.call, into.snapshot)
     try:
-        with files.opened(here, files.shelf_of(request), call, snapshot, _unlock(request)) as contents:
+        with into.open() as contents:
             listed = files.listing(contents, volume, path)
             seen = contents.seen()
     except NotUnlocked:
-        return _locked(request, call, point, place, volume=volume, path=path, wrong=False)
+        return _locked(request, into.call, point, place, volume=volume, path=path, wrong=False)
     parts = [part for part in listed.path.split("/") if part]
     crumbs = [(part, "/" + "/".join(parts[: number + 1])) for number, part in enumerate(parts)]
     values: dict[str, Any] = {"point": point, "volume": volume, "path": listed.path, "crumbs": crumbs}
-    return render.page(request, call, "files.html", listed=listed, seen=seen, **values)
+    return render.page(request, into.call, "files.html", listed=listed, seen=seen, **values)
 
 
 @router.post("/unlock")
@@ -65,27 +73,13 @@ def unlock(request: Request, here: Here, call: Visitor, form: Sent, snapshot: st
 
 
 @router.get("/file")
-def file(
-    request: Request, here: Here, call: Visitor, snapshot: str, volume: Volume = "", path: Path = "/"
-) -> StreamingResponse:
-    return _download(request, here, call, snapshot, volume, path, "file")
+def file(into: Into, volume: Volume = "", path: Path = "/") -> StreamingResponse:
+    return files.download(into, volume, path, "file")
 
 
 @router.get("/archive")
-def archive(
-    request: Request, here: Here, call: Visitor, snapshot: str, volume: Volume = "", path: Path = "/"
-) -> StreamingResponse:
-    return _download(request, here, call, snapshot, volume, path, "archive")
-
-
-def _download(
-    request: Request, here: Site, call: Call, snapshot: str, volume: str, path: str, kind: Literal["file", "archive"]
-) -> StreamingResponse:
-    return files.download(here, files.shelf_of(request), call, snapshot, volume, path, _unlock(request), kind)
-
-
-def _unlock(request: Request) -> str:
-    return request.cookies.get(_COOKIE, "")
+def archive(into: Into, volume: Volume = "", path: Path = "/") -> StreamingResponse:
+    return files.download(into, volume, path, "archive")
 
 
 def _point(here: Site, call: Call, snapshot: str) -> tuple[dict[str, Any], str]:

@@ -49,6 +49,12 @@ def upgrade() -> None:
         sa.UniqueConstraint("name", name=op.f("uq_tenants_name")),
     )
     op.create_table(
+        "turns",
+        sa.Column("name", sa.String(length=32), nullable=False),
+        sa.Column("due", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_turns")),
+    )
+    op.create_table(
         "approvals",
         sa.Column("id", sa.String(length=32), nullable=False),
         sa.Column("tenant", sa.String(length=32), nullable=False),
@@ -371,6 +377,7 @@ def upgrade() -> None:
         sa.Column("seen", sa.Float(), nullable=False),
         sa.Column("view", sa.JSON(), nullable=True),
         sa.Column("doing", sa.String(length=16), nullable=True),
+        sa.Column("due", sa.Float(), nullable=True),
         sa.Column("last_success", sa.Float(), nullable=True),
         sa.Column("last_failure", sa.Float(), nullable=True),
         sa.Column("last_error", sa.Text(), nullable=True),
@@ -383,6 +390,7 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("vms", schema=None) as batch_op:
         batch_op.create_index("ix_vms_doing", ["tenant", "doing"], unique=False)
+        batch_op.create_index("ix_vms_due", ["due"], unique=False)
         batch_op.create_index("ix_vms_tenant", ["tenant", "name"], unique=False)
 
     op.create_table(
