@@ -15,7 +15,7 @@ from sqlalchemy import delete, insert, update
 from headstart import errors, repository
 from headstart.repository import label, snapshot
 from headstart.repository.layout import ChunkClass
-from headstart.server import approvals, repositories, schedule, structure, tables
+from headstart.server import approvals, repositories, schedule, structure, tables, tended
 from headstart.server.jobs import Job
 from headstart.server.site import Site
 from headstart.server.work import copy, remove
@@ -392,7 +392,7 @@ def test_what_is_removed_is_gone_from_the_store_and_nothing_else_is(shop: Shop, 
     assert again != shop.id
     place = repositories.Place(shop.id, shop.tenant.id, "main", 0, False)
     with pytest.raises(errors.NotFound):
-        structure.Tended(site, place).create("packs/" + "a" * 32, b"late")
+        tended.Tended(site, place).create("packs/" + "a" * 32, b"late")
     # The row goes when what had begun must have ended.
     with site.database.read() as connection:
         thought_of = [wish for wish in schedule.missing(connection, time.time() + DAY) if wish.kind == "remove"]

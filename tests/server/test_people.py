@@ -103,12 +103,12 @@ def test_who_is_at_the_machine_lets_a_locked_out_admin_in_again(server: Server, 
     assert _log_in(server, name).status == 401
     again = server.at_the_machine("admin", name, password=NEW)
     assert again.returncode == 0, again.stderr
-    assert tenant.admin.ask("GET", "/v1/me").status == 401  # whoever has the phone is out
+    assert tenant.admin.ask("GET", "/v1/session").status == 401  # whoever has the phone is out
     assert _log_in(server, name).status == 401
     answer = _log_in(server, name, NEW)
     assert answer.status == 201, answer.detail
     back = Person(server.identity, name, NEW)
-    assert back.get("/v1/me")["role"] == "admin"
+    assert back.get("/v1/session")["role"] == "admin"
     entry = next(each for each in back.get("/v1/audit") if each["act"] == "user.reset")
     assert (entry["actor"], entry["facts"]["name"]) == ("console", name)
     tenancy.create_user(back, f"{tenant.name}-viewer", "viewer")

@@ -11,7 +11,7 @@ import pytest
 
 from headstart.repository import sealed
 from headstart.repository.keys import Secrets
-from headstart.server import checking, passwords
+from headstart.server import passwords, structure
 from headstart.server.checking import Checker
 from headstart.server.repositories import Place
 from headstart.server.settings import Settings
@@ -53,8 +53,8 @@ def test_the_first_packs_of_two_repositories_do_not_wait_for_each_other(
         opened.append(of.id)
         return cast(Secrets, object())
 
-    monkeypatch.setattr(checking, "_open", derive)
-    monkeypatch.setattr(checking, "_wrapped", lambda _connection, _place: site.sealer.seal("structure", b"x"))
+    monkeypatch.setattr(structure, "secrets", derive)
+    monkeypatch.setattr(structure, "sealed_password", lambda _connection, _place: site.sealer.seal("structure", b"x"))
     monkeypatch.setattr(sealed, "check", lambda *_: None)
     for thread in at_once(Checker(), site, place("one"), place("two")):
         thread.join()
@@ -71,8 +71,8 @@ def test_for_one_repository_it_is_derived_once(site: Site, monkeypatch: pytest.M
         return cast(Secrets, object())
 
     wrapped = site.sealer.seal("structure", b"x")
-    monkeypatch.setattr(checking, "_open", derive)
-    monkeypatch.setattr(checking, "_wrapped", lambda _connection, _place: wrapped)
+    monkeypatch.setattr(structure, "secrets", derive)
+    monkeypatch.setattr(structure, "sealed_password", lambda _connection, _place: wrapped)
     monkeypatch.setattr(sealed, "check", lambda *_: None)
     threads = at_once(Checker(), site, *[place("one")] * 4)
     assert begun.wait(20)

@@ -8,15 +8,11 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 
-from sqlalchemy import Connection, select, update
-
-from headstart import errors, repository
+from headstart import errors
 from headstart.repository import layout, sealed
 from headstart.repository.keys import Secrets
-from headstart.server import audit, repositories, tables
-from headstart.server.call import Call
+from headstart.server import repositories, structure
 from headstart.server.repositories import Place
-from headstart.server.roles import Right
 from headstart.server.site import Site
 
 #: Secrets of so many repositories are kept in the memory of a process: each costs 64 MiB for a moment to get.
@@ -52,7 +48,7 @@ class Checker:
 
     def _secrets(self, site: Site, place: Place) -> Secrets | None:
         with site.database.read() as connection:
-            wrapped = _wrapped(connection, place)
+            wrapped = structure.sealed_password(connection, place)
         if wrapped is None:
             return None
         key = (place.id, wrapped)
@@ -62,7 +58,7 @@ class Checker:
             with gate, self._room:
                 found, _ = self._look(key)
                 if found is None:
-                    found = _open(site, place, site.sealer.open(repositories.STRUCTURE, wrapped))
+                    found = structure.secrets(site, place, site.sealer.open(repositories.STRUCTURE, wrapped))
                     self._keep(key, found)
         return found
 
@@ -76,43 +72,3 @@ class Checker:
             if len(self._known) > _KEPT:
                 old, _ = self._known.popitem(last=False)
                 self._gates.pop(old, None)
-
-
-def _wrapped(connection: Connection, place: Place) -> bytes | None:
-    query = select(tables.repositories.c.structure).where(tables.repositories.c.id == place.id)
-    found: bytes | None = connection.execute(query).scalar()
-    return found
-
-
-def _open(site: Site, place: Place, password: bytes) -> Secrets:
-    with repository.open(place.store(site), lambda: password, structure_is_enough=True) as opened:
-        return opened.secrets
-
-
-def deposit(site: Site, call: Call, name: str, password: str) -> None:
-    """Give the server the password of a key that opens the structure alone. Raises ``WrongPassword``, ``Usage`` for one
-    that opens content: that is none of the server's business."""
-    call.who.require(Right.CONFIGURE)
-    with site.database.read() as connection:
-        place = repositories.get(connection, call.who, name)
-    if _open(site, place, password.encode()).opens_content:
-        raise errors.Usage(
-            "This password opens the content, which the server must not. Make one that does not: 'headstart key add"
-            " --structure-only'."
-        )
-    _keep(site, call, place, site.sealer.seal(repositories.STRUCTURE, password.encode()), "repository.structure.give")
-
-
-def withdraw(site: Site, call: Call, name: str) -> None:
-    """Jobs that need the structure fail from then on."""
-    call.who.require(Right.CONFIGURE)
-    with site.database.read() as connection:
-        place = repositories.get(connection, call.who, name)
-    _keep(site, call, place, None, "repository.structure.withdraw")
-
-
-def _keep(site: Site, call: Call, place: Place, wrapped: bytes | None, act: str) -> None:
-    with site.database.write() as connection:
-        change = update(tables.repositories).where(tables.repositories.c.id == place.id)
-        connection.execute(change.values(structure=wrapped))
-        audit.note(connection, call, act, place.id)

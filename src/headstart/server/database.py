@@ -58,6 +58,14 @@ class Database:
         """Of the tables."""
         return str(MigrationContext.configure(connection).get_current_revision())
 
+    @staticmethod
+    def alone(connection: Connection, number: int) -> bool:
+        """Whether no other process has this, until the transaction ends: also by its process's death. ``number``: one
+        that no other program takes."""
+        if connection.dialect.name == "sqlite":
+            return True  # whoever writes is
+        return bool(connection.exec_driver_sql(f"SELECT pg_try_advisory_xact_lock({number})").scalar())
+
     @contextlib.contextmanager
     def write(self) -> Iterator[Connection]:
         """Committed when the block ends, rolled back when it raises."""

@@ -9,8 +9,6 @@ import logging
 import threading
 import time
 
-from sqlalchemy import Connection
-
 from headstart import errors
 from headstart.server import engine, jobs, schedule
 from headstart.server.site import Site
@@ -61,7 +59,7 @@ def think_of(site: Site) -> None:
     if not wanted:
         return
     with site.database.write() as connection:
-        if _alone(site, connection):
+        if site.database.alone(connection, _KEEPING):
             for wish in wanted:
                 jobs.add(connection, wish, now)
 
@@ -74,13 +72,6 @@ def ring_again(site: Site) -> None:
     if not unheard:
         return
     with site.database.write() as connection:
-        if _alone(site, connection):
+        if site.database.alone(connection, _KEEPING):
             for job in unheard:
                 engine.ring(connection, job)
-
-
-def _alone(site: Site, connection: Connection) -> bool:
-    """PostgreSQL lets go of the lock with the transaction, or the connection of a process that died."""
-    return site.database.is_sqlite or bool(
-        connection.exec_driver_sql(f"SELECT pg_try_advisory_xact_lock({_KEEPING})").scalar()
-    )

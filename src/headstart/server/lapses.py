@@ -11,10 +11,9 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, delete, func, insert, or_, select
 
-from headstart.server import events, tables
+from headstart.server import events, tables, vms
 from headstart.server.call import Call
 from headstart.server.events import Event
-from headstart.server.pages.standing import LATE_SECONDS
 from headstart.server.principal import Principal
 from headstart.server.roles import Role
 from headstart.server.site import Site
@@ -50,7 +49,7 @@ def look(site: Site) -> int:
         if not _changes(connection, now):
             return 0
     with site.database.write() as connection:
-        if not _alone(site, connection):
+        if not site.database.alone(connection, _LOOKING):
             return 0
         new, over = _compared(connection, now)
         its = tables.lapses.c
@@ -98,7 +97,7 @@ def _late(connection: Connection, now: float) -> Iterator[tuple[Key, Lapse]]:
     query = select(
         its.id, its.tenant, its.name, its.due, its.last_success, tables.hosts.c.name.label("host")
     ).join_from(tables.vms, tables.hosts, its.host == tables.hosts.c.id)
-    late = and_(its.due < now - LATE_SECONDS, or_(its.doing.is_(None), its.doing != "backup"))
+    late = and_(its.due < now - vms.LATE_SECONDS, or_(its.doing.is_(None), its.doing != "backup"))
     for row in connection.execute(query.where(late)):
         facts = {"due": row.due, "last_success": row.last_success}
         yield ("backup.late", row.id), Lapse(row.tenant, row.host, row.name, row.due, facts)
@@ -139,9 +138,3 @@ def _left(connection: Connection, host: str) -> bool:
     """It is not away any longer, as it is none of ours."""
     state = connection.execute(select(tables.hosts.c.state).where(tables.hosts.c.id == host)).scalar()
     return state is None or "left" in state
-
-
-def _alone(site: Site, connection: Connection) -> bool:
-    return site.database.is_sqlite or bool(
-        connection.exec_driver_sql(f"SELECT pg_try_advisory_xact_lock({_LOOKING})").scalar()
-    )

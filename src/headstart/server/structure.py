@@ -1,22 +1,20 @@
-"""Repositories as the server itself works in them: with the key of their structure, which opens no content.
-
-What it adds and removes is counted as that of clients is, and what is locked stays, by the server's clock.
-"""
+"""The key of a repository's structure, which opens no content: given to the server, taken back, and worked with."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select, update
 
 from headstart import errors, repository
-from headstart.repository import layout
+from headstart.repository.keys import Secrets
 from headstart.repository.repo import Repository
-from headstart.server import repositories, tables
+from headstart.server import audit, repositories, tables, tended
+from headstart.server.call import Call
 from headstart.server.repositories import Place
+from headstart.server.roles import Right
 from headstart.server.site import Site
-from headstart.server.stock import Stock
-from headstart.store.contract import Data, Locks, Missing, Protection, Refused
+from headstart.server.tended import Tended
 
 
 class NotGiven(errors.Usage):
@@ -29,11 +27,7 @@ class NotGiven(errors.Usage):
         )
 
 
-def quiet() -> None:
-    """Nobody wants it to end."""
-
-
-def open_repository(site: Site, place: Place, beat: Callable[[], None] = quiet) -> Repository:
+def open_repository(site: Site, place: Place, beat: Callable[[], None] = tended.quiet) -> Repository:
     """Without content, also where the key would open it, and without a cache. ``beat`` is called all the time, and ends
     the work by what it raises. Raises ``NotGiven``, what opening one raises."""
     store = Tended(site, place, beat)
@@ -47,120 +41,55 @@ def open_repository(site: Site, place: Place, beat: Callable[[], None] = quiet) 
     opened = repository.open(store, asked, structure_is_enough=True)
     if not opened.secrets.opens_content:
         return opened
-    secrets = opened.secrets.structure_alone()
+    alone = opened.secrets.structure_alone()
     opened.close()
-    return repository.open_with(store, secrets)
+    return repository.open_with(store, alone)
 
 
 def _password(site: Site, place: Place) -> bytes | None:
-    its = tables.repositories.c
     with site.database.read() as connection:
-        query = select(its.structure).where(its.id == place.id, its.tenant == place.tenant)
-        sealed = connection.execute(query).scalar()
-    return None if sealed is None else site.sealer.open(repositories.STRUCTURE, sealed)
+        wrapped = sealed_password(connection, place)
+    return None if wrapped is None else site.sealer.open(repositories.STRUCTURE, wrapped)
 
 
-class Tended:
-    """The store of a repository, for the server's own hands. ``reserves``: what is added has to fit into the quota."""
-
-    def __init__(self, site: Site, place: Place, beat: Callable[[], None] = quiet, *, reserves: bool = False) -> None:
-        self._place = place
-        self._beat = beat
-        self._reserves = reserves
-        self._stock = Stock.of(site, place)
-        self._store = self._stock.store
-        self._locks = _Locks(self._stock)
-        self._sizes: dict[str, dict[str, int]] = {}
-
-    @property
-    def window(self) -> int:
-        return self._store.window
-
-    def __repr__(self) -> str:
-        return f"the repository {self._place.name}"
-
-    @property
-    def locked(self) -> int:
-        """Objects that had to stay."""
-        return len(self._locks.held)
-
-    def create(self, key: str, data: Data) -> None:
-        self._beat()
-        self._stock.add(key, data, bounded=self._reserves)
-
-    def read(self, key: str) -> bytes:
-        self._beat()
-        return self._store.read(key)
-
-    def read_range(self, key: str, offset: int, length: int) -> bytes:
-        self._beat()
-        return self._store.read_range(key, offset, length)
-
-    def list(self, prefix: str) -> Iterator[tuple[str, int]]:
-        self._beat()
-        return self._store.list(prefix)
-
-    def delete(self, key: str) -> None:
-        """Raises ``Refused`` for what is locked. It does not ask whether to end: leases are given back through it."""
-        if (until := self._locks.fresh(key)) and until > self._store.clock():
-            self._locks.held.add(key)
-            raise Refused(f"{key} is immutable until {until:.0f} (seconds since 1970).", until=until)
-        self._stock.take_away(key, self._size(key))
-
-    def modified(self, prefix: str) -> Iterator[tuple[str, int, float]]:
-        self._beat()
-        return self._store.modified(prefix)
-
-    def locks(self) -> Locks:
-        return self._locks
-
-    def clock(self) -> float:
-        return self._store.clock()
-
-    def _size(self, key: str) -> int | None:
-        """A folder is listed once: packs go by the thousand. What came later is asked for by itself."""
-        folder = key.rpartition("/")[0] + "/"
-        if key.startswith(layout.PACKS) and folder not in self._sizes:
-            self._sizes[folder] = dict(self._store.list(folder))
-        known = self._sizes.get(folder, {}).pop(key, None)
-        return known if known is not None else self._stock.size(key)
+def sealed_password(connection: Connection, place: Place) -> bytes | None:
+    """None: the server was given none."""
+    its = tables.repositories.c
+    query = select(its.structure).where(its.id == place.id, its.tenant == place.tenant)
+    found: bytes | None = connection.execute(query).scalar()
+    return found
 
 
-class _Locks:
-    """By the repository's days and the server's clock. ``held``: what was asked for and is locked."""
+def secrets(site: Site, place: Place, password: bytes) -> Secrets:
+    """What a password opens. Costs a moment and 64 MiB, on purpose. Raises ``WrongPassword``, ``NoRepository``."""
+    with repository.open(place.store(site), lambda: password, structure_is_enough=True) as opened:
+        return opened.secrets
 
-    def __init__(self, stock: Stock) -> None:
-        self._stock = stock
-        self._created: dict[str, float] = {}
-        self.held: set[str] = set()
 
-    def available(self) -> bool:
-        return self._stock.place.immutable_days > 0
+def deposit(site: Site, call: Call, name: str, password: str) -> None:
+    """Give the server the password of a key that opens the structure alone. Raises ``WrongPassword``, ``Usage`` for one
+    that opens content: that is none of the server's business."""
+    call.who.require(Right.CONFIGURE)
+    with site.database.read() as connection:
+        place = repositories.get(connection, call.who, name)
+    if secrets(site, place, password.encode()).opens_content:
+        raise errors.Usage(
+            "This password opens the content, which the server must not. Make one that does not: 'headstart key add"
+            " --structure-only'."
+        )
+    _keep(site, call, place, site.sealer.seal(repositories.STRUCTURE, password.encode()), "repository.structure.give")
 
-    def protect(self, protection: Protection) -> None:
-        """The server locks by itself."""
 
-    def locked_until(self, key: str) -> float:
-        """Times of creation are looked up once for all; ``delete`` asks anew."""
-        store = self._stock.store
-        if self.available() and key not in self._created:
-            self._created = {name: created for name, _, created in store.modified(key.partition("/")[0])}
-        until = self._asked(key, self._created.get(key))
-        if until > store.clock():
-            self.held.add(key)
-        return until
+def withdraw(site: Site, call: Call, name: str) -> None:
+    """Jobs that need the structure fail from then on."""
+    call.who.require(Right.CONFIGURE)
+    with site.database.read() as connection:
+        place = repositories.get(connection, call.who, name)
+    _keep(site, call, place, None, "repository.structure.withdraw")
 
-    def fresh(self, key: str) -> float:
-        if not self.available():
-            return 0.0
-        try:
-            return self._asked(key, None)
-        except Missing:
-            return 0.0
 
-    def extend(self, key: str, until: float) -> None:
-        raise errors.Unsupported("Hosts lock what their snapshots need, not the server.")
-
-    def _asked(self, key: str, created: float | None) -> float:
-        with self._stock.site.database.read() as connection:
-            return self._stock.locked_until(connection, key, created)
+def _keep(site: Site, call: Call, place: Place, wrapped: bytes | None, act: str) -> None:
+    with site.database.write() as connection:
+        change = update(tables.repositories).where(tables.repositories.c.id == place.id)
+        connection.execute(change.values(structure=wrapped))
+        audit.note(connection, call, act, place.id)

@@ -14,6 +14,8 @@ from headstart.server.call import Call
 from headstart.server.roles import Right
 
 _PAGE = 1000
+#: A backup that is due begins within so many seconds: others may come first.
+LATE_SECONDS = 1800.0
 #: ``seen`` of a VM of which nothing changes is at most so old, while its host tells of it.
 SEEN_SECONDS = 300.0
 

@@ -13,13 +13,16 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
 from headstart import errors
+from headstart.repository.keys import Secrets
 from headstart.restore.files.contents import Contents
-from headstart.server import audit, browsing, repositories, snapshots, structure, unlocking
+from headstart.server import audit, browsing, repositories, snapshots, unlocking
 from headstart.server.api.request import Caller, Here
 from headstart.server.browsing import Key, Shelf
 from headstart.server.call import Call
+from headstart.server.repositories import Place
 from headstart.server.roles import Right
 from headstart.server.site import Site
+from headstart.server.tended import Tended
 
 router = APIRouter(prefix="/v1", tags=["files"])
 
@@ -86,18 +89,22 @@ class Asked:
     snapshot: str
     unlock: str
 
-    @contextlib.contextmanager
-    def open(self) -> Iterator[Contents]:
-        """Raises ``Denied``, ``NotFound``, ``NotUnlocked``, what opening raises."""
+    def unlocked(self) -> tuple[Place, Secrets]:
+        """The repository of the snapshot, and what opens it. Raises ``Denied``, ``NotFound``, ``NotUnlocked``."""
         self.call.who.require(Right.RESTORE)
         with self.site.database.read() as connection:
             row = snapshots.get(connection, self.call, self.snapshot)
             if row["place"]:
                 raise errors.NotFound(f"This snapshot lies in {row['place']}, where this server has no access.")
             place = repositories.get(connection, self.call.who, row["repository"])
-        secrets = unlocking.secrets_of(self.site, self.call, place, self.unlock)
-        key, store = Key(self.call.who.id, place.id, row["id"]), structure.Tended(self.site, place)
-        with self.shelf.contents(key, store, secrets) as contents:
+        return place, unlocking.secrets_of(self.site, self.call, place, self.unlock)
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[Contents]:
+        """Raises as ``unlocked``, and what opening raises."""
+        place, secrets = self.unlocked()
+        key = Key(self.call.who.id, place.id, self.snapshot)
+        with self.shelf.contents(key, Tended(self.site, place), secrets) as contents:
             yield contents
 
 

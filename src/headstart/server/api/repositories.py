@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import select
 
 from headstart.repository import protection
-from headstart.server import approvals, checking, repositories, tables
+from headstart.server import approvals, repositories, structure, tables
 from headstart.server.api.answers import WAITING, told
 from headstart.server.api.request import Caller, Here
 from headstart.server.api.tenants import Created, Name
@@ -47,12 +47,12 @@ class Structure(BaseModel):
 
 @router.put("/{repository}/structure", status_code=204, summary="Let the server check packs, forget, collect, verify.")
 def deposit(here: Here, call: Caller, repository: str, wanted: Structure) -> None:
-    checking.deposit(here, call, repository, wanted.password)
+    structure.deposit(here, call, repository, wanted.password)
 
 
 @router.delete("/{repository}/structure", status_code=204, summary="Take that password back.")
 def withdraw(here: Here, call: Caller, repository: str) -> None:
-    checking.withdraw(here, call, repository)
+    structure.withdraw(here, call, repository)
 
 
 class Immutability(BaseModel):

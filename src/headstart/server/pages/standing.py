@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from headstart.server.hosts import AWAY_SECONDS
 from headstart.server.pages import words
 from headstart.server.pages.view import View
-
-#: A backup that is due begins within so many seconds: others may come first.
-LATE_SECONDS = 1800.0
+from headstart.server.vms import LATE_SECONDS
 
 
 class Level(enum.StrEnum):

@@ -27,7 +27,7 @@ from headstart.server import repositories, site
 from headstart.server.jobs import Job
 from headstart.server.repositories import Place
 from headstart.server.site import Site
-from headstart.server.structure import Tended
+from headstart.server.tended import Tended
 from headstart.server.work.contract import Beat, place_of
 from headstart.store.contract import Exists, Missing, Store
 

@@ -9,7 +9,7 @@ from headstart.repository.collect import Order
 from headstart.server import structure
 from headstart.server.jobs import Job
 from headstart.server.site import Site
-from headstart.server.structure import Tended
+from headstart.server.tended import Tended
 from headstart.server.work.contract import Beat, place_of
 
 _TOLD = 100

@@ -6,7 +6,8 @@ What is immutable stays until that is over. Killed anywhere, it is repeated: wha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -51,20 +52,22 @@ def run(site: Site, job: Job, beat: Beat) -> dict[str, Any]:
     place, since = found
     store, done = place.store(site), _Done()
     signposts.take_away(site, place.id)
-    going, waiting, until = _sorted_out(site, place, store)
-    stuck = _take_away(store, going, beat, done)
-    left = [*waiting, *stuck]
-    over = since + _SETTLE_SECONDS
+    going, until = _sorted_out(site, place, store)
+    _take_away(store, going, beat, done)
+    left = list(store.list(""))
     if not left:
-        until = over if site.clock() < over else None
+        # A directory that is not mounted any longer is empty, too.
+        site.require_place()
+        until = since + _SETTLE_SECONDS if site.clock() < since + _SETTLE_SECONDS else None
+    gone = not left and until is None
     with site.database.write() as connection:
         mine = (tables.repositories.c.id == place.id, tables.repositories.c.tenant == place.tenant)
-        if left or until is not None:
+        if gone:
+            connection.execute(delete(tables.repositories).where(*mine))
+        else:
             size = sum(size for _, size in left)
             connection.execute(update(tables.repositories).where(*mine).values(used_bytes=size, objects=len(left)))
-        else:
-            connection.execute(delete(tables.repositories).where(*mine))
-        _note(connection, site, job, place, done, len(left), gone=not left and until is None)
+        _note(connection, site, job, place, done, len(left), gone=gone)
     return {"objects": done.objects, "bytes": done.bytes, "waiting": len(left), "until": until}
 
 
@@ -81,8 +84,8 @@ def _removed(site: Site, job: Job) -> tuple[Place, float] | None:
     return Place(row["id"], row["tenant"], row["name"], row["immutable_days"], False), row["removed"]
 
 
-def _sorted_out(site: Site, place: Place, store: Store) -> tuple[list[Found], list[Found], float | None]:
-    """What may go, in its order; what has to stay; until when the first of these has to."""
+def _sorted_out(site: Site, place: Place, store: Store) -> tuple[list[Found], float | None]:
+    """What may go, in its order; until when the first of all others has to stay."""
     its = tables.locks.c
     with site.database.read() as connection:
         query = select(its.key, its.until).where(its.repository == place.id)
@@ -90,16 +93,14 @@ def _sorted_out(site: Site, place: Place, store: Store) -> tuple[list[Found], li
     days = place.immutable_days
     kept, now = protection.of(days) if days else None, store.clock()
     going: list[Found] = []
-    waiting: list[Found] = []
     ends: list[float] = []
     for key, size, created in store.modified(""):
         end = max(created + kept.seconds, longer.get(key, 0.0)) if kept is not None and kept.covers(key) else 0.0
         if end > now:
-            waiting.append((key, size))
             ends.append(end)
         else:
             going.append((key, size))
-    return sorted(going, key=_order), waiting, min(ends, default=None)
+    return sorted(going, key=_order), min(ends, default=None)
 
 
 def _order(found: Found) -> tuple[int, str]:
@@ -107,29 +108,21 @@ def _order(found: Found) -> tuple[int, str]:
     return (0 if key.startswith(_FIRST) else 2 if key.startswith(_LAST) else 1), key
 
 
-def _take_away(store: Store, going: Sequence[Found], beat: Beat, done: _Done) -> list[Found]:
-    """Those that the store itself does not let go of, as one with locks of its own."""
+def _take_away(store: Store, going: Sequence[Found], beat: Beat, done: _Done) -> None:
+    """But for what the store itself does not let go of, as one with locks of its own."""
 
-    def take(found: Found) -> Found | None:
-        try:
+    def take(found: Found) -> int | None:
+        with contextlib.suppress(Refused):
             store.delete(found[0])
-        except Refused:
-            return found
+            return found[1]
         return None
 
-    stuck: list[Found] = []
     with ThreadPoolExecutor(_WINDOW) as threads:
         for some in batched(going, _BATCH):
             beat("removing", done.objects, len(going))
-            stayed = [each for each in threads.map(take, some) if each is not None]
-            done.objects += len(some) - len(stayed)
-            done.bytes += _size(some) - _size(stayed)
-            stuck += stayed
-    return stuck
-
-
-def _size(found: Iterable[Found]) -> int:
-    return sum(size for _, size in found)
+            sizes = [size for size in threads.map(take, some) if size is not None]
+            done.objects += len(sizes)
+            done.bytes += sum(sizes)
 
 
 def _note(connection: Connection, site: Site, job: Job, place: Place, done: _Done, waiting: int, *, gone: bool) -> None:
