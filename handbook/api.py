@@ -16,9 +16,9 @@ from headstart.server.settings import Settings
 _HEAD = """# The API of the server
 
 Under `https://SERVER/v1`, with a token (`Authorization: Bearer hst_...`) or a session; JSON both ways. Errors are
-answered as RFC 9457 has it (`application/problem+json`), with `title` for programs and `detail` for people. Each server
-has this document for itself as `/v1/openapi.json` (OpenAPI {openapi}); here it is [as a file](openapi.json). Who may ask
-for what is in [rights](../docs/server-rights.md).
+answered as RFC 9457 has it (`application/problem+json`), with `title` for programs and `detail` for people. Each
+server has this document for itself as `/v1/openapi.json` (OpenAPI {openapi}); here it is [as a file](openapi.json).
+Who may ask for what is in [rights](../docs/server-rights.md).
 """
 _METHODS = ("get", "put", "post", "patch", "delete")
 
