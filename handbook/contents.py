@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 
 #: By part. Pages of ``docs/`` by their names; those that are written by the code begin with ``reference/``.
 PARTS: Mapping[str, Sequence[str]] = {
+    "Understanding": ("concepts", "faq", "patents"),
     "Guides": (
         *("libvirt", "proxmox", "everyday", "migration", "guest-only", "object-storage", "policies"),
         *("load", "planning", "appliance"),
     ),
     "Getting it back": ("restore", "restore-files", "restore-disks", "restore-boot", "restore-serve", "damage"),
     "A fleet": ("server", "server-hosts", "server-rights", "server-jobs", "server-pages", "server-restore"),
-    "Operations": ("repository", "monitoring", "compatibility", "security"),
+    "Operations": ("operations", "repository", "monitoring", "compatibility", "security"),
     "Reference": ("cli", "reference/commands", "reference/api", "reference/metrics", "format", "agent-protocol"),
     "Evidence": ("reliability", "benchmarks", "scale", "fleet", "choices", "planning-figures"),
     "Inside": ("design", "CONTRIBUTING"),
