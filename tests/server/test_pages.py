@@ -264,6 +264,24 @@ def test_what_waits_for_a_second_admin_is_decided_on_a_page(server: Server, flee
     assert send(second, f"/approvals/{weaker}/approve", {}).status == 303
 
 
+def test_a_repository_is_removed_on_a_page(fleet: Fleet) -> None:
+    admin = fleet.tenant.admin
+    send(admin, "/repositories", {"name": "passing", "immutable_days": "1"})
+    place = next(each["id"] for each in admin.get("/v1/repositories") if each["name"] == "passing")
+    assert f"/repositories/{place}/remove" in get(admin, "/repositories")
+    assert f"/repositories/{place}/remove" not in get(fleet.people["operator"], "/repositories")
+    for person, status in ((fleet.people["operator"], 403), (fleet.other.admin, 404), (admin, 303)):
+        assert send(person, f"/repositories/{place}/remove", {}).status == status
+    page = get(admin, "/repositories")
+    assert "passing" in page and "what is left of it goes when it may" in page
+    assert f"/repositories/{place}/remove" not in page
+    # One that hosts store in is not removed from under them.
+    main = next(each["id"] for each in admin.get("/v1/repositories") if each["name"] == "main")
+    assert send(admin, f"/repositories/{main}/remove", {}).status == 409
+    for path in ("/hosts", "/tokens"):
+        assert f'value="{place}"' not in get(admin, path) and f'value="{main}"' in get(admin, "/tokens"), path
+
+
 def test_whom_notices_reach_is_set_and_tried_on_a_page(fleet: Fleet) -> None:
     admin, secret = fleet.tenant.admin, "json://localhost:1/hook-of-theirs"
     assert "Nobody is told" in get(admin, "/notices")

@@ -7,7 +7,6 @@ from fastapi import APIRouter
 from headstart.server.pages import (
     files,
     hosts,
-    keys,
     login,
     mine,
     notices,
@@ -21,6 +20,7 @@ from headstart.server.pages import (
     static,
     stores,
     tenancy,
+    tokens,
     vm,
     work,
 )
@@ -28,6 +28,6 @@ from headstart.server.pages import (
 router = APIRouter()
 for _module in (
     *(static, login, overview, vm, points, files, ordering, hosts, simulate, policies, stores),
-    *(work, people, keys, notices, tenancy, records, mine),
+    *(work, people, tokens, notices, tenancy, records, mine),
 ):
     router.include_router(_module.router)

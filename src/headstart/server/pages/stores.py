@@ -10,7 +10,7 @@ from sqlalchemy import Connection, func, select
 from headstart.server import repositories, tables, tenants
 from headstart.server.api.request import Here
 from headstart.server.call import Call
-from headstart.server.pages import render
+from headstart.server.pages import render, waits
 from headstart.server.pages.forms import Sent
 from headstart.server.pages.visitor import Visitor
 from headstart.server.roles import Right
@@ -46,3 +46,9 @@ def create(here: Here, call: Visitor, form: Sent) -> Response:
     with here.database.write() as connection:
         repositories.create(connection, call, form.line("name", 64), int(days))
     return render.go("/repositories", "made")
+
+
+@router.post("/repositories/{repository}/remove")
+def remove(here: Here, call: Visitor, repository: str) -> Response:
+    with here.database.write() as connection:
+        return waits.do(connection, call, "repository.remove", "/repositories", "removed", repository=repository)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
@@ -52,10 +52,9 @@ def _may(call: Call, kind: str) -> bool:
 
 @router.post("/jobs")
 def order(here: Here, call: Visitor, form: Sent) -> Response:
-    arguments: dict[str, Any] = {}
     with here.database.write() as connection:
         place = repositories.get(connection, call.who, form.line("repository", 64))
-        agenda.order(connection, call, place, form.line("kind", 16), arguments)
+        agenda.order(connection, call, place, form.line("kind", 16), {})
     return render.go("/jobs", "made")
 
 
