@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from headstart import errors
+from headstart.host.account import number
 from headstart.server import audit, caution, ids, tables
 from headstart.server.call import Call
 from headstart.server.roles import Right
@@ -62,9 +62,8 @@ def told_by(view: Mapping[str, Any] | None) -> dict[str, Any]:
         return {"view": None, "doing": None, "due": None}
     doing, due = view.get("doing"), view.get("due")
     verb = str(doing.get("verb", ""))[:16] if isinstance(doing, Mapping) else None
-    is_moment = isinstance(due, int | float) and not isinstance(due, bool) and math.isfinite(due)
-    comes = is_moment and view.get("state") != "paused"
-    return {"view": dict(view), "doing": verb, "due": float(due) if comes else None}
+    moment = number(due) if view.get("state") != "paused" else None
+    return {"view": dict(view), "doing": verb, "due": moment}
 
 
 def _room(connection: Connection, call: Call) -> tuple[int | None, str]:
