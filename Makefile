@@ -3,7 +3,7 @@
 # make test      lint and every test (real VMs); make test-fast: the tests without a VM
 # make test-qemu the tests that tell most of a QEMU, with that of another Debian: make test-qemu [SUITE=trixie]
 # make soak      the long tests (tests/long.py), then faults without end: make soak [SEED=1] [CYCLES=10000] [PLANT=a bug to be caught]
-# make bench     the numbers in docs/benchmarks.md
+# make bench     the numbers in docs/benchmarks.md, and what became slower since they were published last
 # make fuzz      every decoder of what others write, SECONDS=60 each, with a coverage-guided fuzzer
 # make docs      the site of the documentation, in build/handbook/html; fails where a link leads nowhere
 # Each target installs what is missing first: see scripts/setup.
