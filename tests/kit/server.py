@@ -170,7 +170,7 @@ class Server:
         database = self._database()
         told = () if database is None else ("--database", database)
         command = [*self._command()[:-2], *arguments, "--data", str(self.folder), *told]
-        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=START_SECONDS)
+        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
 
     def _database(self) -> str | None:
         if "--database" in self.options:
