@@ -1,4 +1,4 @@
-"""A provider of OpenID Connect on loopback: the server's half of authlib, with a page to log in, that can be told to lie.
+"""A provider of OpenID Connect on loopback: the server's half of authlib, with a page to log in; it can be told to lie.
 
 It is at ``localhost`` and servers of ours at ``127.0.0.1``: for a browser another site.
 """
