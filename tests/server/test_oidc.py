@@ -307,6 +307,8 @@ def test_an_invitation_lets_in_who_has_the_e_mail_once(place: Place) -> None:
 
 def test_an_invitation_ends_and_is_for_ones_own(place: Place) -> None:
     tenant, other = place.home, place.tenant()
+    _, user, way = invite(tenant, "\u212aate@example.org")
+    assert place.log_in(place.account("kate@example.org"), way)[1].status == 401, "it looks alike"
     _, user, way = invite(tenant, "late@example.org")
     with create_engine(tenancy.database(place.server)).begin() as connection:
         connection.execute(update(tables.invitations).where(tables.invitations.c.user == user).values(expires=1.0))

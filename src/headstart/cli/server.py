@@ -153,7 +153,7 @@ def _settings(given: argparse.Namespace) -> Settings:
 
 def _oidc() -> Oidc | None:
     """``HEADSTART_SERVER_OIDC_...``: all of them, or none. Raises ``Usage``."""
-    from headstart.server import provider, settings
+    from headstart.server import settings
 
     names = ("ISSUER", "CLIENT", "SECRET", "NAME", "URL")
     told = {name: os.environ.get(f"{_OIDC}{name}", "").strip() for name in names}
@@ -168,7 +168,7 @@ def _oidc() -> Oidc | None:
     if missing:
         raise errors.Usage(f"A provider of OpenID Connect takes also {' and '.join(missing)}.")
     for name in ("ISSUER", "URL"):
-        if not provider.is_safe(told[name]) or len(told[name]) > 255:
+        if not settings.is_safe(told[name]) or len(told[name]) > 255:
             raise errors.Usage(f"{_OIDC}{name} is an address that begins with https://.")
     return settings.Oidc(told["ISSUER"], told["CLIENT"], told["SECRET"], told["NAME"], told["URL"].rstrip("/"))
 

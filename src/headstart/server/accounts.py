@@ -7,7 +7,6 @@ by what a provider says.
 
 from __future__ import annotations
 
-import hmac
 from typing import Any
 
 from sqlalchemy import Connection, delete, exc, insert, select, update
@@ -70,7 +69,8 @@ def _accepted(connection: Connection, account: Account, visit: Visit, secret: st
 
 
 def _same(email: str, invited: str) -> bool:
-    return bool(email) and hmac.compare_digest(email.casefold().encode(), invited.casefold().encode())
+    # Only of ASCII: other letters have capitals that are somebody else's address.
+    return bool(email) and (email == invited or ((email + invited).isascii() and email.lower() == invited.lower()))
 
 
 def _put(connection: Connection, user: str, account: Account, now: float) -> None:
@@ -115,8 +115,8 @@ def link(connection: Connection, call: Call, account: Account) -> None:
 
 
 def unlink(here: Site, call: Call, password: str) -> None:
-    """Other sessions end. Who has no password has no other way in, and keeps this one. Raises ``Denied``, ``TooOften``.
-    """
+    """Other sessions end. Who has no password has no other way in, and keeps this one. Raises ``Denied``,
+    ``TooOften``."""
     logins.require_password(here, call, password)
     with here.database.write() as connection:
         _remove(connection, call.who.id)

@@ -24,7 +24,7 @@ from joserfc.jwk import KeySet
 from headstart import errors, plain, units
 from headstart.server import idtoken
 from headstart.server.principal import NobodyKnown
-from headstart.server.settings import Oidc
+from headstart.server.settings import Oidc, is_safe
 from headstart.wire import https
 from headstart.wire.https import Answer, Bound, Client, Identity
 
@@ -270,17 +270,6 @@ class Provider:
 
     def _refused(self, reason: str) -> NobodyKnown:
         return NobodyKnown(f"What {self.name} answered is not right for this login. Begin again.", reason=reason)
-
-
-def is_safe(place: str) -> bool:
-    """https; or on this machine, where nobody listens in."""
-    try:
-        parts = urlsplit(place)
-        _ = parts.port
-    except ValueError:
-        return False
-    local = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1")
-    return bool(parts.hostname) and (parts.scheme == "https" or local) and place.isascii() and place.isprintable()
 
 
 def _verified(claims: Mapping[str, Any]) -> str:

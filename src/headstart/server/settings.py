@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from headstart.server.limits import KNOWN, STRANGERS, Rate
 
@@ -24,6 +25,17 @@ class Oidc:
     secret: str = field(repr=False)
     name: str
     url: str
+
+
+def is_safe(place: str) -> bool:
+    """https; or on this machine, where nobody listens in."""
+    try:
+        parts = urlsplit(place)
+        _ = parts.port
+    except ValueError:
+        return False
+    local = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1")
+    return bool(parts.hostname) and (parts.scheme == "https" or local) and place.isascii() and place.isprintable()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from headstart import errors
+from headstart import errors, plain
 from headstart.server import accounts, attempts, crossing, logins, passwords, principal, problem
 from headstart.server.api import session
 from headstart.server.api.request import Here, Through, address, is_secure, stranger
@@ -131,7 +131,7 @@ def _redeemed(
     try:
         return provider.redeem(code, asked.question, issuer, email=bool(asked.invitation))
     except NobodyKnown as error:
-        told = {"by": provider.settings.issuer, "reason": str(error.facts.get("reason", ""))[:500]}
+        told = {"by": provider.settings.issuer, "reason": plain.line(str(error.facts.get("reason", "")))}
         with here.database.write() as connection:
             logins.refuse(connection, None, session.visit(request), here.clock(), **told)
         raise
