@@ -124,8 +124,10 @@ class Browser:
     server: Identity
     cookies: dict[str, str] = field(default_factory=dict)
 
-    def ask(self, method: str, path: str, form: Mapping[str, str] | None = None, **headers: str) -> Answer:
-        told = {name.replace("_", "-"): value for name, value in headers.items()}
+    def ask(
+        self, method: str, path: str, form: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        told = dict(headers or {})
         told["Cookie"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
         if form is not None:
             told["Content-Type"] = "application/x-www-form-urlencoded"
@@ -144,8 +146,8 @@ class Browser:
             answer.status, {name.lower(): answer.headers[name] for name in answer.headers}, answer.data.decode(), found
         )
 
-    def come(self, told: Mapping[str, str], **headers: str) -> Answer:
-        return self.ask("GET", f"{BACK}?{urlencode(told)}", **headers)
+    def come(self, told: Mapping[str, str], headers: Mapping[str, str] | None = None) -> Answer:
+        return self.ask("GET", f"{BACK}?{urlencode(told)}", headers=headers)
 
     @property
     def person(self) -> str | None:
@@ -384,7 +386,7 @@ def test_it_leads_nowhere_else_and_says_nothing_that_others_say(place: Place) ->
     asked = dict(each.split("=") for each in urlsplit(browser.ask("GET", "/login/oidc").onward).query.split("&"))
     answer = browser.come({"state": asked["state"], "error": "<b>evil</b>", "error_description": "call 555-EVIL"})
     assert answer.status == 401 and "evil" not in answer.text.lower() and "has not let you in" in answer.said
-    foreign = browser.ask("GET", "/login/oidc", Sec_Fetch_Site="cross-site")
+    foreign = browser.ask("GET", "/login/oidc", headers={"Sec-Fetch-Site": "cross-site"})
     assert foreign.status == 200 and COOKIE not in foreign.set, "a link of somebody else's begins nothing"
 
 
@@ -403,12 +405,12 @@ def test_without_the_provider_the_password_still_does(place: Place) -> None:
 def test_many_failures_from_an_address_have_to_wait(place: Place) -> None:
     subject = place.member().subject
     browser = place.browser()
-    there = {"X_Forwarded_For": "203.0.113.9"}
+    there = {"X-Forwarded-For": "203.0.113.9"}
     asked = dict(each.split("=") for each in urlsplit(browser.ask("GET", "/login/oidc").onward).query.split("&"))
     sealed = browser.cookies[COOKIE]
     told = {"state": asked["state"], "code": "guessed"}
     tries = (Browser(browser.server, {COOKIE: sealed}) for _ in range(attempts.ALLOWED_ADDRESS + 1))
-    statuses = [each.come(told, **there).status for each in tries]
+    statuses = [each.come(told, there).status for each in tries]
     assert statuses == [401] * attempts.ALLOWED_ADDRESS + [429]
     assert place.log_in(subject)[0].person is not None, "others do not"
 

@@ -185,8 +185,7 @@ def test_an_e_mail_that_is_not_in_the_token_is_asked_for(asked: Provider, exampl
     before = example.asked.count("/userinfo")
     assert come(asked, example, email=False).email == ""
     assert example.asked.count("/userinfo") == before, "for who logs in nobody asks"
-    told = json.dumps({"sub": "bob", **ANN}).encode()
-    example.answers["/userinfo"] = lambda: (told, 200)
+    example.answers["/userinfo"] = _telling({"sub": "bob", **ANN})
     with pytest.raises(NobodyKnown):
         come(asked, example)
 
@@ -235,6 +234,10 @@ def test_a_provider_that_is_not_well_lets_nobody_in(
         assert isinstance(raised.value, Away) and "password" in str(raised.value)
 
 
+def _telling(table: Claims) -> Callable[[], tuple[bytes, int]]:
+    return lambda: (json.dumps(table).encode(), 200)
+
+
 def test_one_that_names_another_issuer_or_places_in_the_open_is_not_it(asked: Provider, example: OpenId) -> None:
     good = {"issuer": example.issuer, "authorization_endpoint": f"{example.issuer}/authorize"}
     good |= {"token_endpoint": f"{example.issuer}/token", "jwks_uri": f"{example.issuer}/keys"}
@@ -246,8 +249,7 @@ def test_one_that_names_another_issuer_or_places_in_the_open_is_not_it(asked: Pr
         {"authorization_endpoint": "javascript:alert(1)"},
         {"authorization_endpoint": "https://x/\r\nSet-Cookie: a=b"},
     ):
-        told = json.dumps({**good, **bad}).encode()
-        example.answers["/.well-known/openid-configuration"] = lambda told=told: (told, 200)
+        example.answers["/.well-known/openid-configuration"] = _telling({**good, **bad})
         with pytest.raises(Away):
             Provider(asked.settings).address(question())
 

@@ -254,8 +254,8 @@ class Provider:
 
     def _table(self, answer: Answer, place: str) -> Mapping[str, Any]:
         if answer.status != 200:
-            told = plain.line(answer.data[:_TOLD].decode(errors="replace"))
-            raise self._away(place, f"status {answer.status}: {told}")
+            detail = plain.line(answer.data[:_TOLD].decode(errors="replace"))
+            raise self._away(place, f"status {answer.status}: {detail}")
         try:
             told = answer.json()
         except errors.StoreFailed:
