@@ -5,13 +5,14 @@
 # make soak      faults without end: make soak [SEED=1] [CYCLES=10000] [PLANT=a bug to be caught]
 # make bench     the numbers in docs/benchmarks.md
 # make fuzz      every decoder of what others write, SECONDS=60 each, with a coverage-guided fuzzer
+# make docs      the site of the documentation, in build/handbook/html; fails where a link leads nowhere
 # Each target installs what is missing first: see scripts/setup.
 
 PYTHON := .venv/bin/python
 
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 
-.PHONY: setup demo demo-server test test-fast test-qemu soak bench bench-plan bench-choices fuzz lint clean
+.PHONY: setup docs demo demo-server test test-fast test-qemu soak bench bench-plan bench-choices fuzz lint clean
 
 SECONDS := 60
 SUITE := trixie
@@ -45,6 +46,9 @@ soak: setup
 bench: setup
 	@scripts/setup-bench
 	$(PYTHON) -m bench.run
+
+docs: setup
+	$(PYTHON) -m handbook
 
 # No VM: made-up traces in virtual time, about 15 minutes.
 bench-plan: setup
