@@ -319,7 +319,7 @@ def test_an_invitation_ends_and_is_for_ones_own(place: Place) -> None:
     site = place.server.site()
     empty = site.post("/v1/tenants", {"name": f"o{secrets.token_hex(4)}"})["id"]
     assert site.ask("POST", "/v1/users", {**wanted, "tenant": empty}).status == 400
-    assert other.admin.ask("POST", "/v1/users", {**wanted, "tenant": tenant.id}).status == 400
+    assert other.admin.ask("POST", "/v1/users", {**wanted, "tenant": tenant.id}).status == 404
     for bad in ({"email": "nobody"}, {"email": "a@"}, {"email": "a@b.c", "password": PASSWORD}, {"email": None}):
         assert tenant.admin.ask("POST", "/v1/users", {**wanted, **bad}).status == 400
 

@@ -81,9 +81,9 @@ def _put(connection: Connection, user: str, account: Account, now: float) -> Non
 def create(here: Site, connection: Connection, call: Call, name: str, email: str, role: Role) -> tuple[str, str]:
     """Somebody of one's own tenant, or of the site, without a password. Who it is, and a link, told once: whoever comes
     with it and with an account of that e-mail is let in. Raises ``Usage``, and as ``users.create``."""
+    user = users.create(connection, call, name, None, role, call.who.tenant)
     if here.settings.oidc is None:
         raise errors.Usage("Invitations need a provider of OpenID Connect, and this server has none: give a password.")
-    user = users.create(connection, call, name, None, role, call.who.tenant)
     secret = _invite(connection, call, user, email)
     audit.note(connection, call, "user.invite", user, name=name, email=email.strip())
     return user, f"{here.settings.oidc.url}/login?invitation={secret}"

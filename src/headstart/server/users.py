@@ -16,7 +16,7 @@ from headstart.server.tenants import BAD_NAME
 def create(connection: Connection, call: Call, name: str, password: str | None, role: Role, tenant: str | None) -> str:
     """Of one's own tenant by its admin; of the site, and the first admin of a tenant, by the site's. Without a password
     somebody is let in by ``accounts``."""
-    _require_may_give(connection, call, role, tenant)
+    require_may_give(connection, call, role, tenant)
     if not ids.is_name(name):
         raise errors.Usage(BAD_NAME)
     if connection.execute(select(tables.users.c.id).where(tables.users.c.name == name)).first():
@@ -40,7 +40,8 @@ def create(connection: Connection, call: Call, name: str, password: str | None, 
     return user
 
 
-def _require_may_give(connection: Connection, call: Call, role: Role, tenant: str | None) -> None:
+def require_may_give(connection: Connection, call: Call, role: Role, tenant: str | None) -> None:
+    """Raises ``Denied``, ``NotFound``, ``Usage``."""
     if call.who.tenant is None:
         call.who.require(Right.SITE)
         if role is not (Role.SITE if tenant is None else Role.ADMIN):

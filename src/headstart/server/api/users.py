@@ -54,9 +54,10 @@ def list_users(here: Here, call: Caller) -> list[dict[str, Any]]:
 @router.post("", status_code=201)
 def create_user(here: Here, call: Caller, wanted: NewUser) -> CreatedUser:
     tenant = call.who.tenant if wanted.tenant is None else wanted.tenant
-    if (wanted.password is None) == (wanted.email is None):
-        raise errors.Usage("Give a password or an e-mail: with a password, an account is linked by the user.")
     with here.database.write() as connection:
+        users.require_may_give(connection, call, wanted.role, tenant)
+        if (wanted.password is None) == (wanted.email is None):
+            raise errors.Usage("Give a password or an e-mail: with a password, an account is linked by the user.")
         if wanted.email is None:
             return CreatedUser(
                 id=users.create(connection, call, wanted.name, wanted.password, wanted.role, tenant), invitation=None

@@ -46,6 +46,7 @@ def create(request: Request, here: Here, call: Visitor, form: Sent) -> Response:
         if not email:
             users.create(connection, call, name, _password(form), role, call.who.tenant)
             return render.go("/users", "made")
+        users.require_may_give(connection, call, role, call.who.tenant)
         if _password(form):
             raise errors.Usage("Give a password or an e-mail: with a password, an account is linked by the user.")
         _, invitation = accounts.create(here, connection, call, name, email, role)
