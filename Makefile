@@ -2,8 +2,8 @@
 # make demo-server  a server, two tenants, a host of each with a real VM, and what a browser shows: [STAY=1]
 # make test      lint and every test (real VMs); make test-fast: the tests without a VM
 # make test-qemu the tests that tell most of a QEMU, with that of another Debian: make test-qemu [SUITE=trixie]
-# make soak      faults without end: make soak [SEED=1] [CYCLES=10000] [PLANT=a bug to be caught]
-# make bench     the numbers in docs/benchmarks.md
+# make soak      the long tests (tests/long.py), then faults without end: make soak [SEED=1] [CYCLES=10000] [PLANT=a bug to be caught]
+# make bench     the numbers in docs/benchmarks.md, and what became slower since they were published last
 # make fuzz      every decoder of what others write, SECONDS=60 each, with a coverage-guided fuzzer
 # make docs      the site of the documentation, in build/handbook/html; fails where a link leads nowhere
 # Each target installs what is missing first: see scripts/setup.
@@ -28,12 +28,12 @@ demo-server: setup
 	$(PYTHON) -m bench.demo_server $(if $(STAY),--stay)
 
 test: lint
-	$(PYTHON) -m pytest -n 2 --dist loadfile -m "not vm"
-	$(PYTHON) -m pytest -n 2 --dist loadfile -m "vm and not alone"
-	$(PYTHON) -m pytest -m alone
+	$(PYTHON) -m pytest -n 2 --dist loadfile -m "not vm and not long and not alone"
+	$(PYTHON) -m pytest -n 2 --dist loadfile -m "vm and not long and not alone"
+	$(PYTHON) -m pytest -m "alone and not long"
 
 test-fast: setup
-	$(PYTHON) -m pytest -n 2 --dist loadfile -m "not vm"
+	$(PYTHON) -m pytest -n 2 --dist loadfile -m "not vm and not long and not alone"
 
 # As root; 0.4 GB.
 test-qemu: setup
@@ -41,6 +41,7 @@ test-qemu: setup
 	PATH=$(CURDIR)/build/qemu-$(SUITE)/qemu-bin:$$PATH $(PYTHON) -m pytest $(TESTS_OF_QEMU) -k "not libvirt"
 
 soak: setup
+	$(if $(SEED)$(CYCLES)$(PLANT),,$(PYTHON) -m pytest -n 2 --dist loadfile -m long)
 	@$(PYTHON) -m tests.soak $(if $(SEED),--seed $(SEED)) $(if $(CYCLES),--cycles $(CYCLES)) $(if $(PLANT),--plant $(PLANT))
 
 bench: setup

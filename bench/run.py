@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench import boots, contest, inside, machine, page, peace, peer, realdisk, rivals, serving, windows
+from bench import boots, contest, inside, machine, page, peace, peer, published, realdisk, rivals, serving, windows
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -37,10 +37,14 @@ def main() -> int:
         ]
     finally:
         shutil.rmtree(WORK, ignore_errors=True)
+    before = published.read(PAGE.read_text())
     result = [dataclasses.asdict(figure) for figure in figures]
     (realdisk.CACHE / "result.json").write_text(json.dumps(result, indent=2) + "\n")
     PAGE.write_text(page.written(figures, machine.describe()))
     print(page.table(figures))
+    print("\nAgainst what was published last, beyond the noise:")
+    for told in (*published.changes(before, figures), *sorted(published.missing(before, figures))):
+        print(f"- {told}")
     say(f"written: build/bench/result.json, {PAGE.relative_to(ROOT)}")
     return 0
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 #: By part. Pages of ``docs/`` by their names; those that are written by the code begin with ``reference/``.
 PARTS: Mapping[str, Sequence[str]] = {
-    "Understanding": ("concepts", "faq", "patents"),
+    "Understanding": ("concepts", "faq", "comparison", "patents"),
     "Guides": (
         *("libvirt", "proxmox", "everyday", "migration", "guest-only", "object-storage", "policies"),
         *("load", "planning", "appliance"),

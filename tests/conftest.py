@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
+from tests import long
 from tests.kit import disks
 from tests.kit.gateway import Gateway
 from tests.kit.vm import Vm
@@ -30,6 +31,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if VM_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.vm)
+        if long.is_long(item.nodeid):
+            item.add_marker(pytest.mark.long)
 
 
 class OneLibvirt(LoadFileScheduling):  # type: ignore[misc]

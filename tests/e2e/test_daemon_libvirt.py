@@ -13,7 +13,7 @@ from tests.kit import disks, workloads
 from tests.kit.domain import AGENT, Domain
 from tests.kit.libvirtd import Libvirtd
 
-pytestmark = pytest.mark.vm
+pytestmark = [pytest.mark.vm, pytest.mark.alone]
 
 MIB = disks.MIB
 SIZE = 32 * MIB

@@ -12,12 +12,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from headstart.server import admins
+from headstart.server.settings import Settings
 from headstart.store.membership import Membership
 from headstart.wire.https import Answer, Client, Identity
 
 SITE, SITE_PASSWORD = "root", "the password of the site"
 PASSWORD = "a password of theirs"
-START_SECONDS = 60.0
 
 
 class Person:
@@ -102,7 +103,7 @@ class Server:
     process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
-        self._run_admin()
+        self.make_admin()
         self.start()
         return self
 
@@ -157,16 +158,16 @@ class Server:
         site.post("/v1/users", user)
         return Tenant(tenant, name, Person(self.identity, f"{name}-admin", PASSWORD))
 
-    def _run_admin(self) -> None:
+    def make_admin(self) -> None:
+        """As ``headstart server admin`` does, without a process of its own, which would take seconds."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        environment = {**self._environment(), "HEADSTART_NEW_PASSWORD": SITE_PASSWORD}
-        command = [*self._command()[:-2], "admin", SITE, "--data", str(self.folder), *self._database()]
-        subprocess.run(command, check=True, capture_output=True, env=environment, timeout=START_SECONDS)
+        database = self._database() or f"sqlite:///{self.folder / 'server.db'}"
+        admins.put(Settings(self.folder, database, str(self.folder / "objects")), SITE, SITE_PASSWORD)
 
-    def _database(self) -> tuple[str, ...]:
-        if "--database" not in self.options:
-            return ()
-        return ("--database", self.options[self.options.index("--database") + 1])
+    def _database(self) -> str | None:
+        if "--database" in self.options:
+            return self.options[self.options.index("--database") + 1]
+        return self.environment.get("HEADSTART_SERVER_DATABASE")
 
     def _command(self, *arguments: str) -> list[str]:
         start = [sys.executable, "-m", self.program, "--json", "server"]

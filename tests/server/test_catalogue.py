@@ -80,7 +80,7 @@ def test_without_any_copy_the_objects_tell(server: Server) -> None:
         site.database.close()
         lose_database(server)
         assert catalogue(server, "rebuild") == {"tenants": 1, "repositories": 1, "unnamed": 0}
-        server._run_admin()
+        server.make_admin()
         server.start()
         tenant = server.site().get("/v1/tenants")[0]
         assert (tenant["id"], tenant["name"]) == (shop.tenant.id, "rebuilt") and tenant["used_bytes"] > 0

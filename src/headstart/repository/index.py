@@ -23,7 +23,9 @@ from headstart.repository.keys import Secrets
 from headstart.repository.known import Known
 from headstart.repository.link import Link
 from headstart.repository.listing import Listed
+from headstart.repository.lookup import Lookup
 from headstart.repository.loss import Loss
+from headstart.repository.met import Met
 from headstart.repository.pack import PackEntries
 from headstart.repository.shelf import Shelf
 from headstart.repository.stack import Stack
@@ -40,25 +42,25 @@ class Index:
         self._secrets = secrets
         self._store = store
         self._lock = threading.RLock()
-        self._table = Stack()
+        self._going = Going(secrets, store)
+        self._begin()
         self._cache: Path | None = None
         self._hoard = Hoard(None)
         self._broken: set[bytes] = set()  # packs whose own index cannot be read
-        self._objects: set[str] = set()
-        self._written: dict[str, bytes] = {}  # digests of the index objects and losses that were read or written
-        self._known: dict[str, Known] = {}  # the index objects among them
-        self._cached: set[str] = set()  # those that were not read in the store, but in the cache
-        self._linked: dict[str, bytes] = {}
-        self._replaced: set[str] = set()
+        self._met = Met()
         self._unwritten: list[PackEntries] = []
         self._underway: set[bytes] = set()  # packs for which an index object is being written
         self._loaded = False
-        self._going = Going(secrets, store)
         self._is_unused = True  # no position was given out
         #: Objects that could not be read. What they listed was taken from the packs themselves.
         self.damaged: list[errors.Damaged] = []
         #: What repairs found damaged. The copies in them do not count as durable any longer.
         self.losses: list[Loss] = []
+
+    def _begin(self) -> None:
+        """With nothing."""
+        self._table = Stack()
+        self._lookup = Lookup(self._table, self._going)
 
     def use_cache(self, directory: Path) -> None:
         """Before anything is asked: keep what is known in this directory of the host, and not in memory."""
@@ -71,9 +73,7 @@ class Index:
         return self._hoard.failure
 
     def __contains__(self, chunk_id: bytes) -> bool:
-        with self._lock:
-            self._load_once()
-            return self._trusting(lambda: self._table.position(chunk_id)) >= 0
+        return self._asked(lambda: self._table.position(chunk_id)) >= 0
 
     def __len__(self) -> int:
         with self._lock:
@@ -82,52 +82,17 @@ class Index:
 
     def find(self, chunk_id: bytes) -> Location | None:
         """A copy to read: a bad one where there is no other, which may have come back."""
-        with self._lock:
-            self._load_once()
-            return self._trusting(lambda: self._find(chunk_id))
-
-    def _find(self, chunk_id: bytes) -> Location | None:
-        position = self._place(chunk_id)
-        return None if position < 0 else self._table.location(position)
-
-    def _place(self, chunk_id: bytes) -> int:
-        """Of a copy that stays, where there is one; -1 when there is none at all."""
-        position = self._table.position(chunk_id)
-        if position < 0:
-            return self._table.doubtful_position(chunk_id)
-        if not self._going.aside or self._table.pack_of(position) not in self._going.aside:
-            return position
-        return self._staying(chunk_id, position)
-
-    def _staying(self, chunk_id: bytes, otherwise: int) -> int:
-        found = self._table.positions(chunk_id)
-        return next((each for each in found if self._table.pack_of(each) not in self._going.aside), otherwise)
+        return self._asked(lambda: self._lookup.find(chunk_id))
 
     def holders(self, chunk_ids: Iterable[bytes]) -> dict[bytes, bytes]:
         """By chunk, a pack that has it, and that something new may be built on. Chunks without one are left out."""
         wanted = list(chunk_ids)
-        with self._lock:
-            self._load_once()
-            return self._trusting(lambda: self._holders(wanted))
-
-    def _holders(self, chunk_ids: Iterable[bytes]) -> dict[bytes, bytes]:
-        found: dict[bytes, bytes] = {}
-        for chunk_id in chunk_ids:
-            position = self._table.position(chunk_id)
-            pack_id = None if position < 0 else self._table.pack_of(position)
-            if pack_id in self._going.aside:
-                position = self._staying(chunk_id, -1)
-                pack_id = None if position < 0 else self._table.pack_of(position)
-            if pack_id is not None:
-                found[chunk_id] = pack_id
-        return found
+        return self._asked(lambda: self._lookup.holders(wanted))
 
     def places(self, chunk_ids: Iterable[bytes]) -> list[int]:
         """The position of the copy of each chunk that is to stay: of those that have one."""
         wanted = list(chunk_ids)
-        with self._lock:
-            self._load_once()
-            return self._trusting(lambda: [place for each in wanted if (place := self._place(each)) >= 0])
+        return self._asked(lambda: [place for each in wanted if (place := self._lookup.place(each)) >= 0])
 
     def set_aside(self, packs: Iterable[bytes]) -> None:
         """In this index alone: what a :mod:`condemned` object says to all."""
@@ -136,12 +101,7 @@ class Index:
 
     def others(self, chunk_id: bytes, location: Location) -> list[Location]:
         """Where else a chunk lies: two writers that knew nothing of each other put it, or one pack was lost."""
-
-        def found() -> list[Location]:
-            return [self._table.location(each) for each in self._table.positions(chunk_id) if each != location.position]
-
-        with self._lock:
-            return self._trusting(found)
+        return self._asked(lambda: self._lookup.others(chunk_id, location))
 
     def copies(self, positions: Iterable[int]) -> list[tuple[bytes, Location]]:
         with self._lock:
@@ -152,12 +112,7 @@ class Index:
         """The positions of all copies that are not known to be bad, nor being deleted."""
         with self._lock:
             self._load_once()
-            found = self._table.believed()
-            for each in self._going.doomed:
-                if each in self._table:
-                    span = self._table.positions_of(each)
-                    found.remove_range(span.start, span.stop)
-            return found
+            return self._lookup.believed()
 
     def doubt(self, copies: Mapping[bytes, loss.Copies]) -> None:
         """In this index alone: what a :class:`Loss` says to all."""
@@ -171,10 +126,8 @@ class Index:
 
     def missing(self, chunk_ids: Iterable[bytes]) -> list[bytes]:
         """Those of ``chunk_ids`` that are not known to be durable, each once."""
-        with self._lock:
-            self._load_once()
-            wanted = dict.fromkeys(chunk_ids)
-            return self._trusting(lambda: self._table.absent(wanted))
+        wanted = dict.fromkeys(chunk_ids)
+        return self._asked(lambda: self._table.absent(wanted))
 
     def locate(self, chunk_ids: Iterable[bytes]) -> dict[bytes, Location | errors.Damaged]:
         """Where each chunk lies, in the order of the packs, or the error that says that it is nowhere.
@@ -193,30 +146,18 @@ class Index:
         return found | {chunk_id: _nowhere(chunk_id) for chunk_id in unknown}
 
     def _find_all(self, chunk_ids: Iterable[bytes]) -> tuple[dict[bytes, Location], list[bytes]]:
-        """In the order in which they lie in the packs; and those that are not known."""
         wanted = list(chunk_ids)
+        return self._asked(lambda: self._lookup.locate(wanted))
+
+    def _asked(self, look: Callable[[], _Found]) -> _Found:
+        """Once more where a damaged cache is to blame that it failed."""
         with self._lock:
             self._load_once()
-            return self._trusting(lambda: self._look_up(wanted))
-
-    def _look_up(self, chunk_ids: Iterable[bytes]) -> tuple[dict[bytes, Location], list[bytes]]:
-        places: dict[int, bytes] = {}
-        unknown: list[bytes] = []
-        for chunk_id in chunk_ids:
-            position = self._place(chunk_id)
-            if position < 0:
-                unknown.append(chunk_id)
-            else:
-                places[position] = chunk_id
-        return {places[each.position]: each for each in self._table.locations(sorted(places))}, unknown
-
-    def _trusting(self, look: Callable[[], _Found]) -> _Found:
-        """Once more where a damaged cache is to blame that it failed."""
-        try:
-            return look()
-        except IndexError:
-            self.recheck()
-            return look()
+            try:
+                return look()
+            except IndexError:
+                self.recheck()
+                return look()
 
     def refresh(self) -> None:
         """Load index objects and losses that were added since the last look."""
@@ -229,7 +170,7 @@ class Index:
             unreadable = [
                 error
                 for error in (*self._load_losses(), *self._load_indexes())
-                if error.facts["object"] not in self._replaced
+                if error.facts["object"] not in self._met.replaced
             ]
             for error in unreadable:
                 self._note(error)
@@ -245,9 +186,7 @@ class Index:
     def _mount(self) -> None:
         """What the cache has; of that what an index object lists."""
         for known in self._hoard.mount(self._table):
-            self._objects.add(known.name)
-            self._cached.add(known.name)
-            self._know(known)
+            self._met.add(known, cached=True)
         self._forget(())
 
     def _look_for_doomed(self) -> None:
@@ -264,9 +203,7 @@ class Index:
         there = objects.names(self._store, prefix)
         if prefix == layout.INDEXES:
             self._look_for_gone(there)
-        fresh = [name for name in there if name not in self._objects]
-        self._objects.update(fresh)
-        return fresh
+        return self._met.fresh(there)
 
     def recheck(self) -> None:
         """Something does not fit: look whether the cache is damaged, and do without the part that is. Costs reading it,
@@ -276,8 +213,7 @@ class Index:
             unsound = self._hoard.unsound(self._table)
             packs = {pack_id for part in unsound for pack_id in self._table.give_up(part)}
             if packs:
-                names = [name for name, known in self._known.items() if not packs.isdisjoint(known.pack_ids())]
-                self._forget(names)
+                self._forget(self._met.naming(packs))
                 self.refresh()
 
     def compare(self) -> None:
@@ -285,48 +221,37 @@ class Index:
         time."""
         with self._lock:
             self._load_once()
-            changed = [name for name in sorted(self._cached) if not self._is_unchanged(name)]
-            self._cached.clear()
-            self._forget(changed)
+            self._forget([name for name in self._met.take_cached() if not self._is_unchanged(name)])
             self.refresh()
 
     def _is_unchanged(self, name: str) -> bool:
         try:
-            return Link.to(name, self._store.read(name)).digest == self._written[name]
+            return Link.to(name, self._store.read(name)).digest == self._met.digest(name)
         except errors.Damaged:
             return False
 
     def _forget(self, names: Iterable[str]) -> None:
         """These index objects: what only they list is not there any longer."""
-        for name in names:
-            del self._known[name], self._written[name]
-            self._objects.discard(name)
-            self._cached.discard(name)
+        self._met.forget(names)
         self._hoard.forget(names)
-        self._linked = {each.name: each.digest for known in self._known.values() for each in known.links}
-        self._replaced = {name for known in self._known.values() for name in known.replaced}
-        listed = {pack_id for known in self._known.values() for pack_id in known.pack_ids()}
-        listed |= self._underway.union(entries.pack_id for entries in self._unwritten)
+        listed = self._met.packs() | self._underway.union(entries.pack_id for entries in self._unwritten)
         self._table.drop([pack_id for pack_id in self._table.packs() if pack_id not in listed])
 
     def heads(self) -> tuple[Link, ...]:
         """The index objects and losses that no index object links yet."""
         with self._lock:
             self._load_once()
-            known = self._written.items()
-            return tuple(
-                Link(name, digest) for name, digest in known if name not in self._linked and name not in self._replaced
-            )
+            return tuple(self._met.heads())
 
     def linked(self) -> dict[str, bytes]:
         """By name, the digest of everything that index objects say was there."""
         with self._lock:
             self._load_once()
-            return {name: digest for name, digest in self._linked.items() if name not in self._replaced}
+            return self._met.linked()
 
     def digest(self, name: str) -> bytes | None:
         """Of an index object or loss that was read; None if it was not."""
-        return self._written.get(name)
+        return self._met.digest(name)
 
     def entries(self, pack_id: bytes) -> PackEntries:
         """What is known of a pack."""
@@ -347,7 +272,7 @@ class Index:
 
     def given_up(self, name: str) -> bool:
         """A repair has seen that this object is damaged or gone, and nobody misses it."""
-        return name in self._replaced or any(name in each.objects for each in self.losses)
+        return name in self._met.replaced or any(name in each.objects for each in self.losses)
 
     def is_lost(self, pack_id: bytes) -> bool:
         """All copies in this pack are known to be bad."""
@@ -478,7 +403,6 @@ class Index:
         data = seal.seal_object(self._secrets, layout.Kind.INDEX, name, payload)
         objects.put(self._store, name, data)
         with self._lock:
-            self._objects.add(name)
             self._take_up(Link.to(name, data), listed)
             self._hoard.keep(self._table)
         self._tidy()
@@ -512,8 +436,7 @@ class Index:
         data = seal.seal_object(self._secrets, layout.Kind.LOSS, name, loss.encode(noted))
         objects.put(self._store, name, data)
         with self._lock:
-            self._objects.add(name)
-            self._written[name] = Link.to(name, data).digest
+            self._met.add_digest(Link.to(name, data))
             self._take(noted)
 
     def _load_once(self) -> None:
@@ -529,7 +452,7 @@ class Index:
             except errors.Damaged as error:
                 unreadable.append(error)
                 continue
-            self._written[name] = Link.to(name, data).digest
+            self._met.add_digest(Link.to(name, data))
             self._take(found)
         return unreadable
 
@@ -564,7 +487,7 @@ class Index:
         return Link.to(name, data), listing.decode(name, payload, layout.version_of(data, layout.Kind.INDEX, name))
 
     def _look_for_gone(self, there: Iterable[str]) -> None:
-        gone = self._known.keys() - set(there)
+        gone = self._met.gone(there)
         if gone:
             self._require_store()
             self._forget(gone)
@@ -575,22 +498,16 @@ class Index:
     def _start_over(self) -> None:
         """Most of what the cache has is of index objects that are gone: load the others anew."""
         self._hoard.remove_all(self._table)
-        self._table = Stack()
-        self._forget(list(self._known))
+        self._begin()
+        self._forget(self._met.indexes())
 
     def _take_up(self, written: Link, listed: Listed) -> None:
         """An index object that was read or written, once its packs are in the table."""
         packs = b"".join(entries.pack_id for entries in listed.packs)
         replaced = tuple(each.name for each in listed.replaced)
         known = Known(written, tuple(listed.links), replaced, packs)
-        self._know(known)
+        self._met.add(known)
         self._hoard.add(known)
-
-    def _know(self, known: Known) -> None:
-        self._known[known.name] = known
-        self._written[known.name] = known.itself.digest
-        self._linked.update({each.name: each.digest for each in known.links})
-        self._replaced.update(known.replaced)
 
     def _enter(self, entries: PackEntries) -> bool:
         if entries.pack_id in self._table:

@@ -3,6 +3,8 @@ is locked out is let in again there, too: the site's admins cannot do it from af
 
 from __future__ import annotations
 
+import contextlib
+
 from sqlalchemy import delete, select, update
 
 from headstart import errors
@@ -23,7 +25,7 @@ def put(settings: Settings, name: str, password: str) -> bool:
     Raises ``TargetRefused`` where the name is of somebody of a tenant who is no admin."""
     opened = site.open_site(settings)
     call = Call(CONSOLE, opened.clock(), "console")
-    with opened.database.write() as connection:
+    with contextlib.closing(opened.database), opened.database.write() as connection:
         its = tables.users.c
         row = connection.execute(select(its.id, its.tenant, its.role).where(its.name == name)).first()
         if row is None:

@@ -1,0 +1,141 @@
+"""The tests that ``make soak`` runs and ``make test`` does not: further variants, matrices and fault points of what a
+shorter one in ``make test`` shows already. Each with what stands for it there.
+
+A test is long if its file is named here, and one of the words is in the rest of its id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+
+class Long(NamedTuple):
+    words: Sequence[str]
+    #: Why it need not run each time.
+    why: str
+
+
+ALL = ("",)
+
+LONG: Mapping[str, Long] = {
+    # the hypervisor, by its drivers
+    "tests/hypervisor/test_contract.py": Long(
+        ("[guest]", "[qemu-push]", "[libvirt-overlays]"),
+        "the second way of each driver; a backup by each of them is in tests/e2e",
+    ),
+    "tests/hypervisor/test_memory.py": Long(("-False]",), "the same with one disk"),
+    "tests/hypervisor/qemu/test_recovery.py": Long(
+        ("[push-", "pull-view", "pull-live", "pull-removing", "pull-removed", "pull-preparing"),
+        "moments between those that are kept",
+    ),
+    "tests/hypervisor/qemu/test_obstacles.py": Long(("[push]",), "the same by jobs"),
+    # exactness, through libvirt as well
+    "tests/e2e/test_exact.py": Long(
+        (
+            "test_comparison_alone_under_constant_writes[libvirt]",
+            "test_blocks_written_again_right_before_the_point[libvirt]",
+            "test_writes_while_the_point_stands_are_not_in_it[libvirt]",
+            "test_trims_zeroes_and_the_last_short_block[libvirt]",
+            "test_a_quiet_disk_costs_nothing[libvirt]",
+            "test_a_lost_bitmap_under_constant_writes[libvirt]",
+        ),
+        "cycles under constant writes run through both",
+    ),
+    "tests/e2e/test_libvirt.py": Long(
+        (
+            *("transient_domain", "defined_anew", "fills_the_scratch", "qemu_is_killed", "while_the_domain_is_off"),
+            *("while_its_images_are_read", "renamed", "gone_can_be_removed", "a_run_and_its_watch", "[15]"),
+            *("raw_disk", "snapshot_and_its_commit", "LibvirtPoint._offer", "is_off_is_backed_up"),
+        ),
+        "what is rare in a domain's life; the same is in make test for plain QEMU",
+    ),
+    "tests/e2e/test_boot_libvirt.py": Long(("moved", "[9]", "[2]"), "a domain that is rehearsed has been booted"),
+    "tests/e2e/test_define.py": Long(("test_a_domain",), "plain QEMU's definition is kept"),
+    "tests/e2e/test_doctor_libvirt.py": Long(ALL, "tests/cli/test_doctor.py"),
+    "tests/e2e/test_overlays_libvirt.py": Long(
+        (
+            "test_the_tool_is_killed",
+            "[False]",
+            "commit_of_the_owners",
+            "snapshot_of_the_owners",
+            "defined_anew",
+            "wish",
+        ),
+        "rounds, a restart, the host's death are kept",
+    ),
+    "tests/e2e/test_volumes_libvirt.py": Long(("[raw]",), "the same of qcow2"),
+    "tests/e2e/test_volumes.py": Long(
+        ("[raw]", "leaves_nothing_out[iothread]", "alone[iothread]"), "the same of qcow2"
+    ),
+    "tests/e2e/test_proxmox.py": Long(("[drive]", "[blockdev]"), "the same with an iothread, which is harder"),
+    # fault points: one of each kind is kept
+    "tests/e2e/test_overlays.py": Long(
+        ("Place.", "Overlaying", "jobs:wait", "PullPoint", "an_old_state"), "fault points"
+    ),
+    "tests/e2e/test_overlays_bare.py": Long(("-True]", "Anchor", "begin_rollback"), "fault points"),
+    "tests/e2e/test_kill.py": Long(
+        ("rotate", "exports:remove", "audit:compare", "draft:drop", "_tell", "_learn", "jobs:end", "[filters]"),
+        "fault points; before every commit of the journal is kept",
+    ),
+    "tests/e2e/test_daemon_kill.py": Long(
+        (
+            *("before-identification", "after-identification", "copied]", "auditing", "spooled", "after-the-manifest"),
+            "published",
+        ),
+        "fault points",
+    ),
+    "tests/e2e/test_rollback.py": Long(("begin_rollback", "[True]", "test_a_domain"), "fault points"),
+    "tests/e2e/test_images.py": Long(("1048576", "16776704", "[1]", "[2]"), "other sizes, and fewer failures"),
+    "tests/e2e/test_trouble.py": Long(
+        (
+            *("[deaf]", "[strange]", "[scratch]", "[residue]", "[tree]", "[after-thaw]", "vanishes", "damaged_object"),
+            *("before-freeze-", "after-thaw-INT", "before-release-TERM", "hooks_that_fail"),
+        ),
+        "fault points; what stops a run and a store that fails are kept",
+    ),
+    "tests/e2e/test_felt.py": Long(
+        ("slow", "fills_up", "[precopy]", "full", "loses_a_pack", "disk_fails", "mebibyte"),
+        "a scratch, a spool and a store that hang are the worst of them",
+    ),
+    "tests/e2e/test_migration.py": Long(("[plain]", "plain-", "-failed]"), "with the bitmaps it is harder"),
+    "tests/e2e/test_audit.py": Long(("[jobs]",), "the same by jobs"),
+    "tests/e2e/test_enemy.py": Long(("[jobs]",), "the same by jobs"),
+    "tests/e2e/test_offline.py": Long(("[check]", "put_back", "came_and_went"), "tests/e2e/test_images.py puts back"),
+    "tests/e2e/test_appliance.py": Long(
+        ("host_that_is_killed", "without_the_host", "transports_are_compared"), "rounds, lies and a kill are kept"
+    ),
+    "tests/e2e/test_guest_appliance.py": Long(("killed", "dies"), "exact rounds are kept"),
+    "tests/e2e/test_guest_only.py": Long(
+        (
+            "logical_volume",
+            "power_cut",
+            "initramfs",
+            "discards",
+            "too_little_room",
+            "beside_a_filter",
+            "does_not_stand",
+        ),
+        "rounds, a reboot, a killed agent and frozen file systems are kept",
+    ),
+    "tests/e2e/test_lvm.py": Long(("[joined]",), "the same striped"),
+    "tests/e2e/test_load.py": Long(("[slow-",), "the same fast"),
+    "tests/guest/test_renewal.py": Long(
+        (
+            *("while_a_read_was_interrupted", "older_protocol", "newer_host", "[short]", "[long]", "[disorder]"),
+            *("[nothing]", "[def]", "[print", "any_moment", "without_waiting", "cannot_be_written"),
+        ),
+        "fault points of one way",
+    ),
+    "tests/guest/test_freezing.py": Long(("[admin]", "[both]", "[keeper]", "unguarded"), "fault points"),
+    "tests/guest/test_mapping.py": Long(("[1]", "[2]", "[3]"), "other layouts"),
+    "tests/soak/test_machine.py": Long(
+        (*(f"[{seed}]" for seed in range(5, 21)), "enough_of_what_can_break"), "make soak goes on with a hundred"
+    ),
+}
+
+
+def is_long(nodeid: str) -> bool:
+    file, _, rest = nodeid.partition("::")
+    found = LONG.get(file)
+    return found is not None and any(word in rest for word in found.words)
