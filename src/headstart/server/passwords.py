@@ -15,8 +15,8 @@ SHORTEST, LONGEST = 12, 1024
 _STEP_SECONDS = 30
 #: RFC 9106's second choice: 64 MiB. A processor spends a few hundredths of a second on it.
 _HASHER = PasswordHasher(time_cost=3, memory_cost=64 * 1024, parallelism=4, type=Type.ID)
-#: Checked when there is no such person, so that the time of the answer does not tell: of a password that nobody knows,
-#: and of the same cost as all others.
+#: Of no password that anybody knows, and of the same cost as all others. Checked when there is no such person, or one
+#: without a password, so that the time of the answer does not tell.
 NOBODY = "$argon2id$v=19$m=65536,t=3,p=4$CJVXAFBYLHzB5cvgJNGH8g$+NDh++EzDQlGgIZ0oPt32XWjzb4VyxS3jK2oQzUNFYQ"
 
 
