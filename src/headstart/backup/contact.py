@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from headstart import errors
-from headstart.backup import records
+from headstart.backup import opening, records
 from headstart.backup.context import Context
 from headstart.backup.inside import Inside
 from headstart.blocks import Blocks
@@ -185,9 +185,9 @@ class Asleep(Enum):
 @contextlib.contextmanager
 def meet(context: Context, vm: Vm, asleep: Asleep = Asleep.REFUSE) -> Iterator[Contact]:
     """Raises ``Unreachable`` if the VM does not answer, ``Disturbed`` if it ends just now."""
-    vm = context.met(vm)
-    images = context.at_rest(vm) if asleep is Asleep.READ else None
-    machine = images or context.machine(vm)
+    vm = opening.met(context, vm)
+    images = opening.images(context, vm) if asleep is Asleep.READ else None
+    machine = images or opening.machine(context, vm)
     inside = Inside("", context.agent)
     try:
         notes = list(machine.recover())

@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from headstart import blocks, errors, plain, units
-from headstart.backup import cycle
+from headstart.backup import cycle, opening
 from headstart.backup.context import Context
 from headstart.blocks import Blocks
 from headstart.hypervisor import witness
@@ -87,7 +87,7 @@ def rollback(context: Context, name: str, wanted: Manifest, order: Order) -> Rep
     also what reading and writing raise. What the error leaves is told with it."""
     begun = time.monotonic()
     with cycle.running(context, name, "rollback") as told:
-        run = _Run(context, context.met(context.journal.vm(name)), wanted, order)
+        run = _Run(context, opening.met(context, context.journal.vm(name)), wanted, order)
         done = run.roll_back()
         report = Report(name, wanted.id, run.safety, done, run.runs, time.monotonic() - begun, tuple(run.notes))
         told.update(snapshot=wanted.id, safety=run.safety, notes=run.notes)
@@ -182,8 +182,8 @@ class _Run:
     def _look(self) -> Inventory:
         """Of the VM as it is, running or off."""
         context, vm = self._context, self._vm
-        resting = context.at_rest(vm)
-        machine = resting or context.machine(vm)
+        resting = opening.images(context, vm)
+        machine = resting or opening.machine(context, vm)
         try:
             if resting is None and vm.monitor is not None:
                 # What tells where the images are when it is off.
@@ -274,7 +274,7 @@ class _Run:
         )
 
     def _images(self) -> Inventory:
-        resting = self._context.at_rest(self._vm)
+        resting = opening.images(self._context, self._vm)
         if resting is None:
             raise errors.Busy("The VM was started meanwhile, by somebody else.")
         try:
