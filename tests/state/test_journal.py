@@ -436,12 +436,6 @@ def test_publishing_uses_the_draft_up(drafted: Journal) -> None:
     assert drafted.tracked("web") == {"system": after, "data": DATA}
 
 
-def test_forgetting_a_draft_keeps_the_disks(drafted: Journal) -> None:
-    drafted.forget_draft("web")
-    assert drafted.draft("web") is None
-    assert set(drafted.tracked("web")) == {"system", "data"}
-
-
 def test_forgetting_the_tracking_keeps_the_vm_and_its_runs(drafted: Journal) -> None:
     drafted.begin_run("web", "backup")
     drafted.forget_tracking("web")

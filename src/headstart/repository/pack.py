@@ -82,10 +82,6 @@ class PackEntries:
         return pack_key(self.pack_id)
 
     @property
-    def chunks_and_frames(self) -> tuple[int, int]:
-        return len(self), len(self.counts)
-
-    @property
     def frames_bytes(self) -> int:
         return sum(self.sealed_lengths)
 

@@ -271,10 +271,6 @@ class Journal(Database):
     def packs(self, vm: str) -> list[str]:
         return [row[0] for row in self.rows("SELECT pack FROM packs WHERE vm = ?", vm)]
 
-    def forget_draft(self, vm: str) -> None:
-        with self.change() as database:
-            self._forget_draft(database, vm)
-
     def _forget_draft(self, database: sqlite3.Connection, vm: str) -> None:
         for table in ("drafts", "copied", "packs", "completions"):
             database.execute(f"DELETE FROM {table} WHERE vm = ?", (vm,))
