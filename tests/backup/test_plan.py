@@ -14,7 +14,7 @@ from headstart.backup import plan
 from headstart.blocks import Blocks
 from headstart.hypervisor.contract import Disk, ImageFile
 from headstart.state.values import Facts, Tracked
-from headstart.tracking.contract import Kind, Mark, Standing
+from headstart.tracking.mark import Kind, Mark, Standing
 from headstart.units import MIB
 
 LAYERS = (ImageFile("/images/web.qcow2", "qcow2", 7), ImageFile("/images/base.raw", "raw", 8, 4 * MIB, 1000))

@@ -108,7 +108,7 @@ def test_before_every_commit_of_the_journal(filters: Victim, verb: str) -> None:
 @pytest.mark.parametrize(
     ("moment", "place"),
     [
-        ("--before", "headstart.tracking.bitmap:BitmapTracker.rotate"),
+        ("--before", "headstart.tracking.tracker:Tracker.rotate"),
         ("--before", "headstart.hypervisor.qemu.exports:remove"),
         ("--after", "headstart.hypervisor.qemu.freeze:ThroughQga.freeze"),
         ("--before", "headstart.hypervisor.qemu.pull:PullPoint._offer"),

@@ -28,8 +28,8 @@ from headstart.repository.repo import Repository
 from headstart.repository.writer import Writer
 from headstart.state.journal import Journal
 from headstart.state.values import Facts
-from headstart.tracking.bitmap import BitmapTracker
-from headstart.tracking.contract import Marks
+from headstart.tracking.mark import Marks
+from headstart.tracking.tracker import Tracker
 
 Plant = Callable[[], Any]
 
@@ -59,13 +59,13 @@ def stale_answers_accepted() -> Any:
 
 def gap_between_bitmaps() -> Any:
     """The new marks begin only after the old ones have ended."""
-    right = BitmapTracker.rotate
+    right = Tracker.rotate
 
-    def planted(self: BitmapTracker, start: Marks, end: Marks) -> None:
+    def planted(self: Tracker, start: Marks, end: Marks) -> None:
         right(self, (), end)
         right(self, start, ())
 
-    return mock.patch.object(BitmapTracker, "rotate", planted)
+    return mock.patch.object(Tracker, "rotate", planted)
 
 
 def base_removed_before_publishing() -> Any:

@@ -16,7 +16,7 @@ from headstart.backup.plan import Residue
 from headstart.blocks import Blocks
 from headstart.hypervisor.contract import PointInTime, Protects
 from headstart.state.values import Tracked
-from headstart.tracking.contract import Kind, Mark
+from headstart.tracking.mark import Kind, Mark
 
 
 class Doubt(errors.HeadstartError):

@@ -22,9 +22,9 @@ from headstart.repository.manifest import Disk as StoredDisk
 from headstart.repository.manifest import Manifest
 from headstart.state.values import Distrust, Tracked, Vm
 from headstart.tracking import choice
-from headstart.tracking.bitmap import BitmapTracker
 from headstart.tracking.choice import Choice
-from headstart.tracking.contract import Mark, Standing
+from headstart.tracking.mark import Mark, Standing
+from headstart.tracking.tracker import Tracker
 from headstart.volumes import selection
 
 
@@ -37,7 +37,7 @@ class Contact:
     vm: Vm
     machine: Machine
     inventory: Inventory
-    tracker: BitmapTracker
+    tracker: Tracker
     nonces: dict[str, str]
     inside: Inside
     notes: list[str] = field(default_factory=list)
@@ -209,7 +209,7 @@ def meet(context: Context, vm: Vm, asleep: Asleep = Asleep.REFUSE) -> Iterator[C
         }
         gone = [name for name in known if name not in nonces]
         notes += [f"disk {name}, which the last backup had, is not in the VM any longer" for name in gone]
-        tracker = BitmapTracker(machine, context.journal.installation, nonces)
+        tracker = Tracker(machine, context.journal.installation, nonces)
         distrust = context.journal.distrusted(vm.name)
         yield Contact(context, vm, machine, inventory, tracker, nonces, inside, notes, distrust)
     finally:

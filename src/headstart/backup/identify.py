@@ -27,7 +27,7 @@ from headstart.repository import draft as leases
 from headstart.repository import snapshot, tree
 from headstart.repository.manifest import Disk as StoredDisk
 from headstart.state.values import Draft, Tracked
-from headstart.tracking.contract import Kind, Mark, Standing
+from headstart.tracking.mark import Kind, Mark, Standing
 
 
 @dataclass(frozen=True, slots=True)

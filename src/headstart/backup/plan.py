@@ -10,7 +10,7 @@ from headstart import blocks, units
 from headstart.blocks import Blocks
 from headstart.hypervisor.contract import Disk, Recorder
 from headstart.state.values import Facts, Tracked
-from headstart.tracking.contract import Kind, Mark, Standing
+from headstart.tracking.mark import Kind, Mark, Standing
 
 #: A round that copied less than this leaves so little behind that another one is not worth its rotation.
 SETTLED_BYTES = 64 * units.MIB

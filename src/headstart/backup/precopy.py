@@ -22,7 +22,7 @@ from headstart.hypervisor.contract import Migrating
 from headstart.load.throttle import Halted, Permit, ThrottledReader
 from headstart.reading import Reader
 from headstart.state.values import Tracked
-from headstart.tracking.contract import Kind, Mark
+from headstart.tracking.mark import Kind, Mark
 
 AT_ONCE = AtOnce()
 #: An agent at the lowest priority takes some 15 ms to answer at all.
