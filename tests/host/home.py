@@ -14,9 +14,9 @@ from typing import Any
 from unittest import mock
 
 from headstart import repository
-from headstart.backup import context as contexts
+from headstart.backup.context import Context
 from headstart.backup.transport import Transport
-from headstart.host import control, daemon, ward
+from headstart.host import control, daemon, retry, ward
 from headstart.host.daemon import Daemon
 from headstart.host.house import House
 from headstart.host.notify import Notifier
@@ -85,7 +85,7 @@ class Home:
         self.load: Callable[[], Config] = lambda: self.config
         self.daemon: Daemon | None = None
 
-    def _connect(self, context: contexts.Context, vm: Vm, excluded: Container[str]) -> Machine:
+    def _connect(self, context: Context, vm: Vm, excluded: Container[str]) -> Machine:
         self.excluded = {name for name in self.vms[vm.name].drives if name in excluded}
         self.connecting(vm.name)
         return MemoryMachine(self.vms[vm.name], self.journal.installation, BLOCK_SIZE)
@@ -114,7 +114,8 @@ class Home:
             **options,
         )
         with (
-            mock.patch.multiple(ward, LOOK_SECONDS=0.02, AGAIN_SECONDS=0.5),
+            mock.patch.multiple(ward, LOOK_SECONDS=0.02),
+            mock.patch.multiple(retry, AGAIN_SECONDS=0.5),
             mock.patch.multiple(daemon, TICK_SECONDS=0.02, NOTICE_SECONDS=0.05, FAREWELL_SECONDS=5.0),
         ):
             thread = threading.Thread(target=served.serve, daemon=True)

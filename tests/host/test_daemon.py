@@ -16,11 +16,11 @@ from headstart import errors
 from headstart.backup import publish
 from headstart.backup.complete import Completing, Options
 from headstart.backup.context import Context
-from headstart.host import control, requests, steering, ward
+from headstart.host import control, requests, retry, steering
 from headstart.host.daemon import Daemon
 from headstart.host.notify import Notifier
 from headstart.host.policy import Assignment, Config, HeadStart, Host, Policy
-from headstart.host.ward import AGAIN_AT_MOST, Retry
+from headstart.host.retry import AGAIN_AT_MOST, Retry
 from headstart.state.values import Vm
 from tests.host import home as homes
 from tests.host.home import HOUR, MIDNIGHT, NIGHTLY, Home, wait_until
@@ -530,10 +530,10 @@ def test_a_bug_is_tried_again_as_late_as_any_failure(home: Home) -> None:
 
 
 def test_failing_for_years() -> None:
-    retry = Retry()
+    failing = Retry()
     for _ in range(5000):
-        retry.failed(0.0)
-    assert retry.at == AGAIN_AT_MOST
+        failing.failed(0.0)
+    assert failing.at == AGAIN_AT_MOST
 
 
 def test_a_vm_that_two_patterns_name_keeps_its_policy(home: Home, caplog: pytest.LogCaptureFixture) -> None:
@@ -612,5 +612,5 @@ def test_while_a_backup_fails_again_and_again_rounds_go_on(home: Home) -> None:
         wait_until(lambda: any("error" in run.report for run in home.journal.runs("web") if run.verb == "backup"))
         before = home.verbs().count("precopy")
         vm.write("a", 5)
-        with mock.patch.object(ward, "AGAIN_SECONDS", 900.0):
+        with mock.patch.object(retry, "AGAIN_SECONDS", 900.0):
             wait_until(lambda: home.pass_time(20) and home.verbs().count("precopy") > before)
