@@ -12,7 +12,7 @@ from hypothesis import strategies as some
 
 from headstart.backup import plan
 from headstart.blocks import Blocks
-from headstart.hypervisor.contract import Disk, ImageFile
+from headstart.hypervisor.inventory import Disk, ImageFile
 from headstart.state.values import Facts, Tracked
 from headstart.tracking.mark import Kind, Mark, Standing
 from headstart.units import MIB

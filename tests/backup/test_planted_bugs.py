@@ -16,7 +16,7 @@ from headstart.backup import audit, plan, publish
 from headstart.backup.complete import Options
 from headstart.backup.contact import Contact
 from headstart.blocks import Blocks
-from headstart.hypervisor.contract import Disk, Recorder
+from headstart.hypervisor.inventory import Disk, Recorder
 from headstart.hypervisor.memory import MemoryImages, MemoryVm
 from headstart.state.journal import Journal
 from headstart.state.values import Tracked

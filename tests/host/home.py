@@ -24,7 +24,8 @@ from headstart.host.policy import Config, HeadStart, Host, Policy, Schedule
 from headstart.host.slots import Slots
 from headstart.host.tally import Tally
 from headstart.host.vault import Vault
-from headstart.hypervisor.contract import Counters, Machine
+from headstart.hypervisor.contract import Machine
+from headstart.hypervisor.counters import Counters
 from headstart.hypervisor.memory import MemoryImages, MemoryMachine, MemoryVm
 from headstart.hypervisor.memory import counters as memory_counters
 from headstart.load.bucket import Bucket

@@ -16,7 +16,8 @@ from headstart import errors
 from headstart.backup import plan, records
 from headstart.backup.auditing import Audited, Auditing
 from headstart.blocks import Blocks
-from headstart.hypervisor.contract import Bitmap, Disk, PointInTime, Remove
+from headstart.hypervisor.contract import Bitmap, PointInTime, Remove
+from headstart.hypervisor.inventory import Disk
 from headstart.hypervisor.memory.connection import Connection
 from headstart.hypervisor.memory.image import Drive, Image, Record
 from headstart.hypervisor.memory.machine import MemoryMachine

@@ -15,7 +15,7 @@ import pytest
 
 from headstart import errors
 from headstart.blocks import Blocks
-from headstart.hypervisor.contract import ImageFile
+from headstart.hypervisor.inventory import ImageFile
 from headstart.state import schema
 from headstart.state.journal import Journal
 from headstart.state.values import (

@@ -14,7 +14,8 @@ from headstart.backup.context import Context
 from headstart.backup.inside import Inside
 from headstart.blocks import Blocks
 from headstart.guest.only.machine import GuestMachine
-from headstart.hypervisor.contract import Disk, Disturbed, GuestFreezer, Inventory, Machine, Recorder
+from headstart.hypervisor.contract import Disturbed, GuestFreezer, Machine
+from headstart.hypervisor.inventory import Disk, Inventory, Recorder
 from headstart.reading import Reader
 from headstart.repository import lost
 from headstart.repository.lost import Lost

@@ -22,7 +22,7 @@ from headstart.backup import plan, records
 from headstart.backup.contact import Contact
 from headstart.backup.plan import Verdict
 from headstart.blocks import Blocks
-from headstart.hypervisor.contract import Disk, Recorder
+from headstart.hypervisor.inventory import Disk, Recorder
 from headstart.repository import draft as leases
 from headstart.repository import snapshot, tree
 from headstart.repository.manifest import Disk as StoredDisk

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from headstart import errors
 from headstart.backup.context import Context
 from headstart.guest.only.machine import GuestMachine
-from headstart.hypervisor.contract import Counters, Machine
+from headstart.hypervisor.contract import Machine
+from headstart.hypervisor.counters import Counters
 from headstart.hypervisor.qemu import counters, offline
 from headstart.hypervisor.qemu.machine import QemuMachine
 from headstart.hypervisor.recording import OVERLAYS

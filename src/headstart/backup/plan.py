@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from headstart import blocks, units
 from headstart.blocks import Blocks
-from headstart.hypervisor.contract import Disk, Recorder
+from headstart.hypervisor.inventory import Disk, Recorder
 from headstart.state.values import Facts, Tracked
 from headstart.tracking.mark import Kind, Mark, Standing
 

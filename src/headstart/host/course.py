@@ -27,7 +27,7 @@ from headstart.host.gauge import Gauge
 from headstart.host.house import House
 from headstart.host.minutes import Levels, Minutes
 from headstart.host.policy import Policy, limit_at
-from headstart.hypervisor.contract import Counters
+from headstart.hypervisor.counters import Counters
 from headstart.load import governor as governors
 from headstart.load import usual
 from headstart.load.governor import Demand, Governor, Marks

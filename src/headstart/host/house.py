@@ -12,7 +12,8 @@ from headstart.backup.context import Context
 from headstart.host.slots import Slots
 from headstart.host.tally import Tally
 from headstart.host.vault import Vault
-from headstart.hypervisor.contract import Counters, Machine
+from headstart.hypervisor.contract import Machine
+from headstart.hypervisor.counters import Counters
 from headstart.load import machine
 from headstart.load.bucket import Bucket
 from headstart.load.machine import Sample

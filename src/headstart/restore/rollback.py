@@ -30,7 +30,7 @@ from headstart.backup import cycle, opening
 from headstart.backup.context import Context
 from headstart.blocks import Blocks
 from headstart.hypervisor import witness
-from headstart.hypervisor.contract import Disk, Inventory
+from headstart.hypervisor.inventory import Disk, Inventory
 from headstart.hypervisor.power import Power
 from headstart.hypervisor.witness import Witness
 from headstart.repository import attachment, label, lost, tree

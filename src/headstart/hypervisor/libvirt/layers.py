@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from headstart.hypervisor import images, overlays, recording, segmentfile
-from headstart.hypervisor.contract import Disk, Recorder
+from headstart.hypervisor.inventory import Disk, Recorder
 from headstart.hypervisor.libvirt.inventory import Attachment, Look
 from headstart.hypervisor.overlays import Place, Segment
 from headstart.hypervisor.recording import IN_IOTHREAD, Recording, Stack
