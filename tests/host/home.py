@@ -33,6 +33,7 @@ from headstart.load.machine import Sample
 from headstart.repository import snapshot, tree
 from headstart.repository.repo import Repository
 from headstart.state.journal import Journal
+from headstart.state.runs import Runs
 from headstart.state.series import Series
 from headstart.state.values import Vm
 from headstart.store.memory import MemoryStore
@@ -146,7 +147,7 @@ class Home:
         """Of runs that succeeded, oldest first."""
         return [
             run.verb
-            for run in reversed(self.journal.runs(name, 1000))
+            for run in reversed(Runs(self.journal).newest(name, 1000))
             if run.ended is not None and "error" not in run.report
         ]
 

@@ -35,6 +35,7 @@ from headstart.host.steering import Steering
 from headstart.hypervisor.contract import Machine
 from headstart.load.governor import State
 from headstart.load.throttle import Halted
+from headstart.state.noted import Noted
 from headstart.state.values import Completion, Vm
 
 _log = logging.getLogger("headstart.host")
@@ -210,9 +211,9 @@ class Ward:
         """What the guest gives back is recorded before the round looks. One that cannot is asked again as late as one
         that can."""
         every = self._policy.trim
-        if every is None or 0 <= now - self._house.journal.trimmed(self.name) < every:
+        if every is None or 0 <= now - Noted(self._house.journal).trimmed(self.name) < every:
             return
-        self._house.journal.put_trimmed(self.name, now)
+        Noted(self._house.journal).put_trimmed(self.name, now)
         try:
             with self._context(self.activity.beat) as context:
                 by, found = trim.trim(context, self.name)

@@ -37,6 +37,7 @@ from headstart.repository import attachment, label, lost, tree
 from headstart.repository.manifest import Disk as StoredDisk
 from headstart.repository.manifest import Manifest
 from headstart.restore import inplace
+from headstart.state.noted import Noted
 from headstart.state.values import Rollback, Vm
 from headstart.wire.imageserver import Layer
 from headstart.wire.imagewriter import ImageWriter
@@ -118,7 +119,7 @@ class _Run:
         self._wanted = wanted
         self._order = order
         self._power = power_of(vm)
-        self._last = context.journal.rollback(vm.name)
+        self._last = Noted(context.journal).rollback(vm.name)
         #: An interrupted one has written.
         self._half = self._last is not None and self._last.writing
         self.safety = self._last.safety if self._last else None
@@ -137,7 +138,7 @@ class _Run:
             self._mine = replace(self._mine, running=True, how=self._last.how)
         self._power.recall(self._mine.how)
         if not self._half:
-            self._context.journal.begin_rollback(self._vm.name, self._mine)
+            Noted(self._context.journal).begin_rollback(self._vm.name, self._mine)
         try:
             if was_running:
                 self._power.shut_down(self._order.seconds, force=self._order.force)
@@ -164,14 +165,14 @@ class _Run:
 
     def _leave(self, error: BaseException) -> None:
         """Tell what it is like now; a VM that is as it was goes on."""
-        begun = self._context.journal.rollback(self._vm.name)
+        begun = Noted(self._context.journal).rollback(self._vm.name)
         if begun is not None and begun.writing:
             back = f", or 'headstart rollback {self._vm.name} {begun.safety}' to go back" if begun.safety else ""
             error.add_note(
                 f"VM '{self._vm.name}' is half rolled back and stays off: give the same command again{back}."
             )
             return
-        self._context.journal.end_rollback(self._vm.name)
+        Noted(self._context.journal).end_rollback(self._vm.name)
         if self._mine.running and not self._power.runs():
             with contextlib.suppress(errors.HeadstartError):
                 self._start()
@@ -258,11 +259,11 @@ class _Run:
                 if disk.name not in changed:
                     changed[disk.name] = self._compare(disk, writers[disk.name])
             self._mine = replace(self._mine, writing=True, safety=self.safety)
-            self._context.journal.begin_rollback(self._vm.name, self._mine)
+            Noted(self._context.journal).begin_rollback(self._vm.name, self._mine)
             for disk in self._wanted.disks:
                 self._fill(disk, changed[disk.name], writers[disk.name])
             self._write_variables(there)
-        self._context.journal.end_rollback(self._vm.name)
+        Noted(self._context.journal).end_rollback(self._vm.name)
         return tuple(
             RolledBack(
                 disk.name,
