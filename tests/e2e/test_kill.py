@@ -112,7 +112,7 @@ def test_before_every_commit_of_the_journal(filters: Victim, verb: str) -> None:
         ("--before", "headstart.hypervisor.qemu.exports:remove"),
         ("--after", "headstart.hypervisor.qemu.freeze:ThroughQga.freeze"),
         ("--before", "headstart.hypervisor.qemu.pull:PullPoint._offer"),
-        ("--before", "headstart.backup.audit:compare"),
+        ("--before", "headstart.backup.comparison:compare"),
         ("--after", "headstart.hypervisor.qemu.pull:put_back"),
         ("--before", "headstart.backup.publish:run"),
         ("--before", "headstart.repository.draft:drop"),

@@ -14,7 +14,7 @@ from unittest import mock
 
 from headstart import errors
 from headstart.backup import plan, records
-from headstart.backup.auditing import Audited, Auditing
+from headstart.backup.audit import Audited, Auditing
 from headstart.blocks import Blocks
 from headstart.hypervisor.contract import Bitmap, PointInTime, Remove
 from headstart.hypervisor.inventory import Disk

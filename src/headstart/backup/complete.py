@@ -19,7 +19,7 @@ from typing import Any
 
 from headstart import blocks, errors, units
 from headstart.backup import facts, hooks, looking, plan
-from headstart.backup.auditing import Auditing
+from headstart.backup.audit import Auditing
 from headstart.backup.belief import Belief
 from headstart.backup.contact import Contact
 from headstart.backup.hooks import Hook

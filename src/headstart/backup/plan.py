@@ -87,7 +87,7 @@ def _changed_disk(known: Facts, disk: Disk) -> str:
 
 def new_part(known: Facts, disk: Disk, block_size: int) -> Blocks:
     """What a disk has now and had not at the last contact, and the block that ended short then. Marks do not tell of
-    it; all else they tell as before (of one that was shrunk in between see ``audit.ends``)."""
+    it; all else they tell as before (of one that was shrunk in between see ``comparison.ends``)."""
     found = Blocks()
     if disk.size > known.size:
         found.add_range(known.size // block_size, blocks.count_of(disk.size, block_size))
