@@ -7,16 +7,18 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
 from headstart import errors
+from headstart.repository.keys import Secrets
 from headstart.restore.files.contents import Contents
-from headstart.server import audit, browsing, repositories, snapshots, structure, unlocking
+from headstart.server import audit, browsing, evidence, repositories, snapshots, structure, unlocking
 from headstart.server.api.request import Caller, Here
 from headstart.server.browsing import Key, Shelf
 from headstart.server.call import Call
+from headstart.server.repositories import Place
 from headstart.server.roles import Right
 from headstart.server.site import Site
 
@@ -78,15 +80,20 @@ def unlock(here: Here, call: Caller, repository: str, wanted: Password) -> Opene
 @contextlib.contextmanager
 def opened(site: Site, shelf: Shelf, call: Call, snapshot: str, unlock: str) -> Iterator[Contents]:
     """Raises ``Denied``, ``NotFound``, ``NotUnlocked``, what opening raises."""
+    place, secrets = unlocked(site, call, snapshot, unlock)
+    with shelf.contents(Key(call.who.id, place.id, snapshot), structure.Tended(site, place), secrets) as contents:
+        yield contents
+
+
+def unlocked(site: Site, call: Call, snapshot: str, unlock: str) -> tuple[Place, Secrets]:
+    """The repository of a snapshot, and what opens it. Raises ``Denied``, ``NotFound``, ``NotUnlocked``."""
     call.who.require(Right.RESTORE)
     with site.database.read() as connection:
         row = snapshots.get(connection, call, snapshot)
         if row["place"]:
             raise errors.NotFound(f"This snapshot lies in {row['place']}, where this server has no access.")
         place = repositories.get(connection, call.who, row["repository"])
-    secrets = unlocking.secrets_of(site, call, place, unlock)
-    with shelf.contents(Key(call.who.id, place.id, row["id"]), structure.Tended(site, place), secrets) as contents:
-        yield contents
+    return place, unlocking.secrets_of(site, call, place, unlock)
 
 
 def shelf_of(request: Request) -> Shelf:
@@ -170,6 +177,25 @@ def archive(
     unlock: Unlock = "",
 ) -> StreamingResponse:
     return download(here, shelf_of(request), call, snapshot, volume, path, unlock, "archive")
+
+
+@router.get(
+    "/snapshots/{snapshot}/screenshot",
+    response_class=Response,
+    responses={200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}},
+    summary="The guest's screen, as its newest rehearsal saw it.",
+)
+def screenshot(here: Here, call: Caller, snapshot: str, unlock: Unlock = "") -> Response:
+    return picture(here, call, snapshot, unlock)
+
+
+def picture(here: Site, call: Call, snapshot: str, unlock: str) -> Response:
+    """Raises ``NoPicture``, and as ``unlocked``."""
+    place, secrets = unlocked(here, call, snapshot, unlock)
+    found = evidence.screenshot(structure.Tended(here, place), secrets, snapshot)
+    with here.database.write() as connection:
+        audit.note(connection, call, "screenshot.download", snapshot)
+    return Response(found, headers=_INERT, media_type="image/png")
 
 
 def download(
