@@ -93,6 +93,9 @@ class Doing:
     def post_me_totp_remove(self) -> Answer:
         return self.person().ask("POST", "/v1/me/totp/remove", {"password": PASSWORD})
 
+    def post_me_account_remove(self) -> Answer:
+        return self.person().ask("POST", "/v1/me/account/remove", {"password": PASSWORD})
+
     def delete_me_sessions_session(self) -> Answer:
         person = self.person()
         return person.ask("DELETE", f"/v1/me/sessions/{person.get('/v1/me/sessions')[0]['id']}")

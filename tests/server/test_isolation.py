@@ -53,7 +53,7 @@ PLAIN: dict[str, Any] = {
 }
 #: Texts in bodies that name nothing of anybody's.
 WORDS = {
-    *("password", "new", "code", "text", "version", "verb", "state", "csrf"),
+    *("password", "new", "code", "text", "version", "verb", "state", "csrf", "email"),
     *("kind", "kinds", "urls", "zone", "folder", "disks"),
 }
 #: In a body, ``name`` is that of something new, and ``token`` a secret and no id.

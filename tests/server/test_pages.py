@@ -338,3 +338,15 @@ def test_two_processes_on_postgresql_show_the_same(pair: tuple[Server, Server]) 
     assert "Protected" in get(there, "/") and "web" in get(there, "/?q=WEB&show=good&sort=-last")
     for path in ("/tenants", "/users", "/audit", "/jobs"):
         get(two.site(), path)
+
+
+def test_without_a_provider_of_openid_connect_there_is_nothing_of_it(fleet: Fleet) -> None:
+    admin = fleet.people["admin"]
+    for path in ("/login", "/settings", "/users"):
+        assert "oidc" not in get(admin, path) and 'name="email"' not in get(admin, path)
+    for path in ("/login/oidc", "/login/oidc/back?state=x&code=y"):
+        assert admin.ask("GET", path).status == 404
+    assert send(admin, "/settings/oidc", {"password": PASSWORD}).status == 404
+    wanted = {"name": "pages-invited", "role": "viewer", "email": "a@b.c"}
+    assert admin.ask("POST", "/v1/users", wanted).status == 400
+    assert send(admin, "/users", wanted).status == 400

@@ -16,10 +16,11 @@ from headstart.restore.serving.places import Tcp
 
 if TYPE_CHECKING:
     from headstart.server.limits import Rate
-    from headstart.server.settings import Settings
+    from headstart.server.settings import Oidc, Settings
 
 DATA = "/var/lib/headstart-server"
 _MOST_WORKERS = 32
+_OIDC = "HEADSTART_SERVER_OIDC_"
 _MISSING = "The server needs more packages: pip install 'headstart[server]'."
 
 
@@ -146,7 +147,30 @@ def _settings(given: argparse.Namespace) -> Settings:
         notices_private=getattr(given, "notices_private", False),
         known_rate=known,
         stranger_rate=strangers,
+        oidc=_oidc(),
     )
+
+
+def _oidc() -> Oidc | None:
+    """``HEADSTART_SERVER_OIDC_...``: all of them, or none. Raises ``Usage``."""
+    from headstart.server import settings
+
+    names = ("ISSUER", "CLIENT", "SECRET", "NAME", "URL")
+    told = {name: os.environ.get(f"{_OIDC}{name}", "").strip() for name in names}
+    if path := os.environ.get(f"{_OIDC}SECRET_FILE"):
+        try:
+            told["SECRET"] = Path(path).read_text().strip()
+        except (OSError, ValueError) as error:
+            raise errors.Usage(f"{_OIDC}SECRET_FILE: {path} cannot be read: {error}.") from error
+    if not any(told.values()):
+        return None
+    missing = [f"{_OIDC}{name}" for name in names if not told[name]]
+    if missing:
+        raise errors.Usage(f"A provider of OpenID Connect takes also {' and '.join(missing)}.")
+    for name in ("ISSUER", "URL"):
+        if not settings.is_safe(told[name]) or len(told[name]) > 255:
+            raise errors.Usage(f"{_OIDC}{name} is an address that begins with https://.")
+    return settings.Oidc(told["ISSUER"], told["CLIENT"], told["SECRET"], told["NAME"], told["URL"].rstrip("/"))
 
 
 def _rate(name: str) -> Rate:

@@ -8,7 +8,7 @@ import contextlib
 from sqlalchemy import delete, select, update
 
 from headstart import errors
-from headstart.server import audit, passwords, site, tables, users
+from headstart.server import audit, entry, passwords, site, tables, users
 from headstart.server.call import Call
 from headstart.server.principal import Principal
 from headstart.server.roles import Role
@@ -20,7 +20,7 @@ CONSOLE = Principal("console", "console", Role.SITE, None)
 
 def put(settings: Settings, name: str, password: str) -> bool:
     """Whether it is a new one of the site. One that is there, also an admin of a tenant, gets the password, and no
-    second factor: that was lost, too.
+    second factor or account at a provider: those were lost, too.
 
     Raises ``TargetRefused`` where the name is of somebody of a tenant who is no admin."""
     opened = site.open_site(settings)
@@ -36,6 +36,7 @@ def put(settings: Settings, name: str, password: str) -> bool:
         values = {"password": passwords.hashed(password), "totp": None, "totp_new": None, "disabled": False}
         connection.execute(update(tables.users).where(its.id == row.id).values(values))
         connection.execute(delete(tables.sessions).where(tables.sessions.c.user == row.id))
+        entry.forget_accounts(connection, row.id)
         if row.tenant is not None:
             audit.note_for(connection, call, row.tenant, "user.reset", row.id, name=name, password=True)
         else:

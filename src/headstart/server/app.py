@@ -38,6 +38,7 @@ from headstart.server.limits import Buckets, Limits
 from headstart.server.metrics import Metrics
 from headstart.server.pages import render
 from headstart.server.pages import routes as pages
+from headstart.server.provider import Provider
 from headstart.server.site import Site
 from headstart.server.streams import Streams
 from headstart.server.surround import Surround
@@ -64,6 +65,8 @@ def make(site: Site) -> FastAPI:
     app.state.checker = Checker()
     app.state.metrics = Metrics(site)
     app.state.limits = Limits(Buckets(site.settings.known_rate), Buckets(site.settings.stranger_rate))
+    oidc = site.settings.oidc
+    app.state.provider = None if oidc is None else Provider(oidc, site.clock)
     app.state.shelf = Shelf()
     app.state.streams = Streams(site.database, site.clock)
     for module in _ROUTERS:

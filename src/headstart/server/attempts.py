@@ -28,6 +28,11 @@ def keys(name: str, address: str) -> dict[str, int]:
     }
 
 
+def of_address(address: str) -> dict[str, int]:
+    """Where no name is said."""
+    return {f"address:{limits.place(address)[:48]}": ALLOWED_ADDRESS}
+
+
 def begin(connection: Connection, allowed: Mapping[str, int], now: float) -> None:
     """Count one as failed. Raises ``TooOften``, and counts nothing then."""
     its = tables.attempts.c

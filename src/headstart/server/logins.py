@@ -31,34 +31,39 @@ class Session:
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
-    """``before``: the cookie of a session that the browser has already: it ends."""
+class Visit:
+    """From where, and in which request. ``before``: the cookie of a session that the browser has already: it ends."""
 
-    name: str
-    password: str
-    code: str
     address: str
     request: str
     before: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    name: str
+    password: str
+    code: str
+    visit: Visit
 
 
 def log_in(here: Site, attempt: Attempt) -> Session:
     """Raises ``NobodyKnown``, alike for every reason; ``TooOften``. The password is looked at outside of transactions:
     it takes a while, and SQLite has one writer."""
     now = here.clock()
-    allowed = attempts.keys(attempt.name, attempt.address)
+    allowed = attempts.keys(attempt.name, attempt.visit.address)
     with here.database.write() as connection:
         attempts.begin(connection, allowed, now)
         row = connection.execute(select(tables.users).where(tables.users.c.name == attempt.name)).mappings().first()
     # Of nobody's name a password is looked at as well, so that the time of the answer does not tell.
-    right = passwords.is_right(passwords.NOBODY if row is None else row["password"], attempt.password)
+    kept = None if row is None else row["password"]
+    right = passwords.is_right(kept or passwords.NOBODY, attempt.password)
     step = None if row is None else _step(here.sealer, row, attempt.code, now)
     with here.database.write() as connection:
         if row is not None and right and step is not None and not row["disabled"] and _take(connection, row, step, now):
             attempts.succeeded(connection, allowed)
-            return _begin(connection, row, attempt, now)
-        call = Call(_principal(row), now, attempt.address, attempt.request)
-        audit.note(connection, call, "session.refuse", "" if row is None else row["id"])
+            return begin(connection, row, attempt.visit, now)
+        refuse(connection, row, attempt.visit, now)
     raise NobodyKnown(_WRONG)
 
 
@@ -85,44 +90,53 @@ def _principal(row: Any) -> Principal:
     return Principal(row["id"], row["name"], Role(row["role"]), row["tenant"], person=row["id"])
 
 
-def _begin(connection: Connection, row: Any, attempt: Attempt, now: float) -> Session:
+def call_of(row: Any, visit: Visit, now: float) -> Call:
+    """Of somebody who logs in just now; of nobody where ``row`` is None."""
+    return Call(_principal(row), now, visit.address, visit.request)
+
+
+def refuse(connection: Connection, row: Any, visit: Visit, now: float, **facts: str) -> None:
+    audit.note(connection, call_of(row, visit, now), "session.refuse", "" if row is None else row["id"], **facts)
+
+
+def begin(connection: Connection, row: Any, visit: Visit, now: float, **facts: str) -> Session:
+    """Of somebody who has shown who he is, and may log in."""
     session = Session(credentials.new_secret(), credentials.new_secret(), now + SESSION_SECONDS)
     its = tables.sessions.c
-    ended = (its.expires < now) | (its.hash == credentials.hashed(attempt.before))
+    ended = (its.expires < now) | (its.hash == credentials.hashed(visit.before))
     connection.execute(delete(tables.sessions).where(ended))
     connection.execute(
         insert(tables.sessions).values(
             hash=credentials.hashed(session.cookie),
             user=row["id"],
             csrf=session.csrf,
-            address=attempt.address[:64],
+            address=visit.address[:64],
             created=now,
             expires=session.expires,
         )
     )
-    call = Call(_principal(row), now, attempt.address, attempt.request)
-    audit.note(connection, call, "session.begin", row["id"])
+    audit.note(connection, call_of(row, visit, now), "session.begin", row["id"], **facts)
     return session
 
 
 # -- of oneself
 
 
-def _require_person(call: Call) -> str:
+def require_person(call: Call) -> str:
     if not call.who.is_person:
         raise errors.Denied("This is for people who have logged in, and not for tokens.")
     return call.who.id
 
 
 def log_out(connection: Connection, call: Call) -> None:
-    user = _require_person(call)
+    user = require_person(call)
     connection.execute(delete(tables.sessions).where(tables.sessions.c.hash == call.who.session))
     audit.note(connection, call, "session.end", user)
 
 
 def sessions(connection: Connection, call: Call) -> list[dict[str, Any]]:
     """One's own. The ``id`` is the beginning of a hash, and opens nothing."""
-    user = _require_person(call)
+    user = require_person(call)
     its = tables.sessions.c
     query = select(its.hash, its.address, its.created, its.expires).where(its.user == user, its.expires > call.now)
     return [
@@ -139,7 +153,7 @@ def sessions(connection: Connection, call: Call) -> list[dict[str, Any]]:
 
 def end_session(connection: Connection, call: Call, session: str) -> None:
     """Raises ``NotFound``."""
-    user = _require_person(call)
+    user = require_person(call)
     its = tables.sessions.c
     wanted = session if ids.is_id(session) else "-"
     ended = delete(tables.sessions).where(its.user == user, its.hash.startswith(wanted, autoescape=True))
@@ -150,12 +164,14 @@ def end_session(connection: Connection, call: Call, session: str) -> None:
 
 def require_password(here: Site, call: Call, password: str) -> None:
     """Whoever found a browser open has a session, and no password. Raises ``Denied``, ``TooOften``."""
-    user = _require_person(call)
+    user = require_person(call)
     allowed = attempts.keys(call.who.name, call.address)
     with here.database.write() as connection:
         attempts.begin(connection, allowed, call.now)
         kept = connection.execute(select(tables.users.c.password).where(tables.users.c.id == user)).scalar()
-    if not passwords.is_right(kept or passwords.NOBODY, password):
+    if kept is None:
+        raise errors.Denied("You have no password here. Another admin gives you one, by a reset.")
+    if not passwords.is_right(kept, password):
         with here.database.write() as connection:
             audit.note(connection, call, "session.refuse", user)
         raise errors.Denied("The password is not right.")
@@ -186,7 +202,7 @@ def begin_totp(here: Site, call: Call, password: str) -> str:
 
 def confirm_totp(connection: Connection, sealer: Sealer, call: Call, code: str) -> None:
     """Raises ``Usage`` where the code is none of the new secret. Other sessions end."""
-    user = _require_person(call)
+    user = require_person(call)
     its = tables.users.c
     sealed = connection.execute(select(its.totp_new).where(its.id == user).with_for_update()).scalar()
     if sealed is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import secrets
 
 import pyotp
 from argon2 import PasswordHasher
@@ -15,8 +16,9 @@ SHORTEST, LONGEST = 12, 1024
 _STEP_SECONDS = 30
 #: RFC 9106's second choice: 64 MiB. A processor spends a few hundredths of a second on it.
 _HASHER = PasswordHasher(time_cost=3, memory_cost=64 * 1024, parallelism=4, type=Type.ID)
-#: Checked when there is no such person, so that the time of the answer does not tell.
-NOBODY = _HASHER.hash("nobody")
+#: Of no password that anybody knows. Checked when there is no such person, or one without a password, so that the time
+#: of the answer does not tell.
+NOBODY = _HASHER.hash(secrets.token_hex(32))
 
 
 def hashed(password: str) -> str:

@@ -92,15 +92,18 @@ def note_use(connection: Connection, token_id: str, now: float) -> None:
 
 def of_session(connection: Connection, cookie: str, now: float) -> Principal:
     """Raises ``NobodyKnown``."""
+    return of_hash(connection, credentials.hashed(cookie), now)
+
+
+def of_hash(connection: Connection, session: str, now: float) -> Principal:
+    """Of a session, by the hash of its cookie. Raises ``NobodyKnown``."""
     sessions, users = tables.sessions, tables.users
     query = (
         select(users.c.id, users.c.name, users.c.role, users.c.tenant, sessions.c.csrf)
         .join_from(sessions, users, sessions.c.user == users.c.id)
-        .where(sessions.c.hash == credentials.hashed(cookie), sessions.c.expires > now, users.c.disabled.is_(False))
+        .where(sessions.c.hash == session, sessions.c.expires > now, users.c.disabled.is_(False))
     )
     row = connection.execute(query).first()
     if row is None:
         raise NobodyKnown("The session has ended. Log in again.")
-    return Principal(
-        row.id, row.name, Role(row.role), row.tenant, csrf=row.csrf, session=credentials.hashed(cookie), person=row.id
-    )
+    return Principal(row.id, row.name, Role(row.role), row.tenant, csrf=row.csrf, session=session, person=row.id)

@@ -74,7 +74,7 @@ users = Table(
     _of("tenants", null=True),
     Column("name", String(64), nullable=False, unique=True),
     Column("role", String(16), nullable=False),
-    Column("password", Text, nullable=False),  # argon2id, as its library writes it
+    Column("password", Text),  # argon2id, as its library writes it; NULL: none, the provider lets in
     Column("totp", LargeBinary),  # sealed; NULL: not set up
     Column("totp_new", LargeBinary),  # sealed; one that is being set up, until a code of it was shown
     Column("totp_step", BigInteger, nullable=False, server_default="0"),  # of the code that was used last
@@ -94,6 +94,29 @@ sessions = Table(
     Column("created", Float, nullable=False),
     Column("expires", Float, nullable=False),
     Index("ix_sessions_user", "user"),
+)
+
+#: Accounts at a provider of OpenID Connect: one of each person's at most.
+identities = Table(
+    "identities",
+    metadata,
+    Column("issuer", String(255), nullable=False),
+    Column("subject", String(255), nullable=False),
+    _of("users"),
+    Column("created", Float, nullable=False),
+    PrimaryKeyConstraint("issuer", "subject"),
+    UniqueConstraint("user"),
+)
+
+#: Of people without a password, until they come with an account of that e-mail.
+invitations = Table(
+    "invitations",
+    metadata,
+    Column("hash", String(64), primary_key=True),  # of its secret
+    _of("users"),
+    Column("email", String(255), nullable=False),
+    Column("expires", Float, nullable=False),
+    Index("ix_invitations_user", "user"),
 )
 
 repositories = Table(

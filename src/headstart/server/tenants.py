@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from headstart import errors
-from headstart.server import audit, caution, ids, tables
+from headstart.server import audit, caution, entry, ids, tables
 from headstart.server.call import Call
 from headstart.server.caution import Caution
 from headstart.server.roles import Right, Role
@@ -63,7 +63,7 @@ def require_can_wait(connection: Connection, call: Call, wanted: Caution) -> Non
     if not 0 <= wanted.delay <= caution.LONGEST_DELAY:
         raise errors.Usage(f"A delay has {caution.LONGEST_DELAY / 86400:.0f} days at most.")
     its = tables.users.c
-    admins = select(func.count()).where(its.tenant == tenant, its.role == Role.ADMIN, its.disabled.is_(False))
+    admins = select(func.count()).where(its.tenant == tenant, its.role == Role.ADMIN, entry.is_open())
     if wanted.second_person and connection.execute(admins).scalar_one() < 2:
         raise errors.Usage("Make a second admin first: with one alone, nothing could be approved.")
 

@@ -7,15 +7,16 @@ from typing import Any
 from sqlalchemy import Connection, delete, insert, select, update
 
 from headstart import errors
-from headstart.server import audit, caution, ids, passwords, tables
+from headstart.server import audit, caution, entry, ids, passwords, tables
 from headstart.server.call import Call
 from headstart.server.roles import GIVEN, Right, Role
 from headstart.server.tenants import BAD_NAME
 
 
-def create(connection: Connection, call: Call, name: str, password: str, role: Role, tenant: str | None) -> str:
-    """Of one's own tenant by its admin; of the site, and the first admin of a tenant, by the site's."""
-    _require_may_give(connection, call, role, tenant)
+def create(connection: Connection, call: Call, name: str, password: str | None, role: Role, tenant: str | None) -> str:
+    """Of one's own tenant by its admin; of the site, and the first admin of a tenant, by the site's. Without a password
+    somebody is let in by ``accounts``."""
+    require_may_give(connection, call, role, tenant)
     if not ids.is_name(name):
         raise errors.Usage(BAD_NAME)
     if connection.execute(select(tables.users.c.id).where(tables.users.c.name == name)).first():
@@ -27,7 +28,7 @@ def create(connection: Connection, call: Call, name: str, password: str, role: R
             tenant=tenant,
             name=name,
             role=role,
-            password=passwords.hashed(password),
+            password=None if password is None else passwords.hashed(password),
             disabled=False,
             created=call.now,
         )
@@ -39,7 +40,8 @@ def create(connection: Connection, call: Call, name: str, password: str, role: R
     return user
 
 
-def _require_may_give(connection: Connection, call: Call, role: Role, tenant: str | None) -> None:
+def require_may_give(connection: Connection, call: Call, role: Role, tenant: str | None) -> None:
+    """Raises ``Denied``, ``NotFound``, ``Usage``."""
     if call.who.tenant is None:
         call.who.require(Right.SITE)
         if role is not (Role.SITE if tenant is None else Role.ADMIN):
@@ -75,7 +77,7 @@ def admins(connection: Connection, tenant: str | None) -> list[str]:
     """Ids of those that can log in, of a tenant or of the site. They stay so until the transaction ends."""
     its = tables.users.c
     role = Role.SITE if tenant is None else Role.ADMIN
-    query = select(its.id).where(its.tenant == tenant, its.role == role, its.disabled.is_(False)).order_by(its.id)
+    query = select(its.id).where(its.tenant == tenant, its.role == role, entry.is_open()).order_by(its.id)
     return list(connection.execute(query.with_for_update()).scalars())
 
 
@@ -83,7 +85,11 @@ def listed(connection: Connection, call: Call) -> list[dict[str, Any]]:
     """Those of the own tenant, or of the site."""
     tenant = _seen_tenant(call)
     its = tables.users.c
-    columns = (its.id, its.name, its.role, its.disabled, its.created, its.seen, its.totp.is_not(None).label("totp"))
+    columns = (
+        *(its.id, its.name, its.role, its.disabled, its.created, its.seen, its.totp.is_not(None).label("totp")),
+        its.password.is_not(None).label("password"),
+        entry.is_linked().label("linked"),
+    )
     query = select(*columns).where(its.tenant == tenant).order_by(its.name)
     return [dict(row) for row in connection.execute(query).mappings()]
 
@@ -146,16 +152,21 @@ def set_disabled(connection: Connection, call: Call, user: str, disabled: bool) 
 
 
 def reset(connection: Connection, call: Call, user: str, password_hash: str | None) -> None:
-    """Of somebody who lost a password or a second factor: no second factor, no session, and that password, if any."""
+    """Of somebody who lost a password, a second factor or an account: none but that password, if any, and no session.
+    Raises ``Usage`` where there would be no way in."""
     found = get(connection, call, user)
     if user == call.who.person:
         raise errors.Usage("One's own password and second factor are changed below /v1/me. Another admin resets them.")
     if found["role"] == Role.ADMIN:
         caution.require_approved(connection, call)
+    its = tables.users.c
+    if password_hash is None and connection.execute(select(its.password).where(its.id == user)).scalar() is None:
+        raise errors.Usage("There is no password yet: a reset gives one.")
     values: dict[str, Any] = {"totp": None, "totp_new": None}
     if password_hash is not None:
         values["password"] = password_hash
-    connection.execute(update(tables.users).where(tables.users.c.id == user).values(values))
+    connection.execute(update(tables.users).where(its.id == user).values(values))
+    entry.forget_accounts(connection, user)
     end_sessions(connection, user)
     audit.note(connection, call, "user.reset", user, name=found["name"], password=password_hash is not None)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from headstart.server import logins, passwords
+from headstart.server import accounts, logins, passwords
 from headstart.server.api.request import Caller, Here
 
 router = APIRouter(prefix="/v1/me", tags=["me"])
@@ -58,6 +58,11 @@ def confirm_totp(here: Here, call: Caller, wanted: Code) -> None:
 @router.post("/totp/remove", status_code=204, summary="Log in without a second factor again.")
 def remove_totp(here: Here, call: Caller, wanted: Password) -> None:
     logins.remove_totp(here, call, wanted.password)
+
+
+@router.post("/account/remove", status_code=204, summary="Be let in by the provider no longer. Other sessions end.")
+def unlink(here: Here, call: Caller, wanted: Password) -> None:
+    accounts.unlink(here, call, wanted.password)
 
 
 @router.get("/sessions")

@@ -13,6 +13,7 @@ from headstart.server import credentials, limits, principal
 from headstart.server.call import Call
 from headstart.server.limits import Limits
 from headstart.server.principal import NobodyKnown, Principal
+from headstart.server.provider import Provider
 from headstart.server.site import Site
 
 #: With the prefix, browsers take it from this host alone, over TLS, for all of it. Without TLS they take none such.
@@ -82,6 +83,14 @@ def _principal(request: Request, here: Site, now: float) -> Principal:
         return principal.of_session(connection, cookie, now)
 
 
+def provider(request: Request) -> Provider:
+    """Raises ``NotFound`` where there is none."""
+    found: Provider | None = request.app.state.provider
+    if found is None:
+        raise errors.NotFound("This server has no provider of OpenID Connect.")
+    return found
+
+
 def is_secure(request: Request) -> bool:
     return request.url.scheme == "https"
 
@@ -99,4 +108,5 @@ def address(request: Request) -> str:
 
 
 Here = Annotated[Site, Depends(site)]
+Through = Annotated[Provider, Depends(provider)]
 Caller = Annotated[Call, Depends(caller)]

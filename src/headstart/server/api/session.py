@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 
 from headstart.server import logins
 from headstart.server.api.request import Caller, Here, address, cookie_name, cookie_of, is_secure, stranger
-from headstart.server.logins import Attempt, Session
+from headstart.server.logins import Attempt, Session, Visit
 
 router = APIRouter(prefix="/v1/session", tags=["session"])
 
@@ -32,8 +32,11 @@ class Me(BaseModel):
 
 def log_in(request: Request, here: Here, name: str, password: str, code: str) -> Session:
     """Raises ``NobodyKnown``, ``TooOften``."""
-    before = cookie_of(request) or ""
-    return logins.log_in(here, Attempt(name, password, code, address(request), request.state.id, before))
+    return logins.log_in(here, Attempt(name, password, code, visit(request)))
+
+
+def visit(request: Request) -> Visit:
+    return Visit(address(request), request.state.id, cookie_of(request) or "")
 
 
 def set_cookie(request: Request, response: Response, session: Session, now: float) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
-from headstart.server import approvals, passwords, users
+from headstart import errors
+from headstart.server import accounts, approvals, passwords, users
 from headstart.server.api.answers import WAITING, told
 from headstart.server.api.request import Caller, Here
 from headstart.server.api.tenants import Created, Name
@@ -18,9 +19,16 @@ router = APIRouter(prefix="/v1/users", tags=["users"])
 
 class NewUser(BaseModel):
     name: Name
-    password: str = Field(min_length=passwords.SHORTEST, max_length=passwords.LONGEST)
+    password: str | None = Field(None, min_length=passwords.SHORTEST, max_length=passwords.LONGEST)
+    email: str | None = Field(
+        None, max_length=255, description="Instead of a password: of the account to be let in with."
+    )
     role: Role
     tenant: str | None = Field(None, max_length=64, description="By the site alone: whose first admin this is.")
+
+
+class CreatedUser(Created):
+    invitation: str | None = Field(None, description="Told once: a link for the one with that e-mail, for seven days.")
 
 
 class WantedRole(BaseModel):
@@ -44,10 +52,21 @@ def list_users(here: Here, call: Caller) -> list[dict[str, Any]]:
 
 
 @router.post("", status_code=201)
-def create_user(here: Here, call: Caller, wanted: NewUser) -> Created:
+def create_user(here: Here, call: Caller, wanted: NewUser) -> CreatedUser:
     tenant = call.who.tenant if wanted.tenant is None else wanted.tenant
     with here.database.write() as connection:
-        return Created(id=users.create(connection, call, wanted.name, wanted.password, wanted.role, tenant))
+        users.require_may_give(connection, call, wanted.role, tenant)
+        if (wanted.password is None) == (wanted.email is None):
+            raise errors.Usage("Give a password or an e-mail: with a password, an account is linked by the user.")
+        if wanted.email is None:
+            return CreatedUser(
+                id=users.create(connection, call, wanted.name, wanted.password, wanted.role, tenant), invitation=None
+            )
+        if tenant != call.who.tenant:
+            # An invitation could wait until the tenant has an admin, and be a way into what is the tenant's own.
+            raise errors.Usage("An invitation is for one's own. The first admin of a tenant gets a password.")
+        user, invitation = accounts.create(here, connection, call, wanted.name, wanted.email, wanted.role)
+        return CreatedUser(id=user, invitation=invitation)
 
 
 @router.delete("/{user}", status_code=204)

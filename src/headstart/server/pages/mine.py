@@ -5,10 +5,10 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 from sqlalchemy import select
 
-from headstart.server import caution, logins, passwords, tables
+from headstart.server import caution, entry, logins, passwords, tables
 from headstart.server.api.request import Here
 from headstart.server.call import Call
-from headstart.server.pages import render, waits
+from headstart.server.pages import oidc, render, waits
 from headstart.server.pages.forms import Sent
 from headstart.server.pages.visitor import Visitor
 
@@ -26,6 +26,7 @@ def _page(request: Request, here: Here, call: Call, secret: str = "") -> Respons
     its = tables.users.c
     with here.database.read() as connection:
         sessions = logins.sessions(connection, call)
+        linked = connection.execute(select(entry.is_linked()).where(its.id == call.who.id)).scalar()
         has_totp = connection.execute(select(its.totp.is_not(None)).where(its.id == call.who.id)).scalar()
         wanted = caution.of(connection, call.who.tenant)
     return render.page(
@@ -34,6 +35,8 @@ def _page(request: Request, here: Here, call: Call, secret: str = "") -> Respons
         "settings.html",
         sessions=sessions,
         has_totp=bool(has_totp),
+        provider=oidc.name_of(request),
+        linked=bool(linked),
         secret=secret,
         uri=passwords.totp_uri(secret, call.who.name) if secret else "",
         caution=wanted,

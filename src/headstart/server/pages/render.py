@@ -60,6 +60,8 @@ DONE = {
     "asked": "Asked for: somebody else has to agree, or a delay has to pass.",
     "decided": "Decided.",
     "password": "The password is changed. Other sessions have ended.",
+    "linked": "Linked: that account lets you in from now on.",
+    "unlinked": "The account lets you in no longer. Other sessions have ended.",
     "out": "You are logged out.",
 }
 

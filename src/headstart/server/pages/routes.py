@@ -10,6 +10,7 @@ from headstart.server.pages import (
     keys,
     login,
     mine,
+    oidc,
     ordering,
     overview,
     people,
@@ -26,7 +27,7 @@ from headstart.server.pages import (
 
 router = APIRouter()
 for _module in (
-    *(static, login, overview, vm, points, files, ordering, hosts, simulate, policies, stores),
+    *(static, login, oidc, overview, vm, points, files, ordering, hosts, simulate, policies, stores),
     *(work, people, keys, tenancy, records, mine),
 ):
     router.include_router(_module.router)

@@ -146,7 +146,7 @@ def upgrade() -> None:
         sa.Column("tenant", sa.String(length=32), nullable=True),
         sa.Column("name", sa.String(length=64), nullable=False),
         sa.Column("role", sa.String(length=16), nullable=False),
-        sa.Column("password", sa.Text(), nullable=False),
+        sa.Column("password", sa.Text(), nullable=True),
         sa.Column("totp", sa.LargeBinary(), nullable=True),
         sa.Column("totp_new", sa.LargeBinary(), nullable=True),
         sa.Column("totp_step", sa.BigInteger(), server_default="0", nullable=False),
@@ -197,6 +197,28 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_hosts")),
         sa.UniqueConstraint("tenant", "name", name=op.f("uq_hosts_tenant")),
     )
+    op.create_table(
+        "identities",
+        sa.Column("issuer", sa.String(length=255), nullable=False),
+        sa.Column("subject", sa.String(length=255), nullable=False),
+        sa.Column("user", sa.String(length=32), nullable=False),
+        sa.Column("created", sa.Float(), nullable=False),
+        sa.ForeignKeyConstraint(["user"], ["users.id"], name=op.f("fk_identities_user"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("issuer", "subject", name=op.f("pk_identities")),
+        sa.UniqueConstraint("user", name=op.f("uq_identities_user")),
+    )
+    op.create_table(
+        "invitations",
+        sa.Column("hash", sa.String(length=64), nullable=False),
+        sa.Column("user", sa.String(length=32), nullable=False),
+        sa.Column("email", sa.String(length=255), nullable=False),
+        sa.Column("expires", sa.Float(), nullable=False),
+        sa.ForeignKeyConstraint(["user"], ["users.id"], name=op.f("fk_invitations_user"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("hash", name=op.f("pk_invitations")),
+    )
+    with op.batch_alter_table("invitations", schema=None) as batch_op:
+        batch_op.create_index("ix_invitations_user", ["user"], unique=False)
+
     op.create_table(
         "jobs",
         sa.Column("id", sa.String(length=32), nullable=False),
