@@ -336,6 +336,7 @@ class HostTable(Table):
     appliances: Annotated[tuple[str, ...], BeforeValidator(_appliances)] = ()
     restore_into: AbsolutePath | None = None
     rehearsals: Truth = False
+    boots: Truth = False
     metrics: Annotated[InstanceOf[Tcp] | None, BeforeValidator(_listen)] = None
 
     def value(self) -> Host:
