@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 PARTS: Mapping[str, Sequence[str]] = {
     "Understanding": ("concepts", "faq", "comparison", "patents"),
     "Guides": (
-        *("libvirt", "proxmox", "everyday", "migration", "guest-only", "object-storage", "policies"),
+        *("guides", "libvirt", "proxmox", "everyday", "migration", "guest-only", "object-storage", "policies"),
         *("load", "planning", "appliance"),
     ),
     "Getting it back": ("restore", "restore-files", "restore-disks", "restore-boot", "restore-serve", "damage"),
