@@ -46,7 +46,7 @@ test-qemu: setup
 package: setup
 	scripts/package
 
-# As root; 5 GB, and about a quarter of an hour.
+# As root; 2 GB, and five to ten minutes.
 test-package: package
 	$(PYTHON) -m pytest -m package
 

@@ -20,7 +20,7 @@ from tests.kit.server import SITE, SITE_PASSWORD
 
 DIST = Path(__file__).parents[2] / "dist"
 #: Exposure that ``systemd-analyze security`` of Debian 12 tells, 10.0 at most; docs/install.md has the figures.
-MOST_EXPOSED = {"headstart": 4.2, "headstart-server": 1.5, "headstart-server-worker": 1.5}
+MOST_EXPOSED = {"headstart": 4.2, "headstart-server": 1.2, "headstart-server-worker": 1.2}
 
 CONFIGURATION = """\
 [host]
