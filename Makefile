@@ -5,6 +5,9 @@
 # make soak      the long tests (tests/long.py), then faults without end: make soak [SEED=1] [CYCLES=10000] [PLANT=a bug to be caught]
 # make bench     the numbers in docs/benchmarks.md, and what became slower since they were published last
 # make fuzz      every decoder of what others write, SECONDS=60 each, with a coverage-guided fuzzer
+# make package   what is published, in dist/: wheel, sources, Debian packages, bill of materials; of what is committed
+# make test-package       those packages in a Debian with systemd; make test-reproducible: made twice, they are the same
+# make release VERSION=…  gathers changelog.d into CHANGELOG.md, commits, tags, makes what is published
 # make docs      the site of the documentation, in build/handbook/html; fails where a link leads nowhere
 # Each target installs what is missing first: see scripts/setup.
 
@@ -12,7 +15,7 @@ PYTHON := .venv/bin/python
 
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 
-.PHONY: setup docs demo demo-server test test-fast test-qemu soak bench bench-plan bench-choices fuzz lint clean
+.PHONY: setup docs demo demo-server test test-fast test-qemu package test-package test-reproducible release soak bench bench-plan bench-choices fuzz lint clean
 
 SECONDS := 60
 SUITE := trixie
@@ -28,17 +31,31 @@ demo-server: setup
 	$(PYTHON) -m bench.demo_server $(if $(STAY),--stay)
 
 test: lint
-	$(PYTHON) -m pytest -n 2 --dist loadfile -m "not vm and not long and not alone"
+	$(PYTHON) -m pytest -n 2 --dist loadfile -m "not vm and not long and not alone and not package"
 	$(PYTHON) -m pytest -n 2 --dist loadfile -m "vm and not long and not alone"
 	$(PYTHON) -m pytest -m "alone and not long"
 
 test-fast: setup
-	$(PYTHON) -m pytest -n 2 --dist loadfile -m "not vm and not long and not alone"
+	$(PYTHON) -m pytest -n 2 --dist loadfile -m "not vm and not long and not alone and not package"
 
 # As root; 0.4 GB.
 test-qemu: setup
 	scripts/qemu-root $(SUITE) build/qemu-$(SUITE)
 	PATH=$(CURDIR)/build/qemu-$(SUITE)/qemu-bin:$$PATH $(PYTHON) -m pytest $(TESTS_OF_QEMU) -k "not libvirt"
+
+package: setup
+	scripts/package
+
+# As root; 2 GB, and five to ten minutes.
+test-package: package
+	$(PYTHON) -m pytest -m package
+
+test-reproducible: setup
+	scripts/reproducible
+
+release: setup
+	scripts/release "$(VERSION)"
+	scripts/package
 
 soak: setup
 	$(if $(SEED)$(CYCLES)$(PLANT),,$(PYTHON) -m pytest -n 2 --dist loadfile -m long)
@@ -67,6 +84,7 @@ lint: setup
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
+	.venv/bin/deptry src
 
 clean:
 	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis

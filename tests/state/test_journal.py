@@ -550,3 +550,17 @@ def _peak(call: Callable[[], object]) -> int:
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
+
+
+def test_it_is_not_closed_beneath_another_thread(tmp_path: Path) -> None:
+    """SQLite would crash. Who comes later is told."""
+    journal = Journal.open(tmp_path)
+    closing = threading.Thread(target=journal.close)
+    with journal.reading("SELECT 1 UNION SELECT 2") as rows:
+        assert next(rows) == (1,)
+        closing.start()
+        closing.join(0.2)
+        assert closing.is_alive() and next(rows) == (2,)
+    closing.join(10)
+    with pytest.raises(errors.Usage, match="cannot be used"):
+        journal.vms()

@@ -122,9 +122,9 @@ class Repository:
         self.store.create(key, data)
         return len(data)
 
-    def get_object(self, kind: layout.Kind, key: str) -> bytes:
-        """The payload of a structure object; ``Damaged``, or ``Missing`` (which is one)."""
-        return seal.open_object(self.secrets, kind, key, self.store.read(key))
+    def get_object(self, kind: layout.Kind, key: str, most: int = layout.MAX_OBJECT_LENGTH) -> bytes:
+        """The payload of a structure object, of ``most`` bytes; ``Damaged``, or ``Missing`` (which is one)."""
+        return seal.open_object(self.secrets, kind, key, self.store.read(key), most)
 
 
 def create(
