@@ -254,7 +254,9 @@ few_blocks = some.builds(Blocks, some.sets(some.integers(0, 12)))
 
 
 @given(few_blocks, few_blocks, few_blocks, few_blocks, some.one_of(some.none(), few_blocks))
-def test_the_residue(recorded: Blocks, entire: Blocks, draft: Blocks, stale: Blocks, protected: Blocks | None) -> None:
+def test_each_block_of_the_new_image_comes_from_one_place(
+    recorded: Blocks, entire: Blocks, draft: Blocks, stale: Blocks, protected: Blocks | None
+) -> None:
     given_before = [set(each) for each in (recorded, entire, draft, stale)]
     found = plan.residue(recorded, entire, draft, stale, protected)
     changed = recorded | entire

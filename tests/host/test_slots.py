@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import pytest
 
 from headstart.host.slots import Slots
+from tests.kit.waiting import wait_until
 
 
 def nothing() -> None:
@@ -29,14 +29,6 @@ class Worker:
             self._order.append(self._name)
             self.has.set()
             self.go.wait(10)
-
-
-def wait_until(condition: object, seconds: float = 5.0) -> None:
-    assert callable(condition)
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.01)
 
 
 def test_who_came_first_goes_first() -> None:

@@ -10,7 +10,7 @@ IDS = st.binary(min_size=32, max_size=32)
 
 
 @given(st.lists(st.none() | IDS, min_size=1, max_size=40), st.integers(0, 5))
-def test_roundtrip(slots: node.Slots, level: int) -> None:
+def test_what_is_encoded_is_decoded_the_same(slots: node.Slots, level: int) -> None:
     data = node.encode(level, slots)
     if data is None:
         assert not any(slots)

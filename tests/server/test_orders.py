@@ -16,8 +16,9 @@ from headstart.host.errands import Errands
 from headstart.host.remote import Remote
 from headstart.store.membership import Membership
 from tests.host import home as homes
-from tests.host.home import Home, wait_until
+from tests.host.home import Home
 from tests.kit.server import Person, Server, Tenant
+from tests.kit.waiting import wait_until
 from tests.server import joined
 from tests.server.joined import serving
 
