@@ -1,3 +1,5 @@
+"""What an address of a repository names: a directory, a bucket, and what is refused."""
+
 from __future__ import annotations
 
 import subprocess
