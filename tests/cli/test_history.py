@@ -94,7 +94,7 @@ def test_an_unknown_vm(cli: Cli, tmp_path: Path) -> None:
     assert not (tmp_path / "web.svg").exists()
 
 
-def test_nothing_yet(cli: Cli, tmp_path: Path) -> None:
+def test_a_vm_without_backups_has_an_empty_history(cli: Cli, tmp_path: Path) -> None:
     with Journal.open(cli.state) as journal:
         journal.add_vm(Vm("web", Path("/nowhere")))
     assert console.inside(cli, "history", "web").stdout.count("\n") == 1

@@ -30,6 +30,7 @@ from headstart.store.local import LocalStore
 from tests.e2e import steps
 from tests.e2e.rig import NAME, Rig
 from tests.kit import cli, compare
+from tests.kit.waiting import wait_until
 
 #: Which sensors count, see ``Sensors``.
 _SENSORS = "HEADSTART_TEST_SENSORS"
@@ -272,13 +273,6 @@ class Hosted:
             compare.assert_identical(path, self._points / f"{vm}-{snapshot}" / f"{steps.variable(name)}.raw")
         self._checked.add(snapshot)
         return restored
-
-
-def wait_until(reached: Callable[[], object], seconds: float = SECONDS) -> None:
-    deadline = time.monotonic() + seconds
-    while not reached():
-        assert time.monotonic() < deadline, f"it did not come to that in {seconds:.0f} s"
-        time.sleep(0.02)
 
 
 # -- the process

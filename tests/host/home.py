@@ -39,6 +39,7 @@ from headstart.state.values import Vm
 from headstart.store.memory import MemoryStore
 from headstart.units import BLOCK_SIZE
 from tests.kit import stores
+from tests.kit.waiting import wait_until
 
 #: 2026-03-02, a Monday, 00:00 UTC.
 MIDNIGHT = 1772409600.0
@@ -179,11 +180,9 @@ def quiet_host(images: Sequence[Path]) -> Sample:
     return Sample(time.monotonic(), None, {}, None, {})
 
 
-def wait_until(condition: Callable[[], object], seconds: float = SECONDS) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.01)
+def with_policy(home: Home, policy: Policy) -> None:
+    """``policy`` instead of those that there are."""
+    home.config = replace(home.config, policies={"nightly": policy})
 
 
 @contextlib.contextmanager

@@ -19,12 +19,13 @@ from headstart.backup.context import Context
 from headstart.host import control, requests, retry, steering
 from headstart.host.daemon import Daemon
 from headstart.host.notify import Notifier
-from headstart.host.policy import Assignment, Config, HeadStart, Host, Policy
+from headstart.host.policy import Assignment, Config, HeadStart, Host
 from headstart.host.retry import AGAIN_AT_MOST, Retry
 from headstart.state.runs import Runs
 from headstart.state.values import Vm
 from tests.host import home as homes
-from tests.host.home import HOUR, MIDNIGHT, NIGHTLY, Home, wait_until
+from tests.host.home import HOUR, MIDNIGHT, NIGHTLY, Home, with_policy
+from tests.kit.waiting import wait_until
 
 TWO = MIDNIGHT + 2 * HOUR
 PLAIN = {"do": "backup", "options": requests.options_json(Options())}
@@ -34,10 +35,6 @@ PLAIN = {"do": "backup", "options": requests.options_json(Options())}
 def home() -> Iterator[Home]:
     with homes.home() as made:
         yield made
-
-
-def with_policy(home: Home, policy: Policy) -> None:
-    home.config = replace(home.config, policies={"nightly": policy})
 
 
 def backups(home: Home, name: str = "web") -> int:

@@ -18,7 +18,8 @@ from headstart.state.runs import Runs
 from tests.guest import enemy as enemies
 from tests.guest.enemy import Enemy, Held
 from tests.host import home as homes
-from tests.host.home import HOUR, MIDNIGHT, NIGHTLY, Home, wait_until
+from tests.host.home import HOUR, MIDNIGHT, NIGHTLY, Home
+from tests.kit.waiting import wait_until
 
 TWO = MIDNIGHT + 2 * HOUR
 DAY = 24 * HOUR

@@ -18,7 +18,9 @@ from headstart.host.policy import Host
 from headstart.restore.serving.places import Tcp
 from headstart.state.runs import Runs
 from tests.host import home as homes
-from tests.host.home import HOUR, MIDNIGHT, Home, wait_until
+from tests.host.home import HOUR, MIDNIGHT, Home
+from tests.kit.ports import free_port
+from tests.kit.waiting import wait_until
 
 TWO = MIDNIGHT + 2 * HOUR
 Found = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -28,11 +30,6 @@ Found = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 def home() -> Iterator[Home]:
     with homes.home() as made:
         yield made
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def scraped(port: int) -> Found:

@@ -1,3 +1,5 @@
+"""A draft holds what a round recorded, in the order in which it did, and belongs to one owner."""
+
 from __future__ import annotations
 
 import pytest

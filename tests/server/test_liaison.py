@@ -20,9 +20,10 @@ from headstart.state.runs import Runs
 from headstart.store import membership
 from headstart.wire import https
 from tests.host import home as homes
-from tests.host.home import HOUR, MIDNIGHT, Home, wait_until
+from tests.host.home import HOUR, MIDNIGHT, Home
 from tests.host.home import NIGHTLY as LOCAL
 from tests.kit.server import Server, Tenant
+from tests.kit.waiting import wait_until
 from tests.server import joined
 from tests.server.joined import serving, standing, wait_connected, wait_vm
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
 
 from headstart import errors
 from headstart.blocks import Blocks
-from headstart.hypervisor.contract import Machine, Remove, Start
+from headstart.hypervisor.contract import Action, Bitmap, Machine, Migrating, Remove, Start
 from headstart.hypervisor.memory import MemoryMachine, MemoryVm
 from headstart.hypervisor.names import Track
 from headstart.tracking.mark import Kind, Mark, Marks, Standing
@@ -176,6 +176,16 @@ def test_a_dropped_mark_can_be_started_again(subject: Subject, tracker: Tracker)
     assert changed(tracker, subject, FIRST) == Blocks([2])
 
 
+def test_marks_are_named_in_their_order(subject: Subject, tracker: Tracker, machine: Machine) -> None:
+    """By what the hypervisor shows when they have begun."""
+    one, other = subject.sizes
+    tracker.rotate([(one, SECOND), (one, BASE), (other, FIRST)], [])
+    found = tracker.names(one, [SECOND, BASE])
+    assert list(found.values()) == [SECOND, BASE]
+    assert set(found) == {bitmap.name for bitmap in machine.bitmaps()[one]}
+    assert list(tracker.names(other, [FIRST])) == [bitmap.name for bitmap in machine.bitmaps()[other]]
+
+
 # whose bitmaps are whose
 
 FOREIGN = Track("deadbeef", "base", "00000001", "ba5e").name
@@ -303,3 +313,59 @@ def test_an_absent_vm_is_told_and_not_taken_for_absent_marks(vm: MemoryVm) -> No
     for act in (tracker.standing, lambda: tracker.drop([("disk", BASE), ("disk", FIRST)]), tracker.drop_strays):
         with pytest.raises(errors.Unreachable):
             act()
+
+
+# what the hypervisor says
+
+
+class Recorded:
+    """Bitmaps that are what they are, with a hypervisor that says ``refusal`` to whatever is to be changed."""
+
+    def __init__(self, tracked: Mapping[str, tuple[Bitmap, ...]], refusal: Exception | None = None) -> None:
+        self._tracked, self._refusal = tracked, refusal
+        self.asked: list[Sequence[Action]] = []
+        self.settled: list[Sequence[str]] = []
+
+    def bitmaps(self) -> Mapping[str, tuple[Bitmap, ...]]:
+        return self._tracked
+
+    def transact(self, actions: Sequence[Action]) -> None:
+        self.asked.append(actions)
+        if self._refusal:
+            raise self._refusal
+
+    def settle(self, disks: Sequence[str]) -> None:
+        self.settled.append(disks)
+
+
+def both_of(recorded: Recorded) -> Tracker:
+    return Tracker(recorded, INSTALLATION, {"disk": "00000001"})  # type: ignore[arg-type]
+
+
+NAMES = [Track(INSTALLATION, kind, "00000001", mark).name for kind, mark in (("base", "ba5e"), ("round", "f1"))]
+STANDING = {"disk": tuple(Bitmap(name, True) for name in NAMES)}
+
+
+@pytest.mark.parametrize("refusal", [errors.Unreachable("it is gone"), Migrating("it moves")])
+def test_a_vm_that_is_gone_or_moves_is_asked_once(refusal: Exception) -> None:
+    """Nothing is removed one by one that may stand elsewhere by now."""
+    recorded = Recorded(STANDING, refusal)
+    with pytest.raises(type(refusal)):
+        both_of(recorded).drop([("disk", BASE), ("disk", FIRST)])
+    assert len(recorded.asked) == 1
+
+
+def test_what_cannot_be_removed_together_is_tried_one_by_one() -> None:
+    recorded = Recorded(STANDING, errors.Busy("one of them cannot be removed"))
+    both_of(recorded).drop([("disk", BASE), ("disk", FIRST)])
+    each = [Remove("disk", name) for name in NAMES]
+    assert [list(actions) for actions in recorded.asked] == [each, each[:1], each[1:]]
+
+
+def test_the_hypervisor_is_told_what_is_settled_if_anything_is() -> None:
+    recorded = Recorded({})
+    tracker = both_of(recorded)
+    tracker.settle([])
+    assert recorded.settled == []
+    tracker.settle(["disk", "other"])
+    assert recorded.settled == [["disk", "other"]]
