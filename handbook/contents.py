@@ -16,7 +16,7 @@ PARTS: Mapping[str, Sequence[str]] = {
     "Operations": ("operations", "repository", "monitoring", "compatibility", "security"),
     "Reference": ("cli", "reference/commands", "reference/api", "reference/metrics", "format", "agent-protocol"),
     "Evidence": ("reliability", "benchmarks", "scale", "fleet", "choices", "planning-figures"),
-    "Inside": ("design", "CONTRIBUTING"),
+    "Inside": ("design", "testing", "CONTRIBUTING"),
 }
 
 
