@@ -8,6 +8,9 @@
 # make times     which tests took longest in the last `make test`, and why
 # make bench     the numbers in docs/benchmarks.md, and what became slower since they were published last
 # make fuzz      every decoder of what others write, SECONDS=60 each, with a coverage-guided fuzzer
+# make package   what is published, in dist/: wheel, sources, Debian packages, bill of materials; of what is committed
+# make test-package       those packages in a Debian with systemd; make test-reproducible: made twice, they are the same
+# make release VERSION=…  gathers changelog.d into CHANGELOG.md, commits, tags, makes what is published
 # make docs      the site of the documentation, in build/handbook/html; fails where a link leads nowhere
 # Each target installs what is missing first: see scripts/setup.
 
@@ -15,7 +18,7 @@ PYTHON := .venv/bin/python
 
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 
-.PHONY: setup docs demo demo-server test test-fast test-qemu soak coverage mutants times bench bench-plan bench-choices fuzz lint clean
+.PHONY: setup docs demo demo-server test test-fast test-qemu package test-package test-reproducible release soak coverage mutants times bench bench-plan bench-choices fuzz lint clean
 
 TESTS_OF_CORE := tests/backup tests/host tests/hypervisor tests/load tests/repository tests/simulation tests/tracking \
     tests/test_blocks.py tests/test_entries.py tests/test_errors.py tests/test_extents.py tests/test_plain.py tests/test_units.py
@@ -33,7 +36,7 @@ demo-server: setup
 	$(PYTHON) -m bench.demo_server $(if $(STAY),--stay)
 
 test: lint
-	$(PYTHON) -m pytest -n 2 --dist loadfile -m "not vm and not long and not alone" --junitxml build/times/fast.xml
+	$(PYTHON) -m pytest -n 2 --dist loadfile -m "not vm and not long and not alone and not package" --junitxml build/times/fast.xml
 	$(PYTHON) -m pytest -n 2 --dist loadfile -m "vm and not long and not alone" --junitxml build/times/vm.xml
 	$(PYTHON) -m pytest -m "alone and not long" --junitxml build/times/alone.xml
 
@@ -41,12 +44,26 @@ times: setup
 	@$(PYTHON) -m tests.times $(wildcard build/times/*.xml)
 
 test-fast: setup
-	$(PYTHON) -m pytest -n 2 --dist loadfile -m "not vm and not long and not alone"
+	$(PYTHON) -m pytest -n 2 --dist loadfile -m "not vm and not long and not alone and not package"
 
 # As root; 0.4 GB.
 test-qemu: setup
 	scripts/qemu-root $(SUITE) build/qemu-$(SUITE)
 	PATH=$(CURDIR)/build/qemu-$(SUITE)/qemu-bin:$$PATH $(PYTHON) -m pytest $(TESTS_OF_QEMU) -k "not libvirt"
+
+package: setup
+	scripts/package
+
+# As root; 2 GB, and five to ten minutes.
+test-package: package
+	$(PYTHON) -m pytest -m package
+
+test-reproducible: setup
+	scripts/reproducible
+
+release: setup
+	scripts/release "$(VERSION)"
+	scripts/package
 
 soak: setup
 	$(if $(SEED)$(CYCLES)$(PLANT),,$(PYTHON) -m pytest -n 2 --dist loadfile -m long)
@@ -84,6 +101,7 @@ lint: setup
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
+	.venv/bin/deptry src
 
 clean:
 	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -8,7 +8,17 @@ from collections.abc import Mapping, Sequence
 PARTS: Mapping[str, Sequence[str]] = {
     "Understanding": ("concepts", "faq", "comparison", "patents"),
     "Guides": (
-        *("libvirt", "proxmox", "everyday", "migration", "guest-only", "object-storage", "policies"),
+        *(
+            "install",
+            "guides",
+            "libvirt",
+            "proxmox",
+            "everyday",
+            "migration",
+            "guest-only",
+            "object-storage",
+            "policies",
+        ),
         *("load", "planning", "appliance"),
     ),
     "Getting it back": ("restore", "restore-files", "restore-disks", "restore-boot", "restore-serve", "damage"),
@@ -16,7 +26,7 @@ PARTS: Mapping[str, Sequence[str]] = {
     "Operations": ("operations", "repository", "monitoring", "compatibility", "security"),
     "Reference": ("cli", "reference/commands", "reference/api", "reference/metrics", "format", "agent-protocol"),
     "Evidence": ("reliability", "benchmarks", "scale", "fleet", "choices", "planning-figures"),
-    "Inside": ("design", "testing", "CONTRIBUTING"),
+    "Inside": ("design", "testing", "dependencies", "CONTRIBUTING"),
 }
 
 

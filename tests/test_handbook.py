@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from handbook import api, commands, contents
+from handbook import api, commands, configuration, contents
 from headstart.cli.program import VERBS
 
 ROOT = Path(__file__).parents[1]
@@ -54,3 +55,10 @@ def test_every_route_of_the_api_is_told() -> None:
     for path, methods in json.loads(api.document())["paths"].items():
         for method in methods:
             assert f"### {method.upper()} {path}\n" in text
+
+
+def test_the_keys_of_the_configuration_are_those_of_the_code() -> None:
+    page = configuration.PAGE.read_text()
+    assert page == configuration.filled(page), "python -m handbook.configuration"
+    assert page.count("<!-- keys of ") == 7
+    assert not re.search(r"^\| `.*\|  \|$", page, re.MULTILINE), "each key has its meaning below it"

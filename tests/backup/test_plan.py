@@ -12,9 +12,9 @@ from hypothesis import strategies as some
 
 from headstart.backup import plan
 from headstart.blocks import Blocks
-from headstart.hypervisor.contract import Disk, ImageFile, Recorder
+from headstart.hypervisor.inventory import Disk, ImageFile, Recorder
 from headstart.state.values import Facts, Tracked
-from headstart.tracking.contract import Kind, Mark, Standing
+from headstart.tracking.mark import Kind, Mark, Standing
 from headstart.units import MIB, format_bytes
 
 LAYERS = (ImageFile("/images/web.qcow2", "qcow2", 7), ImageFile("/images/base.raw", "raw", 8, 4 * MIB, 1000))

@@ -24,6 +24,7 @@ from headstart.cli import main as product
 from headstart.host import control
 from headstart.load import machine, signals
 from headstart.load.signals import Signals
+from headstart.state.runs import Runs
 from headstart.store.contract import Data
 from headstart.store.local import LocalStore
 from tests.e2e import steps
@@ -241,7 +242,9 @@ class Hosted:
     def runs(self, verb: str, vm: str = NAME) -> list[dict[str, Any]]:
         """Reports of those that came to their end, oldest first."""
         with self.rig.journal() as journal:
-            found = [run for run in reversed(journal.runs(vm, 1000)) if run.verb == verb and run.ended is not None]
+            found = [
+                run for run in reversed(Runs(journal).newest(vm, 1000)) if run.verb == verb and run.ended is not None
+            ]
         return [run.report for run in found if "error" not in run.report]
 
     # -- what it made

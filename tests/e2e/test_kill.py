@@ -108,11 +108,11 @@ def test_before_every_commit_of_the_journal(filters: Victim, verb: str) -> None:
 @pytest.mark.parametrize(
     ("moment", "place"),
     [
-        ("--before", "headstart.tracking.bitmap:BitmapTracker.rotate"),
+        ("--before", "headstart.tracking.tracker:Tracker.rotate"),
         ("--before", "headstart.hypervisor.qemu.exports:remove"),
         ("--after", "headstart.hypervisor.qemu.freeze:ThroughQga.freeze"),
         ("--before", "headstart.hypervisor.qemu.pull:PullPoint._offer"),
-        ("--before", "headstart.backup.audit:compare"),
+        ("--before", "headstart.backup.comparison:compare"),
         ("--after", "headstart.hypervisor.qemu.pull:put_back"),
         ("--before", "headstart.backup.publish:run"),
         ("--before", "headstart.repository.draft:drop"),

@@ -112,8 +112,8 @@ def test_a_block_device(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("moment", "place"),
     [
-        ("--before", "headstart.hypervisor.overlays:freeze:1"),
-        ("--after", "headstart.hypervisor.overlays:freeze:1"),
+        ("--before", "headstart.hypervisor.segmentfile:freeze:1"),
+        ("--after", "headstart.hypervisor.segmentfile:freeze:1"),
         ("--before", "headstart.hypervisor.qemu.anchor:Anchor._block:1"),
     ],
 )
@@ -171,7 +171,7 @@ def test_back_and_forth(tmp_path: Path, vm: Vm, rig: Rig, head: Path) -> None:
 
 @pytest.mark.parametrize(
     "place",
-    ["headstart.state.journal:Journal.begin_rollback:2", "headstart.wire.imagewriter:ImageWriter.finish:2"],
+    ["headstart.state.noted:Noted.begin_rollback:2", "headstart.wire.imagewriter:ImageWriter.finish:2"],
 )
 def test_killed_in_the_middle(tmp_path: Path, vm: Vm, rig: Rig, head: Path, place: str) -> None:
     first = rig.backup()

@@ -117,7 +117,7 @@ def test_a_vm_that_is_off_stays_off(tmp_path: Path, vm: Vm, rig: Rig) -> None:
 @pytest.mark.parametrize(
     "place",
     [
-        "headstart.state.journal:Journal.begin_rollback:2",
+        "headstart.state.noted:Noted.begin_rollback:2",
         "headstart.wire.nbd:Client.write:4",
         "headstart.wire.imagewriter:ImageWriter.finish:2",
     ],

@@ -36,7 +36,8 @@ def test_who_came_first_goes_first() -> None:
     workers = []
     for number, name in enumerate("abcd"):
         workers.append(Worker(slots, name, order))
-        wait_until(lambda number=number: slots.waiting + slots.taken == number + 1)
+        come = number + 1
+        wait_until(lambda come=come: slots.waiting + slots.taken == come)  # type: ignore[misc]
     for worker in workers:
         assert worker.has.wait(5)
         assert slots.taken == 1

@@ -64,7 +64,7 @@ def missing() -> str:
 
 
 def _target() -> Path:
-    return CACHE / f"image-{_key()}"
+    return CACHE / f"image-{key()}"
 
 
 def build() -> Path:
@@ -75,7 +75,7 @@ def build() -> Path:
         with tempfile.TemporaryDirectory(prefix=".image-", dir=CACHE) as temporary:
             tree, image = Path(temporary, "tree"), Path(temporary, "image")
             image.mkdir()
-            _bootstrap(tree)
+            bootstrap(tree)
             subprocess.run(["truncate", "-s", SIZE, image / "root.raw"], check=True)
             subprocess.run(["mkfs.ext4", "-q", "-d", tree, image / "root.raw"], check=True)
             shutil.rmtree(tree)
@@ -84,12 +84,13 @@ def build() -> Path:
     return target
 
 
-def _key() -> str:
-    parts = (MIRROR, SIZE, INIT, PREPARE, *PACKAGES, *MODULES, guest._kernel_package())
+def key(*more: str) -> str:
+    """Of an image, or of what is made of it with ``more``."""
+    parts = (MIRROR, SIZE, INIT, PREPARE, *PACKAGES, *MODULES, guest._kernel_package(), *more)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
-def _bootstrap(tree: Path) -> None:
+def bootstrap(tree: Path) -> None:
     command = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", "bookworm", str(tree), MIRROR]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:

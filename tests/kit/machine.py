@@ -26,9 +26,12 @@ class Machine:
     def pulse(self, **vms: Mapping[str, Any] | None) -> None:
         self.tell(vms)
 
-    def tell(self, vms: Mapping[str, Mapping[str, Any] | None]) -> None:
-        """Of VMs whose names are no words."""
-        self.client.call("POST", "/v1/host/pulse", {"version": "1", "state": self.state, "vms": dict(vms)})
+    def tell(
+        self, vms: Mapping[str, Mapping[str, Any] | None], orders: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> Any:
+        """Of VMs whose names are no words, and of orders in hand; the server's answer."""
+        told = {"version": "1", "state": self.state, "vms": dict(vms), "orders": dict(orders or {})}
+        return self.client.call("POST", "/v1/host/pulse", told)
 
     def ran(self, vm: str, verb: str, begun: float, report: Mapping[str, Any], seconds: float = 20.0) -> None:
         self.runs += 1

@@ -12,7 +12,7 @@ _STEP_SECONDS = 0.01
 Found = TypeVar("Found")
 
 
-def wait_until(found: Callable[[], Found], seconds: float = SECONDS) -> Found:
+def wait_until(found: Callable[[], Found | None], seconds: float = SECONDS) -> Found:
     """What ``found`` returns, once it is something."""
     end = time.monotonic() + seconds
     while not (result := found()):

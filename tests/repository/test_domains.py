@@ -100,7 +100,7 @@ def test_a_host_may_give_up_anothers_draft(repo: Repository, second: Repository)
     begun = draft.begin(repo, "web", "hv1", 5.0)
     assert snapshot.revoke(second, begun.id)
     with pytest.raises(snapshot.Revoked):
-        draft.heartbeat(repo, begun, 1, 6.0)
+        draft.record(repo, begun, 1, 6.0)
 
 
 def test_who_has_the_structure_alone_cannot_make_content(repo: Repository) -> None:

@@ -300,3 +300,46 @@ def test_a_policy_is_written_and_tried(open_: Open, fleet: Fleet) -> None:
     page.get_by_role("button", name="Play the week").click()
     expect(page.get_by_role("row").filter(has_text="This policy")).to_contain_text("computed")
     expect(page.get_by_text("which blocks, and when between the rounds, is not")).to_be_visible()
+
+
+def test_a_restore_point_is_booted_and_stopped(open_: Open, fleet: Fleet) -> None:
+    """The host fetches the order, says how the VM is reached, and hears that it is to end."""
+    point = next(each["id"] for each in fleet.tenant.admin.get("/v1/snapshots") if each["vm"] == "web")
+    page = open_()
+    page.on("dialog", lambda dialog: dialog.accept())
+    log_in(page, path=f"/snapshots/{point}")
+    expect(page.get_by_text("No host offers to boot by order")).to_be_visible()
+    fleet.machine.state = {"boots": True}
+    fleet.say()
+    page.reload()
+    page.get_by_label("For so many hours at most").fill("2")
+    page.get_by_role("button", name="Boot").click()
+    given = page.get_by_role("list", name="Orders")
+    expect(given).to_contain_text("waits for the host")
+    [offered] = [each for each in fleet.machine.tell({})["offered"] if each["kind"] == "boot"]
+    assert offered["arguments"]["hours"] == 2
+    hand = {offered["id"]: {"state": "taken", "result": {}}}
+    fleet.machine.tell({}, hand)
+    reach = {"screen": "/run/headstart/vm/ordered-web/vnc", "consoles": ["/run/console"], "monitor": HOSTILE}
+    progress = {"what": "runs", "until": time.time() + 7200, "reach": reach, "notes": ["a card was left out"]}
+    hand[offered["id"]]["progress"] = progress
+    fleet.machine.tell({}, hand)
+    for text in ("/run/headstart/vm/ordered-web/vnc", "/run/console", "<script>document", "a card was left out"):
+        expect(given).to_contain_text(text)
+    page.get_by_role("button", name="Stop").click()
+    expect(given).to_contain_text("is being stopped")
+    assert fleet.machine.tell({}, hand)["orders"][offered["id"]] == "stopping"
+    over = {"state": "done", "result": {"ended": "It was stopped by order."}}
+    fleet.machine.tell({}, {offered["id"]: over})
+    expect(given).to_contain_text("It was stopped by order.")
+    expect(page.get_by_role("button", name="Stop")).to_have_count(0)
+    # Whatever a host says, in whatever form, the page stands.
+    page.get_by_role("button", name="Boot").click()
+    [offered] = [each for each in fleet.machine.tell({})["offered"] if each["kind"] == "boot"]
+    wrong = {"until": "never", "reach": [1], "notes": {"a": 1}, "what": {"x": HOSTILE}}
+    fleet.machine.tell({}, {offered["id"]: {"state": "taken", "result": {}, "progress": wrong}})
+    expect(page.get_by_role("button", name="Stop")).to_be_visible()
+    fleet.machine.tell({}, {offered["id"]: {"state": "failed", "result": {"error": "No room."}}})
+    expect(given).to_contain_text("No room.")
+    fleet.machine.state = {}
+    fleet.say()

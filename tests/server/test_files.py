@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import shutil
+import struct
 import tarfile
 import time
+import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
@@ -16,8 +19,11 @@ import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
 from headstart import repository
-from headstart.server import browsing, unlocking
+from headstart.repository import proof
+from headstart.repository.proof import Evidence, Proof
+from headstart.server import browsing, evidence, unlocking
 from headstart.server.browsing import Key, Shelf
+from headstart.server.evidence import NoPicture
 from headstart.store.memory import MemoryStore
 from headstart.store.server import ServerStore
 from headstart.wire.https import Answer, Client
@@ -36,6 +42,23 @@ FILES = {
     "srv/large": LARGE,
     "srv/n\u00e4me with \U0001f680": b"odd",
 }
+
+
+PROVEN = Proof(1.7e9, "alpha", True, 9.0, "agent")
+
+
+def _png(width: int, height: int) -> bytes:
+    """Grey."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    rows = zlib.compress((b"\0" + b"\x80" * width) * height)
+    return evidence.PNG + header + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+SCREEN = _png(64, 48)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +82,7 @@ def shown(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Shown:
     image = ext4(tmp_path_factory.mktemp("image"), "system", FILES)
     with repository.create(ServerStore(Client(host.identity), "main"), PASSWORD, cost=QUICK) as repo:
         manifest = stored.store_snapshot(repo, {"sda": image.read_bytes()})
+        proof.record(repo, manifest.id, PROVEN, Evidence(SCREEN))
     disk = {"size": image.stat().st_size, "changed_bytes": 1, "precopied_bytes": 0, "residue_bytes": 1}
     report = {
         "snapshot": manifest.id,
@@ -72,6 +96,11 @@ def shown(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Shown:
     machine = Person(host.identity)
     machine.post("/v1/host/pulse", {"version": "1", "state": {}, "vms": {"web": None}})
     machine.post("/v1/host/runs", {"runs": [run]})
+    machine.post("/v1/host/pulse", {"version": "1", "state": {"rehearsals": True}, "vms": {}})
+    wanted = {"kind": "rehearse", "snapshot": manifest.id}
+    order = tenant.admin.post(f"/v1/hosts/{host.host}/orders", wanted)["id"]
+    done = {"state": "done", "result": asdict(PROVEN)}
+    machine.post("/v1/host/pulse", {"version": "1", "state": {}, "vms": {}, "orders": {order: done}})
     return Shown(server, tenant, manifest.id)
 
 
@@ -117,7 +146,47 @@ def test_who_downloads_what_stands_in_the_tenants_audit_log(shown: Shown) -> Non
     assert "etc/hosts" not in shown.server.log()
 
 
-@pytest.mark.parametrize("path", ["files", "file", "archive", "volumes"])
+def test_the_screen_that_a_rehearsal_saw_comes_as_it_is(shown: Shown) -> None:
+    admin = shown.tenant.admin
+    told = {"X-Unlock": shown.unlock(admin).json()["unlock"]}
+    answer = admin.ask("GET", shown.path("screenshot"), headers=told)
+    assert answer.data == SCREEN and answer.headers["content-type"] == "image/png"
+    assert "sandbox" in answer.headers["content-security-policy"]
+    assert answer.headers["x-content-type-options"] == "nosniff" and answer.headers["cache-control"] == "no-store"
+    acts = [(each["act"], each["object"]) for each in admin.get("/v1/audit")]
+    assert ("screenshot.download", shown.snapshot) in acts
+
+
+def test_what_is_no_small_picture_is_not_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a host has put there: pages of its own, or what swells."""
+    store = MemoryStore()
+    with repository.create(store, PASSWORD, cost=QUICK) as repo:
+        manifest = stored.store_snapshot(repo, {"sda": bytes(1 << 16)})
+
+        def seen(picture: bytes, moment: float) -> bytes:
+            proof.record(repo, manifest.id, replace(PROVEN, time=moment), Evidence(picture))
+            return evidence.screenshot(store, repo.secrets, manifest.id)
+
+        with pytest.raises(NoPicture, match="No picture came"):
+            evidence.screenshot(store, repo.secrets, manifest.id)
+        assert seen(SCREEN, 1.0) == SCREEN
+        hostile = evidence.PNG + b"<script>alert(1)</script>"
+        assert seen(hostile, 2.0) == hostile, "whatever comes after its first bytes is for nobody here to read"
+        with pytest.raises(NoPicture, match="has no screen"):
+            seen(b"", 3.0)
+        with pytest.raises(NoPicture, match="no PNG"):
+            seen(b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>", 4.0)
+        with pytest.raises(NoPicture, match="larger"):
+            seen(evidence.PNG + bytes(evidence.LONGEST), 5.0)
+        assert seen(SCREEN, 6.0) == SCREEN
+        with pytest.raises(NoPicture, match="larger"):
+            seen(evidence.PNG + bytes(64 << 20), 7.0)  # 64 KiB as it is stored
+        monkeypatch.setattr(evidence, "_OBJECT", 1000)
+        with pytest.raises(NoPicture, match="larger"):
+            seen(evidence.PNG + os.urandom(1000), 8.0)
+
+
+@pytest.mark.parametrize("path", ["files", "file", "archive", "volumes", "screenshot"])
 def test_without_the_password_nothing_is_seen(shown: Shown, path: str) -> None:
     admin = shown.tenant.admin
     theirs = shown.unlock(shown.tenant.program("operator")).json()["unlock"]
@@ -138,7 +207,9 @@ def test_who_may_not_restore_may_not_unlock(shown: Shown) -> None:
     assert shown.unlock(shown.server.site()).status in (403, 404)
     stranger = shown.server.tenant("elsewhere").admin
     assert shown.unlock(stranger).status == 404
-    assert stranger.ask("GET", shown.path("files")).status == 404
+    for path in ("files", "screenshot"):
+        assert stranger.ask("GET", shown.path(path)).status == 404
+        assert shown.tenant.program("viewer").ask("GET", shown.path(path)).status == 403
 
 
 @pytest.mark.parametrize(
@@ -207,6 +278,8 @@ def test_browsed_and_downloaded_in_a_browser(shown: Shown, chromium: Browser) ->
     page = context.new_page()
     dialogs: list[str] = []
     page.on("dialog", lambda dialog: dialogs.append(dialog.message))
+    complaints: list[str] = []
+    page.on("console", lambda said: complaints.append(said.text) if "Content Security Policy" in said.text else None)
     page.goto(f"{url}/login")
     page.get_by_label("Name").fill("browsing-admin")
     page.get_by_label("Password").fill(LOGIN)
@@ -233,6 +306,19 @@ def test_browsed_and_downloaded_in_a_browser(shown: Shown, chromium: Browser) ->
     with tarfile.open(downloading.value.path()) as archive:
         assert f"www/{HOSTILE}" in archive.getnames()
     assert not dialogs
+    # What a rehearsal saw: the unlocking was for all of this restore point.
+    screen = page.locator("img.screen")
+    page.goto(f"{url}/snapshots/{shown.snapshot}")
+    expect(screen).to_have_js_property("naturalWidth", 64)
+    context.clear_cookies(name="headstart-unlock")
+    page.reload()
+    expect(screen).to_have_count(0)
+    page.get_by_role("link", name="unlocking").click()
+    page.get_by_label("Password of the repository").fill(PASSWORD.decode())
+    page.get_by_role("button", name="Open").click()
+    expect(page).to_have_url(re.compile(f"/snapshots/{shown.snapshot}$"))
+    expect(screen).to_have_js_property("naturalWidth", 64)
+    assert not complaints
     # Another tenant's browser finds nothing there.
     shown.server.tenant("others")
     other = chromium.new_context(ignore_https_errors=True).new_page()

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import pytest
+from sqlalchemy import create_engine, delete
 
 from headstart import errors
 from headstart.host import restoring
+from headstart.host.booter import Booter, Ending
 from headstart.host.errands import Errands
 from headstart.host.remote import Remote
+from headstart.server import tables
+from headstart.state.values import Run
 from headstart.store.membership import Membership
 from tests.host import home as homes
 from tests.host.home import Home
+from tests.kit import machine, tenancy
 from tests.kit.server import Person, Server, Tenant
 from tests.kit.waiting import wait_until
 from tests.server import joined
@@ -262,3 +268,84 @@ def test_who_may_order_what(server: Server, tenant: Tenant, member: Membership) 
     assert machine.ask("POST", f"/v1/vms/{vm}/orders", body).status == 403
     acts = [each["act"] for each in tenant.admin.get("/v1/audit")]
     assert "order.backup" in acts
+
+
+def test_a_boot_runs_until_it_is_stopped(server: Server, tenant: Tenant, member: Membership, home: Home) -> None:
+    """With a real daemon, and no real VM."""
+    home.add("web")
+    joined.bare(home, boots=True)
+    joined.join(home, member)
+    seen: list[Ending] = []
+
+    def boot(self: Booter, snapshot: str, hours: float, ending: Ending, tell: Callable[[Any], None]) -> dict[str, Any]:
+        seen.append(ending)
+        tell({"what": "runs", "reach": {"screen": "/run/vnc"}})
+        wait_until(lambda: ending.reason)
+        return {"snapshot": snapshot, "ended": ending.reason}
+
+    with mock.patch.object(Booter, "boot", boot), serving(home):
+        vm = its_vm(tenant, member)
+        wait_until(lambda: home.ask("status")["vms"])
+        snapshot = wait_over(tenant, order(tenant, vm, "backup"))["result"]["snapshot"]
+        wait_until(lambda: any(each["id"] == snapshot for each in tenant.admin.get("/v1/snapshots")))
+        wait_until(lambda: host_of(tenant, member)["state"]["boots"])
+        for hours in (0, -1, 169):
+            refused = tenant.admin.ask("POST", f"/v1/vms/{vm}/orders", {"kind": "boot", "hours": hours})
+            assert refused.status in (400, 422), hours
+        first = order(tenant, vm, "boot", snapshot=snapshot, hours=2)
+        wait_until(lambda: (shown(tenant, first)["progress"] or {}).get("reach") == {"screen": "/run/vnc"})
+        assert shown(tenant, first)["arguments"]["hours"] == 2
+        assert tenant.program("viewer").ask("DELETE", f"/v1/orders/{first}").status == 403
+        tenant.program("operator").delete(f"/v1/orders/{first}")
+        assert wait_over(tenant, first)["result"]["ended"] == "It was stopped by order."
+        assert tenant.admin.ask("DELETE", f"/v1/orders/{first}").status == 409
+        # One that its tenant's server does not know any longer ends, too.
+        second = order(tenant, vm, "boot", snapshot=snapshot)
+        wait_until(lambda: len(seen) == 2)
+        with create_engine(tenancy.database(server)).begin() as connection:
+            connection.execute(delete(tables.orders).where(tables.orders.c.id == second))
+        wait_until(lambda: seen[1].reason)
+    acts = [each["act"] for each in tenant.admin.get("/v1/audit")]
+    assert {"order.boot", "order.stop"} <= set(acts)
+
+
+def test_one_that_is_stopped_before_it_began_is_not_begun(tenant: Tenant, member: Membership, home: Home) -> None:
+    remote = Remote(member)
+    remote.pulse({"boots": True}, {"web": None}, {})
+    snapshot = secrets.token_hex(16)
+    told = machine.backup("web", 1000.0, 1, 1, 1.0) | {"snapshot": snapshot}
+    remote.runs([Run(1, "web", "backup", 1.0, 2.0, told)])
+    given = str(tenant.admin.post(f"/v1/hosts/{member.host}/orders", {"kind": "boot", "snapshot": snapshot})["id"])
+    doer = mock.Mock(house=home.house)
+    hand = Errands(doer, lambda: None)
+    assert hand.take(remote.pulse({}, {}, {}).offered)
+    remote.pulse({}, {}, hand.told())
+    tenant.admin.delete(f"/v1/orders/{given}")
+    assert shown(tenant, given)["state"] == "stopping"
+    assert given in {each["id"] for each in tenant.admin.get("/v1/orders?open=true")}
+    hand.heard(remote.pulse({}, {}, hand.told()).orders)
+    assert remote.pulse({}, {}, hand.told()).orders == {given: "failed"}
+    assert "before it began" in shown(tenant, given)["result"]["error"] and not doer.boot.called
+
+
+def test_what_a_rehearsal_by_order_has_shown_stands_at_the_restore_point(tenant: Tenant, member: Membership) -> None:
+    remote = Remote(member)
+    remote.pulse({"rehearsals": True}, {"web": None}, {})
+    snapshot = secrets.token_hex(16)
+    report = machine.backup("web", 1000.0, 1, 1, 1.0) | {"snapshot": snapshot}
+    remote.runs([Run(1, "web", "backup", 1.0, 2.0, report)])
+    path, wanted = f"/v1/hosts/{member.host}/orders", {"kind": "rehearse", "snapshot": snapshot}
+
+    def rehearsed(**result: Any) -> dict[str, Any]:
+        given = str(tenant.admin.post(path, wanted)["id"])
+        for state, told in (("taken", {}), ("done", result)):
+            remote.pulse({"rehearsals": True}, {}, {given: {"state": state, "result": told}})
+        found: dict[str, Any] = tenant.admin.get(f"/v1/snapshots/{snapshot}")
+        return found
+
+    found = rehearsed(time=2000.0, passed=True, awaited="agent", snapshot="f" * 32, more="of no use")
+    assert found["rehearsed"] == 2000.0 and found["proof"] == {"time": 2000.0, "passed": True, "awaited": "agent"}
+    assert rehearsed(time=1000.0, passed=False)["proof"]["passed"], "an older one tells nothing"
+    # A host's clock may be wrong: nothing hides all that comes.
+    assert rehearsed(time=9e11, passed=False)["rehearsed"] < 9e11
+    assert not rehearsed(time="never", passed=False)["proof"]["passed"]

@@ -89,12 +89,16 @@ def test_what_belongs_to_others_is_as_if_it_were_not_there(fleet: Fleet) -> None
         theirs, none = (fleet.other.admin.ask("GET", path.format(each)) for each in (fleet.vm, nobody))
         assert theirs.status == none.status == 404, path
         assert theirs.data.replace(fleet.vm.encode(), b"") == none.data.replace(nobody.encode(), b"")
-    points = [fleet.other.admin.ask("GET", f"/snapshots/{each}") for each in (fleet.point, nobody)]
-    assert [each.status for each in points] == [404, 404]
-    assert points[0].data.replace(fleet.point.encode(), b"") == points[1].data.replace(nobody.encode(), b"")
+    for path in ("/snapshots/{}", *(f"/snapshots/{{}}/{part}" for part in ("orders", "unlock", "screenshot.png"))):
+        points = [fleet.other.admin.ask("GET", path.format(each)) for each in (fleet.point, nobody)]
+        assert [each.status for each in points] == [404, 404], path
+        assert points[0].data.replace(fleet.point.encode(), b"") == points[1].data.replace(nobody.encode(), b"")
     acts: tuple[tuple[str, dict[str, str]], ...] = (
         ("/vms/{}/orders", {"kind": "backup"}),
         ("/snapshots/{}/orders", {"kind": "rehearse", "host": fleet.host}),
+        ("/snapshots/{}/orders", {"kind": "boot", "host": fleet.host}),
+        ("/snapshots/{}/unlock", {"password": "a guess"}),
+        ("/orders/{}/withdraw", {"snapshot": fleet.point}),
         ("/vms/{}/remove", {}),
         ("/hosts/{}/remove", {}),
         ("/users/{}/remove", {}),
@@ -235,6 +239,32 @@ def test_a_restore_point_is_restored_where_a_host_offers_it(fleet: Fleet) -> Non
     assert (order["kind"], order["arguments"]["folder"], order["arguments"]["format"]) == ("restore", "back", "raw")
     assert send(operator, f"{path}/orders", {**wanted, "folder": "../../etc"}).status == 400
     assert send(fleet.people["viewer"], f"{path}/orders", wanted).status == 403
+    for part in ("unlock", "screenshot.png"):
+        assert fleet.people["viewer"].ask("GET", f"{path}/{part}").status == 403
+
+
+def test_a_restore_point_is_booted_where_a_host_offers_it(fleet: Fleet) -> None:
+    operator, path = fleet.people["operator"], f"/snapshots/{fleet.point}"
+    wanted = {"kind": "boot", "host": fleet.host, "hours": "2"}
+    fleet.machine.state = {"restores": True, "rehearsals": True}
+    fleet.machine.tell({"web": machine.view()})
+    refused = send(operator, f"{path}/orders", wanted)
+    assert refused.status == 409 and b"boots" in refused.data
+    fleet.machine.state = {"boots": True}
+    fleet.machine.tell({"web": machine.view()})
+    for hours in ("0", "169", "-1", "many", "nan"):
+        assert send(operator, f"{path}/orders", {**wanted, "hours": hours}).status == 400, hours
+    assert send(fleet.people["viewer"], f"{path}/orders", wanted).status == 403
+    assert send(operator, f"{path}/orders", wanted).status == 303
+    order = operator.get("/v1/orders")[0]
+    hand = {order["id"]: {"state": "taken", "result": {}, "progress": {"reach": {"screen": "/run/vnc"}}}}
+    fleet.machine.tell({}, hand)
+    assert "/run/vnc" in get(operator, f"{path}/orders") and "/run/vnc" in get(operator, f"/vms/{fleet.vm}")
+    stop = {"snapshot": fleet.point}
+    assert send(fleet.people["viewer"], f"/orders/{order['id']}/withdraw", stop).status == 403
+    assert send(operator, f"/orders/{order['id']}/withdraw", stop).headers["location"] == f"{path}?done=stopping"
+    assert "Stop</button>" not in get(operator, f"{path}/orders")
+    fleet.machine.tell({}, {order["id"]: {"state": "done", "result": {"ended": "It was stopped by order."}}})
 
 
 def test_what_is_nowhere_is_a_page_for_browsers(fleet: Fleet) -> None:

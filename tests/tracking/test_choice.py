@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from headstart.hypervisor.contract import Disk, ImageFile, Inventory, Recorder
+from headstart.hypervisor.inventory import Disk, ImageFile, Inventory, Recorder
 from headstart.tracking import choice
 from headstart.tracking.choice import Way, Wish
 

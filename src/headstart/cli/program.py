@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from headstart import __version__, errors
 from headstart.cli import arguments, flags, signals
@@ -64,6 +64,7 @@ VERBS = {
     "server": "server",
     "join": "join",
     "leave": "join",
+    "completion": "completion",
 }
 
 
@@ -88,15 +89,20 @@ def run(given: Sequence[str]) -> int:
 
 
 def _run(given: Sequence[str], output: Output) -> None:
-    parser, verbs = arguments.new_parser()
-    for module in _modules(given):
-        importlib.import_module(f"headstart.cli.{module}").add(verbs)
-    parsed = parser.parse_args(given)
+    parsed = parser_of(_modules(given)).parse_args(given)
     chosen = settings(parsed, os.environ)
     # For the store, in this process and those that it starts.
     os.environ.setdefault(membership.PATH, str(chosen.state / membership.FILE))
     _log.info("version %s, %s", __version__, chosen)
     parsed.run(Session(chosen, output), parsed)
+
+
+def parser_of(modules: Iterable[str] = tuple(dict.fromkeys(VERBS.values()))) -> arguments.Parser:
+    """The parser with the verbs of these modules; of all, if none are named."""
+    parser, verbs = arguments.new_parser()
+    for module in modules:
+        importlib.import_module(f"headstart.cli.{module}").add(verbs)
+    return parser
 
 
 def _modules(given: Sequence[str]) -> list[str]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 DATA = "/var/lib/headstart-server"
 _MOST_WORKERS = 32
 _OIDC = "HEADSTART_SERVER_OIDC_"
-_MISSING = "The server needs more packages: pip install 'headstart[server]'."
+_MISSING = "The server needs more packages: install headstart-server (Debian), or 'headstart[server]' (pip, pipx)."
 
 
 def add(verbs: arguments.Verbs) -> None:

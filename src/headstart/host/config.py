@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.backup.transport import Transport
-from headstart.host import contradictions, locate, mistakes, notation, source, tables, validation
+from headstart.host import contradictions, keys, locate, mistakes, notation, source, tables, validation
 from headstart.host.mistakes import Mistake
 from headstart.host.policy import Assignment, Config, Host, Policy
 from headstart.host.source import Found, Source
@@ -102,12 +102,12 @@ class _Reading:
 
     def _policy(self, file: Source, name: str, value: object) -> None:
         path = ("policy", name)
-        if not tables.NAME.fullmatch(name) or name == tables.NONE:
+        if not tables.NAME.fullmatch(name) or name == keys.NONE:
             self._wrong(
                 file,
                 path,
                 "cannot be the name of a policy: it takes letters, digits, '.', '_' and '-', 64 at most, begins with a "
-                f'letter or a digit, and is not "{tables.NONE}"',
+                f'letter or a digit, and is not "{keys.NONE}"',
             )
         # Also one with mistakes is there, for those that refer to it.
         self._seen.setdefault(path, file)
@@ -138,9 +138,9 @@ class _Reading:
 
     def _check_name(self, file: Source, path: locate.Path, name: str) -> None:
         known = [str(each[1]) for each in self._seen if each[0] == "policy"]
-        if name in known or name == tables.NONE:
+        if name in known or name == keys.NONE:
             return
-        allowed = ", ".join([*known, tables.NONE])
+        allowed = ", ".join([*known, keys.NONE])
         hint = notation.nearest(name, known)
         self._wrong(file, path, f'there is no policy "{name}"{hint or ". There are: " + allowed}')
 
@@ -160,13 +160,13 @@ class _Reading:
     def _assignments(self) -> Iterable[Assignment]:
         for path, (file, name) in self._assigned.items():
             if path[0] == "vm":
-                policy = None if name == tables.NONE else name
+                policy = None if name == keys.NONE else name
                 yield Assignment(str(path[1]), policy, file.place(path))
 
     def _default(self) -> str | None:
         if ("default",) in self._assigned:
             name = self._assigned[("default",)][1]
-            return None if name == tables.NONE else name
+            return None if name == keys.NONE else name
         return DEFAULT_POLICY if DEFAULT_POLICY in self._policies else None
 
     def _order(self, mistake: Mistake) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from typing import Any
 
 from headstart import __version__, errors
 from headstart.host import control, document, log, metrics
+from headstart.host.booter import Booter, Ending
 from headstart.host.caretaker import Caretaker
 from headstart.host.house import House
 from headstart.host.liaison import Liaison
@@ -82,6 +83,7 @@ class Daemon:
         self._grace_seconds = grace_seconds
         self._caretaker = Caretaker(house)
         self._rehearser = Rehearser(house)
+        self._booter = Booter(house, lambda: self.config.host.boots)
         self._leaving: list[Ward] = []
         #: Those that did not end.
         self._left: Sequence[Ward] = ()
@@ -193,6 +195,7 @@ class Daemon:
             return
         self._caretaker.renew(wanted)
         self._rehearser.renew(wanted)
+        self._booter.clear()
         for name in [name for name in self.wards if name not in wanted]:
             self._dismiss(name)
         for name, policy in wanted.items():
@@ -276,6 +279,8 @@ class Daemon:
         for ward in left:
             ward.stop("Headstart is being stopped.")
         self._left = _join(left, LAST_SECONDS)
+        if self._liaison is not None:
+            self._liaison.join(LAST_SECONDS)
         hanging = ", ".join(ward.name for ward in self._left)
         _log.info("%s", log.line(event="stopped", hanging=hanging or None))
 
@@ -304,6 +309,12 @@ class Daemon:
         if not self.config.host.rehearsals:
             raise errors.Denied("The owner of this host does not offer it: 'rehearsals' in its own [host] does.")
         return self._rehearser.rehearse(snapshot)
+
+    def boot(self, snapshot: str, hours: float, ending: Ending, tell: control.Tell) -> dict[str, Any]:
+        """Raises ``Denied``, and as ``Booter.boot``."""
+        if not self.config.host.boots:
+            raise errors.Denied("The owner of this host does not offer it: 'boots' in its own [host] does.")
+        return self._booter.boot(snapshot, hours, ending, tell)
 
     def server(self) -> dict[str, Any] | None:
         return None if self._liaison is None else self._liaison.status()

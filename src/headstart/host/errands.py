@@ -6,6 +6,8 @@
     the server agrees  ->  begun  noted here, and done
     over  ->  done, failed        noted here, told until the server knows
 
+A VM that runs by order ends when the server says that it is stopping, or anything else than that we have the order.
+
 A host that is started anew takes up what was not begun. What was begun has failed: how far it had come is not known.
 """
 
@@ -13,12 +15,15 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
 from headstart import errors, plain
 from headstart.host import log, restoring
+from headstart.host.booter import Ending
 from headstart.host.control import Tell
 from headstart.host.house import House
 from headstart.host.remote import Offered
@@ -35,6 +40,9 @@ _OVER = ("done", "failed")
 _REMEMBERED = 200
 #: Of a report, what an order's result tells: the run itself tells all of it.
 _REPORTED = ("snapshot", "created", "consistency", "window_seconds", "seconds", "failures", "notes")
+_STOPPED = "It was stopped by order."
+_BEFORE = "It was stopped before it began."
+_UNKNOWN = "The server does not know of it any longer."
 _INTERRUPTED = "Headstart was started anew while it did this. See what there is, and order it again."
 
 
@@ -53,6 +61,10 @@ class Doer(Protocol):
         """Raises ``Denied`` where the host does not offer itself."""
         ...
 
+    def boot(self, snapshot: str, hours: float, ending: Ending, tell: Tell) -> dict[str, Any]:
+        """Until it has ended. Raises ``Denied`` as ``rehearse``."""
+        ...
+
 
 class Errands:
     """``wake`` is called when there is something to tell. For the liaison's thread, but for what is being done."""
@@ -63,6 +75,8 @@ class Errands:
         self._outbox = Outbox(doer.house.journal)
         self._lock = threading.Lock()
         self._progress: dict[str, dict[str, Any]] = {}
+        self._boots: dict[str, Ending] = {}
+        self._threads: list[threading.Thread] = []
         self._hand = self._outbox.orders()
         begun = [each for each in self._hand.values() if each["state"] == "begun"]
         for each in begun:
@@ -98,6 +112,14 @@ class Errands:
     def heard(self, states: Mapping[str, str]) -> None:
         """What the server says of those in hand."""
         with self._lock:
+            stopped = [
+                order for order, each in self._hand.items() if _pair(each, states.get(order)) == ("taken", "stopping")
+            ]
+            for order in stopped:
+                self._hand[order] |= {"state": "failed", "result": {"error": _BEFORE}}
+            for order, ending in self._boots.items():
+                if (state := states.get(order)) not in (None, "taken"):
+                    ending.ask(_STOPPED if state == "stopping" else _UNKNOWN)
             begin = [
                 order for order, each in self._hand.items() if _pair(each, states.get(order)) == ("taken", "taken")
             ]
@@ -111,11 +133,27 @@ class Errands:
             known = [order for order, each in self._hand.items() if each["state"] == "known"]
             for order in known[: max(0, len(known) - _REMEMBERED)]:
                 del self._hand[order]
-            if begin or gone:
+            if stopped or begin or gone:
                 self._outbox.put_orders(self._hand)
             todo = [(order, dict(self._hand[order])) for order in begin]
+            self._boots |= {order: Ending() for order, each in todo if each["kind"] == "boot"}
         for order, each in todo:
-            threading.Thread(target=self._do, args=(order, each), name=f"order {order[:8]}", daemon=True).start()
+            thread = threading.Thread(target=self._do, args=(order, each), name=f"order {order[:8]}", daemon=True)
+            thread.start()
+            if each["kind"] == "boot":
+                self._threads = [*(other for other in self._threads if other.is_alive()), thread]
+
+    def end_boots(self, reason: str) -> None:
+        """Of VMs that run by order."""
+        with self._lock:
+            for ending in self._boots.values():
+                ending.ask(reason)
+
+    def join(self, seconds: float) -> None:
+        """Until these have ended, at most for so long."""
+        deadline = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def _do(self, order: str, each: Mapping[str, Any]) -> None:
         vm, kind = str(each["vm"] or ""), str(each["kind"])
@@ -132,6 +170,8 @@ class Errands:
         log.decision(vm, event=f"order-{state}", kind=kind, order=order, reason=result.get("error"))
         try:
             with self._lock:
+                self._boots.pop(order, None)
+                self._progress.pop(order, None)
                 if order in self._hand:
                     self._hand[order] |= {"state": state, "result": result}
                     self._outbox.put_orders(self._hand)
@@ -158,8 +198,22 @@ class Errands:
                 return restoring.restore(self._doer.house, self._doer.restore_into(), arguments, progress)
             case "rehearse":
                 proof = self._doer.rehearse(str(arguments.get("snapshot", "")))
-                return {"passed": proof.passed, "reason": proof.reason, "seconds": proof.seconds}
+                return asdict(proof)
+            case "boot":
+                return self._boot(order, arguments)
         raise errors.Unsupported(f"This host does not know how to '{plain.line(kind, 50)}': it is of another version.")
+
+    def _boot(self, order: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        def tell(values: Mapping[str, Any]) -> None:
+            if (before := self._progress.get(order)) != values:
+                self._progress[order] = dict(values)
+                if before is None:
+                    self._wake()
+
+        hours = arguments.get("hours")
+        if not isinstance(hours, int | float):
+            raise errors.Usage("The order does not say for how many hours the VM is to run.")
+        return self._doer.boot(str(arguments.get("snapshot", "")), float(hours), self._boots[order], tell)
 
 
 def _pair(each: Mapping[str, Any], state: str | None) -> tuple[str, str | None]:
@@ -170,4 +224,4 @@ def _is_gone(each: Mapping[str, Any], state: str | None) -> bool:
     """It is over, and the server knows; or it was not begun, and is not to be."""
     if state is None or each["state"] == "begun":
         return False
-    return state != "taken" if each["state"] in ("taken", *_OVER) else False
+    return state not in ("taken", "stopping") if each["state"] in ("taken", *_OVER) else False

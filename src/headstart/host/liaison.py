@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 from headstart import errors, plain
 from headstart.host import document, log, view
+from headstart.host.booter import Ending
 from headstart.host.control import Tell
 from headstart.host.errands import Errands
 from headstart.host.house import House
@@ -69,6 +70,8 @@ class Host(Protocol):
 
     def rehearse(self, snapshot: str) -> Proof: ...
 
+    def boot(self, snapshot: str, hours: float, ending: Ending, tell: Tell) -> dict[str, Any]: ...
+
 
 class Liaison:
     """``start`` it, and ``stop`` it. ``status`` is for any thread."""
@@ -103,9 +106,14 @@ class Liaison:
         self._thread.start()
 
     def stop(self) -> None:
-        """A request that is under way is left behind."""
+        """A request that is under way is left behind; VMs that run by order end."""
         self._stop.set()
         self._wake.set()
+        self._errands.end_boots("Headstart was stopped on the host.")
+
+    def join(self, seconds: float) -> None:
+        """Until VMs that run by order have ended, and that is noted; at most for so long."""
+        self._errands.join(seconds)
 
     def status(self) -> dict[str, Any] | None:
         """None where the host has joined no server."""
@@ -187,6 +195,8 @@ class Liaison:
         same = found is not None and known is not None and found.host == known.host
         if not same:
             self._refused, self._bad, self._fetched, self._behind = {}, ("", ""), "", True
+            # Whoever could stop them cannot any longer.
+            self._errands.end_boots("The host left the server.")
             self._status = None if found is None else self._standing(found, "new", "it was not reached yet")
         if known is not None and found is None:
             _log.info("%s", log.line(event="left", server=known.url))
@@ -212,6 +222,7 @@ class Liaison:
             "repository": host.house.vault.address,
             "restores": config.host.restore_into is not None,
             "rehearsals": config.host.rehearsals,
+            "boots": config.host.boots,
             "clock": host.house.clock(),
             "behind": self._behind,
         }

@@ -182,7 +182,7 @@ class Host:
     """``rounds`` and ``backups``: how many at the same time. ``store_rate``: what all rounds together may send to the
     store. ``appliances``: addresses of those that may read. None: the command line, the environment or a default say
     it. ``restore_into``: below it the server may have snapshots restored; ``rehearsals``: it may have some rehearsed
-    here; ``metrics``: where Prometheus may ask."""
+    here; ``boots``: and some booted; ``metrics``: where Prometheus may ask."""
 
     repository: str | None = None
     state: Path | None = None
@@ -196,6 +196,7 @@ class Host:
     appliances: tuple[str, ...] = ()
     restore_into: Path | None = None
     rehearsals: bool = False
+    boots: bool = False
     metrics: Tcp | None = None
 
 

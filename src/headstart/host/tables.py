@@ -1,27 +1,51 @@
 """The tables of the file as pydantic checks them, and what each of them means.
 
-Kept apart from ``policy``: whoever works with policies does not load pydantic.
+Kept apart from ``policy``: whoever works with policies does not load pydantic. What stands below a key is what
+docs/policies.md says of it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from datetime import tzinfo
-from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf
+from pydantic import BaseModel, ConfigDict, Field
 
-from headstart import errors
-from headstart.appliance import addresses
 from headstart.backup import plan
 from headstart.backup.hooks import Hook
-from headstart.backup.transport import Transport
-from headstart.host import calendar, notation
+from headstart.host.keys import (
+    AbsolutePath,
+    Address,
+    Appliances,
+    Assigned,
+    Audit,
+    Calendar,
+    Checks,
+    Clock,
+    Commands,
+    Count,
+    Days,
+    Duration,
+    HowConsistent,
+    Listen,
+    Memory,
+    Pattern,
+    Percentile,
+    PositiveDuration,
+    Rate,
+    Share,
+    SignOfLife,
+    StoreRate,
+    Text,
+    Transports,
+    Truth,
+    Volumes,
+    WhatFollows,
+    Zone,
+)
 from headstart.host.policy import (
     Consistency,
-    FalseAudit,
     HeadStart,
     Host,
     Limits,
@@ -32,187 +56,52 @@ from headstart.host.policy import (
     Schedule,
     Window,
 )
-from headstart.restore.booting import definition
-from headstart.restore.rehearsing import checks, rehearsal, signs
+from headstart.restore.rehearsing import rehearsal
 from headstart.restore.rehearsing.rehearsal import Order
 from headstart.restore.rehearsing.signs import Awaited
-from headstart.restore.serving.places import Tcp
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-#: Of Prometheus, where none is said.
-METRICS_PORT = 9633
-#: In the place of a policy: no backups.
-NONE = "none"
-_TRANSPORTS = {each.value: each for each in (Transport.AGENT, Transport.APPLIANCE, Transport.HOST)}
-_ZONE_INSIDE = re.compile(r"\s(UTC|[A-Za-z_]+/[A-Za-z_/+-]+)$")
-T = TypeVar("T")
 
 
 class Table(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
-# values
-
-
-def _one_of(values: dict[str, T]) -> Callable[[object], T]:
-    def chosen(value: object) -> T:
-        if isinstance(value, str) and value in values:
-            return values[value]
-        allowed = ", ".join(f'"{each}"' for each in values)
-        hint = notation.nearest(value, list(values)) if isinstance(value, str) else ""
-        raise ValueError(f"must be one of {allowed}, not {notation.shown(value)}{hint}")
-
-    return chosen
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"must be text that is not empty, not {notation.shown(value)}")
-    return value
-
-
-def _texts(value: object) -> tuple[str, ...]:
-    """One, or a list."""
-    given = value if isinstance(value, list) else [value]
-    if not given or not all(isinstance(each, str) and each.strip() for each in given):
-        raise ValueError("must be text, or a list of texts, none of them empty")
-    return tuple(given)
-
-
-def _truth(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError(f"must be true or false, not {notation.shown(value)}")
-    return value
-
-
-def _calendar(value: object) -> tuple[str, ...]:
-    wrong = []
-    for expression in (given := _texts(value)):
-        if reason := calendar.check(expression):
-            if _ZONE_INSIDE.search(expression):
-                reason = "a time zone stands in timezone, not here"
-            wrong.append(f'"{expression}" is no calendar expression of systemd\'s ({reason})')
-    if wrong:
-        raise ValueError("; ".join([*wrong, 'examples are "daily", "Mon..Fri 02:30", "*:0/15"']))
-    return given
-
-
-def _transports(value: object) -> tuple[Transport, ...]:
-    if not isinstance(value, list):
-        said = 'must be a list of "agent", "appliance" and "host", maybe an empty one'
-        raise ValueError(f"{said}, not {notation.shown(value)}")
-    found = tuple(_one_of(_TRANSPORTS)(each) for each in value)
-    if len(set(found)) != len(found):
-        raise ValueError("must name each transport once")
-    return found
-
-
-def _patterns(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list) or not value or not all(isinstance(each, str) and each.strip("!") for each in value):
-        raise ValueError('must be a list of patterns like "*" or "!swap*", and not an empty one')
-    return tuple(value)
-
-
-def _audit(value: object) -> int | None:
-    if value == "all":
-        return None
-    if value == "none":
-        return 0
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f'must be a number of blocks, "all" or "none", not {notation.shown(value)}')
-    return value
-
-
-def _checks(value: object) -> tuple[str, ...]:
-    try:
-        return tuple(map(checks.check_name, _texts(value)))
-    except errors.Usage as error:
-        raise ValueError(str(error)) from None
-
-
-def _pattern(value: object) -> str:
-    try:
-        return signs.compiled(_text(value))
-    except errors.Usage as error:
-        raise ValueError(str(error)) from None
-
-
-def _memory(value: object) -> int:
-    """As QEMU's ``-m`` has it."""
-    try:
-        return definition.memory_of(_text(value))
-    except errors.Unsupported:
-        raise ValueError(f'must be a size like "4G", not {notation.shown(value)}') from None
-
-
-def _path(value: object) -> Path:
-    if not isinstance(value, str) or not value.startswith("/"):
-        raise ValueError(f"must be an absolute path, not {notation.shown(value)}")
-    return Path(value)
-
-
-def _address(value: object) -> str:
-    if not isinstance(value, str) or not (value.startswith("/") or "://" in value):
-        raise ValueError(f"must be an absolute path or a URL, not {notation.shown(value)}")
-    return value
-
-
-def _appliances(value: object) -> tuple[str, ...]:
-    try:
-        return tuple(addresses.parse(each).text for each in _texts(value))
-    except errors.Usage as error:
-        raise ValueError(str(error)) from None
-
-
-def _listen(value: object) -> Tcp:
-    text = _text(value)
-    try:
-        return Tcp.parse(text, port=METRICS_PORT)
-    except errors.Usage as error:
-        raise ValueError(str(error)) from None
-
-
-def _assigned(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f'must be the name of a policy, or "{NONE}", not {notation.shown(value)}')
-    return value
-
-
-Text = Annotated[str, BeforeValidator(_text)]
-Truth = Annotated[bool, BeforeValidator(_truth)]
-Count = Annotated[int, BeforeValidator(notation.count)]
-Duration = Annotated[float, BeforeValidator(notation.duration)]
-PositiveDuration = Annotated[float, BeforeValidator(notation.positive_duration)]
-StoreRate = Annotated[float, BeforeValidator(notation.store_rate)]
-Share = Annotated[float, BeforeValidator(notation.share)]
-Percentile = Annotated[float, BeforeValidator(notation.percentile)]
-Clock = Annotated[int, BeforeValidator(notation.clock)]
-Zone = Annotated[InstanceOf[tzinfo], BeforeValidator(notation.zone)]
-AbsolutePath = Annotated[InstanceOf[Path], BeforeValidator(_path)]
-Commands = Annotated[tuple[str, ...], BeforeValidator(_texts)]
-
-
-# tables
-
-
 class ScheduleTable(Table):
-    calendar: Annotated[tuple[str, ...], BeforeValidator(_calendar)]
+    calendar: Calendar
+    """Calendar expressions of systemd (`man systemd.time`; `systemd-analyze calendar` explains one): `"daily"`,
+    `"Mon..Fri 02:30"`, `"*:0/15"`. No fractions of seconds, and no time zone inside. With a list each of them
+    counts."""
     timezone: Zone = Field(default=None, validate_default=True)
+    """An IANA name, also for `limits`. Default: the host's."""
     random_delay: Duration = 0.0
+    """Each backup begins up to so much later. How much depends on the VM and the moment alone, so that VMs with one
+    policy spread out, and a restart changes nothing."""
     missed: Truth = True
+    """A backup that came due while the host was off, or nobody ran, is made as soon as somebody does; several missed
+    ones are one."""
 
     def value(self) -> Schedule:
         return Schedule(self.calendar, self.timezone, self.random_delay, self.missed)
 
 
 class HeadStartTable(Table):
-    transports: Annotated[tuple[Transport, ...], BeforeValidator(_transports)] = HeadStart().transports
+    transports: Transports = HeadStart().transports
+    """Who reads what is copied ahead, in the order in which they are tried: the agent where it answers, the
+    [appliances](appliance.md) in `[host]` that answer, the host. A disk that the host cannot read is read by the agent
+    in any case, one that cannot be offered to appliances by the host. What an appliance loses in the middle of a round
+    the host reads, if it is named. `["agent"]` or `["appliance"]`: without it no round is made. `[]`: nothing is copied
+    ahead."""
     begin_before: PositiveDuration | None = None
+    """Copying begins so long before the next backup and not earlier. The later, the less is copied that changes once
+    more; the earlier, the more time there is to find the guest idle. Default: at any time."""
     interval: PositiveDuration = HeadStart().interval
-    after_false_audit: Annotated[FalseAudit, BeforeValidator(_one_of({each.value: each for each in FalseAudit}))] = (
-        HeadStart().after_false_audit
-    )
+    """From one round to the next."""
+    after_false_audit: WhatFollows = HeadStart().after_false_audit
+    """What follows when the [audit](security.md) finds false what the agent, or an appliance, delivered. It is
+    reported, and all of it is read from outside, in any case. `"distrust"`: then the agent reads nothing for this VM
+    until `headstart agent trust NAME`, the appliance nothing for this host until `headstart appliance trust HOST:PORT`.
+    `"report"`: it reads on."""
 
     def value(self) -> HeadStart:
         return HeadStart(self.transports, self.begin_before, self.interval, self.after_false_audit)
@@ -220,20 +109,30 @@ class HeadStartTable(Table):
 
 class LoadTable(Table):
     low: Share | None = None
+    """Below this share of what the VM can do it is copied as fast as the limits allow. With `high`, or neither."""
     high: Share | None = None
+    """Above it, nothing is copied."""
     low_percentile: Percentile = Load().low_percentile
+    """Without absolute marks: a percentile of what this VM usually does."""
     high_percentile: Percentile = Load().high_percentile
+    """The same for the upper mark."""
     latency: PositiveDuration | None = None
+    """While the guest's writes take longer, it is copied slower and slower, down to 256 KiB/s; see [load](load.md).
+    Default: by what is usual."""
 
     def value(self) -> Load:
         return Load(self.low, self.high, self.low_percentile, self.high_percentile, self.latency)
 
 
 class LimitTable(Table):
-    rate: Annotated[float | None, BeforeValidator(notation.limit)]
+    rate: Rate
+    """0: nothing is copied."""
     begin: Clock | None = Field(default=None, alias="from")
+    """With `until`, or neither. Default: the whole day."""
     until: Clock | None = None
-    days: Annotated[frozenset[int] | None, BeforeValidator(notation.days)] = None
+    """If it is not later than `from`, it is on the next day. Default: the whole day."""
+    days: Days | None = None
+    """On which the window begins. Default: all."""
 
     @property
     def is_default(self) -> bool:
@@ -273,12 +172,21 @@ class HooksTable(Table):
 
 
 class RehearsalTable(Table):
-    calendar: Annotated[tuple[str, ...], BeforeValidator(_calendar)]
-    wait_for: Annotated[Awaited | None, BeforeValidator(_one_of({each.value: each for each in Awaited}))] = None
-    pattern: Annotated[str, BeforeValidator(_pattern)] = ""
+    calendar: Calendar
+    """As in `schedule`, in its time zone."""
+    wait_for: SignOfLife | None = None
+    """The sign of life. `"agent"`: qemu-guest-agent or ours answers. `"console"`: `login:` comes on a serial console.
+    `"pattern"`: see there. Default: the agent where the VM has a channel for one, else the console."""
+    pattern: Pattern = ""
+    """A regular expression; words that come on a serial console."""
     timeout: PositiveDuration = rehearsal.SECONDS
-    checks: Annotated[tuple[str, ...], BeforeValidator(_checks)] = ()
-    memory: Annotated[int | None, BeforeValidator(_memory)] = None
+    """Until the sign of life."""
+    checks: Checks = ()
+    """What is asked then, through qemu-guest-agent: `"filesystems"` (at least one is mounted), `"file:/PATH"` (it can
+    be read), `"port:NUMBER"` (something listens on this TCP port), `"service:NAME"` (systemd says it is active). There
+    are no others: nobody can have commands of his own run in a guest by this. Each has a minute to become true."""
+    memory: Memory | None = None
+    """Another size for it, such as `"2G"`. Default: what the VM had."""
 
     def value(self, zone: tzinfo) -> Rehearsal:
         awaited = Awaited.PATTERN if self.pattern else self.wait_for
@@ -288,18 +196,31 @@ class RehearsalTable(Table):
 
 class PolicyTable(Table):
     schedule: ScheduleTable
+    """When backups are completed."""
     head_start: HeadStartTable = HeadStartTable()
+    """What is copied ahead."""
     load: LoadTable = LoadTable()
+    """How much of the guest's peace that may cost."""
     limits: list[LimitTable] = Field(default_factory=list)
-    volumes: Annotated[tuple[str, ...], BeforeValidator(_patterns)] = ("*",)
+    """How fast it may be copied ahead at which time."""
+    volumes: Volumes = ("*",)
+    """Which disks and volumes are backed up, [see below](#volumes). `"!..."` excludes; where all patterns do that, the
+    others are included."""
     retention: RetentionTable = RetentionTable()
-    consistency: Annotated[Consistency, BeforeValidator(_one_of({each.value: each for each in Consistency}))] = (
-        Consistency.BEST
-    )
-    audit: Annotated[int | None, BeforeValidator(_audit)] = plan.AUDIT_BLOCKS
+    """Which snapshots are kept."""
+    consistency: HowConsistent = Consistency.BEST
+    """`"filesystem"`: the guest's file systems are frozen (or the VM is off), or the backup fails. `"crash"`: they are
+    never frozen. `"best"`: frozen where that is possible."""
+    audit: Audit = plan.AUDIT_BLOCKS
+    """How many random blocks are compared with the point in time: of those that the agent or appliances delivered, and
+    a third of that of all others; see [security](security.md)."""
     hooks: HooksTable = HooksTable()
+    """Commands."""
     rehearsal: RehearsalTable | None = None
+    """When the newest snapshot is started apart from everything, to see whether it lives."""
     trim: PositiveDuration | None = None
+    """So often, at most, and before copying ahead, the guest is asked (through the agent, or qga) to give its free
+    blocks back, as `headstart trim` does. Default: never."""
 
     def value(self, name: str) -> Policy:
         return Policy(
@@ -324,19 +245,39 @@ class PolicyTable(Table):
 
 
 class HostTable(Table):
-    repository: Annotated[str | None, BeforeValidator(_address)] = None
+    repository: Address | None = None
+    """Where the backups are, such as `s3://bucket/prefix`; `{host}` in it stands for the name of this host. Here and in
+    the next three, the options of the command line come first, then the environment, then the file."""
     state: AbsolutePath | None = None
+    """What this host remembers of its VMs. Default: see [cli.md](cli.md)."""
     scratch: AbsolutePath | None = None
+    """Scratch files and spool; on a local disk. Default: see [cli.md](cli.md)."""
     cache: AbsolutePath | None = None
+    """What it knows of the repository's index. Default: see [cli.md](cli.md)."""
     rounds: Count = Host().rounds
+    """How many VMs copy ahead at the same time."""
     backups: Count = Host().backups
+    """How many backups are completed at the same time."""
     store_rate: StoreRate | None = None
+    """What rounds and backups of all VMs together may send to the repository. Default: no limit."""
     password_file: AbsolutePath | None = None
+    """The first line of this file is the repository's password."""
     password_command: Text | None = None
-    appliances: Annotated[tuple[str, ...], BeforeValidator(_appliances)] = ()
+    """The first line that this command prints is. One of the two at most."""
+    appliances: Appliances = ()
+    """Addresses of [appliances](appliance.md) that may read: `"tcp:HOST:PORT,keys=DIR"`, for a [guest of this
+    host](appliance.md#a-guest-of-the-same-host) `"tcp:HOST:PORT,monitor=PATH,keys=DIR"`."""
     restore_into: AbsolutePath | None = None
+    """Below it the [server](server-hosts.md#orders) that this host has joined may have snapshots restored, each into a
+    new directory. Without it, nowhere."""
     rehearsals: Truth = False
-    metrics: Annotated[InstanceOf[Tcp] | None, BeforeValidator(_listen)] = None
+    """Whether the [server](server-hosts.md#orders) may have snapshots of this host's repository rehearsed here."""
+    boots: Truth = False
+    """Whether the [server](server-restore.md#boot) may have snapshots of this host's repository booted here, one at a
+    time and without a network."""
+    metrics: Listen | None = None
+    """Where Prometheus may ask, such as `"127.0.0.1:9633"`: see [monitoring](monitoring.md). Whoever reaches it is
+    answered."""
 
     def value(self) -> Host:
         return Host(**dict(self))
@@ -345,7 +286,7 @@ class HostTable(Table):
 class AssignmentTable(Table):
     """Of ``[vm.NAME]`` and ``[default]``."""
 
-    policy: Annotated[str, BeforeValidator(_assigned)]
+    policy: Assigned
 
 
 def fields(table: type[BaseModel]) -> dict[str, Any]:

@@ -68,14 +68,15 @@ def all_proofs(repo: Repository, snapshot_id: str = "") -> Mapping[str, tuple[Pr
     return {each: tuple(sorted(proofs, key=_moment)) for each, proofs in found.items()}
 
 
-def latest(repo: Repository, snapshot_id: str) -> tuple[Proof, Evidence] | None:
-    """The newest; None where there is no proof. ``keys.NoContent``, ``Damaged``."""
-    proofs = {name: _read(repo, name) for name in _names(repo, layout.PROOFS, snapshot_id)}
+def latest(repo: Repository, snapshot_id: str, most: int = layout.MAX_OBJECT_LENGTH) -> tuple[Proof, Evidence] | None:
+    """The newest; None where there is no proof. ``keys.NoContent``, ``Damaged``, also for objects that hold more than
+    ``most`` bytes."""
+    proofs = {name: _read(repo, name, most) for name in _names(repo, layout.PROOFS, snapshot_id)}
     if not proofs:
         return None
     newest = max(proofs, key=lambda name: _moment(proofs[name]))
     name = layout.EVIDENCE + newest.removeprefix(layout.PROOFS)
-    payload = repo.get_object(layout.Kind.EVIDENCE, name)
+    payload = repo.get_object(layout.Kind.EVIDENCE, name, most)
     try:
         return proofs[newest], _decoded(payload)
     except (ValueError, KeyError):
@@ -100,9 +101,9 @@ def _names(repo: Repository, folder: str, snapshot_id: str) -> Iterator[str]:
             yield name
 
 
-def _read(repo: Repository, name: str) -> Proof:
+def _read(repo: Repository, name: str, most: int = layout.MAX_OBJECT_LENGTH) -> Proof:
     """``Damaged``, or ``Missing`` (which is one)."""
-    payload = repo.get_object(layout.Kind.PROOF, name)
+    payload = repo.get_object(layout.Kind.PROOF, name, most)
     try:
         return _proof(values.parse(payload))
     except (ValueError, KeyError):

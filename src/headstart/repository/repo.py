@@ -40,8 +40,6 @@ class Repository:
         self.encrypted = encrypted
         #: Names of key objects that the password opened.
         self.opened_by: tuple[str, ...] = ()
-        #: Why ``config`` could not be used, and its twin was.
-        self.config_error: errors.HeadstartError | None = None
         self.index = Index(secrets, store)
         self._id_keys = {layout.ChunkClass.TREE: seal.derive(secrets.structure, b"tree id")}
         if secrets.opens_content:
@@ -124,9 +122,9 @@ class Repository:
         self.store.create(key, data)
         return len(data)
 
-    def get_object(self, kind: layout.Kind, key: str) -> bytes:
-        """The payload of a structure object; ``Damaged``, or ``Missing`` (which is one)."""
-        return seal.open_object(self.secrets, kind, key, self.store.read(key))
+    def get_object(self, kind: layout.Kind, key: str, most: int = layout.MAX_OBJECT_LENGTH) -> bytes:
+        """The payload of a structure object, of ``most`` bytes; ``Damaged``, or ``Missing`` (which is one)."""
+        return seal.open_object(self.secrets, kind, key, self.store.read(key), most)
 
 
 def create(
@@ -221,7 +219,6 @@ def _open_any(store: Store, unlock: _Unlock, to_mend: bool) -> Repository:
                 f"{error} {layout.CONFIG_KEY} has a twin, so nothing is lost: put it back with 'headstart repair'.",
                 object=layout.CONFIG_KEY,
             ) from error
-        opened.config_error = error
         return opened
 
 

@@ -77,13 +77,15 @@ def seal_object(secrets: Secrets, kind: layout.Kind, key: str, payload: bytes) -
     return start + salt + sealed
 
 
-def open_object(secrets: Secrets, kind: layout.Kind, key: str, data: bytes) -> bytes:
-    """The payload; ``Damaged`` when the object is not the one that was sealed under this key."""
+def open_object(
+    secrets: Secrets, kind: layout.Kind, key: str, data: bytes, most: int = layout.MAX_OBJECT_LENGTH
+) -> bytes:
+    """The payload, of ``most`` bytes; ``Damaged`` when it is longer, or not the one that was sealed under this key."""
     layout.version_of(data, kind, key)
     start, salt, sealed = data[: layout.HEADER_LENGTH], data[layout.HEADER_LENGTH : _BODY], data[_BODY:]
     try:
         frame = _object_cipher(secrets, kind, salt).decrypt(_ONLY_NONCE, sealed, _object_context(secrets, start, key))
-        return codec.decompress_frame(frame, layout.MAX_OBJECT_LENGTH)
+        return codec.decompress_frame(frame, most)
     except (InvalidTag, ValueError):
         raise errors.Damaged(f"{key} is damaged: its content was changed.", object=key) from None
 

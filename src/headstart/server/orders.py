@@ -3,6 +3,7 @@
 ::
 
     waiting  ->  taken  ->  done, failed        each step is told by the host
+       |           '-> stopping ->  done, failed        (a VM that runs by order; by somebody)
        |-> withdrawn (by somebody)  expired (it did not come in time)
 
 A host takes an order once. What it had begun when it was started anew has failed: nothing is repeated by itself.
@@ -18,6 +19,7 @@ from typing import Any
 from sqlalchemy import Connection, func, insert, select, update
 
 from headstart import errors
+from headstart.host.booter import MOST_HOURS
 from headstart.server import audit, events, ids, snapshots, tables, vms
 from headstart.server.call import Call
 from headstart.server.roles import Right
@@ -36,26 +38,33 @@ class Kind(enum.StrEnum):
     CANCEL = "cancel"
     REHEARSE = "rehearse"
     RESTORE = "restore"
+    BOOT = "boot"
 
 
 class State(enum.StrEnum):
     WAITING = "waiting"
     TAKEN = "taken"
+    STOPPING = "stopping"
     DONE = "done"
     FAILED = "failed"
     EXPIRED = "expired"
     WITHDRAWN = "withdrawn"
 
 
-_OPEN = (State.WAITING, State.TAKEN)
+_WITH_HOST = (State.TAKEN, State.STOPPING)
+_OPEN = (State.WAITING, *_WITH_HOST)
 #: They need a snapshot, and a host that offers itself, under this name in its state.
-OFFERS = {Kind.RESTORE: "restores", Kind.REHEARSE: "rehearsals"}
+OFFERS = {Kind.RESTORE: "restores", Kind.REHEARSE: "rehearsals", Kind.BOOT: "boots"}
+_OFFERED_BY = {Kind.RESTORE: "restore_into", Kind.REHEARSE: "rehearsals", Kind.BOOT: "boots"}
+#: A VM runs by order for so long, unless somebody says otherwise.
+HOURS = 4.0
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
     """``disks`` of the snapshot, empty: all; ``folder``: the name of a new one where the host's owner allows it, empty:
-    one that tells VM and snapshot; ``format`` of the images."""
+    one that tells VM and snapshot; ``format`` of the images. ``seconds``: the order waits for its host for so long;
+    ``hours``: a booted VM runs for so long at most."""
 
     kind: Kind
     snapshot: str | None = None
@@ -63,6 +72,7 @@ class Wish:
     folder: str = ""
     format: str = "qcow2"
     seconds: float = WAITS_SECONDS
+    hours: float = HOURS
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +126,7 @@ def _of_snapshot(connection: Connection, call: Call, host: Mapping[str, Any], wi
     found = snapshots.get(connection, call, wish.snapshot)
     offers = host["state"].get(OFFERS[wish.kind])
     if not offers:
-        key = "restore_into" if wish.kind is Kind.RESTORE else "rehearsals"
+        key = _OFFERED_BY[wish.kind]
         raise errors.Busy(f"The host {host['name']!r} does not offer that: its owner sets {key} in its own [host].")
     # One that is nowhere but with its host can be restored there alone.
     if found["repository"] != host["repository"] or (found["place"] and found["host"] != host["name"]):
@@ -126,6 +136,10 @@ def _of_snapshot(connection: Connection, call: Call, host: Mapping[str, Any], wi
         if wish.folder and not ids.is_name(wish.folder):
             raise errors.Usage("The folder is a name, and no path.")
         arguments |= {"disks": list(wish.disks), "folder": wish.folder, "format": wish.format}
+    if wish.kind is Kind.BOOT:
+        if not 0 < wish.hours <= MOST_HOURS:
+            raise errors.Usage(f"A VM runs by order for more than 0 and at most {MOST_HOURS:.0f} hours.")
+        arguments |= {"hours": wish.hours}
     return arguments
 
 
@@ -139,8 +153,9 @@ def _require_room(connection: Connection, host: str, now: float) -> None:
         raise errors.TooOften(f"{count} orders wait for this host already. Is it away?", seconds=60)
 
 
-def withdraw(connection: Connection, call: Call, order: str) -> None:
-    """Raises ``Busy`` for one that its host has taken: cancel what it does."""
+def withdraw(connection: Connection, call: Call, order: str) -> State:
+    """What it is from now on: of one that its host has taken a VM that runs by it is stopped. Of other kinds raises
+    ``Busy``: cancel what it does."""
     found = get(connection, call, order)
     call.who.require(Right.RESTORE if found["kind"] in OFFERS else Right.ORDER)
     its = tables.orders.c
@@ -149,9 +164,20 @@ def withdraw(connection: Connection, call: Call, order: str) -> None:
         .where(its.id == order, its.tenant == call.who.tenant, its.state == State.WAITING)
         .values(state=State.WITHDRAWN, changed=call.now)
     )
-    if not done.rowcount:
+    if done.rowcount:
+        audit.note(connection, call, "order.withdraw", order)
+        return State.WITHDRAWN
+    if found["kind"] != Kind.BOOT:
         raise errors.Busy("Its host has that order already.")
-    audit.note(connection, call, "order.withdraw", order)
+    stopped = connection.execute(
+        update(tables.orders)
+        .where(its.id == order, its.tenant == call.who.tenant, its.state.in_(_WITH_HOST))
+        .values(state=State.STOPPING, changed=call.now)
+    )
+    if not stopped.rowcount:
+        raise errors.Busy("That order is over already.")
+    audit.note(connection, call, "order.stop", order)
+    return State.STOPPING
 
 
 def get(connection: Connection, call: Call, order: str) -> dict[str, Any]:
@@ -174,7 +200,7 @@ def listed(
     if vm is not None:
         query = query.where(its.vm == vm)
     if open_only:
-        query = query.where(its.state.in_(_OPEN), (its.state == State.TAKEN) | (its.expires > call.now))
+        query = query.where(its.state.in_(_OPEN), (its.state != State.WAITING) | (its.expires > call.now))
     return [_shown(dict(row), call.now) for row in connection.execute(query).mappings()]
 
 
@@ -214,7 +240,7 @@ def told(connection: Connection, call: Call, has: Mapping[str, Told]) -> dict[st
     call.who.require(Right.REPORT)
     its = tables.orders.c
     mine = tables.orders.c.host == call.who.host
-    query = select(tables.orders).where(mine, (its.state == State.TAKEN) | its.id.in_(list(has))).with_for_update()
+    query = select(tables.orders).where(mine, its.state.in_(_WITH_HOST) | its.id.in_(list(has))).with_for_update()
     found = {row["id"]: dict(row) for row in connection.execute(query.order_by(its.id)).mappings()}
     over: list[events.Event] = []
     states: dict[str, str] = {}
@@ -229,6 +255,8 @@ def told(connection: Connection, call: Call, has: Mapping[str, Told]) -> dict[st
         if state in (State.DONE, State.FAILED) and state != row["state"]:
             facts = {"order": order, "actor": row["actor"], **_short(says.result)}
             over.append(events.Event(f"order.{row['kind']}.{state}", row["vm"], facts))
+            if row["kind"] == Kind.REHEARSE and state is State.DONE:
+                snapshots.note_rehearsed(connection, call, row["arguments"]["snapshot"], says.result)
     events.note_all(connection, call, over)
     # An order that is no longer here, as its tenant's or its host's rows went, is nobody's any longer.
     return {**dict.fromkeys(has, State.WITHDRAWN), **states}
@@ -240,16 +268,18 @@ def _next(row: Mapping[str, Any], says: Told, now: float) -> State:
         return says.state if row["expires"] > now or says.state is not State.TAKEN else State.EXPIRED
     if state is State.TAKEN:
         return says.state
+    if state is State.STOPPING:
+        return state if says.state is State.TAKEN else says.state
     # What the host itself says of how it ended is nearer to the truth than that it was not heard of.
     lost = state is State.FAILED and says.state is State.DONE
     return says.state if lost else state
 
 
 def _short(result: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: result[name] for name in ("error", "snapshot", "directory", "passed") if name in result}
+    return {name: result[name] for name in ("error", "snapshot", "directory", "passed", "ended") if name in result}
 
 
 def forget_old(connection: Connection, now: float) -> None:
     its = tables.orders.c
     old = its.created < now - events.KEPT_SECONDS
-    connection.execute(tables.orders.delete().where(old, its.state != State.TAKEN))
+    connection.execute(tables.orders.delete().where(old, its.state.not_in(_WITH_HOST)))

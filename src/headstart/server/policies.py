@@ -11,8 +11,8 @@ import tomli_w
 from sqlalchemy import Connection, delete, insert, select, update
 
 from headstart import errors
+from headstart.host import keys, validation
 from headstart.host import tables as toml
-from headstart.host import validation
 from headstart.host.policy import Retention
 from headstart.server import audit, caution, ids, tables
 from headstart.server.call import Call
@@ -25,7 +25,7 @@ HOOKS = "hooks"
 
 def check(name: str, text: str) -> toml.PolicyTable:
     """What stands in ``[policy.NAME]``. Raises ``Usage`` with every mistake in it."""
-    if not toml.NAME.fullmatch(name) or name == toml.NONE:
+    if not toml.NAME.fullmatch(name) or name == keys.NONE:
         raise errors.Usage(f"{name!r} cannot be the name of a policy.")
     if len(text) > LONGEST:
         raise errors.Usage("The policy is too long.")
@@ -187,7 +187,7 @@ def document(connection: Connection, tenant: str) -> str:
     found: dict[str, Any] = {"policy": {name: tomllib.loads(text) for name, text in connection.execute(query).all()}}
     for pattern, name in assigned(connection, tenant).items():
         place = found.setdefault("vm", {}).setdefault(pattern, {}) if pattern else found.setdefault("default", {})
-        place["policy"] = name or toml.NONE
+        place["policy"] = name or keys.NONE
     return tomli_w.dumps(found)
 
 

@@ -9,11 +9,14 @@ from typing import Any
 from sqlalchemy import Connection, insert, select, update
 
 from headstart import errors
+from headstart.host.account import number
 from headstart.server import ids, tables
 from headstart.server.call import Call
 from headstart.server.roles import Right
 
 _PAGE = 1000
+#: What a proof tells (``repository.proof.Proof``).
+_PROOF = ("time", "host", "passed", "seconds", "awaited", "reason", "checks")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,17 @@ def add(connection: Connection, call: Call, entry: Entry) -> None:
     name = connection.execute(select(tables.hosts.c.name).where(tables.hosts.c.id == call.who.host)).scalar() or ""
     fixed = {"repository": call.who.repository, "tenant": call.who.tenant, "host": name, "id": entry.id}
     connection.execute(insert(tables.snapshots).values(**fixed, **_values(entry)))
+
+
+def note_rehearsed(connection: Connection, call: Call, snapshot: str, told: Mapping[str, Any]) -> None:
+    """By a host, of its repository: what a rehearsal has shown. An older one than that which is known tells nothing."""
+    moment = number(told.get("time"))
+    moment = call.now if moment is None else min(moment, call.now)
+    its = tables.snapshots.c
+    older = its.rehearsed.is_(None) | (its.rehearsed <= moment)
+    mine = (its.tenant == call.who.tenant, its.repository == call.who.repository, its.id == snapshot)
+    shown = {name: told[name] for name in _PROOF if name in told}
+    connection.execute(update(tables.snapshots).where(*mine, older).values(proof=shown, rehearsed=moment))
 
 
 def _values(entry: Entry) -> dict[str, Any]:

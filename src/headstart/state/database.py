@@ -136,7 +136,9 @@ class Database:
             ) from error
 
     def close(self) -> None:
-        self._database.close()
+        """Once nobody is in it: SQLite crashes where a connection is closed beneath another thread."""
+        with self._lock:
+            self._database.close()
 
     def __enter__(self) -> Self:
         return self

@@ -19,13 +19,20 @@ from types import TracebackType
 from typing import Any, Protocol
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-import nbd
-
 from headstart import errors, extents, plain
 from headstart.blocks import Blocks
 from headstart.extents import Extent
 from headstart.reading import PIECE_SIZE, Piece
 from headstart.units import GIB
+
+try:
+    import nbd
+except ImportError as error:
+    raise errors.Unsupported(
+        "libnbd's bindings for Python cannot be found. They are not on PyPI: install the distribution's package"
+        " python3-libnbd, and Headstart with the distribution's Python; in an environment (pipx, venv) with"
+        " --system-site-packages."
+    ) from error
 
 ALLOCATION = "base:allocation"
 #: ``base:allocation``, bit 1: reads as zeroes.

@@ -315,8 +315,11 @@ def test_passwords_in_our_environment_are_not_handed_on(
     repo: Repository, found: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HEADSTART_PASSWORD", "correct horse")
+    monkeypatch.setenv("HEADSTART_SERVER_FILE", "/where/we/joined")
     with Serving(source_of(repo, found), ["system"], Unix(tmp_path / "nbd")) as running:
-        assert b"correct horse" not in Path(f"/proc/{running.process_id}/environ").read_bytes()
+        handed = Path(f"/proc/{running.process_id}/environ").read_bytes()
+        assert b"correct horse" not in handed
+        assert b"/where/we/joined" in handed, "without it nothing of a server's can be read"
 
 
 def test_an_end_of_nbdkit_is_noticed(repo: Repository, found: Manifest, tmp_path: Path) -> None:

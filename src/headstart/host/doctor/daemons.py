@@ -27,7 +27,9 @@ def serving(subject: Subject) -> Iterator[Finding]:
     except (control.Absent, FileNotFoundError):
         if isinstance(subject.config, Config) and subject.config.policies:
             said = f"no daemon serves {subject.state}: nobody makes the backups that are scheduled"
-            yield Finding(check, Level.WARNING, said, "Start it: 'headstart run', or docs/headstart.service.")
+            yield Finding(
+                check, Level.WARNING, said, "Start it: 'systemctl enable --now headstart', or 'headstart run'."
+            )
     else:
         yield Finding(check, Level.OK, f"{found.process} protects {len(vms)} VMs{found.told.rstrip('.')}")
         for name, told in vms.items():

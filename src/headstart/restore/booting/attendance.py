@@ -48,6 +48,11 @@ class Attendance:
         self._status = ""
         self._tried = 0.0
 
+    @property
+    def trouble(self) -> str:
+        """Why the guest does not run, as it was seen last; empty if it does."""
+        return _TOLD.get(self._status, "")
+
     def look(self) -> None:
         """Raises ``Unreachable`` if the disks are not served any longer."""
         self._served.wait(0)

@@ -109,6 +109,11 @@ class Instance:
         return self._process.poll() is not None
 
     @property
+    def failure(self) -> str:
+        """Why QEMU ended, in its words; empty while it runs, and where the guest was powered off."""
+        return self.last_words if self._process.poll() else ""
+
+    @property
     def status(self) -> str:
         """As QEMU's ``query-status`` tells it; empty when it has ended."""
         try:

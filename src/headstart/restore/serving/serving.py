@@ -31,6 +31,7 @@ from headstart.repository.manifest import Manifest
 from headstart.restore.serving import offer
 from headstart.restore.serving.offer import Offer
 from headstart.restore.serving.places import Place, Unix
+from headstart.store import membership
 from headstart.wire import children
 
 __all__ = ["Serving", "Source", "Unix"]
@@ -45,6 +46,7 @@ PATIENCE = 60.0
 _END_SECONDS = 0.5
 PLUGIN = Path(__file__).with_name("nbdplugin.py")
 _PACKAGES = "nbdkit and nbdkit-plugin-python (Debian's names)"
+_IDENTITY = (membership.PATH, membership.TOKEN, membership.FINGERPRINT)
 #: Lines of nbdkit's that are kept to tell why it failed.
 _LINES = 20
 
@@ -182,8 +184,13 @@ def _lines_of(stderr: IO[bytes]) -> Iterator[str]:
 
 
 def _environment(scratch: Path | None) -> dict[str, str]:
-    """Ours, with the way to our packages; without passwords, which it does not need, and what is for our Python."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HEADSTART_", "PYTHON"))}
+    """Ours, with the way to our packages, and who we are at a server; without passwords, which it does not need, and
+    what is for our Python."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _IDENTITY or not name.startswith(("HEADSTART_", "PYTHON"))
+    }
     kept["PYTHONPATH"] = os.pathsep.join(_packages())
     if scratch is not None:
         kept["TMPDIR"] = str(scratch)

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
 from headstart import errors
 from headstart.repository.keys import Secrets
 from headstart.restore.files.contents import Contents
-from headstart.server import audit, browsing, repositories, snapshots, unlocking
+from headstart.server import audit, browsing, evidence, repositories, snapshots, unlocking
 from headstart.server.api.request import Caller, Here
 from headstart.server.browsing import Key, Shelf
 from headstart.server.call import Call
@@ -168,6 +168,25 @@ def file(into: Into, volume: Volume = "", path: Path = "/") -> StreamingResponse
 )
 def archive(into: Into, volume: Volume = "", path: Path = "/") -> StreamingResponse:
     return download(into, volume, path, "archive")
+
+
+@router.get(
+    "/snapshots/{snapshot}/screenshot",
+    response_class=Response,
+    responses={200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}},
+    summary="The guest's screen, as its newest rehearsal saw it.",
+)
+def screenshot(into: Into) -> Response:
+    return picture(into)
+
+
+def picture(into: Asked) -> Response:
+    """Raises ``NoPicture``, and as ``Asked.unlocked``."""
+    place, secrets = into.unlocked()
+    found = evidence.screenshot(Tended(into.site, place), secrets, into.snapshot)
+    with into.site.database.write() as connection:
+        audit.note(connection, into.call, "screenshot.download", into.snapshot)
+    return Response(found, headers=_INERT, media_type="image/png")
 
 
 def download(into: Asked, volume: str, path: str, kind: Literal["file", "archive"]) -> StreamingResponse:

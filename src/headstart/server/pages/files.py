@@ -51,15 +51,37 @@ def show(request: Request, into: Into, volume: Volume = "", path: Path = "/") ->
     return render.page(request, into.call, "files.html", listed=listed, seen=seen, **values)
 
 
+@router.get("/unlock")
+def ask(request: Request, here: Here, call: Visitor, snapshot: str) -> Response:
+    """For what the restore point's own page shows."""
+    point, place = _point(here, call, snapshot)
+    return _locked(request, call, point, place, volume="", path="/", wrong=False, back=True)
+
+
+@router.get("/screenshot.png")
+def screenshot(into: Into) -> Response:
+    return files.picture(into)
+
+
+def is_unlocked(request: Request, here: Site, call: Call, snapshot: str) -> bool:
+    """Whether whoever looks has given the password of its repository."""
+    try:
+        _asked(request, here, call, snapshot).unlocked()
+    except (NotUnlocked, errors.Denied, errors.NotFound):
+        return False
+    return True
+
+
 @router.post("/unlock")
 def unlock(request: Request, here: Here, call: Visitor, form: Sent, snapshot: str) -> Response:
     point, place = _point(here, call, snapshot)
-    volume, path = form.text("volume"), form.text("path", 4096)
+    volume, path, back = form.text("volume"), form.text("path", 4096), "back" in form
     try:
         made = unlocking.unlock(here, call, point["repository"], form.text("password", 1024))
     except errors.WrongPassword:
-        return _locked(request, call, point, place, volume=volume, path=path, wrong=True)
-    answer = render.go(f"/snapshots/{snapshot}/files", volume=volume, path=path)
+        return _locked(request, call, point, place, volume=volume, path=path, wrong=True, back=back)
+    files_page = render.go(f"/snapshots/{snapshot}/files", volume=volume, path=path)
+    answer = render.go(f"/snapshots/{snapshot}") if back else files_page
     answer.set_cookie(
         _COOKIE,
         made.text,
@@ -92,7 +114,16 @@ def _point(here: Site, call: Call, snapshot: str) -> tuple[dict[str, Any], str]:
 
 
 def _locked(
-    request: Request, call: Call, point: dict[str, Any], place: str, *, volume: str, path: str, wrong: bool
+    request: Request,
+    call: Call,
+    point: dict[str, Any],
+    place: str,
+    *,
+    volume: str,
+    path: str,
+    wrong: bool,
+    back: bool = False,
 ) -> Response:
-    values = {"point": point, "repository": place, "volume": volume, "path": path, "wrong": wrong}
+    """``back``: to the restore point's page, and not to its files."""
+    values = {"point": point, "repository": place, "volume": volume, "path": path, "wrong": wrong, "back": back}
     return render.page(request, call, "locked.html", 401 if wrong else 200, **values)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 
 from headstart import errors
-from headstart.server import orders, vms
+from headstart.server import orders, snapshots, vms
 from headstart.server.api.request import Here
-from headstart.server.orders import Kind, Wish
+from headstart.server.orders import Kind, State, Wish
 from headstart.server.pages import render, waits
 from headstart.server.pages.forms import Sent
 from headstart.server.pages.visitor import Visitor
@@ -30,10 +30,14 @@ def order(here: Here, call: Visitor, form: Sent, vm: str) -> Response:
 
 @router.post("/orders/{order}/withdraw")
 def withdraw(here: Here, call: Visitor, form: Sent, order: str) -> Response:
+    """Before its host has it; a VM that runs by it is stopped."""
     with here.database.write() as connection:
-        vm = vms.get(connection, call, form.line("vm", 32))
-        orders.withdraw(connection, call, order)
-    return render.go(f"/vms/{vm['id']}", "removed")
+        if snapshot := form.line("snapshot", 32):
+            back = f"/snapshots/{snapshots.get(connection, call, snapshot)['id']}"
+        else:
+            back = f"/vms/{vms.get(connection, call, form.line('vm', 32))['id']}"
+        state = orders.withdraw(connection, call, order)
+    return render.go(back, "stopping" if state is State.STOPPING else "removed")
 
 
 @router.post("/vms/{vm}/remove")

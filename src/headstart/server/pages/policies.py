@@ -13,7 +13,7 @@ from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy import Connection, select
 
 from headstart import errors
-from headstart.host import contradictions, locate, mistakes, validation
+from headstart.host import contradictions, keys, locate, mistakes, validation
 from headstart.host import tables as toml
 from headstart.host.policy import Policy
 from headstart.server import policies, tables
@@ -131,7 +131,7 @@ def edit(request: Request, here: Here, call: Visitor, name: str) -> Response:
 def get(connection: Connection, call: Call, name: str) -> dict[str, Any] | None:
     """None for a name that a new one could have. Raises ``NotFound`` for others."""
     found = next((each for each in policies.listed(connection, call) if each["name"] == name), None)
-    if found is None and (not toml.NAME.fullmatch(name) or name == toml.NONE):
+    if found is None and (not toml.NAME.fullmatch(name) or name == keys.NONE):
         raise errors.NotFound(f"There is no policy {name!r} here.")
     return found
 
@@ -175,7 +175,7 @@ def assign(here: Here, call: Visitor, form: Sent) -> Response:
     """The policy ``none``: not backed up."""
     policy: str | None = form.line("policy", 64)
     with here.database.write() as connection:
-        policy = None if policy == toml.NONE else policy
+        policy = None if policy == keys.NONE else policy
         pattern = form.line("pattern")
         return waits.do(connection, call, "policy.assign", "/policies", "saved", pattern=pattern, policy=policy)
 

@@ -18,7 +18,7 @@ from sqlalchemy import exc
 from headstart import errors
 from headstart.server import problem
 from headstart.server.call import Call
-from headstart.server.pages import menu, static, words
+from headstart.server.pages import boots, menu, static, words
 from headstart.server.principal import NobodyKnown
 from headstart.server.roles import Right, allows
 
@@ -56,6 +56,7 @@ DONE = {
     "removed": "Removed.",
     "revoked": "Revoked: it is of no use from now on.",
     "ordered": "Ordered. The host fetches it within a minute.",
+    "stopping": "Asked to stop. The host hears of it within seconds, and tells when it has ended.",
     "asked": "Asked for: somebody else has to agree, or a delay has to pass.",
     "decided": "Decided.",
     "password": "The password is changed. Other sessions have ended.",
@@ -72,7 +73,7 @@ _environment = jinja2.Environment(
     lstrip_blocks=True,
 )
 _environment.filters.update(words.FILTERS)
-_environment.globals.update(static=static.address, plural=words.count)
+_environment.globals.update(static=static.address, plural=words.count, booted=boots.of)
 _icons: Any = _environment.get_template("icons.html").module
 _environment.globals.update(icon=_icons.icon, badge=_icons.badge, mark=_icons.mark)
 

@@ -1,0 +1,1 @@
+"""What is published: wheel, manual pages, completion, Debian packages."""
