@@ -96,7 +96,7 @@ bench-choices: setup
 	$(PYTHON) -m bench.choices
 
 fuzz: setup
-	@UV_SYSTEM_CERTS=true build/bootstrap/bin/uv sync --quiet --frozen --group fuzz --python $(PYTHON)
+	@UV_SYSTEM_CERTS=true build/bootstrap/bin/uv sync --quiet --frozen --all-extras --group fuzz --python $(PYTHON)
 	$(PYTHON) -m tests.fuzz all $(SECONDS)
 
 lint: setup
