@@ -2,7 +2,8 @@
 # make demo-server  a server, two tenants, a host of each with a real VM, and what a browser shows: [STAY=1]
 # make test      lint and every test (real VMs); make test-fast: the tests without a VM
 # make test-qemu the tests that tell most of a QEMU, with that of another Debian: make test-qemu [SUITE=trixie]
-# make soak      the long tests (tests/long.py), then faults without end: make soak [SEED=1] [CYCLES=10000] [PLANT=a bug to be caught]
+# make soak      the long tests (tests/long.py), the fuzzers, faults without end; those alone: make soak [SEED=1] [CYCLES=10000]
+#                [PLANT=a bug to be caught]
 # make coverage  which branches of the core the tests take; fails under 95 %
 # make mutants   whether a test fails when a line of what decides is wrong: docs/testing.md, about 20 minutes
 # make times     which tests took longest in the last `make test`, and why
@@ -67,6 +68,7 @@ release: setup
 
 soak: setup
 	$(if $(SEED)$(CYCLES)$(PLANT),,$(PYTHON) -m pytest -n 2 --dist loadfile -m long)
+	$(if $(SEED)$(CYCLES)$(PLANT),,$(MAKE) fuzz)
 	@$(PYTHON) -m tests.soak $(if $(SEED),--seed $(SEED)) $(if $(CYCLES),--cycles $(CYCLES)) $(if $(PLANT),--plant $(PLANT))
 
 coverage: setup
