@@ -10,6 +10,7 @@ PARTS: Mapping[str, Sequence[str]] = {
     "Guides": (
         *(
             "install",
+            "start",
             "guides",
             "libvirt",
             "proxmox",

@@ -16,6 +16,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -64,7 +65,9 @@ def undefine(domain: Any) -> None:
 class Libvirtd:
     """A context manager: it is running inside. Domains outlive it, as they do in life; QEMU runs as ``user``."""
 
-    def __init__(self, user: str = "libvirt-qemu") -> None:
+    def __init__(self, user: str = "libvirt-qemu", within: Sequence[str] = ()) -> None:
+        """``within``: a command that runs it elsewhere (``apart.Apart``)."""
+        self._within = within
         libvirt.registerErrorHandler(lambda _context, _error: None, None)
         self._folder = Path(tempfile.mkdtemp(prefix="headstart-libvirtd-", dir="/tmp"))
         self._folder.chmod(0o755)
@@ -108,7 +111,7 @@ class Libvirtd:
             mine.append(f"mount --bind {self._folder}/nothing /dev/kvm")
         run = f"exec libvirtd -f {self._folder}/libvirtd.conf -p {self._pid_file}"
         script = " && ".join([*mine, run])
-        command = ["setpriv", "--pdeathsig", "TERM", "unshare", "--mount", "sh", "-c", script]
+        command = ["setpriv", "--pdeathsig", "TERM", *self._within, "unshare", "--mount", "sh", "-c", script]
         self._process = self._starter.submit(self._spawn, command).result()
         deadline = time.monotonic() + START_SECONDS
         while True:

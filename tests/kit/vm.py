@@ -211,7 +211,6 @@ class Vm:
                 str(memory),
             ),
             *("-kernel", str(image.kernel), "-initrd", str(image.initrd), "-append", KERNEL_COMMAND_LINE),
-            *("-qmp", f"unix:{self.qmp_socket},server=on,wait=off"),
             *("-qmp", f"unix:{self._test_qmp_socket},server=on,wait=off"),
             *(
                 "-chardev",
@@ -221,10 +220,17 @@ class Vm:
             ),
             *("-device", "virtio-serial-pci,id=serial"),
             *self._port("control", self._control_socket, "org.headstart.test.0"),
-            *self._port("qga", self.qga_socket, "org.qemu.guest_agent.0"),
-            *self._port("agent", self.agent_socket, "org.headstart.agent.0"),
+            *self._for_the_product(),
             *(word for disk in self.disks for word in _disk_arguments(disk)),
             *self.extra,
+        ]
+
+    def _for_the_product(self) -> list[str]:
+        """The options by which it is backed up."""
+        return [
+            *("-qmp", f"unix:{self.qmp_socket},server=on,wait=off"),
+            *self._port("qga", self.qga_socket, "org.qemu.guest_agent.0"),
+            *self._port("agent", self.agent_socket, "org.headstart.agent.0"),
         ]
 
     @staticmethod

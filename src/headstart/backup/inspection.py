@@ -14,6 +14,7 @@ from headstart.guest import volumes
 from headstart.guest.devices import GuestMap, Volume
 from headstart.hypervisor.inventory import Disk
 from headstart.state.values import Vm
+from headstart.wire.qga import Qga
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ def inspect(context: Context, vm: Vm) -> Inspection:
     """Look at a VM that may not be added yet; raises ``Unreachable``."""
     with meet(context, vm, Asleep.LOOK) as contact:
         devices, guest = _inside(contact)
+        _try_qga(contact)
         disks = tuple(_disk(contact, disk, devices.get(disk.name, ""), guest) for disk in contact.inventory.disks)
         left_out = tuple({"name": each.name, "reason": each.reason} for each in contact.inventory.left_out)
         if contact.rules and not contact.machine.off:
@@ -57,6 +59,16 @@ def _inside(contact: Contact) -> tuple[dict[str, str], GuestMap]:
     except errors.HeadstartError as error:
         contact.note(f"the guest was not looked at from inside: {error}")
         return {}, nothing
+
+
+def _try_qga(contact: Contact) -> None:
+    """Better heard when it is added than at the first backup. Of libvirt's domains libvirt tells."""
+    if contact.vm.qga is None or contact.machine.off:
+        return
+    try:
+        Qga(contact.vm.qga).close()
+    except errors.Unreachable as error:
+        contact.note(f"the guest's file systems cannot be frozen by qga: {error}")
 
 
 def _disk(contact: Contact, disk: Disk, device: str, guest: GuestMap) -> dict[str, Any]:

@@ -138,4 +138,7 @@ def _make_scratch(context: Context) -> None:
         # Others may pass through to what is theirs, and see nothing: QEMU may be another user.
         context.scratch.mkdir(parents=True, exist_ok=True, mode=0o711)
     except OSError as error:
-        raise errors.Usage(f"The scratch directory {context.scratch} cannot be made: {error.strerror}.") from error
+        raise errors.Usage(
+            f"The scratch directory {context.scratch} cannot be made: {error.strerror}."
+            " Name another one with --scratch, or run as a user who may write there."
+        ) from error

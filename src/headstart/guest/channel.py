@@ -133,7 +133,10 @@ class Channel:
                     raise Lost(f"The agent in the guest answered with a frame of kind {frame.kind}.")
                 self.forget(request)
                 return _json(frame)
-        raise Lost("The agent in the guest does not answer. Is headstart-agentd installed and running there?")
+        raise Lost(
+            "The agent in the guest does not answer. Is it installed and running there? 'headstart agent install' puts"
+            " it there."
+        )
 
     def require_protocol(self) -> None:
         """Raises ``Lost``."""

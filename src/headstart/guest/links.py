@@ -154,4 +154,6 @@ def _connected(link: socket.socket, address: str | tuple[int, int], place: str, 
 
 
 def _unreachable(place: str, error: OSError, question: str) -> errors.Unreachable:
+    if isinstance(error, PermissionError):
+        question = "Run as root, or as the user that QEMU runs as."
     return errors.Unreachable(f"The agent at {place} cannot be reached: {error.strerror or error}. {question}")

@@ -72,7 +72,8 @@ def read(store: Store, name: str = layout.CONFIG_KEY) -> StoredConfig:
         data = store.read(name)
     except Missing:
         raise errors.NoRepository(
-            f"There is no repository in {store!r}. Check the address, or create one with: headstart init"
+            f"There is no repository in {store!r}. Check the address, and whether it is mounted, or create one with:"
+            " headstart init"
         ) from None
     _check_start(store, data)
     text = data[_BODY:]

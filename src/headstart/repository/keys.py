@@ -286,7 +286,8 @@ def _no_key(guarded: list[KeyObject], damaged: list[errors.HeadstartError]) -> e
     told = " ".join(map(str, damaged))
     if guarded:
         return errors.WrongPassword(
-            f"No key of this repository opens with this password. {told}".strip(), objects=names
+            f"No key of this repository opens with this password. Correct it, or the address. {told}".strip(),
+            objects=names,
         )
     if all(isinstance(error, errors.Damaged) for error in damaged):
         missing = "The repository has no key under keys/: without one, nothing in it can be read."

@@ -41,7 +41,12 @@ class Database:
             _refuse_newer(database, directory)
             database.execute("PRAGMA journal_mode = WAL")
             return cls(database, directory)
-        except (OSError, sqlite3.Error) as error:
+        except OSError as error:
+            raise errors.Usage(
+                f"The state directory {directory} cannot be used: {error.strerror}. Name another one with --state, or"
+                " run as a user who may write there."
+            ) from error
+        except sqlite3.Error as error:
             raise errors.Usage(
                 f"The state directory {directory} cannot be used: {error}. Name another one with --state,"
                 " or move the damaged file away: losing it costs the head start, no data."

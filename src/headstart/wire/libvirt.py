@@ -7,6 +7,7 @@ libvirt's calls block, and release Python's lock. One thread of the process serv
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import json
 import math
@@ -70,7 +71,8 @@ def open_connection(uri: str) -> Any:
 
 def _unopened(uri: str, error: libvirt.libvirtError) -> errors.HeadstartError:
     said = _said(error)
-    if error.get_error_code() in (libvirt.VIR_ERR_AUTH_FAILED, libvirt.VIR_ERR_AUTH_CANCELLED):
+    refused = error.get_error_code() == libvirt.VIR_ERR_SYSTEM_ERROR and error.get_int1() == errno.EACCES
+    if refused or error.get_error_code() in (libvirt.VIR_ERR_AUTH_FAILED, libvirt.VIR_ERR_AUTH_CANCELLED):
         return errors.Unreachable(
             f"libvirt at {uri} does not let you in: {said}. Run as root, or join the group 'libvirt'."
         )

@@ -7,6 +7,7 @@ each request costs more than the request. Numbers of the protocol: NBD proto.md,
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import itertools
 import os
@@ -100,6 +101,13 @@ class Connected:
         handle.connect_socket(self.descriptor)
 
 
+def _unopened(uri: str, error: nbd.Error) -> str:
+    said = f"The NBD export {uri} cannot be opened: {plain.joined(str(error))}"
+    if error.errnum != errno.EACCES:
+        return said
+    return f"{said}. QEMU made its socket, as another user: run as root, or as the user that QEMU runs as."
+
+
 class Client:
     """A connection to one export; a ``Reader`` (see headstart.reading). One thread at a time."""
 
@@ -124,9 +132,7 @@ class Client:
             missing = [context for context in contexts if not self._handle.can_meta_context(context)]
         except nbd.Error as error:
             self.close()
-            raise errors.Unreachable(
-                f"The NBD export {export.uri} cannot be opened: {plain.joined(str(error))}"
-            ) from error
+            raise errors.Unreachable(_unopened(export.uri, error)) from error
         if missing:
             self.close()
             raise errors.Unreachable(f"The NBD export {export.uri} does not offer {', '.join(missing)}.")

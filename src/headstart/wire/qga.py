@@ -38,10 +38,7 @@ class Qga:
             self._synchronise(sync_seconds)
         except (OSError, errors.Unreachable) as error:
             self._socket.close()
-            raise errors.Unreachable(
-                f"The guest agent (qga) at {path} does not answer: {error}. Is qemu-guest-agent installed and"
-                " running in the guest? Without it the backup is crash-consistent (--no-freeze)."
-            ) from error
+            raise errors.Unreachable(_silent(path, error)) from error
 
     def _synchronise(self, seconds: float) -> None:
         number = secrets.randbelow(1 << 31)
@@ -98,6 +95,29 @@ class Qga:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _silent(path: Path, error: OSError | errors.Unreachable) -> str:
+    otherwise = "Without it the backup is crash-consistent (--no-freeze)."
+    match error:
+        case PermissionError():
+            return (
+                f"The socket of the guest agent (qga), {path}, does not let you in: {error.strerror}. Run as root, or"
+                " as the user that QEMU runs as."
+            )
+        case FileNotFoundError() | ConnectionRefusedError():
+            return (
+                f"Nobody listens at {path} for the guest agent (qga): {error.strerror}. Is the VM running, with this"
+                f" socket on a port named org.qemu.guest_agent.0? {otherwise}"
+            )
+        case OSError():
+            why = error.strerror or str(error)
+        case _:
+            why = str(error)
+    return (
+        f"The guest agent (qga) at {path} does not answer: {why}. Is qemu-guest-agent installed and running in the"
+        f" guest? {otherwise}"
+    )
 
 
 def _line(message: dict[str, Any]) -> bytes:

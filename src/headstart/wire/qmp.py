@@ -214,6 +214,12 @@ def _connect(path: Path) -> socket.socket:
             f"There is no QMP socket at {path}. Start the VM with -qmp unix:{path},server=on,wait=off,"
             " or correct the path with 'headstart vm add'."
         ) from error
+    except PermissionError as error:
+        link.close()
+        raise errors.Unreachable(
+            f"The QMP socket {path} does not let you in: {error.strerror}. Run as root, or as the user"
+            " that QEMU runs as."
+        ) from error
     except OSError as error:
         link.close()
         raise errors.Unreachable(

@@ -92,8 +92,7 @@ def silent(check: str, vm: Vm, error: errors.Unreachable) -> Finding:
     busy = ", ".join(peers.clients(Path(where))) if where.startswith("/") else ""
     found = of_error(check, error, Level.WARNING)
     said = f"{where}: {found.what}" if where and where not in found.what else found.what
-    more = f" 'headstart agent install {vm.name}' puts it there." if check == "agent" else ""
-    return Finding(check, Level.WARNING, f"{said} (connected: {busy})" if busy else said, found.advice + more)
+    return Finding(check, Level.WARNING, f"{said} (connected: {busy})" if busy else said, found.advice)
 
 
 def _welcome(check: str, vm: Vm, channel: Channel) -> Iterator[Finding]:

@@ -139,18 +139,10 @@ class Jobs:
                 if is_ours(self._domain, self._place):
                     return
             except Failed as error:
-                raise self._explained(error) from error
+                raise explained(error, self._place.folder) from error
             else:
                 return
         raise errors.Unreachable("libvirt went away twice while a job was to begin. Try again.")
-
-    def _explained(self, error: Failed) -> errors.HeadstartError:
-        if "Permission denied" in str(error):
-            return errors.Usage(
-                f"QEMU may not write into {self._place.folder}: {error} If AppArmor or SELinux is in the way,"
-                " docs/libvirt.md says what to allow; else name another directory with --scratch."
-            )
-        return error
 
     def _set_thresholds(self, limits: Mapping[Path, int]) -> None:
         """libvirt tells when a write goes beyond; the watch looks at the files as well."""
@@ -170,6 +162,16 @@ class Jobs:
         self._watch().job_over()
         for path in self._place.leftovers():
             path.unlink(missing_ok=True)
+
+
+def explained(error: Failed, folder: Path) -> errors.HeadstartError:
+    """Why a job that writes into ``folder`` did not begin."""
+    if "Permission denied" in str(error):
+        return errors.Usage(
+            f"QEMU may not write into {folder}: {error} If AppArmor or SELinux is in the way, docs/libvirt.md says what"
+            " to allow; else name another directory with --scratch."
+        )
+    return error
 
 
 def end(domain: Domain, place: Place) -> bool:

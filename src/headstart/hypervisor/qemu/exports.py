@@ -13,6 +13,7 @@ from pathlib import Path
 
 from headstart import errors
 from headstart.hypervisor import names
+from headstart.hypervisor.qemu import scratch
 from headstart.wire import nbd
 from headstart.wire.qmp import CommandFailed, Qmp
 
@@ -62,8 +63,7 @@ class Exports:
                     " Wait until it is done, or end it with nbd-server-stop."
                 ) from error
             raise errors.Unreachable(
-                f"QEMU cannot open a socket at {self._socket}: {error.text}. The directory must be writable"
-                " for the user that QEMU runs as; choose another --scratch."
+                f"QEMU cannot open a socket at {self._socket}: {error.text}. {scratch.REMEDY}"
             ) from error
 
     def _whose(self) -> str:

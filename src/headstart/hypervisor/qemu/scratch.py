@@ -8,6 +8,11 @@ from headstart import errors
 from headstart.hypervisor import space
 from headstart.wire.qmp import CommandFailed, Qmp
 
+REMEDY = (
+    "Run Headstart as the user that QEMU runs as, with a --scratch that is theirs, or QEMU as root. Where AppArmor or"
+    " SELinux confines QEMU, allow it this directory."
+)
+
 
 def add(qmp: Qmp, path: Path, size: int, node: str) -> None:
     """A new file of zeroes that takes no room yet, and a node of QEMU on it."""
@@ -15,7 +20,4 @@ def add(qmp: Qmp, path: Path, size: int, node: str) -> None:
     try:
         qmp.execute("blockdev-add", driver="file", node_name=node, filename=str(path))
     except CommandFailed as error:
-        raise errors.Unreachable(
-            f"QEMU cannot open the scratch file {path}: {error.text}. The directory must be usable for the"
-            " user that QEMU runs as; choose another --scratch."
-        ) from error
+        raise errors.Unreachable(f"QEMU cannot open the scratch file {path}: {error.text}. {REMEDY}") from error
