@@ -2,7 +2,11 @@
 # make demo-server  a server, two tenants, a host of each with a real VM, and what a browser shows: [STAY=1]
 # make test      lint and every test (real VMs); make test-fast: the tests without a VM
 # make test-qemu the tests that tell most of a QEMU, with that of another Debian: make test-qemu [SUITE=trixie]
-# make soak      the long tests (tests/long.py), then faults without end: make soak [SEED=1] [CYCLES=10000] [PLANT=a bug to be caught]
+# make soak      the long tests (tests/long.py), the fuzzers, faults without end; those alone: make soak [SEED=1] [CYCLES=10000]
+#                [PLANT=a bug to be caught]
+# make coverage  which branches of the core the tests take; fails under 95 %
+# make mutants   whether a test fails when a line of what decides is wrong: docs/testing.md, about 20 minutes
+# make times     which tests took longest in the last `make test`, and why
 # make bench     the numbers in docs/benchmarks.md, and what became slower since they were published last
 # make fuzz      every decoder of what others write, SECONDS=60 each, with a coverage-guided fuzzer
 # make package   what is published, in dist/: wheel, sources, Debian packages, bill of materials; of what is committed
@@ -15,8 +19,10 @@ PYTHON := .venv/bin/python
 
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 
-.PHONY: setup docs demo demo-server test test-fast test-qemu package test-package test-reproducible release soak bench bench-plan bench-choices fuzz lint clean
+.PHONY: setup docs demo demo-server test test-fast test-qemu package test-package test-reproducible release soak coverage mutants times bench bench-plan bench-choices fuzz lint clean
 
+TESTS_OF_CORE := tests/backup tests/host tests/hypervisor tests/load tests/repository tests/simulation tests/tracking \
+    tests/test_blocks.py tests/test_entries.py tests/test_errors.py tests/test_extents.py tests/test_plain.py tests/test_units.py
 SECONDS := 60
 SUITE := trixie
 TESTS_OF_QEMU := tests/hypervisor/qemu tests/e2e/test_exact.py tests/e2e/test_overlays.py tests/e2e/test_proxmox.py
@@ -31,9 +37,12 @@ demo-server: setup
 	$(PYTHON) -m bench.demo_server $(if $(STAY),--stay)
 
 test: lint
-	$(PYTHON) -m pytest -n 2 --dist loadfile -m "not vm and not long and not alone and not package"
-	$(PYTHON) -m pytest -n 2 --dist loadfile -m "vm and not long and not alone"
-	$(PYTHON) -m pytest -m "alone and not long"
+	$(PYTHON) -m pytest -n 2 --dist loadfile -m "not vm and not long and not alone and not package" --junitxml build/times/fast.xml
+	$(PYTHON) -m pytest -n 2 --dist loadfile -m "vm and not long and not alone" --junitxml build/times/vm.xml
+	$(PYTHON) -m pytest -m "alone and not long" --junitxml build/times/alone.xml
+
+times: setup
+	@$(PYTHON) -m tests.times $(wildcard build/times/*.xml)
 
 test-fast: setup
 	$(PYTHON) -m pytest -n 2 --dist loadfile -m "not vm and not long and not alone and not package"
@@ -60,7 +69,17 @@ release: setup
 
 soak: setup
 	$(if $(SEED)$(CYCLES)$(PLANT),,$(PYTHON) -m pytest -n 2 --dist loadfile -m long)
+	$(if $(SEED)$(CYCLES)$(PLANT),,$(MAKE) fuzz)
 	@$(PYTHON) -m tests.soak $(if $(SEED),--seed $(SEED)) $(if $(CYCLES),--cycles $(CYCLES)) $(if $(PLANT),--plant $(PLANT))
+
+coverage: setup
+	$(PYTHON) -m coverage run -m pytest -q -m "not vm and not long and not alone" $(TESTS_OF_CORE)
+	@$(PYTHON) -m tests.branches
+
+mutants: setup
+	@UV_SYSTEM_CERTS=true build/bootstrap/bin/uv sync --quiet --frozen --all-extras --group mutants --python $(PYTHON)
+	.venv/bin/mutmut run
+	.venv/bin/mutmut results
 
 bench: setup
 	@scripts/setup-bench

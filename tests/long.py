@@ -129,6 +129,31 @@ LONG: Mapping[str, Long] = {
     ),
     "tests/guest/test_freezing.py": Long(("[admin]", "[both]", "[keeper]", "unguarded"), "fault points"),
     "tests/guest/test_mapping.py": Long(("[1]", "[2]", "[3]"), "other layouts"),
+    # without a VM
+    "tests/soak/test_simulated.py": Long(
+        (
+            *(f"breaks[{seed}]" for seed in range(5, 17)),
+            *("base-removed", "draft-kept", "stale-answer", "undurable", "sleeping-draft", "claims", "lost-copies"),
+            *("bitmap-below", "audit-after"),
+        ),
+        "four lives and two planted bugs are kept; make soak goes on with ten thousand cycles",
+    ),
+    "tests/backup/test_planted_bugs.py": Long(("[checkpoints-",), "the same with bitmaps"),
+    "tests/backup/test_excluding.py": Long(
+        ("is_made[checkpoints]", "is_made[iothread]", "is_made[untracked]"), "the same with plain bitmaps"
+    ),
+    "tests/simulation/test_replay.py": Long(("[seed 2", "[seed 3"), "other weeks of the same kind"),
+    "tests/server/test_notices.py": Long(
+        (
+            *("in_the_way_of_another", "keep_a_distance", "claim_of_a_process", "quiet_hours", "nobody_ever_takes"),
+            *("restored_goes_on", "the_thread_looks", "not_told_so"),
+        ),
+        "each message is a process of its own; what is told to whom, once, and to no network of ours is kept",
+    ),
+    "tests/server/test_jobs.py": Long(
+        ("second_site_is_another", "copy_that_differs", "not_mounted", "too_many_loses"), "fault points of jobs"
+    ),
+    "tests/server/test_schema.py": Long(("[host]", "[site]"), "the same API, asked by somebody else"),
     "tests/soak/test_machine.py": Long(
         (*(f"[{seed}]" for seed in range(5, 21)), "enough_of_what_can_break"), "make soak goes on with a hundred"
     ),

@@ -51,7 +51,7 @@ def test_runs_are_unbroken_and_as_long_as_can_be(members: set[int]) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 1000, 65535, 65536, 65537, 2**27])
-def test_long_runs(count: int) -> None:
+def test_long_runs_are_one_run(count: int) -> None:
     members = Blocks([5])
     members.add_range(7, 7 + count)
     assert list(blocks.runs(members)) == [(5, 1), (7, count)]

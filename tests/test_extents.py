@@ -26,7 +26,7 @@ def assert_apart(found: list[Extent]) -> None:
 
 @pytest.mark.parametrize(("start", "length"), [(-1, 5), (0, 0), (3, -1)])
 def test_empty_and_negative_ones_do_not_exist(start: int, length: int) -> None:
-    with pytest.raises(ValueError, match="no such extent"):
+    with pytest.raises(ValueError, match=rf"^no such extent: {start}\+{length}$"):
         Extent(start, length)
 
 
@@ -40,7 +40,10 @@ def test_portions_are_the_same_bytes(found: list[Extent], at_most: int) -> None:
     assert [byte for portion in portions for each in portion for byte in range(each.start, each.end)] == [
         byte for each in found for byte in range(each.start, each.end)
     ]
-    assert all(0 < sum(each.length for each in portion) <= at_most for portion in portions)
+    sizes = [sum(each.length for each in portion) for portion in portions]
+    assert all(0 < size <= at_most for size in sizes)
+    # One is ended only where the next piece does not fit.
+    assert all(size + after[0].length > at_most for size, after in zip(sizes, portions[1:], strict=False))
 
 
 @given(several)

@@ -1,3 +1,5 @@
+"""Words of others are shown as printable text, which no terminal obeys."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""Bytes and seconds, as people read them."""
+
 from __future__ import annotations
 
 import pytest

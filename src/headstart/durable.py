@@ -8,7 +8,16 @@ from pathlib import Path
 
 def sync_folder(folder: Path) -> None:
     """The names in a folder are durable: a file that was synced may else have none."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    _sync(folder, os.O_DIRECTORY)
+
+
+def sync(path: Path) -> None:
+    """What is in a file, or the names in a folder, whoever wrote it."""
+    _sync(path, 0)
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
     try:
         os.fsync(descriptor)
     finally:

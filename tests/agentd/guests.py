@@ -62,6 +62,10 @@ def both(vm: Vm) -> tuple[bool, bool]:
     return frozen(vm, OUTER), frozen(vm, INNER)
 
 
+def thawed(vm: Vm) -> bool:
+    return both(vm) == (False, False)
+
+
 def can_write(vm: Vm, path: str, timeout: float) -> bool:
     try:
         vm.guest.run(f"touch {path}/file && sync {path}/file", timeout=timeout)

@@ -44,10 +44,6 @@ def freeze(channel: Channel, limit: float = 10.0) -> tuple[int, dict[str, Any]]:
     return request, channel.answer(request, 9)
 
 
-def thawed(vm: Vm) -> bool:
-    return guests.both(vm) == (False, False)
-
-
 def test_writes_wait_until_it_thaws(guest: Vm) -> None:
     with guests.session(guest) as channel:
         request, told = freeze(channel)
@@ -80,11 +76,11 @@ def test_a_limit_that_is_none(guest: Vm, limit: Any) -> None:
             assert refusal.value.code == messages.WRONG
 
 
-def test_the_deadline(guest: Vm) -> None:
+def test_it_thaws_by_itself_at_the_deadline(guest: Vm) -> None:
     with guests.session(guest) as channel:
         request, _ = freeze(channel, 1)
         assert channel.answer(request, 3) == {"thawed": 2, "early": True}
-        assert thawed(guest)
+        assert guests.thawed(guest)
         # The next one is not disturbed.
         freeze(channel)
         assert channel.ask("thaw") == {"thawed": 2, "early": False}
@@ -157,14 +153,14 @@ def test_a_new_session(guest: Vm) -> None:
     with guests.session(guest) as channel:
         freeze(channel)
     with guests.session(guest):
-        assert guests.wait(lambda: thawed(guest), SOON) < SOON
+        assert guests.wait(lambda: guests.thawed(guest), SOON) < SOON
 
 
-def test_cancelled(guest: Vm) -> None:
+def test_a_freeze_that_is_cancelled_thaws(guest: Vm) -> None:
     with guests.session(guest) as channel:
         request, _ = freeze(channel)
         channel.cancel(request)
-        guests.wait(lambda: thawed(guest), SOON)
+        guests.wait(lambda: guests.thawed(guest), SOON)
 
 
 def test_the_host_is_killed(guest: Vm) -> None:
@@ -177,14 +173,14 @@ def test_the_host_is_killed(guest: Vm) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, str(guest.agent_socket)], timeout=60)
     assert done.returncode == -signal.SIGKILL
-    assert guests.wait(lambda: thawed(guest), SOON) < SOON
+    assert guests.wait(lambda: guests.thawed(guest), SOON) < SOON
 
 
 def test_agentd_is_killed(guest: Vm) -> None:
     with guests.session(guest) as channel:
         freeze(channel)
         guests.kill(guest, channel.welcome["pid"])
-        assert guests.wait(lambda: thawed(guest), SOON) < SOON
+        assert guests.wait(lambda: guests.thawed(guest), SOON) < SOON
 
 
 def test_the_keeper_is_killed(guest: Vm) -> None:
@@ -194,7 +190,7 @@ def test_the_keeper_is_killed(guest: Vm) -> None:
         guests.kill(guest, child)
         with pytest.raises(Refused, match="died"):
             channel.answer(request, 5)
-        assert guests.wait(lambda: thawed(guest), SOON) < SOON
+        assert guests.wait(lambda: guests.thawed(guest), SOON) < SOON
         assert channel.ask("thaw") == {"thawed": 0, "early": True}
 
 
@@ -346,7 +342,7 @@ def test_a_script_that_fails(guest: Vm) -> None:
     with hooks(guest, {"1": "true", "2": failing, "3": "true"}), guests.session(guest) as channel:
         with pytest.raises(Refused, match="2 freeze ended with status 3"):
             freeze(channel)
-        assert thawed(guest)
+        assert guests.thawed(guest)
         guests.wait(lambda: len(called(guest)) == 4, 5)
         assert called(guest) == ["1 freeze", "2 freeze", "2 thaw", "1 thaw"]
 
@@ -368,7 +364,7 @@ def test_a_host_that_goes_away_while_a_script_runs(guest: Vm) -> None:
             channel.start("freeze", limit=10)
             guests.wait(lambda: called(guest) == ["1 freeze"], 3)
         guests.wait(lambda: called(guest) == ["1 freeze", "1 thaw"], SOON)
-        assert thawed(guest)
+        assert guests.thawed(guest)
 
 
 def test_scripts_of_a_killed_keeper(guest: Vm) -> None:
@@ -376,7 +372,7 @@ def test_scripts_of_a_killed_keeper(guest: Vm) -> None:
         freeze(channel)
         guests.kill(guest, *guests.processes(guest))
         guests.wait(lambda: called(guest) == ["1 freeze", "1 thaw"], 10)
-        assert thawed(guest)
+        assert guests.thawed(guest)
 
 
 # -- armed
@@ -389,7 +385,7 @@ def test_armed_and_the_host_dies(guest: Vm) -> None:
         guest.guest.freeze(INNER)
         guest.guest.freeze(OUTER)
     assert guests.both(guest) == (True, True)
-    guests.wait(lambda: thawed(guest), 4)
+    guests.wait(lambda: guests.thawed(guest), 4)
     assert 1.5 < time.monotonic() - began < 3
 
 
@@ -399,7 +395,7 @@ def test_armed_and_agentd_dies(guest: Vm) -> None:
         guest.guest.freeze(INNER)
         guests.kill(guest, channel.welcome["pid"])
         assert guests.frozen(guest, INNER)
-        guests.wait(lambda: thawed(guest), 4)
+        guests.wait(lambda: guests.thawed(guest), 4)
 
 
 def test_disarmed(guest: Vm) -> None:

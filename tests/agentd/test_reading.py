@@ -82,7 +82,7 @@ def some_spans(source: random.Random, size: int, unit: int = 1) -> list[messages
 
 
 @pytest.mark.parametrize("form", ["disk", "device"])
-def test_a_disk(host: Host, contents: dict[str, bytes], form: str) -> None:
+def test_a_disk_is_read_byte_by_byte_and_in_order(host: Host, contents: dict[str, bytes], form: str) -> None:
     source = random.Random(1)
     for request, wanted in enumerate([[(0, SIZE)], [(SIZE - 1, 1)], *(some_spans(source, SIZE) for _ in range(8))], 2):
         host.read(request, {form: "vda"}, *wanted, credit=8 * MIB)

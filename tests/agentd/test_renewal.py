@@ -51,7 +51,7 @@ def test_sizes_that_no_agent_has(tmp_path: Path, size: int) -> None:
 
 
 @pytest.mark.parametrize("told", [{}, {"size": "many", "digest": ""}, {"size": [], "digest": ""}])
-def test_nonsense(tmp_path: Path, told: dict[str, Any]) -> None:
+def test_nonsense_is_no_renewal(tmp_path: Path, told: dict[str, Any]) -> None:
     renewing = renewal.Renewal(program(tmp_path / "agentd"))
     with pytest.raises((KeyError, TypeError, ValueError)):  # what a session makes a refusal of
         renewing.begin(session(renewing), 1, told)

@@ -68,14 +68,16 @@ def inside(span: segments.Span, size: int = 10**6) -> range:
 
 
 @given(tables(), spans)
-def test_runs(table: list[Segment], wanted: list[segments.Span]) -> None:
+def test_runs_of_a_volume_are_where_its_bytes_lie(table: list[Segment], wanted: list[segments.Span]) -> None:
     places = model(table)
     expected = [(byte, places[byte]) for span in wanted for byte in inside(span) if byte in places]
     assert sorted(bytes_of(list(segments.runs(table, wanted)))) == sorted(expected)
 
 
 @given(tables(), st.sampled_from(DISKS), spans)
-def test_back(table: list[Segment], disk: str, wanted: list[segments.Span]) -> None:
+def test_bytes_of_a_disk_are_found_back_in_the_volume(
+    table: list[Segment], disk: str, wanted: list[segments.Span]
+) -> None:
     volumes = {place: byte for byte, place in model(table).items()}
     expected = [
         (volumes[disk, byte], (disk, byte)) for span in wanted for byte in inside(span) if (disk, byte) in volumes

@@ -20,6 +20,7 @@ from headstart.agentd import frames, messages, release, sockets
 from headstart.guest import keys, links, package, renewal
 from headstart.guest.channel import Channel, Lost
 from tests.guest.test_renewal import variant
+from tests.kit.ports import free_port
 from tests.kit.vm import Vm
 
 
@@ -44,13 +45,6 @@ class Served:
         assert isinstance(link, ssl.SSLSocket)
         link.settimeout(10)
         return link
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 @pytest.fixture
@@ -97,7 +91,7 @@ def test_who_has_the_keys_is_served(served: Served) -> None:
         assert agent.welcome["pid"] == served.process.pid
 
 
-def test_another_secret(served: Served) -> None:
+def test_who_has_another_secret_is_cut_off(served: Served) -> None:
     (served.keys / links.SECRET_FILE).write_text("0" * 64)
     with served.shaken() as link:
         link.sendall(hello({"secret": "0" * 64}))
@@ -107,7 +101,7 @@ def test_another_secret(served: Served) -> None:
 
 
 @pytest.mark.parametrize("told", [{}, {"secret": None}, {"secret": ["x"]}, {"secret": ""}, {"secret": "\udc80ä"}])
-def test_no_secret(served: Served, told: dict[str, object]) -> None:
+def test_who_tells_no_secret_is_cut_off(served: Served, told: dict[str, object]) -> None:
     with served.shaken() as link:
         link.sendall(hello(told))
         assert ended(link, 3) < 2
@@ -134,7 +128,7 @@ def test_a_secret_is_needed_for_every_session(served: Served) -> None:
         assert messages.unpack_json(found[0].payload)["code"] == messages.STRANGE
 
 
-def test_another_certificate(served: Served, tmp_path: Path) -> None:
+def test_an_agent_with_another_certificate_is_not_talked_to(served: Served, tmp_path: Path) -> None:
     keys.make(tmp_path / "other")
     with pytest.raises(errors.Unreachable, match=r"another key than .*/other/host\.pem"):
         links.connect(f"tcp:127.0.0.1:{served.port},keys={tmp_path / 'other'}")

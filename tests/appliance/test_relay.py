@@ -22,6 +22,7 @@ from headstart.wire import nbd
 from tests.hypervisor.qemu import bare
 from tests.kit import appliance
 from tests.kit.appliance import Relayed
+from tests.kit.waiting import wait_until
 from tests.transfer.test_reader_contract import SIZE, WRITTEN, qemu_nbd
 from tests.wire.test_nbd import sparse
 
@@ -74,7 +75,7 @@ def test_what_is_writable_is_not(relayed: Relayed, tmp_path: Path) -> None:
     assert not found.is_read_only() and found.pread(512, 0) == (tmp_path / "ours").read_bytes()[:512]
     with pytest.raises(libnbd.Error):
         found.pwrite(bytes(512), 0)
-    until(lambda: "kind 1" in relayed.host.last_words())
+    wait_until(lambda: "kind 1" in relayed.host.last_words())
     assert (tmp_path / "ours").read_bytes()[:512] != bytes(512)
 
 
@@ -122,7 +123,7 @@ def test_whoever_does_not_know_the_secret_gets_nothing(tmp_path: Path) -> None:
     ):
         found.near.settimeout(WAIT_SECONDS)
         assert found.near.recv(1) == b""
-        until(lambda: "secret" in found.appliance.last_words())
+        wait_until(lambda: "secret" in found.appliance.last_words())
 
 
 def test_one_that_stalls_holds_nothing_up(tmp_path: Path) -> None:
@@ -155,10 +156,3 @@ def test_it_ends_with_whoever_started_it(relayed: Relayed) -> None:
 
 def resident(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def until(true: Any) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)

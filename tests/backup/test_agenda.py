@@ -93,5 +93,5 @@ def test_it_lies_between_now_and_the_deadline(
 @pytest.mark.parametrize(
     ("remaining", "rate", "seconds"), [(0, None, 0.0), (100, 50.0, 2.0), (100, 0.0, 100 / (50 << 20))]
 )
-def test_duration(remaining: int, rate: float | None, seconds: float) -> None:
+def test_how_long_copying_takes(remaining: int, rate: float | None, seconds: float) -> None:
     assert agenda.duration(remaining, rate) == pytest.approx(seconds)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from headstart.backup import audit, cycle, plan, transport
+from headstart.backup import comparison, cycle, plan, transport
 from headstart.backup.complete import Options
 from headstart.backup.plan import Population, Sample
 from headstart.backup.report import BackupReport, PrecopyReport
@@ -265,7 +265,7 @@ def test_what_is_written_again_is_replaced_in_the_sample(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The guest chooses what it writes: of what is used as much is compared all the same."""
-    monkeypatch.setattr(audit, "ENDS", 0)
+    monkeypatch.setattr(comparison, "ENDS", 0)
     with serving(world, tmp_path, Honest()):
         scatter(world)
         precopy(world)

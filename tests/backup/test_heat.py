@@ -43,7 +43,7 @@ def test_what_was_never_reported_is_as_old_as_can_be() -> None:
 
 
 @pytest.mark.parametrize(("times", "count"), [(1, 1), (3, 3), (7, 7), (9, 7)])
-def test_counts_saturate(times: int, count: int) -> None:
+def test_counts_end_at_what_a_byte_holds(times: int, count: int) -> None:
     assert counts(after(*[Blocks([5])] * times), 5) == count
 
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as some
 
 from headstart.backup import plan
 from headstart.blocks import Blocks
-from headstart.hypervisor.contract import Disk, ImageFile
+from headstart.hypervisor.inventory import Disk, ImageFile, Recorder
 from headstart.state.values import Facts, Tracked
-from headstart.tracking.contract import Kind, Mark, Standing
-from headstart.units import MIB
+from headstart.tracking.mark import Kind, Mark, Standing
+from headstart.units import MIB, format_bytes
 
 LAYERS = (ImageFile("/images/web.qcow2", "qcow2", 7), ImageFile("/images/base.raw", "raw", 8, 4 * MIB, 1000))
 DISK = Disk("system", 8 * MIB, "qcow2", layers=LAYERS)
@@ -38,11 +38,21 @@ def judge(
     return plan.judge(tracked, disk, standing, next_rounds, snapshot_there=snapshot_there)
 
 
-def assert_compared(verdict: plan.Verdict, reason: str) -> None:
+#: What is told; people look for these words.
+GONE = (
+    "the bitmap that recorded its changes is gone (the VM was restarted, or migrated without its bitmaps, or an old"
+    " image was put back)"
+)
+DISABLED = "the bitmap that records its changes was disabled by somebody"
+INCONSISTENT = "the bitmap that records its changes is inconsistent, or below another layer"
+OTHER_CHAIN = "its image or backing chain is not the one of the last contact (a snapshot, a move, a restore?)"
+NO_SNAPSHOT = "its last snapshot is not in this repository any longer, or not whole"
+NO_OVERLAY = "the overlay of the last round is not on it (an old image or state put back?)"
+
+
+def assert_compared(verdict: plan.Verdict, reason: str, disk: Disk = DISK) -> None:
     """Neither mark nor draft is believed, and the user is told why."""
-    assert not verdict.base_holds
-    assert verdict.rounds == ()
-    assert reason in verdict.reason
+    assert verdict == plan.Verdict(disk, False, (), reason)
 
 
 def assert_draft_dropped(verdict: plan.Verdict) -> None:
@@ -61,11 +71,11 @@ def test_a_disk_not_met_before_is_compared() -> None:
 
 
 def test_qemu_was_killed_and_the_bitmaps_are_gone() -> None:
-    assert_compared(judge({}), "is gone")
+    assert_compared(judge({}), GONE)
 
 
 def test_qemu_was_killed_and_the_bitmaps_are_inconsistent() -> None:
-    assert_compared(judge({BASE: Standing.BROKEN, R1: Standing.BROKEN}), "inconsistent")
+    assert_compared(judge({BASE: Standing.BROKEN, R1: Standing.BROKEN}), INCONSISTENT)
 
 
 def test_an_image_was_put_back_with_the_base_in_it() -> None:
@@ -74,17 +84,17 @@ def test_an_image_was_put_back_with_the_base_in_it() -> None:
 
 
 def test_an_image_was_put_back_from_before_the_base() -> None:
-    assert_compared(judge({Mark(Kind.BASE, "b0"): Standing.RECORDING, R1: Standing.RECORDING}), "old image")
+    assert_compared(judge({Mark(Kind.BASE, "b0"): Standing.RECORDING, R1: Standing.RECORDING}), GONE)
 
 
 def test_somebody_disabled_the_base() -> None:
-    assert_compared(judge({BASE: Standing.FROZEN, R1: Standing.RECORDING}), "disabled by somebody")
+    assert_compared(judge({BASE: Standing.FROZEN, R1: Standing.RECORDING}), DISABLED)
 
 
 def test_somebody_took_an_external_snapshot() -> None:
     overlaid = dataclasses.replace(DISK, layers=(ImageFile("/images/overlay.qcow2", "qcow2", 9), *LAYERS))
-    assert_compared(judge(disk=overlaid), "backing chain")
-    assert_compared(judge({BASE: Standing.BROKEN, R1: Standing.BROKEN}, disk=overlaid), "backing chain")
+    assert_compared(judge(disk=overlaid), OTHER_CHAIN, overlaid)
+    assert_compared(judge({BASE: Standing.BROKEN, R1: Standing.BROKEN}, disk=overlaid), OTHER_CHAIN, overlaid)
 
 
 @pytest.mark.parametrize(
@@ -100,22 +110,27 @@ def test_somebody_took_an_external_snapshot() -> None:
 )
 def test_somebody_changed_the_backing_file(change: dict[str, object]) -> None:
     changed = dataclasses.replace(LAYERS[1], **change)  # type: ignore[arg-type]
-    assert_compared(judge(disk=dataclasses.replace(DISK, layers=(LAYERS[0], changed))), "backing chain")
+    disk = dataclasses.replace(DISK, layers=(LAYERS[0], changed))
+    assert_compared(judge(disk=disk), OTHER_CHAIN, disk)
 
 
 def test_the_backing_file_was_merged() -> None:
-    assert_compared(judge(disk=dataclasses.replace(DISK, layers=LAYERS[:1])), "backing chain")
+    disk = dataclasses.replace(DISK, layers=LAYERS[:1])
+    assert_compared(judge(disk=disk), OTHER_CHAIN, disk)
 
 
 @pytest.mark.parametrize("size", [8 * MIB - 512, 4 * MIB, 0])
 def test_the_disk_was_shrunk(size: int) -> None:
-    assert_compared(judge(disk=dataclasses.replace(DISK, size=size)), f"({8 * MIB} to {size} bytes)")
+    disk = dataclasses.replace(DISK, size=size)
+    said = f"it was shrunk from {format_bytes(8 * MIB)} to {format_bytes(size)} ({8 * MIB} to {size} bytes)"
+    assert_compared(judge(disk=disk), said, disk)
 
 
 @pytest.mark.parametrize(
     ("before", "now", "added"),
     [
         (8 * MIB, 8 * MIB, []),
+        (8 * MIB - 512, 8 * MIB - 512, []),
         (8 * MIB, 8 * MIB + 512, [128]),
         (8 * MIB - 512, 8 * MIB, [127]),
         (8 * MIB - 512, 8 * MIB + 64 * 1024, [127, 128]),
@@ -131,7 +146,8 @@ def test_the_disk_grew(before: int, now: int, added: list[int]) -> None:
 
 
 def test_the_disk_was_converted() -> None:
-    assert_compared(judge(disk=dataclasses.replace(DISK, format="raw")), "from qcow2 to raw")
+    disk = dataclasses.replace(DISK, format="raw")
+    assert_compared(judge(disk=disk), "its format was changed from qcow2 to raw", disk)
 
 
 def test_how_a_disk_is_attached_does_not_matter() -> None:
@@ -142,21 +158,21 @@ def test_how_a_disk_is_attached_does_not_matter() -> None:
 def test_the_state_is_an_old_copy() -> None:
     """From before the last backup, and from before the last round."""
     later = {Mark(Kind.BASE, "b2"): Standing.RECORDING, R2: Standing.RECORDING}
-    assert_compared(judge(later), "is gone")
+    assert_compared(judge(later), GONE)
     assert_draft_dropped(judge({BASE: Standing.RECORDING, R2: Standing.RECORDING}))
 
 
 @pytest.mark.parametrize("standing", [SOUND, {}])
 def test_the_last_snapshot_is_not_in_this_repository(standing: Mapping[Mark, Standing]) -> None:
     verdict = judge(standing, snapshot_there=False)
-    assert_compared(verdict, "not in this repository" if standing else "is gone")
+    assert_compared(verdict, NO_SNAPSHOT if standing else GONE)
 
 
 def test_a_base_that_was_given_up_is_not_believed_again() -> None:
     """Why it was given up goes on being the reason, whatever stands in the VM."""
     given_up = dataclasses.replace(TRACKED, base="", reason="it was resized in the middle")
-    assert_compared(judge(tracked=given_up), "resized in the middle")
-    assert_compared(judge({**SOUND, Mark(Kind.BASE, ""): Standing.RECORDING}, tracked=given_up), "resized")
+    assert_compared(judge(tracked=given_up), given_up.reason)
+    assert_compared(judge({**SOUND, Mark(Kind.BASE, ""): Standing.RECORDING}, tracked=given_up), given_up.reason)
 
 
 def test_a_disk_that_is_being_compared_goes_on_with_its_base() -> None:
@@ -199,7 +215,7 @@ def test_rounds_that_a_hypervisor_cannot_freeze_are_read_together() -> None:
 def test_a_disk_that_nothing_records_is_compared_whatever_was() -> None:
     raw = Disk("system", 8 * MIB, "raw", layers=LAYERS, untracked="raw disks keep no checkpoints")
     for tracked in (None, TRACKED):
-        assert_compared(judge(tracked=tracked, disk=raw), "raw disks keep no checkpoints")
+        assert_compared(judge(tracked=tracked, disk=raw), "raw disks keep no checkpoints", raw)
 
 
 @pytest.mark.parametrize(
@@ -254,7 +270,9 @@ few_blocks = some.builds(Blocks, some.sets(some.integers(0, 12)))
 
 
 @given(few_blocks, few_blocks, few_blocks, few_blocks, some.one_of(some.none(), few_blocks))
-def test_the_residue(recorded: Blocks, entire: Blocks, draft: Blocks, stale: Blocks, protected: Blocks | None) -> None:
+def test_each_block_of_the_new_image_comes_from_one_place(
+    recorded: Blocks, entire: Blocks, draft: Blocks, stale: Blocks, protected: Blocks | None
+) -> None:
     given_before = [set(each) for each in (recorded, entire, draft, stale)]
     found = plan.residue(recorded, entire, draft, stale, protected)
     changed = recorded | entire
@@ -284,6 +302,32 @@ def test_nothing_changed_is_missing(recorded: Blocks, entire: Blocks, draft: Blo
 
 def test_facts_of_a_disk_are_what_it_is_known_by() -> None:
     assert plan.facts_of(DISK) == TRACKED.facts
+
+
+@given(few_blocks, few_blocks, few_blocks)
+def test_what_is_left_out_is_zeroes_and_not_read(changed: Blocks, precopied: Blocks, excluded: Blocks) -> None:
+    found = plan.leave_out(plan.Residue(changed | precopied, precopied, changed - precopied), excluded)
+    assert found.changed == changed | precopied | excluded
+    assert found.precopied == precopied - excluded
+    assert found.residue == changed - precopied - excluded
+
+
+# overlays of ours
+
+OVERLAID = dataclasses.replace(
+    DISK, recorder=Recorder.OVERLAY, overlays=1, layers=(ImageFile("/images/ours.qcow2", "qcow2", 9), *LAYERS)
+)
+
+
+def test_an_overlay_of_ours_is_no_change_of_the_disk() -> None:
+    assert plan.facts_of(OVERLAID) == TRACKED.facts
+    assert judge(disk=OVERLAID) == plan.Verdict(OVERLAID, True, (R1,))
+
+
+def test_without_the_overlay_of_the_last_round_its_disk_is_compared() -> None:
+    """What was recorded before that round is in the journal alone, so the base does not hold either."""
+    assert_compared(judge({BASE: Standing.RECORDING}, disk=OVERLAID), NO_OVERLAY, OVERLAID)
+    assert_compared(judge(disk=OVERLAID, tracked=dataclasses.replace(TRACKED, round="")), NO_OVERLAY, OVERLAID)
 
 
 # how many rounds

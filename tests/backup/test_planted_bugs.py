@@ -12,11 +12,11 @@ from unittest import mock
 import pytest
 
 from headstart import errors
-from headstart.backup import audit, plan, publish
+from headstart.backup import comparison, plan, publish
 from headstart.backup.complete import Options
 from headstart.backup.contact import Contact
 from headstart.blocks import Blocks
-from headstart.hypervisor.contract import Disk, Recorder
+from headstart.hypervisor.inventory import Disk, Recorder
 from headstart.hypervisor.memory import MemoryImages, MemoryVm
 from headstart.state.journal import Journal
 from headstart.state.values import Tracked
@@ -167,9 +167,9 @@ LAYERED: list[tuple[Callable[[], Any], Scenario]] = [
 @pytest.fixture
 def layered(tmp_path: Path) -> Iterator[World]:
     """Raw disks on overlays of ours."""
-    blind = audit.Mismatch(Blocks(), Blocks(), Blocks())
+    blind = comparison.Mismatch(Blocks(), Blocks(), Blocks())
     vm = MemoryVm({"a": 12 * BLOCK, "b": 12 * BLOCK}, BLOCK, raw=("a", "b"), overlays=("a", "b"))
-    with mock.patch.object(audit, "compare", lambda *_: blind):
+    with mock.patch.object(comparison, "compare", lambda *_: blind):
         yield World(vm, tmp_path)
 
 
@@ -198,8 +198,8 @@ PLANTED: list[tuple[Callable[[], Any], Scenario]] = [
 @pytest.fixture(params=["bitmaps", "checkpoints"])
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     """Nothing but bitmaps and journal stand between a bug and the backup: the audit sees nothing."""
-    blind = audit.Mismatch(Blocks(), Blocks(), Blocks())
-    with mock.patch.object(audit, "compare", lambda *_: blind):
+    blind = comparison.Mismatch(Blocks(), Blocks(), Blocks())
+    with mock.patch.object(comparison, "compare", lambda *_: blind):
         yield new_world(tmp_path, request.param)
 
 

@@ -12,7 +12,7 @@ from tests.cli import console
 from tests.kit.cli import Cli
 
 
-def test_build(cli: Cli, tmp_path: Path) -> None:
+def test_build_writes_the_agent_of_this_release(cli: Cli, tmp_path: Path) -> None:
     made = cli.run("agent", "build", tmp_path / "agentd").json
     assert made["path"] == str(tmp_path / "agentd")
     assert made["release"] == release.RELEASE
@@ -42,7 +42,7 @@ def test_install_needs_a_vm_and_a_way_into_it(cli: Cli, tmp_path: Path) -> None:
         assert said in outcome.error["error"]["message"]
 
 
-def test_keys(cli: Cli, tmp_path: Path) -> None:
+def test_keys_are_made_for_both_ends(cli: Cli, tmp_path: Path) -> None:
     made = cli.run("agent", "keys", tmp_path / "keys").json
     assert made["guest"] == [str(tmp_path / "keys" / name) for name in ("agent.pem", "secret")]
     assert made["host"] == [str(tmp_path / "keys" / name) for name in ("host.pem", "secret")]
@@ -51,7 +51,7 @@ def test_keys(cli: Cli, tmp_path: Path) -> None:
     assert cli.run("agent", "keys", tmp_path / "keys", expect=24).error["error"]["kind"] == "TargetRefused"
 
 
-def test_trust(cli: Cli, tmp_path: Path) -> None:
+def test_trust_believes_a_distrusted_agent_again(cli: Cli, tmp_path: Path) -> None:
     with Journal.open(cli.state) as journal:
         journal.add_vm(Vm("web", tmp_path / "qmp"))
         journal.distrust("web", Distrust(1772409600.0, "3 of 3000 blocks were false"))

@@ -34,7 +34,7 @@ def context(tmp_path: Path, store: stores.LockingStore) -> Iterator[Context]:
         yield Context(journal, repo, tmp_path, clock=lambda: NOW + 7 * DAY)
 
 
-def test_extended(context: Context, store: stores.LockingStore) -> None:
+def test_a_backup_extends_locks_that_are_due(context: Context, store: stores.LockingStore) -> None:
     assert store.until["config"] < NOW + 15 * DAY
     assert backup.extend_locks(context) is None
     assert store.until["config"] >= NOW + 15 * DAY

@@ -79,7 +79,7 @@ def test_without_a_state(cli: Cli, file: Path) -> None:
     assert not cli.state.exists(), "looking makes nothing"
 
 
-def test_vms(cli: Cli, tmp_path: Path) -> None:
+def test_check_tells_each_vm_its_policy(cli: Cli, tmp_path: Path) -> None:
     add_vms(cli.state, "db", "web-1", "web-test")
     file = write(tmp_path, f"{TEXT}[vm.gone]\npolicy = 'rare'\n")
     found = cli.run("config", "check", "--config", file).json
@@ -95,7 +95,7 @@ def test_vms(cli: Cli, tmp_path: Path) -> None:
     ]
 
 
-def test_text(cli: Cli, tmp_path: Path) -> None:
+def test_check_tells_people_the_same_in_lines(cli: Cli, tmp_path: Path) -> None:
     add_vms(cli.state, "db", "web-1", "web-test")
     file = write(tmp_path, f"{TEXT}[default]\npolicy = 'rare'\n")
     outcome = console.run(cli, "config", "check", environment={"HEADSTART_CONFIG": str(file)})
@@ -119,7 +119,7 @@ def test_warnings_are_notes(cli: Cli, file: Path) -> None:
     assert "headstart: note: The VM db has no policy, and is not backed up." in outcome.stderr.splitlines()
 
 
-def test_mistakes(cli: Cli, tmp_path: Path) -> None:
+def test_mistakes_are_told_with_their_lines(cli: Cli, tmp_path: Path) -> None:
     file = write(tmp_path, "[host]\nrounds = 0\n[policy.a]\n")
     error = cli.run("config", "check", "--config", file, expect=2).error["error"]
     assert (error["kind"], [each["line"] for each in error["facts"]["mistakes"]]) == ("Usage", [2, 3])
@@ -140,7 +140,7 @@ def test_two_patterns_for_one_vm(cli: Cli, tmp_path: Path) -> None:
     assert "Several patterns name the VM web-2" in error["message"]
 
 
-def test_no_file(cli: Cli, tmp_path: Path) -> None:
+def test_a_file_that_is_not_there_is_a_usage_error(cli: Cli, tmp_path: Path) -> None:
     error = cli.run("config", "check", "--config", tmp_path / "nothing", expect=2).error["error"]
     assert "there is no such file" in error["message"]
 

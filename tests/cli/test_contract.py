@@ -91,7 +91,7 @@ USAGE: list[Sequence[str]] = [
 
 
 @pytest.mark.parametrize("words", USAGE, ids=" ".join)
-def test_usage_errors(cli: Cli, words: Sequence[str]) -> None:
+def test_wrong_words_are_a_usage_error(cli: Cli, words: Sequence[str]) -> None:
     outcome = console.inside(cli, "--json", *words)
     assert (outcome.status, outcome.stdout) == (2, "")
     assert set(outcome.error["error"]) == {"kind", "message", "exit_code", "facts"}
@@ -111,7 +111,7 @@ def test_no_repository_named(cli: Cli) -> None:
     assert "HEADSTART_REPOSITORY" in outcome.stderr
 
 
-def test_no_repository(cli: Cli, tmp_path: Path) -> None:
+def test_where_there_is_no_repository_it_is_told(cli: Cli, tmp_path: Path) -> None:
     for words in (("snapshots",), ("verify",), ("restore", "web@latest", str(tmp_path / "out"))):
         outcome = console.inside(cli, "--json", *words)
         assert (outcome.status, outcome.error["error"]["kind"]) == (10, "NoRepository")
@@ -173,7 +173,7 @@ def test_a_newer_state_is_left_as_it_is(shelf: Shelf, tmp_path: Path, mode: str)
     assert path.read_bytes() == before
 
 
-def test_not_found(shelf: Shelf, tmp_path: Path) -> None:
+def test_what_is_not_there_is_not_found(shelf: Shelf, tmp_path: Path) -> None:
     shelf.add()
     for words in (
         ("restore", "ffff", str(tmp_path / "out")),

@@ -82,7 +82,7 @@ def test_what_is_damaged_is_left_out_and_said(shelf: Shelf, other: Cli) -> None:
     assert other.run("verify").json["findings"] == []
 
 
-def test_mistakes(shelf: Shelf, other: Cli, tmp_path: Path) -> None:
+def test_copies_that_cannot_be_are_refused(shelf: Shelf, other: Cli, tmp_path: Path) -> None:
     shelf.add()
     for status, *words in (
         (2, "copy"),

@@ -62,7 +62,7 @@ def check(home: Path, made: str, **variables: str) -> None:
     assert [path.name for path in home.iterdir()] == ["out"], "neither state nor configuration was made"
 
 
-def test_a_directory(machine: Path) -> None:
+def test_restores_from_a_directory_that_may_only_be_read(machine: Path) -> None:
     """That may only be read, too: an old disk, mounted read-only."""
     place = machine.parent / "repository"
     made = fill(str(place))
@@ -71,7 +71,7 @@ def test_a_directory(machine: Path) -> None:
     check(machine, made, HEADSTART_REPOSITORY=str(place))
 
 
-def test_a_bucket(machine: Path, gateway: Gateway, bucket: str, place: str) -> None:
+def test_restores_from_a_bucket(machine: Path, gateway: Gateway, bucket: str, place: str) -> None:
     url = f"s3://{bucket}/{place}"
     check(machine, fill(url), HEADSTART_REPOSITORY=url, **environment(gateway.url))
 

@@ -19,6 +19,7 @@ import pytest
 from headstart.host.doctor import machine
 from headstart.host.doctor.finding import Finding
 from headstart.state.journal import Journal
+from headstart.state.runs import Runs
 from headstart.state.values import Point, Vm
 from headstart.units import MIB
 from tests.cli import console
@@ -147,7 +148,7 @@ def test_schedules_that_conflict(shelf: Shelf, tmp_path: Path) -> None:
     for name in ("one", "two", "three", "slow"):
         shelf.add_vm(name, Path("/nowhere"))
     with Journal.open(shelf.cli.state) as journal:
-        journal.end_run(journal.begin_run("slow", "backup"), {"seconds": 400.0, "disks": []})
+        Runs(journal).end(Runs(journal).begin("slow", "backup"), {"seconds": 400.0, "disks": []})
     (tmp_path / "headstart.toml").write_text(
         f'{POLICY}[policy.often]\nschedule = {{ calendar = "*:0/5" }}\n'
         '[vm."t*"]\npolicy = "nightly"\n[vm."*e"]\npolicy = "nightly"\n[vm.slow]\npolicy = "often"\n'
@@ -187,7 +188,7 @@ def test_an_unknown_vm(shelf: Shelf) -> None:
 def test_a_missing_monitor_and_what_is_known_all_the_same(shelf: Shelf, tmp_path: Path) -> None:
     with Journal.open(shelf.cli.state) as journal:
         journal.add_vm(Vm("web", tmp_path / "qmp", str(tmp_path / "agent"), tmp_path / "qga"))
-        journal.end_run(journal.begin_run("web", "backup"), {"error": "it broke"})
+        Runs(journal).end(Runs(journal).begin("web", "backup"), {"error": "it broke"})
     told = Told(shelf.cli, "web")
     assert "-qmp unix:" in told.one("monitor", "cannot be found", "problem", "web")["advice"]
     told.one("agent", "cannot be found", "warning", "web")

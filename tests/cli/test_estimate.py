@@ -58,7 +58,7 @@ def test_it_grows_while_nothing_gets_on() -> None:
     assert later is not None and later > said[-1]
 
 
-def test_the_end() -> None:
+def test_at_the_end_nothing_is_left() -> None:
     assert followed(lambda moment: 1000 * moment, 100)[1][-1] == 0
 
 
@@ -76,5 +76,5 @@ def test_the_end() -> None:
         (80 * 3600, "3 days left"),
     ],
 )
-def test_in_words(seconds: float | None, text: str) -> None:
+def test_a_time_is_told_in_words(seconds: float | None, text: str) -> None:
     assert estimate.told(seconds) == text

@@ -50,7 +50,7 @@ def add(shelf: Shelf, tree: Path, day: int = 0) -> bytes:
     return content
 
 
-def test_ls(web: Cli) -> None:
+def test_ls_lists_a_directory(web: Cli) -> None:
     listed = web.run("ls", "web@latest:/etc").json
     assert [(each["path"], each["kind"], each["size"]) for each in listed["files"]] == [
         ("/etc/app.conf", "file", 6),
@@ -158,12 +158,12 @@ def test_cp_to_stdout(web: Cli, tmp_path: Path) -> None:
         (("mount", "web@latest", "/nowhere/at/all"), 24, "make it"),
     ],
 )
-def test_mistakes(web: Cli, arguments: tuple[str, ...], status: int, said: str) -> None:
+def test_paths_that_are_not_there_are_told(web: Cli, arguments: tuple[str, ...], status: int, said: str) -> None:
     failed = web.run(*arguments, expect=status)
     assert said in failed.error["error"]["message"]
 
 
-def test_find(web: Cli) -> None:
+def test_find_lists_what_matches(web: Cli) -> None:
     found = web.run("find", "web@latest:/", "--name", "*.conf", "--name", "ho*").json["files"]
     assert [each["path"] for each in found] == ["/etc/app.conf", "/etc/hosts"]
     shown = console.run(web, "find", "web@latest:/etc").stdout.splitlines()
@@ -219,7 +219,7 @@ def mounted(web: Cli, tmp_path: Path, mountable: None) -> Iterator[tuple[Path, s
         process.communicate()
 
 
-def test_mount(mounted: tuple[Path, subprocess.Popen[str]], tree: Path) -> None:
+def test_a_mount_shows_all_files_and_takes_none(mounted: tuple[Path, subprocess.Popen[str]], tree: Path) -> None:
     folder, process = mounted
     assert filetrees.plainly(filetrees.describe(folder)) == filetrees.plainly(filetrees.describe(tree))
     with pytest.raises(OSError, match="Read-only"):

@@ -84,7 +84,7 @@ def test_what_is_protected_stays(shelf: Shelf) -> None:
     assert not list((shelf.cli.repository / "labels").rglob("*/*"))
 
 
-def test_tags(shelf: Shelf) -> None:
+def test_tags_are_added_and_removed(shelf: Shelf) -> None:
     first, second, third = (shelf.add("web") for _ in range(3))
     shelf.cli.run("tag", first.id, second.id, "--add", "before-upgrade", "--add", "q1")
     shelf.cli.run("tag", second.id, "--remove", "q1")

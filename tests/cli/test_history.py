@@ -13,6 +13,7 @@ import pytest
 from headstart.cli import history
 from headstart.host import picture
 from headstart.state.journal import Journal
+from headstart.state.runs import Runs
 from headstart.state.series import MINUTE, Minute, Series
 from headstart.state.values import Vm
 from headstart.units import MIB
@@ -39,9 +40,9 @@ def lived(cli: Cli) -> Cli:
         series = Series(journal)
         for moment in (NOW - 30 * 3600, NOW - 120, NOW - 60):
             series.add("web", Minute(moment, 0.25, 0.002, "idle", 2 * MIB, MIB, 0))
-        journal.end_run(journal.begin_run("web", "precopy"), ROUND)
-        journal.end_run(journal.begin_run("web", "backup"), {"error": "It\nbroke \x1b[2J."})
-        journal.begin_run("web", "backup")
+        Runs(journal).end(Runs(journal).begin("web", "precopy"), ROUND)
+        Runs(journal).end(Runs(journal).begin("web", "backup"), {"error": "It\nbroke \x1b[2J."})
+        Runs(journal).begin("web", "backup")
     return cli
 
 
@@ -93,7 +94,7 @@ def test_an_unknown_vm(cli: Cli, tmp_path: Path) -> None:
     assert not (tmp_path / "web.svg").exists()
 
 
-def test_nothing_yet(cli: Cli, tmp_path: Path) -> None:
+def test_a_vm_without_backups_has_an_empty_history(cli: Cli, tmp_path: Path) -> None:
     with Journal.open(cli.state) as journal:
         journal.add_vm(Vm("web", Path("/nowhere")))
     assert console.inside(cli, "history", "web").stdout.count("\n") == 1

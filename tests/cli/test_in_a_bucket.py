@@ -28,7 +28,7 @@ def findings(cli: Cli, check: str = "repository") -> list[tuple[str, str]]:
     return [(each["level"], each["what"]) for each in found if each["check"] == check]
 
 
-def test_made_once(cli: Cli) -> None:
+def test_a_repository_is_made_once(cli: Cli) -> None:
     made = cli.run("init").json
     assert made["repository"] == cli.environment["HEADSTART_REPOSITORY"]
     assert made["immutable_days"] == 0
@@ -38,7 +38,9 @@ def test_made_once(cli: Cli) -> None:
     assert cli.run("verify").json["findings"] == []
 
 
-def test_immutable(cli: Cli, tmp_path: Path, gateway: Gateway, locking_bucket: str, place: str) -> None:
+def test_immutable_wants_a_bucket_with_object_lock(
+    cli: Cli, tmp_path: Path, gateway: Gateway, locking_bucket: str, place: str
+) -> None:
     assert "object lock" in cli.run("init", "--immutable", "3", expect=14).error["error"]["message"]
     assert "--immutable" in cli.run("init", "--immutable", "soon", expect=2).error["error"]["message"]
     other = in_bucket(tmp_path / "other", gateway, f"s3://{locking_bucket}/{place}")
@@ -50,7 +52,7 @@ def test_an_immutable_repository_has_no_place_in_a_directory(tmp_path: Path) -> 
     assert "bucket of S3" in Cli(tmp_path).run("init", "--immutable", "3", expect=14).error["error"]["message"]
 
 
-def test_the_doctor(cli: Cli, gateway: Gateway) -> None:
+def test_the_doctor_finds_what_is_wrong_with_a_bucket(cli: Cli, gateway: Gateway) -> None:
     assert findings(cli)[0][0] == "problem"
     cli.run("init")
     url = cli.environment["HEADSTART_REPOSITORY"]

@@ -31,7 +31,7 @@ def test_from_the_first_password_to_the_second(shelf: Shelf) -> None:
     assert told(shelf, "verify", HEADSTART_PASSWORD=NEW).json["findings"] == []
 
 
-def test_passwd(shelf: Shelf, tmp_path: Path) -> None:
+def test_passwd_replaces_the_password(shelf: Shelf, tmp_path: Path) -> None:
     (tmp_path / "new").write_text(f"{NEW}\n")
     done = told(shelf, "key", "passwd", HEADSTART_NEW_PASSWORD_FILE=str(tmp_path / "new")).json
     assert len(done["removed"]) == 1

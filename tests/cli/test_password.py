@@ -19,7 +19,7 @@ def status(shelf: Shelf, **environment: str) -> tuple[int, str]:
     return outcome.status, outcome.stderr
 
 
-def test_wrong(shelf: Shelf) -> None:
+def test_a_wrong_password_has_a_status_of_its_own(shelf: Shelf) -> None:
     assert status(shelf, HEADSTART_PASSWORD="wrong")[0] == 12
 
 

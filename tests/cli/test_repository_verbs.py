@@ -11,7 +11,7 @@ from tests.kit.cli import Cli
 from tests.restore import stored
 
 
-def test_init(cli: Cli) -> None:
+def test_init_makes_an_encrypted_repository(cli: Cli) -> None:
     made = cli.run("init").json
     assert made["repository"] == str(cli.repository)
     assert made["encrypted"] is True
@@ -19,7 +19,7 @@ def test_init(cli: Cli) -> None:
     assert len(made["id"]) == 32
 
 
-def test_snapshots(shelf: Shelf) -> None:
+def test_snapshots_lists_them(shelf: Shelf) -> None:
     made = shelf.add("web", files={"definition": b"qemu"})
     shelf.add("db")
     listed = shelf.cli.run("snapshots").json
@@ -44,7 +44,7 @@ def test_a_damaged_snapshot_is_left_out_and_said(shelf: Shelf) -> None:
     assert bad.id in outcome.error["error"]["message"]
 
 
-def test_verify(shelf: Shelf) -> None:
+def test_verify_finds_a_sound_repository_whole(shelf: Shelf) -> None:
     made = shelf.add()
     done = shelf.cli.run("verify").json
     assert (done["snapshots"], done["findings"]) == (1, [])
@@ -66,7 +66,7 @@ def test_verify_names_what_is_damaged(shelf: Shelf) -> None:
     assert "system: 64.0 KiB from byte 0 on" in console.run(shelf.cli, "verify").stdout
 
 
-def test_restore(shelf: Shelf, tmp_path: Path) -> None:
+def test_restore_writes_the_disks_and_the_definition(shelf: Shelf, tmp_path: Path) -> None:
     made = shelf.add(files={"definition": b"<domain/>"})
     out = tmp_path / "out"
     done = shelf.cli.run("restore", made.id[:8], out, "--format", "raw").json
@@ -122,7 +122,7 @@ def test_restore_names_what_is_damaged(shelf: Shelf, tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["data.raw"]
 
 
-def test_diff(shelf: Shelf) -> None:
+def test_diff_tells_what_differs_by_disk(shelf: Shelf) -> None:
     before = shelf.add(disks={"system": stored.content(1, 2, 3), "old": stored.content(1)})
     after = shelf.add(disks={"system": stored.content(1, 5, 6, 7), "new": stored.content(0, 9)})
     done = shelf.cli.run("diff", before.id[:8], after.id[:8]).json
@@ -149,7 +149,7 @@ def test_diff(shelf: Shelf) -> None:
     assert shelf.cli.run("diff", before.id, "ffff", expect=15).error["error"]["kind"] == "NotFound"
 
 
-def test_stats(shelf: Shelf) -> None:
+def test_stats_tells_what_is_stored(shelf: Shelf) -> None:
     shelf.add("web", {"disk": stored.content(1, 2)})
     shelf.add("db", {"disk": stored.content(1, 3, 4)})
     done = shelf.cli.run("stats").json

@@ -8,7 +8,6 @@ import os
 import pty
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from tests.cli import console
 from tests.cli.shelf import DATA, SYSTEM, Shelf
 from tests.kit import certificates
 from tests.kit.cli import ROOT, Cli, Outcome
+from tests.kit.ports import free_port
 from tests.restore import stored
 
 SECONDS = 30
@@ -63,13 +63,6 @@ def refused(cli: Cli, *arguments: str | Path, status: int) -> str:
     assert found.status == status, found
     assert not found.stdout
     return found.stderr
-
-
-def free_port() -> int:
-    with socket.socket() as tried:
-        tried.bind(("127.0.0.1", 0))
-        port: int = tried.getsockname()[1]
-        return port
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])

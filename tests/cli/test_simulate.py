@@ -36,7 +36,7 @@ def test_anybody_can_score_the_plan(cli: Cli, tmp_path: Path, seed: int) -> None
     assert max(moment for moment, _, _ in plan) < 2 * DAY
 
 
-def test_the_result(cli: Cli, tmp_path: Path) -> None:
+def test_the_result_is_what_another_scorer_says(cli: Cli, tmp_path: Path) -> None:
     trace = made.file(tmp_path / "trace.csv", made.writes(3, hours=20.0), header=False)
     (tmp_path / "load.csv").write_text("seconds,load\n0,0.1\n3600,0.9\n7200,0.2\n")
     options = ("--deadline", "21600", "--bandwidth", "20MiB/s", "--disk-size", "1TiB", "--load", tmp_path / "load.csv")
@@ -56,7 +56,7 @@ def test_the_result(cli: Cli, tmp_path: Path) -> None:
         assert 0 <= each["bytes_under_load"] <= each["copied_bytes"]
 
 
-def test_the_table(cli: Cli, tmp_path: Path) -> None:
+def test_the_table_compares_the_policies(cli: Cli, tmp_path: Path) -> None:
     outcome = console.inside(cli, "simulate", "--trace", made.file(tmp_path / "trace.csv", made.writes(4, hours=5)))
     assert outcome.stdout.startswith("1 backup, ")
     assert [line.split()[0] for line in outcome.stdout.splitlines()[1:]] == [

@@ -14,7 +14,7 @@ def fill(shelf: Shelf, count: int = 4) -> int:
     return len(list((shelf.cli.repository / "packs").iterdir()))
 
 
-def test_a_sample(shelf: Shelf) -> None:
+def test_a_sample_reads_as_many_packs_as_asked(shelf: Shelf) -> None:
     packs = fill(shelf)
     for told, read in (("3", 3), ("25%", (packs + 3) // 4), ("100%", packs)):
         done = console.inside(shelf.cli, "--json", "verify", "--sample", told).json

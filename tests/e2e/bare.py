@@ -10,11 +10,14 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from headstart.units import MIB
+from headstart.units import KIB, MIB
 from tests.kit import disks
 from tests.kit.vm import Vm
 
 SIZE = 16 * MIB
+#: Where ``write_both`` writes.
+START = 2 * MIB
+PIECE = 256 * KIB
 
 
 @contextlib.contextmanager
@@ -34,6 +37,12 @@ def write(vm: Vm, disk: str, offset: int, length: int, pattern: int) -> None:
     """Fill a range with one byte, and flush."""
     _io(vm, disk, f"write -P {pattern} {offset} {length}")
     _io(vm, disk, "flush")
+
+
+def write_both(vm: Vm, number: int) -> None:
+    """To both disks of ``pair``, at a place of its own for each number."""
+    for disk in ("one", "two"):
+        write(vm, disk, START + number * PIECE, PIECE, number + 1)
 
 
 def _io(vm: Vm, disk: str, command: str) -> None:

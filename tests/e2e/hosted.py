@@ -24,11 +24,13 @@ from headstart.cli import main as product
 from headstart.host import control
 from headstart.load import machine, signals
 from headstart.load.signals import Signals
+from headstart.state.runs import Runs
 from headstart.store.contract import Data
 from headstart.store.local import LocalStore
 from tests.e2e import steps
 from tests.e2e.rig import NAME, Rig
 from tests.kit import cli, compare
+from tests.kit.waiting import wait_until
 
 #: Which sensors count, see ``Sensors``.
 _SENSORS = "HEADSTART_TEST_SENSORS"
@@ -240,7 +242,9 @@ class Hosted:
     def runs(self, verb: str, vm: str = NAME) -> list[dict[str, Any]]:
         """Reports of those that came to their end, oldest first."""
         with self.rig.journal() as journal:
-            found = [run for run in reversed(journal.runs(vm, 1000)) if run.verb == verb and run.ended is not None]
+            found = [
+                run for run in reversed(Runs(journal).newest(vm, 1000)) if run.verb == verb and run.ended is not None
+            ]
         return [run.report for run in found if "error" not in run.report]
 
     # -- what it made
@@ -269,13 +273,6 @@ class Hosted:
             compare.assert_identical(path, self._points / f"{vm}-{snapshot}" / f"{steps.variable(name)}.raw")
         self._checked.add(snapshot)
         return restored
-
-
-def wait_until(reached: Callable[[], object], seconds: float = SECONDS) -> None:
-    deadline = time.monotonic() + seconds
-    while not reached():
-        assert time.monotonic() < deadline, f"it did not come to that in {seconds:.0f} s"
-        time.sleep(0.02)
 
 
 # -- the process

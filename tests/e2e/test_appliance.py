@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,6 +28,7 @@ from tests.e2e.rig import NAME, Rig
 from tests.e2e.test_agent import wait_for_agentd
 from tests.kit import appliance, disks, workloads
 from tests.kit.cli import Cli
+from tests.kit.ports import free_port
 from tests.kit.vm import Vm
 
 pytestmark = pytest.mark.vm
@@ -87,11 +87,6 @@ def another_machine(rig: Rig) -> Iterator[subprocess.Popen[str]]:
         rig.appliances = before
         process.terminate()
         process.communicate(timeout=30)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def write(vm: Vm, length: int, seed: str) -> None:

@@ -111,7 +111,7 @@ def test_in_a_round(victim: Victim, moment: str, place: str) -> None:
     ("moment", "place"),
     [
         ("--after", "headstart.hypervisor.qemu.freeze:ThroughQga.freeze:1"),
-        ("--before", "headstart.backup.audit:compare:1"),
+        ("--before", "headstart.backup.comparison:compare:1"),
         ("--before", "headstart.backup.complete:Completing._spool:2"),
         ("--before", "headstart.backup.publish:run:1"),
         ("--before", "headstart.repository.snapshot:publish:1"),

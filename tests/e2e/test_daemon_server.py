@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.hosted import Hosted, wait_until
+from tests.e2e.hosted import Hosted
 from tests.e2e.rig import NAME, Rig
 from tests.e2e.test_agent import wait_for_agentd
 from tests.e2e.test_boot import guest_at, served_by, wait_gone
 from tests.kit import compare, disks, stores, workloads
 from tests.kit.server import Server, Tenant
 from tests.kit.vm import Vm
+from tests.kit.waiting import wait_until
 
 pytestmark = pytest.mark.vm
 

@@ -21,7 +21,7 @@ from headstart.hypervisor.qemu.pull import CBW_SECONDS
 from headstart.load.bucket import Bucket
 from headstart.store.limited import LimitedStore
 from tests.e2e.rig import Rig
-from tests.kit import disks, places, stores, workloads
+from tests.kit import disks, places, qmp, stores, workloads
 from tests.kit.vm import Vm
 
 pytestmark = pytest.mark.vm
@@ -102,12 +102,8 @@ def felt(vm: Vm) -> Iterator[Callable[[], Felt]]:
 
 def pauses(vm: Vm) -> list[float]:
     """Seconds from each stop to the next resume, by QEMU's clock."""
-    stops, ends = ([_moment(event) for event in vm.events(name)] for name in ("STOP", "RESUME"))
+    stops, ends = ([qmp.moment_of(event) for event in vm.events(name)] for name in ("STOP", "RESUME"))
     return [next(end for end in ends if end >= stop) - stop for stop in stops]
-
-
-def _moment(event: Mapping[str, Mapping[str, int]]) -> float:
-    return event["timestamp"]["seconds"] + event["timestamp"]["microseconds"] / 1e6
 
 
 def writing(felt: Callable[[], Felt], seconds: float = 1.0) -> None:

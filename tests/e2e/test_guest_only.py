@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from headstart import errors
+from headstart.backup import opening
 from headstart.backup.complete import Options
 from headstart.backup.report import BackupReport
 from headstart.hypervisor.contract import PointRequest
@@ -224,7 +225,7 @@ def test_an_agent_that_is_killed_leaves_no_point_in_time(alone: Alone) -> None:
 
 def test_a_host_that_is_gone_leaves_no_point_in_time(alone: Alone) -> None:
     with alone.rig.context() as context:
-        machine = context.machine(context.journal.vm(NAME))
+        machine = opening.machine(context, context.journal.vm(NAME))
         machine.take(PointRequest((), (), {}))
         assert alone.points() != []
         machine.close()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import itertools
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -15,6 +14,7 @@ from tests.e2e.rig import NAME, Rig
 from tests.kit import disks, workloads
 from tests.kit.cli import Cli
 from tests.kit.vm import Vm
+from tests.kit.waiting import wait_until
 
 pytestmark = pytest.mark.vm
 
@@ -108,11 +108,11 @@ def test_before_every_commit_of_the_journal(filters: Victim, verb: str) -> None:
 @pytest.mark.parametrize(
     ("moment", "place"),
     [
-        ("--before", "headstart.tracking.bitmap:BitmapTracker.rotate"),
+        ("--before", "headstart.tracking.tracker:Tracker.rotate"),
         ("--before", "headstart.hypervisor.qemu.exports:remove"),
         ("--after", "headstart.hypervisor.qemu.freeze:ThroughQga.freeze"),
         ("--before", "headstart.hypervisor.qemu.pull:PullPoint._offer"),
-        ("--before", "headstart.backup.audit:compare"),
+        ("--before", "headstart.backup.comparison:compare"),
         ("--after", "headstart.hypervisor.qemu.pull:put_back"),
         ("--before", "headstart.backup.publish:run"),
         ("--before", "headstart.repository.draft:drop"),
@@ -156,10 +156,3 @@ def test_hanging_between_stop_and_cont(machine: Vm, filters: Victim) -> None:
     stopped, resumed = (machine.events(name)[-1]["timestamp"] for name in ("STOP", "RESUME"))
     assert resumed["seconds"] - stopped["seconds"] + (resumed["microseconds"] - stopped["microseconds"]) / 1e6 < 0.5
     filters.assert_unharmed()
-
-
-def wait_until(reached: Callable[[], bool], timeout: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout
-    while not reached():
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.01)

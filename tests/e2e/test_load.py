@@ -16,7 +16,7 @@ from headstart.extents import Extent
 from headstart.guest import agent
 from headstart.guest.agent import Agent
 from headstart.guest.reader import AgentReader
-from headstart.hypervisor.contract import Counters
+from headstart.hypervisor.counters import Counters
 from headstart.hypervisor.qemu import counters
 from headstart.load import inside, outside, signals
 from headstart.load.signals import Signals

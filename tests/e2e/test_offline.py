@@ -15,7 +15,7 @@ from headstart.backup.complete import Options
 from headstart.backup.hooks import BEFORE_FREEZE, Hook
 from headstart.backup.report import BackupReport
 from headstart.hypervisor.offline import OfflinePoint
-from headstart.units import KIB, MIB
+from headstart.units import MIB
 from tests.e2e import bare
 from tests.e2e.rig import NAME, Rig, digest, disk_of
 from tests.kit import compare, disks
@@ -23,8 +23,8 @@ from tests.kit.vm import Vm
 
 pytestmark = pytest.mark.vm
 
-START = 2 * MIB
-PIECE = 256 * KIB
+START = bare.START
+PIECE = bare.PIECE
 
 
 @pytest.fixture
@@ -36,11 +36,6 @@ def vm(tmp_path: Path) -> Iterator[Vm]:
 @pytest.fixture
 def rig(tmp_path: Path, vm: Vm) -> Rig:
     return Rig(tmp_path / "rig", vm, qga=False)
-
-
-def write_both(vm: Vm, number: int) -> None:
-    for disk in ("one", "two"):
-        bare.write(vm, disk, START + number * PIECE, PIECE, number + 1)
 
 
 def offline_backup(vm: Vm, rig: Rig, options: Options | None = None) -> BackupReport:
@@ -63,9 +58,9 @@ def assert_is(rig: Rig, made: BackupReport, vm_disks: Sequence[disks.Disk]) -> N
 
 def test_after_a_clean_end_only_what_changed_is_read(vm: Vm, rig: Rig) -> None:
     first = rig.backup()
-    write_both(vm, 0)
+    bare.write_both(vm, 0)
     rig.precopy()
-    write_both(vm, 1)
+    bare.write_both(vm, 1)
     vm.quit()
     made = offline_backup(vm, rig)
     one, two = disk_of(made, "one"), disk_of(made, "two")
@@ -77,9 +72,9 @@ def test_after_a_clean_end_only_what_changed_is_read(vm: Vm, rig: Rig) -> None:
     again = offline_backup(vm, rig)
     assert again.base == made.snapshot and not sum(disk.stored_bytes for disk in again.disks)
     vm.start()
-    write_both(vm, 2)
+    bare.write_both(vm, 2)
     rig.precopy()
-    write_both(vm, 3)
+    bare.write_both(vm, 3)
     exact = rig.exact_backup()
     assert exact.report.base == again.snapshot
     assert not exact.disk("one").compared and exact.disk("one").changed_bytes == 4 * PIECE
@@ -91,9 +86,9 @@ def test_after_a_clean_end_only_what_changed_is_read(vm: Vm, rig: Rig) -> None:
 def test_after_a_kill_everything_is_compared(vm: Vm, rig: Rig) -> None:
     rig.backup()
     bare.restart(vm)
-    write_both(vm, 0)
+    bare.write_both(vm, 0)
     rig.precopy()
-    write_both(vm, 1)
+    bare.write_both(vm, 1)
     vm.kill()
     made = offline_backup(vm, rig)
     for disk in ("one", "two"):
@@ -102,7 +97,7 @@ def test_after_a_kill_everything_is_compared(vm: Vm, rig: Rig) -> None:
         assert found.compared and found.residue_bytes == PIECE
     assert "inconsistent" in disk_of(made, "one").reason
     vm.start()
-    write_both(vm, 2)
+    bare.write_both(vm, 2)
     assert rig.exact_backup().disk("one").compared
     assert not rig.exact_backup().disk("one").compared
 
@@ -125,7 +120,7 @@ def test_a_vm_that_is_started_while_its_images_are_read(
 ) -> None:
     """Nothing is in its way, what was read is thrown away, and the backup is made of the running VM."""
     first = rig.backup()
-    write_both(vm, 0)
+    bare.write_both(vm, 0)
     vm.quit()
 
     right = getattr(OfflinePoint, step)
@@ -133,7 +128,7 @@ def test_a_vm_that_is_started_while_its_images_are_read(
     def start_before(*given: Any) -> Any:
         if not vm.running:
             vm.start()
-            write_both(vm, 1)
+            bare.write_both(vm, 1)
         return right(*given)
 
     # On this thread: QEMU would end with a hook's.
@@ -153,7 +148,7 @@ def test_a_vm_that_came_and_went_while_its_images_were_read(vm: Vm, rig: Rig) ->
 
     def start_and_end() -> None:
         vm.start()
-        write_both(vm, 0)
+        bare.write_both(vm, 0)
         vm.quit()
 
     made = rig.backup(before_release=once(start_and_end))
@@ -174,7 +169,7 @@ def edit_both(vm: Vm, number: int) -> None:
 def test_images_that_are_edited_offline(vm: Vm, rig: Rig) -> None:
     """Before, while and after they are read."""
     rig.backup()
-    write_both(vm, 0)
+    bare.write_both(vm, 0)
     rig.precopy()
     vm.quit()
     edit_both(vm, 0)
@@ -194,7 +189,7 @@ def test_images_that_are_edited_offline(vm: Vm, rig: Rig) -> None:
 @pytest.mark.parametrize("size", [bare.SIZE + 5 * MIB + 512, bare.SIZE - 3 * MIB - 512], ids=["grown", "shrunk"])
 def test_disks_that_are_resized_offline(vm: Vm, rig: Rig, size: int) -> None:
     rig.backup()
-    write_both(vm, 0)
+    bare.write_both(vm, 0)
     rig.precopy()
     vm.quit()
     for disk in vm.disks:
@@ -207,7 +202,7 @@ def test_disks_that_are_resized_offline(vm: Vm, rig: Rig, size: int) -> None:
     else:
         assert one.compared and "shrunk" in one.reason
     vm.start()
-    write_both(vm, 1)
+    bare.write_both(vm, 1)
     rig.exact_backup()
     assert not rig.exact_backup().disk("one").compared
 
@@ -220,11 +215,11 @@ def resize(disk: disks.Disk, size: int) -> None:
 def test_an_image_that_is_put_back_after_an_offline_backup(vm: Vm, rig: Rig) -> None:
     """It has the base bitmap of the backup before, which knows less than the offline backup was made of."""
     rig.backup()
-    write_both(vm, 0)
+    bare.write_both(vm, 0)
     vm.quit()
     old = [disk.path.read_bytes() for disk in vm.disks]
     vm.start()
-    write_both(vm, 1)
+    bare.write_both(vm, 1)
     vm.quit()
     offline_backup(vm, rig)
     for disk, content in zip(vm.disks, old, strict=True):

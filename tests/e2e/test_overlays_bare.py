@@ -19,7 +19,6 @@ from headstart.restore.rollback import Order, Report
 from headstart.restore.serving.serving import Source
 from headstart.state.journal import Journal
 from headstart.tracking.choice import Wish
-from headstart.units import KIB, MIB
 from tests.e2e import bare
 from tests.e2e.rig import NAME, Rig
 from tests.kit import compare, disks, layers
@@ -28,8 +27,8 @@ from tests.kit.vm import Vm
 
 pytestmark = pytest.mark.vm
 
-PIECE = 256 * KIB
-START = 2 * MIB
+PIECE = bare.PIECE
+START = bare.START
 
 
 @pytest.fixture
@@ -49,11 +48,6 @@ def vm(tmp_path: Path, head: Path) -> Iterator[Vm]:
 @pytest.fixture
 def rig(tmp_path: Path, vm: Vm) -> Rig:
     return Rig(tmp_path / "rig", vm, qga=False, track=Wish.OVERLAY)
-
-
-def write_both(vm: Vm, number: int) -> None:
-    for disk in ("one", "two"):
-        bare.write(vm, disk, START + number * PIECE, PIECE, number + 1)
 
 
 def roll_back(rig: Rig, wanted: str) -> Report:
@@ -118,8 +112,8 @@ def test_a_block_device(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("moment", "place"),
     [
-        ("--before", "headstart.hypervisor.overlays:freeze:1"),
-        ("--after", "headstart.hypervisor.overlays:freeze:1"),
+        ("--before", "headstart.hypervisor.segmentfile:freeze:1"),
+        ("--after", "headstart.hypervisor.segmentfile:freeze:1"),
         ("--before", "headstart.hypervisor.qemu.anchor:Anchor._block:1"),
     ],
 )
@@ -129,13 +123,13 @@ def test_killed_around_what_keeps_others_from_writing(
     """QEMU writes to an overlay that is closed to everybody else; started anew it opens the one above."""
     if "Anchor" not in place:
         rig.backup()
-    write_both(vm, 0)
+    bare.write_both(vm, 0)
     assert Cli(rig.folder).start("precopy", NAME, faults=[moment, place]).wait(60) == -signal.SIGKILL
-    write_both(vm, 1)
+    bare.write_both(vm, 1)
     if ended:
         vm.kill()
         vm.start()
-    write_both(vm, 2)
+    bare.write_both(vm, 2)
     found = rig.exact_backup().image("two").read_bytes()
     for number in range(3):
         assert found[START + number * PIECE : START + (number + 1) * PIECE] == bytes([number + 1]) * PIECE
@@ -155,9 +149,9 @@ def test_back_and_forth(tmp_path: Path, vm: Vm, rig: Rig, head: Path) -> None:
     """With a chain of several overlays. It is started again from what is to be started from then."""
     first = rig.backup()
     expected = keep(rig, first.snapshot, tmp_path / "first")
-    write_both(vm, 0)
+    bare.write_both(vm, 0)
     rig.precopy()
-    write_both(vm, 1)
+    bare.write_both(vm, 1)
     report = roll_back(rig, first.snapshot)
     assert report.running and report.safety is not None
     assert [(disk.written_bytes, disk.compared) for disk in report.disks] == [(2 * PIECE, False)] * 2
@@ -167,7 +161,7 @@ def test_back_and_forth(tmp_path: Path, vm: Vm, rig: Rig, head: Path) -> None:
     assert exact.disk("two").tracking == "overlay"
     for name, path in exact.restored.items():
         compare.assert_identical(path, expected[name])
-    write_both(vm, 3)
+    bare.write_both(vm, 3)
     assert not rig.exact_backup().disk("two").compared
     roll_back(rig, report.safety)
     vm.adopt()
@@ -177,14 +171,14 @@ def test_back_and_forth(tmp_path: Path, vm: Vm, rig: Rig, head: Path) -> None:
 
 @pytest.mark.parametrize(
     "place",
-    ["headstart.state.journal:Journal.begin_rollback:2", "headstart.wire.imagewriter:ImageWriter.finish:2"],
+    ["headstart.state.noted:Noted.begin_rollback:2", "headstart.wire.imagewriter:ImageWriter.finish:2"],
 )
 def test_killed_in_the_middle(tmp_path: Path, vm: Vm, rig: Rig, head: Path, place: str) -> None:
     first = rig.backup()
     expected = keep(rig, first.snapshot, tmp_path / "first")
-    write_both(vm, 0)
+    bare.write_both(vm, 0)
     rig.precopy()
-    write_both(vm, 1)
+    bare.write_both(vm, 1)
     words = ("rollback", NAME, first.snapshot, "--force", "--yes")
     process = Cli(rig.folder).start(*words, faults=["--before", place])
     said = process.communicate(timeout=60)
@@ -203,9 +197,9 @@ def test_killed_in_the_middle(tmp_path: Path, vm: Vm, rig: Rig, head: Path, plac
 
 def test_its_snapshot_stands_before_its_first_instruction(tmp_path: Path, vm: Vm, rig: Rig) -> None:
     """Its command line names an overlay that is gone by then."""
-    write_both(vm, 0)
+    bare.write_both(vm, 0)
     made = rig.backup().snapshot
-    write_both(vm, 1)
+    bare.write_both(vm, 1)
     rig.backup()
     with rig.repo() as repo:
         source = Source(repo, str(rig.folder / "repository"), snapshot.load(repo, made))

@@ -29,8 +29,8 @@ from tests.kit.vm import Vm
 
 pytestmark = pytest.mark.vm
 
-START = 2 * MIB
-PIECE = 256 * KIB
+START = bare.START
+PIECE = bare.PIECE
 #: The number of a piece that is zero at first.
 EMPTY = 44
 #: Nobody is in a bare VM who could shut it down.
@@ -46,11 +46,6 @@ def vm(tmp_path: Path) -> Iterator[Vm]:
 @pytest.fixture
 def rig(tmp_path: Path, vm: Vm) -> Rig:
     return Rig(tmp_path / "rig", vm, qga=False)
-
-
-def write_both(vm: Vm, number: int) -> None:
-    for disk in ("one", "two"):
-        bare.write(vm, disk, START + number * PIECE, PIECE, number + 1)
 
 
 def roll_back(rig: Rig, wanted: str, order: Order = FORCED) -> Report:
@@ -72,10 +67,10 @@ def test_back_and_forth(tmp_path: Path, vm: Vm, rig: Rig) -> None:
     first = rig.backup()
     (tmp_path / "first").mkdir()
     expected = keep(rig, first.snapshot, tmp_path / "first")
-    write_both(vm, 0)
+    bare.write_both(vm, 0)
     rig.backup()
-    write_both(vm, 1)
-    write_both(vm, EMPTY)
+    bare.write_both(vm, 1)
+    bare.write_both(vm, EMPTY)
     report = roll_back(rig, first.snapshot)
     assert [(disk.written_bytes, disk.compared) for disk in report.disks] == [(3 * PIECE, False)] * 2
     assert report.running and report.safety is not None
@@ -106,7 +101,7 @@ def test_a_vm_that_is_off_stays_off(tmp_path: Path, vm: Vm, rig: Rig) -> None:
     first = rig.backup()
     (tmp_path / "first").mkdir()
     expected = keep(rig, first.snapshot, tmp_path / "first")
-    write_both(vm, EMPTY)
+    bare.write_both(vm, EMPTY)
     vm.quit()
     report = roll_back(rig, first.snapshot, Order(safety=False))
     assert report.safety is None and not report.running and all(disk.compared for disk in report.disks)
@@ -114,7 +109,7 @@ def test_a_vm_that_is_off_stays_off(tmp_path: Path, vm: Vm, rig: Rig) -> None:
     assert_is(vm, expected)
     assert rig.snapshots() == [first.snapshot]
     vm.start()
-    write_both(vm, 3)
+    bare.write_both(vm, 3)
     exact = rig.exact_backup()
     assert not exact.disk("one").compared and exact.disk("one").changed_bytes == 2 * PIECE
 
@@ -122,7 +117,7 @@ def test_a_vm_that_is_off_stays_off(tmp_path: Path, vm: Vm, rig: Rig) -> None:
 @pytest.mark.parametrize(
     "place",
     [
-        "headstart.state.journal:Journal.begin_rollback:2",
+        "headstart.state.noted:Noted.begin_rollback:2",
         "headstart.wire.nbd:Client.write:4",
         "headstart.wire.imagewriter:ImageWriter.finish:2",
     ],
@@ -135,7 +130,7 @@ def test_killed_in_the_middle(tmp_path: Path, vm: Vm, place: str) -> None:
     cli.run("restore", first, tmp_path / "first", "--format", "raw")
     expected = {disk.device_id: tmp_path / "first" / f"{disk.device_id}.raw" for disk in vm.disks}
     for number in (*range(0, 12, 3), EMPTY):
-        write_both(vm, number)
+        bare.write_both(vm, number)
     words = ("rollback", "web", first, "--yes", "--force")
     cli.run(*words, kill_before=place)
     assert not vm.running
@@ -164,7 +159,7 @@ def test_killed_in_the_middle(tmp_path: Path, vm: Vm, place: str) -> None:
 
 def test_a_failure_in_the_middle_is_told(vm: Vm, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     first = rig.backup()
-    write_both(vm, 0)
+    bare.write_both(vm, 0)
 
     def fail(*_: object) -> None:
         raise errors.StoreFailed("The network is gone.")
@@ -188,7 +183,7 @@ def test_a_failure_in_the_middle_is_told(vm: Vm, rig: Rig, monkeypatch: pytest.M
 
 def test_a_failure_before_it_begins_leaves_the_vm_running(vm: Vm, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     first = rig.backup()
-    write_both(vm, 0)
+    bare.write_both(vm, 0)
 
     def fail(*_: object) -> None:
         raise errors.StoreFailed("The network is gone.")
@@ -340,7 +335,7 @@ def test_an_overlay_and_uefi_variables(tmp_path: Path) -> None:
 def test_somebody_who_comes_in_between(vm: Vm, rig: Rig, monkeypatch: pytest.MonkeyPatch, started: bool) -> None:
     """After the safety snapshot an image is written, or the VM is started: nothing is changed."""
     first = rig.backup()
-    write_both(vm, 0)
+    bare.write_both(vm, 0)
     vm.quit()
     right = rollback._Run._between
     content: list[bytes] = []

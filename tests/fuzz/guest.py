@@ -23,7 +23,7 @@ from headstart.guest.channel import Channel, Lost
 from headstart.guest.devices import GuestMap
 from headstart.guest.freezing import AgentFreezer
 from headstart.guest.reader import AgentReader
-from headstart.hypervisor.contract import Disk
+from headstart.hypervisor.inventory import Disk
 from headstart.load import inside
 
 LONGEST = 600

@@ -31,7 +31,7 @@ from headstart.repository import (
     tree,
 )
 from headstart.repository.config import Config
-from headstart.repository.keys import Argon2, Secrets
+from headstart.repository.keys import Secrets
 from headstart.repository.repo import Repository
 from headstart.repository.stack import Stack
 from headstart.store.memory import MemoryStore
@@ -61,13 +61,6 @@ def configuration(data: bytes) -> None:
         # What is done with it at once.
         with Repository(MemoryStore(), SECRETS, found, encrypted=True) as repo:
             tree.span_of(repo, 3)
-
-
-class _Cheap(Argon2):
-    """A guess that costs nothing."""
-
-    def derive(self, password: bytes, salt: bytes) -> bytes:
-        return bytes(layout.SECRET_LENGTH)
 
 
 def key(data: bytes) -> None:

@@ -62,10 +62,6 @@ def taken(vm: Vm, scratch: Path) -> Iterator[PointInTime]:
         yield point
 
 
-def thawed(vm: Vm) -> bool:
-    return guests.both(vm) == (False, False)
-
-
 @vm_test
 def test_a_point_is_as_after_an_unmount(guest: Vm, tmp_path: Path) -> None:
     regions = [workloads.Region(f"{path}/churn", 0, 4 * disks.MIB) for path in (OUTER, INNER)]
@@ -87,7 +83,7 @@ def test_a_point_is_as_after_an_unmount(guest: Vm, tmp_path: Path) -> None:
                     (ext4.assert_clean if wanted else ext4.assert_recovers)(image)
                 point.check()
                 point.release()
-    assert thawed(guest)
+    assert guests.thawed(guest)
 
 
 @vm_test
@@ -145,7 +141,7 @@ def test_a_freeze_that_did_not_stand(guest: Vm, tmp_path: Path, monkeypatch: pyt
             guest.guest.thaw(INNER)
         else:
             guests.kill(guest, *victims[who])
-            guests.wait(lambda: thawed(guest), 10)
+            guests.wait(lambda: guests.thawed(guest), 10)
         return told
 
     monkeypatch.setattr(freeze.ThroughAgent, "freeze", meanwhile)
@@ -156,7 +152,7 @@ def test_a_freeze_that_did_not_stand(guest: Vm, tmp_path: Path, monkeypatch: pyt
     ):
         assert point.consistency == "crash"
         point.release()
-    guests.wait(lambda: thawed(guest), 5)
+    guests.wait(lambda: guests.thawed(guest), 5)
 
 
 @vm_test
@@ -186,7 +182,7 @@ def test_we_are_killed_while_it_is_frozen(guest: Vm, tmp_path: Path, qga: bool, 
     assert done.returncode == -signal.SIGKILL, done.stderr
     if qga and not guarded:
         assert guests.both(guest) == (True, True)
-    took = guests.wait(lambda: thawed(guest), 13)
+    took = guests.wait(lambda: guests.thawed(guest), 13)
     print(f"thawed {took:.1f} s after we had died, {time.monotonic() - began:.1f} s after we were started")
     assert took < 3 or (qga and not guarded)
     with guests.session(guest) as channel, machine(guest, tmp_path, qga=qga) as connection:

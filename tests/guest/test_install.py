@@ -20,6 +20,7 @@ from headstart.guest.shells import QgaShell, Ran, SshShell
 from headstart.wire.qga import Qga
 from tests.kit import debian, disks
 from tests.kit.cli import Cli
+from tests.kit.ports import free_port
 from tests.kit.vm import Vm
 from tests.wire import scripted
 from tests.wire.test_qga import answer, requests, synchronise
@@ -157,13 +158,6 @@ def test_openrc(module_vm: Vm) -> None:
 # -- Debian
 
 DATA_SIZE = 64 << 20
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        found: int = free.getsockname()[1]
-    return found
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from headstart.guest.channel import Channel
 from headstart.guest.devices import GuestDisk, GuestMap, Volume
 from headstart.guest.mapping import Unproved
 from headstart.guest.reader import AgentReader
-from headstart.hypervisor.contract import Disk
+from headstart.hypervisor.inventory import Disk
 from headstart.units import KIB, MIB
 from headstart.wire.files import FileReader
 from tests.guest import hostile

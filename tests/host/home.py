@@ -14,9 +14,9 @@ from typing import Any
 from unittest import mock
 
 from headstart import repository
-from headstart.backup import context as contexts
+from headstart.backup.context import Context
 from headstart.backup.transport import Transport
-from headstart.host import control, daemon, ward
+from headstart.host import control, daemon, retry, ward
 from headstart.host.daemon import Daemon
 from headstart.host.house import House
 from headstart.host.notify import Notifier
@@ -24,7 +24,8 @@ from headstart.host.policy import Config, HeadStart, Host, Policy, Schedule
 from headstart.host.slots import Slots
 from headstart.host.tally import Tally
 from headstart.host.vault import Vault
-from headstart.hypervisor.contract import Counters, Machine
+from headstart.hypervisor.contract import Machine
+from headstart.hypervisor.counters import Counters
 from headstart.hypervisor.memory import MemoryImages, MemoryMachine, MemoryVm
 from headstart.hypervisor.memory import counters as memory_counters
 from headstart.load.bucket import Bucket
@@ -32,11 +33,13 @@ from headstart.load.machine import Sample
 from headstart.repository import snapshot, tree
 from headstart.repository.repo import Repository
 from headstart.state.journal import Journal
+from headstart.state.runs import Runs
 from headstart.state.series import Series
 from headstart.state.values import Vm
 from headstart.store.memory import MemoryStore
 from headstart.units import BLOCK_SIZE
 from tests.kit import stores
+from tests.kit.waiting import wait_until
 
 #: 2026-03-02, a Monday, 00:00 UTC.
 MIDNIGHT = 1772409600.0
@@ -85,7 +88,7 @@ class Home:
         self.load: Callable[[], Config] = lambda: self.config
         self.daemon: Daemon | None = None
 
-    def _connect(self, context: contexts.Context, vm: Vm, excluded: Container[str]) -> Machine:
+    def _connect(self, context: Context, vm: Vm, excluded: Container[str]) -> Machine:
         self.excluded = {name for name in self.vms[vm.name].drives if name in excluded}
         self.connecting(vm.name)
         return MemoryMachine(self.vms[vm.name], self.journal.installation, BLOCK_SIZE)
@@ -114,7 +117,8 @@ class Home:
             **options,
         )
         with (
-            mock.patch.multiple(ward, LOOK_SECONDS=0.02, AGAIN_SECONDS=0.5),
+            mock.patch.multiple(ward, LOOK_SECONDS=0.02),
+            mock.patch.multiple(retry, AGAIN_SECONDS=0.5),
             mock.patch.multiple(daemon, TICK_SECONDS=0.02, NOTICE_SECONDS=0.05, FAREWELL_SECONDS=5.0),
         ):
             thread = threading.Thread(target=served.serve, daemon=True)
@@ -144,7 +148,7 @@ class Home:
         """Of runs that succeeded, oldest first."""
         return [
             run.verb
-            for run in reversed(self.journal.runs(name, 1000))
+            for run in reversed(Runs(self.journal).newest(name, 1000))
             if run.ended is not None and "error" not in run.report
         ]
 
@@ -176,11 +180,9 @@ def quiet_host(images: Sequence[Path]) -> Sample:
     return Sample(time.monotonic(), None, {}, None, {})
 
 
-def wait_until(condition: Callable[[], object], seconds: float = SECONDS) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.01)
+def with_policy(home: Home, policy: Policy) -> None:
+    """``policy`` instead of those that there are."""
+    home.config = replace(home.config, policies={"nightly": policy})
 
 
 @contextlib.contextmanager

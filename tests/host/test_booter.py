@@ -20,7 +20,8 @@ from headstart.restore.booting import runplace
 from headstart.restore.booting.boot import Wanted
 from headstart.restore.serving.serving import Source
 from tests.host import home as homes
-from tests.host.home import Home, wait_until
+from tests.host.home import Home
+from tests.kit.waiting import wait_until
 
 
 class Guest:

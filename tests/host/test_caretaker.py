@@ -12,12 +12,13 @@ import pytest
 from headstart import errors
 from headstart.backup.complete import Options
 from headstart.host import caretaker, requests
-from headstart.host.policy import Policy, Retention
+from headstart.host.policy import Retention
 from headstart.repository import collect, forget, lease
 from headstart.repository.collect import Order
 from headstart.repository.repo import Repository
 from tests.host import home as homes
-from tests.host.home import NIGHTLY, Home, wait_until
+from tests.host.home import NIGHTLY, Home, with_policy
+from tests.kit.waiting import wait_until
 
 PLAIN = {"vm": "web", "options": requests.options_json(Options())}
 KEEPING = replace(NIGHTLY, retention=Retention(keep_last=2))
@@ -27,10 +28,6 @@ KEEPING = replace(NIGHTLY, retention=Retention(keep_last=2))
 def home() -> Iterator[Home]:
     with homes.home() as made, mock.patch.multiple(caretaker, LOOK_SECONDS=0.02, AGAIN_SECONDS=0.1):
         yield made
-
-
-def with_policy(home: Home, policy: Policy) -> None:
-    home.config = replace(home.config, policies={"nightly": policy})
 
 
 def back_up(home: Home, count: int) -> None:

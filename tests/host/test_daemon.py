@@ -16,14 +16,16 @@ from headstart import errors
 from headstart.backup import publish
 from headstart.backup.complete import Completing, Options
 from headstart.backup.context import Context
-from headstart.host import control, requests, steering, ward
+from headstart.host import control, requests, retry, steering
 from headstart.host.daemon import Daemon
 from headstart.host.notify import Notifier
-from headstart.host.policy import Assignment, Config, HeadStart, Host, Policy
-from headstart.host.ward import AGAIN_AT_MOST, Retry
+from headstart.host.policy import Assignment, Config, HeadStart, Host
+from headstart.host.retry import AGAIN_AT_MOST, Retry
+from headstart.state.runs import Runs
 from headstart.state.values import Vm
 from tests.host import home as homes
-from tests.host.home import HOUR, MIDNIGHT, NIGHTLY, Home, wait_until
+from tests.host.home import HOUR, MIDNIGHT, NIGHTLY, Home, with_policy
+from tests.kit.waiting import wait_until
 
 TWO = MIDNIGHT + 2 * HOUR
 PLAIN = {"do": "backup", "options": requests.options_json(Options())}
@@ -33,10 +35,6 @@ PLAIN = {"do": "backup", "options": requests.options_json(Options())}
 def home() -> Iterator[Home]:
     with homes.home() as made:
         yield made
-
-
-def with_policy(home: Home, policy: Policy) -> None:
-    home.config = replace(home.config, policies={"nightly": policy})
 
 
 def backups(home: Home, name: str = "web") -> int:
@@ -61,7 +59,7 @@ def test_rounds_run_ahead_and_the_backup_comes_at_its_time(home: Home) -> None:
         home.now = TWO + 600
         wait_until(lambda: home.status()["due"] == TWO + 24 * HOUR)
     assert backups(home) == 1
-    disk = home.journal.runs("web", 100)
+    disk = Runs(home.journal).newest("web", 100)
     report = next(run.report for run in disk if run.verb == "backup")
     assert report["disks"][0]["precopied_bytes"] > 0, "the head start was used"
 
@@ -214,7 +212,7 @@ def test_pausing_ends_a_round(home: Home) -> None:
         home.ask("pause", vm="web")
         wait_until(lambda: home.status()["state"] == "paused", 5)
         vm.meanwhile = lambda step: None
-    last = next(run for run in home.journal.runs("web") if run.verb == "precopy")
+    last = next(run for run in Runs(home.journal).newest("web") if run.verb == "precopy")
     assert last.report["halted"] == "paused by its owner"
     assert 0 < last.report["copied_bytes"] < 4096 * 65536, "what was copied counts"
 
@@ -284,7 +282,7 @@ def test_a_policy_that_is_changed_in_the_middle_of_a_round_holds_at_once(home: H
         vm.meanwhile = lambda step: None
         time.sleep(0.2)
         assert home.verbs().count("precopy") == 1, "no further round"
-    assert home.journal.runs("web", 1)[0].report["halted"] == "the policy was changed"
+    assert Runs(home.journal).newest("web", 1)[0].report["halted"] == "the policy was changed"
 
 
 def test_a_backup_that_was_moved_forward_ends_the_round(home: Home) -> None:
@@ -294,7 +292,7 @@ def test_a_backup_that_was_moved_forward_ends_the_round(home: Home) -> None:
         wait_until(lambda: (doing := home.status()["doing"]) and doing["verb"] == "precopy" and doing["done"])
         with_policy(home, replace(NIGHTLY, schedule=replace(NIGHTLY.schedule, calendar=("00:10",))))
         served.reload()
-        wait_until(lambda: home.journal.runs("web", 1)[0].report.get("halted") == "the policy was changed", 5)
+        wait_until(lambda: Runs(home.journal).newest("web", 1)[0].report.get("halted") == "the policy was changed", 5)
         vm.meanwhile = lambda step: None
         home.now = MIDNIGHT + 600
         wait_until(lambda: backups(home) == 1)
@@ -393,7 +391,9 @@ def test_a_place_for_backups_that_is_not_there_yet(home: Home) -> None:
     home.add("web")
     keep, home.store = home.store, type(home.store)()
     with home.serving():
-        wait_until(lambda: "NoRepository" in str(home.journal.runs("web")) or home.status()["state"] == "failed")
+        wait_until(
+            lambda: "NoRepository" in str(Runs(home.journal).newest("web")) or home.status()["state"] == "failed"
+        )
         home.store = keep
         home.now = TWO
         wait_until(lambda: home.pass_time(30) and home.snapshots())
@@ -441,7 +441,11 @@ def test_a_turn_is_as_long_for_who_waited_for_it(home: Home) -> None:
             home.now += 6
             time.sleep(0.1)
     for name in ("a1", "b2", "c3"):
-        turns = [run.report for run in home.journal.runs(name, 100) if run.report.get("halted") == "another VM's turn"]
+        turns = [
+            run.report
+            for run in Runs(home.journal).newest(name, 100)
+            if run.report.get("halted") == "another VM's turn"
+        ]
         assert turns and all(turn["copied_bytes"] for turn in turns), name
 
 
@@ -530,10 +534,10 @@ def test_a_bug_is_tried_again_as_late_as_any_failure(home: Home) -> None:
 
 
 def test_failing_for_years() -> None:
-    retry = Retry()
+    failing = Retry()
     for _ in range(5000):
-        retry.failed(0.0)
-    assert retry.at == AGAIN_AT_MOST
+        failing.failed(0.0)
+    assert failing.at == AGAIN_AT_MOST
 
 
 def test_a_vm_that_two_patterns_name_keeps_its_policy(home: Home, caplog: pytest.LogCaptureFixture) -> None:
@@ -609,8 +613,10 @@ def test_while_a_backup_fails_again_and_again_rounds_go_on(home: Home) -> None:
     with_policy(home, replace(NIGHTLY, head_start=replace(NIGHTLY.head_start, interval=60.0)))
     with mock.patch.object(Completing, "run", side_effect=errors.HookFailed("no")), home.serving():
         home.now = TWO
-        wait_until(lambda: any("error" in run.report for run in home.journal.runs("web") if run.verb == "backup"))
+        wait_until(
+            lambda: any("error" in run.report for run in Runs(home.journal).newest("web") if run.verb == "backup")
+        )
         before = home.verbs().count("precopy")
         vm.write("a", 5)
-        with mock.patch.object(ward, "AGAIN_SECONDS", 900.0):
+        with mock.patch.object(retry, "AGAIN_SECONDS", 900.0):
             wait_until(lambda: home.pass_time(20) and home.verbs().count("precopy") > before)

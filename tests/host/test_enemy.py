@@ -14,10 +14,12 @@ from headstart.backup.transport import Transport
 from headstart.cli import status
 from headstart.host import requests
 from headstart.host.policy import FalseAudit, HeadStart
+from headstart.state.runs import Runs
 from tests.guest import enemy as enemies
 from tests.guest.enemy import Enemy, Held
 from tests.host import home as homes
-from tests.host.home import HOUR, MIDNIGHT, NIGHTLY, Home, wait_until
+from tests.host.home import HOUR, MIDNIGHT, NIGHTLY, Home
+from tests.kit.waiting import wait_until
 
 TWO = MIDNIGHT + 2 * HOUR
 DAY = 24 * HOUR
@@ -58,7 +60,7 @@ def day(home: Home, number: int) -> None:
 
 def transports(home: Home) -> list[str]:
     """Of the rounds that copied something, oldest first."""
-    runs = [run.report for run in reversed(home.journal.runs("web", 1000)) if run.verb == "precopy"]
+    runs = [run.report for run in reversed(Runs(home.journal).newest("web", 1000)) if run.verb == "precopy"]
     return [report["transport"] for report in runs if report.get("copied_bytes")]
 
 

@@ -14,9 +14,10 @@ from headstart.repository.immutable import Extended
 from headstart.repository.repo import Repository
 from headstart.store.memory import MemoryStore
 from tests.host import home as homes
-from tests.host.home import HOUR, MIDNIGHT, Home, wait_until
+from tests.host.home import HOUR, MIDNIGHT, Home
 from tests.kit import stores
 from tests.kit.clock import Clock
+from tests.kit.waiting import wait_until
 
 DAY = 24 * HOUR
 

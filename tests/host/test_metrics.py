@@ -16,8 +16,11 @@ from headstart.backup.complete import Completing
 from headstart.host import metrics
 from headstart.host.policy import Host
 from headstart.restore.serving.places import Tcp
+from headstart.state.runs import Runs
 from tests.host import home as homes
-from tests.host.home import HOUR, MIDNIGHT, Home, wait_until
+from tests.host.home import HOUR, MIDNIGHT, Home
+from tests.kit.ports import free_port
+from tests.kit.waiting import wait_until
 
 TWO = MIDNIGHT + 2 * HOUR
 Found = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -27,11 +30,6 @@ Found = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 def home() -> Iterator[Home]:
     with homes.home() as made:
         yield made
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def scraped(port: int) -> Found:
@@ -61,7 +59,7 @@ def test_a_host_tells_of_its_vms(home: Home) -> None:
         home.now = TWO + 600
         found = scraped(port)
         assert found["vm_last_success_timestamp_seconds", web] == TWO and found["vm_age_seconds", web] == 600
-        report = next(run.report for run in home.journal.runs("web", 100) if run.verb == "backup")
+        report = next(run.report for run in Runs(home.journal).newest("web", 100) if run.verb == "backup")
         assert found["vm_window_seconds", web] == report["window_seconds"]
         disk = report["disks"][0]
         for name in ("changed_bytes", "precopied_bytes", "residue_bytes"):

@@ -92,7 +92,7 @@ odd_runs = st.builds(Run, st.integers(), texts, texts, moments, moments, reports
 
 
 @given(st.lists(odd_minutes, max_size=30), st.lists(odd_runs, max_size=10), texts, texts, st.sampled_from([1, 24, 192]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_it_is_xml_and_has_only_numbers(minutes: list[Minute], runs: list[Run], vm: str, note: str, hours: int) -> None:
     given = History(vm, UNTIL - hours * 3600, UNTIL, minutes, runs, UTC, note)
     root = drawn(given)

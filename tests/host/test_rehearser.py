@@ -14,7 +14,7 @@ from headstart import errors
 from headstart.backup.complete import Options
 from headstart.host import rehearser, requests
 from headstart.host.daemon import Daemon
-from headstart.host.policy import Policy, Rehearsal, Schedule
+from headstart.host.policy import Rehearsal, Schedule
 from headstart.repository import proof
 from headstart.repository.proof import Evidence, Proof
 from headstart.restore.rehearsing import rehearsal
@@ -22,7 +22,8 @@ from headstart.restore.rehearsing.rehearsal import Order, Shown
 from headstart.restore.rehearsing.signs import Awaited
 from headstart.restore.serving.serving import Source
 from tests.host import home as homes
-from tests.host.home import HOUR, NIGHTLY, Home, wait_until
+from tests.host.home import HOUR, NIGHTLY, Home, with_policy
+from tests.kit.waiting import wait_until
 
 PLAIN = {"vm": "web", "options": requests.options_json(Options())}
 #: Backups are made by hand here.
@@ -55,10 +56,6 @@ def stage() -> Iterator[Stage]:
 def home() -> Iterator[Home]:
     with homes.home() as made, mock.patch.multiple(rehearser, LOOK_SECONDS=0.02, AGAIN_SECONDS=0.1):
         yield made
-
-
-def with_policy(home: Home, policy: Policy) -> None:
-    home.config = replace(home.config, policies={"nightly": policy})
 
 
 def half_a_day_later(home: Home, served: Daemon) -> None:

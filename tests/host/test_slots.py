@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import pytest
 
 from headstart.host.slots import Slots
+from tests.kit.waiting import wait_until
 
 
 def nothing() -> None:
@@ -31,20 +31,13 @@ class Worker:
             self.go.wait(10)
 
 
-def wait_until(condition: object, seconds: float = 5.0) -> None:
-    assert callable(condition)
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.01)
-
-
 def test_who_came_first_goes_first() -> None:
     slots, order = Slots(1), list[str]()
     workers = []
     for number, name in enumerate("abcd"):
         workers.append(Worker(slots, name, order))
-        wait_until(lambda number=number: slots.waiting + slots.taken == number + 1)
+        come = number + 1
+        wait_until(lambda come=come: slots.waiting + slots.taken == come)  # type: ignore[misc]
     for worker in workers:
         assert worker.has.wait(5)
         assert slots.taken == 1

@@ -18,7 +18,8 @@ from headstart import units
 from headstart.blocks import Blocks
 from headstart.guest import agent
 from headstart.guest.only.machine import GuestMachine
-from headstart.hypervisor.contract import Counters, Machine, Protects
+from headstart.hypervisor.contract import Machine, Protects
+from headstart.hypervisor.counters import Counters
 from headstart.hypervisor.libvirt import counters as libvirt_counters
 from headstart.hypervisor.libvirt.machine import LibvirtMachine
 from headstart.hypervisor.memory import MemoryMachine, MemoryVm

@@ -14,19 +14,18 @@ from headstart.extents import Extent
 from headstart.hypervisor import space
 from headstart.hypervisor.contract import (
     Action,
-    Counters,
-    DiskCounters,
     Machine,
     Migrating,
     NotTaken,
     PointInTime,
     PointRequest,
     Protects,
-    Recorder,
     Remove,
     Start,
     Stop,
 )
+from headstart.hypervisor.counters import Counters, DiskCounters
+from headstart.hypervisor.inventory import Recorder
 from headstart.reading import PIECE_SIZE, Reader
 from tests.hypervisor.subjects import GuestSubject, LibvirtSubject, MemorySubject, QemuSubject, Subject
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from headstart import errors
-from headstart.hypervisor import overlays
+from headstart.hypervisor import overlays, recording, segmentfile
 from headstart.hypervisor.overlays import Place, Segment
 
 SIZE = 1 << 20
@@ -77,12 +77,12 @@ def test_strays_are_those_of_no_chain_and_of_this_installation(place: Place) -> 
 
 
 def test_blank_is_what_nobody_wrote_to(place: Place) -> None:
-    assert overlays.is_blank(place.stack())
+    assert recording.is_blank(place.stack())
     segment = cover(place)
-    assert overlays.is_blank(place.stack())
-    assert overlays.size_of(segment.path) == SIZE
+    assert recording.is_blank(place.stack())
+    assert segmentfile.size_of(segment.path) == SIZE
     cover(place)
-    assert not overlays.is_blank(place.stack())
+    assert not recording.is_blank(place.stack())
 
 
 def test_whose_an_overlay_is(place: Place) -> None:
@@ -108,14 +108,14 @@ ONE, TWO = Segment(Path("/one"), ("base", "round")), Segment(Path("/two"), ("bas
 
 
 def test_marks_go_on_until_they_are_stopped() -> None:
-    begun = overlays.begun((ONE,), Path("/two"), ["next"], ["round"])
+    begun = recording.begun((ONE,), Path("/two"), ["next"], ["round"])
     assert begun == (ONE, Segment(Path("/two"), ("base", "next")))
     for start, stop in ((["base"], []), ([], ["missing"])):
         with pytest.raises(errors.HeadstartError):
-            overlays.begun((ONE,), Path("/two"), start, stop)
+            recording.begun((ONE,), Path("/two"), start, stop)
 
 
 def test_the_lowest_segments_that_nobody_wants() -> None:
-    assert overlays.nameless((ONE, TWO)) == 0
-    assert overlays.nameless(overlays.without((ONE, TWO), ["base", "round"])) == 1
-    assert overlays.nameless(overlays.without((ONE, ONE, TWO), ["round"])) == 0
+    assert recording.nameless((ONE, TWO)) == 0
+    assert recording.nameless(recording.without((ONE, TWO), ["base", "round"])) == 1
+    assert recording.nameless(recording.without((ONE, ONE, TWO), ["round"])) == 0

@@ -1,7 +1,7 @@
 """Runs a program that kills itself at a named place, as ``kill -9`` from outside would at that moment.
 
-    python -m tests.kit.crash --before headstart.state.journal:Journal.commit:3 -- backup vm
-    python -m tests.kit.crash --count headstart.state.journal:Journal.commit --counts FILE -- backup vm
+    python -m tests.kit.crash --before headstart.state.journal:Journal._commit:3 -- backup vm
+    python -m tests.kit.crash --count headstart.state.journal:Journal._commit --counts FILE -- backup vm
 
     python -m tests.kit.crash --cut headstart.wire.qmp:Qmp._execute:3 -- backup vm
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from headstart.backup import auditing
+from headstart.backup import audit
 from headstart.repository import layout
 from headstart.repository.writer import Writer
 from headstart.transfer import pipeline
@@ -50,7 +50,7 @@ def in_order(seed: int, block_size: int) -> Iterator[None]:
     drawn = random.Random(seed)
     fixed = SimpleNamespace(SystemRandom=lambda: random.Random(1))
     with (
-        mock.patch.object(auditing, "random", fixed),
+        mock.patch.object(audit, "random", fixed),
         mock.patch.object(pipeline, "ThreadPoolExecutor", _AtOnce),
         mock.patch.object(Writer, "_queue", _queue_at_once),
         mock.patch.object(layout, "PACK_SIZE", 8 * block_size),

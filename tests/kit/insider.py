@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from headstart import errors
 from headstart.extents import Extent
 from headstart.guest.channel import Lost, Refused
-from headstart.hypervisor.contract import Disk
+from headstart.hypervisor.inventory import Disk
 from headstart.hypervisor.memory import MemoryVm
 from headstart.hypervisor.memory.reader import MemoryReader
 from headstart.reading import Reader

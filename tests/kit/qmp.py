@@ -7,6 +7,7 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -83,3 +84,8 @@ class Qmp:
         line, self._rest = self._rest.split(b"\n", 1)
         message: dict[str, Any] = json.loads(line)
         return message
+
+
+def moment_of(event: Mapping[str, Mapping[str, int]]) -> float:
+    """In seconds, by QEMU's clock."""
+    return event["timestamp"]["seconds"] + event["timestamp"]["microseconds"] / 1e6

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from headstart.store.local import LocalStore
 from headstart.store.server import ServerStore
 from tests.kit.server import Person, Server, Tenant
 from tests.kit.stores import PASSWORD, QUICK
+from tests.kit.waiting import wait_until
 from tests.repository import samples
 from tests.repository.samples import BLOCK, Image, noise
 
@@ -34,21 +35,12 @@ DAY = 86400.0
 ENDED = ("done", "failed", "cancelled")
 
 
-def until(found: Callable[[], Any], seconds: float = WAIT_SECONDS) -> Any:
-    """What ``found`` returns, once it is something."""
-    end = time.monotonic() + seconds
-    while not (result := found()):
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.1)
-    return result
-
-
 def ended(person: Person, job: str, seconds: float = WAIT_SECONDS) -> dict[str, Any]:
     def look() -> dict[str, Any] | None:
         told: dict[str, Any] = person.get(f"/v1/jobs/{job}")
         return told if told["state"] in ENDED else None
 
-    found: dict[str, Any] = until(look, seconds)
+    found: dict[str, Any] = wait_until(look, seconds)
     return found
 
 

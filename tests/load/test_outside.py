@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headstart.hypervisor.contract import Counters, DiskCounters, Histogram
+from headstart.hypervisor.counters import Counters, DiskCounters, Histogram
 from headstart.load import outside
 
 QUIET = DiskCounters(1 << 20, 1 << 20, 10, 10, 5, 1.0, 2.0, 0.5)

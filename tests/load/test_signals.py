@@ -33,7 +33,7 @@ def test_what_is_seen_from_inside_counts() -> None:
     )
 
 
-def test_nothing_together() -> None:
+def test_no_signals_together_are_none() -> None:
     assert signals.together() == Signals(0.0, {})
 
 

@@ -1,3 +1,5 @@
+"""A repository in memory, and packs so small that a few chunks fill many."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator

@@ -32,6 +32,14 @@ def ignore(tokens: list[int]) -> None:
     """For writers whose durability does not matter."""
 
 
+def silent(done: int, total: int) -> None:
+    """Progress that nobody looks at."""
+
+
+def ids_of(repo: Repository, *numbers: int) -> list[bytes]:
+    return [repo.chunk_id(noise(number)) for number in numbers]
+
+
 def put(repo: Repository, writer: Writer[int], contents: Mapping[int, bytes]) -> dict[int, bytes]:
     """The chunk ids by block; the block is the token."""
     ids = {number: repo.chunk_id(data) for number, data in contents.items()}

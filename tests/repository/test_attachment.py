@@ -1,3 +1,5 @@
+"""What is stored beside the disks of a snapshot comes back whole, or is named as damaged."""
+
 from __future__ import annotations
 
 import dataclasses

@@ -1,3 +1,5 @@
+"""Compression: what goes in comes out, and nothing else is taken for a frame."""
+
 from __future__ import annotations
 
 import pytest

@@ -188,7 +188,7 @@ def test_a_living_draft_keeps_what_it_lists_and_a_dead_one_is_revoked_first(shop
         with pytest.raises(snapshot.Revoked):
             snapshot.publish(repo, dataclasses.replace(shop_manifest(), id=made.id))
         with pytest.raises(snapshot.Revoked):
-            draft.heartbeat(repo, made, 2, 3.0)
+            draft.record(repo, made, 2, 3.0)
 
 
 def shop_manifest() -> Manifest:
@@ -200,7 +200,7 @@ def test_a_sign_of_life_is_enough(shop: Shop) -> None:
         made = draft.begin(repo, "web", "host", 1.0)
         for number in range(1, 4):
             shop.clock.sleep(lease.DEAD_SECONDS)
-            draft.heartbeat(repo, made, number, 1.0)
+            draft.record(repo, made, number, 1.0)
             assert shop.collect().revoked == []
 
 

@@ -25,10 +25,6 @@ ONE = {number: noise(number) for number in (0, 1, 2, 1500, 2999)} | {3000: noise
 ATTACHED = len(b"-m 256")
 
 
-def silent(done: int, total: int) -> None:
-    pass
-
-
 @pytest.fixture
 def target() -> Iterator[Repository]:
     with stores.new_repository(FaultyStore(MemoryStore())) as fresh:
@@ -38,7 +34,7 @@ def target() -> Iterator[Repository]:
 def run(source: Repository, target: Repository, *manifests: Manifest) -> list[Copied]:
     """As another process would: knowing nothing but what is in the stores."""
     with stores.reopened(source) as one, stores.reopened(target) as other:
-        begun = Copying(one, other, "host", itertools.count(1000).__next__, silent)
+        begun = Copying(one, other, "host", itertools.count(1000).__next__, samples.silent)
         return [begun.copy(manifest) for manifest in manifests]
 
 
@@ -52,7 +48,7 @@ def check(target: Repository, copied: Copied, images: Mapping[str, Image]) -> No
 
 def whole(target: Repository) -> bool:
     with stores.reopened(target) as again:
-        return verify.verify_all(again, silent).findings == () and draft.names(again) == {}
+        return verify.verify_all(again, samples.silent).findings == () and draft.names(again) == {}
 
 
 def objects(repo: Repository) -> set[str]:
@@ -338,7 +334,7 @@ def test_what_the_target_lost_is_copied_again_by_the_next(repo: Repository, targ
         if target.store.read(name)[24] == 1:
             target.store.delete(name)
     with stores.reopened(target) as again:
-        repair.run(again, repair.Order(5.0), silent)
+        repair.run(again, repair.Order(5.0), samples.silent)
     [copied] = run(repo, target, second)
     check(target, copied, images)
 
@@ -348,13 +344,13 @@ def test_what_the_target_lost_is_copied_again_by_the_next(repo: Repository, targ
 
 def test_into_itself_or_a_copy_of_its_files(repo: Repository) -> None:
     with pytest.raises(errors.Usage, match="is the same repository"):
-        Copying(repo, stores.reopened(repo), "host", lambda: 1.0, silent)
+        Copying(repo, stores.reopened(repo), "host", lambda: 1.0, samples.silent)
 
 
 def test_into_one_of_other_blocks(repo: Repository) -> None:
     other = repository.create(MemoryStore(), b"x", block_size=4096, cost=QUICK)
     with pytest.raises(errors.Usage, match=r"blocks of 4\.0 KiB"):
-        Copying(repo, other, "host", lambda: 1.0, silent)
+        Copying(repo, other, "host", lambda: 1.0, samples.silent)
 
 
 def test_another_snapshot_under_its_id_is_not_touched(repo: Repository, target: Repository) -> None:

@@ -22,10 +22,6 @@ IMAGE = Image(9 * BLOCK, {0: block(1), 5: block(2)})
 OTHER = b"battery staple"
 
 
-def silent(done: int, total: int) -> None:
-    pass
-
-
 @pytest.fixture
 def two(tmp_path: Path) -> tuple[Repository, Repository]:
     """Those of two hosts in one folder, each with a password of its own."""
@@ -55,7 +51,7 @@ def test_an_object_of_the_one_is_nothing_in_the_other(two: tuple[Repository, Rep
         if not name.startswith(("config", "twins/config", "keys/")):
             other.store.create(name, one.store.read(name))
     with repository.open(other.store, lambda: OTHER) as again:
-        findings = verify.verify_all(again, silent).findings
+        findings = verify.verify_all(again, samples.silent).findings
     kinds = {found.object.partition("/")[0] for found in findings}
     assert kinds == {"indexes", "packs", "snapshots", "twins"}
     assert all(not found.touched for found in findings)
@@ -96,7 +92,7 @@ def test_false_content_under_the_id_of_another_is_never_read(repo: Repository, s
     made = samples.add_snapshot(repo, {"vda": IMAGE})
     with pytest.raises(errors.Damaged, match="is not what was written"):
         samples.restored(repo, made.disks[0])
-    [finding] = verify.verify_all(stores.reopened(repo), silent).findings
+    [finding] = verify.verify_all(stores.reopened(repo), samples.silent).findings
     assert [extent.start for extent in finding.touched[0].extents] == [5 * BLOCK]
 
 
@@ -104,7 +100,7 @@ def test_a_host_may_give_up_anothers_draft(repo: Repository, second: Repository)
     begun = draft.begin(repo, "web", "hv1", 5.0)
     assert snapshot.revoke(second, begun.id)
     with pytest.raises(snapshot.Revoked):
-        draft.heartbeat(repo, begun, 1, 6.0)
+        draft.record(repo, begun, 1, 6.0)
 
 
 def test_who_has_the_structure_alone_cannot_make_content(repo: Repository) -> None:

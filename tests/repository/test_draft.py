@@ -1,3 +1,5 @@
+"""A draft holds what a round recorded, in the order in which it did, and belongs to one owner."""
+
 from __future__ import annotations
 
 import pytest
@@ -34,7 +36,7 @@ def test_the_life_of_a_draft(repo: Repository) -> None:
     begun = draft.begin(repo, "web", "host", 100.0)
     assert draft.all_drafts(repo) == ([begun], [])
     draft.record(repo, begun, 1, 200.0, ["ab"], {"vda": [(5, bytes(32))], "vdb": []})
-    draft.heartbeat(repo, begun, 2, 300.0)
+    draft.record(repo, begun, 2, 300.0)
     other = stores.reopened(repo)
     assert draft.all_drafts(other) == ([Draft(begun.id, "web", "host", 100.0, 300.0, 3)], [])
     records = list(draft.records(other, begun.id))
@@ -52,7 +54,7 @@ def test_a_draft_becomes_the_snapshot_of_its_id(repo: Repository) -> None:
     assert not snapshot.is_revoked(repo, begun.id)
     assert snapshot.revoke(repo, begun.id)
     with pytest.raises(snapshot.Revoked, match="back up again"):
-        draft.heartbeat(repo, begun, 1, 200.0)
+        draft.record(repo, begun, 1, 200.0)
 
 
 def test_recording_again_after_a_lost_answer() -> None:
@@ -79,7 +81,7 @@ def test_another_owner_is_noticed(repo: Repository) -> None:
 
 def test_drafts_are_apart(repo: Repository) -> None:
     one, two = draft.begin(repo, "web", "host", 1.0), draft.begin(repo, "db", "host", 2.0)
-    draft.heartbeat(repo, two, 1, 3.0)
+    draft.record(repo, two, 1, 3.0)
     draft.drop(repo, one.id)
     assert [found.id for found in draft.all_drafts(repo)[0]] == [two.id]
 
@@ -95,14 +97,14 @@ def test_a_damaged_draft_is_named_and_the_others_listed(repo: Repository) -> Non
 
 def test_a_draft_whose_beginning_is_missing(repo: Repository) -> None:
     begun = draft.begin(repo, "web", "host", 1.0)
-    draft.heartbeat(repo, begun, 1, 2.0)
+    draft.record(repo, begun, 1, 2.0)
     repo.store.delete(f"drafts/{begun.id}/00000000")
     assert [error.facts["object"] for error in draft.all_drafts(repo)[1]] == [f"drafts/{begun.id}/00000000"]
 
 
 def test_a_record_in_the_place_of_another(repo: Repository) -> None:
     begun = draft.begin(repo, "web", "host", 1.0)
-    draft.heartbeat(repo, begun, 1, 2.0)
+    draft.record(repo, begun, 1, 2.0)
     one, two = (f"drafts/{begun.id}/0000000{number}" for number in (0, 1))
     samples.rewrite(repo, two, repo.store.read(one))
     with pytest.raises(errors.Damaged, match=two):

@@ -139,14 +139,10 @@ def cached(faulty: FaultyStore, cache: Path, small_packs: int, at_once: None) ->
     return stores.reopened(repo, cache)
 
 
-def ids_of(repo: Repository, *numbers: int) -> list[bytes]:
-    return [repo.chunk_id(noise(number)) for number in numbers]
-
-
 def assert_sound(repo: Repository, count: int = CHUNKS) -> None:
     """What is there is found and read, what is not is missing."""
-    assert len(list(repo.read_chunks(ids_of(repo, *range(count))))) == count
-    assert repo.missing(ids_of(repo, *range(count + 3))) == ids_of(repo, *range(count, count + 3))
+    assert len(list(repo.read_chunks(samples.ids_of(repo, *range(count))))) == count
+    assert repo.missing(samples.ids_of(repo, *range(count + 3))) == samples.ids_of(repo, *range(count, count + 3))
     assert repo.index.damaged == []
 
 
@@ -253,8 +249,8 @@ def test_a_damaged_column(cached: Repository, cache: Path, column: str) -> None:
         repository_key = seal.derive(cached.secrets.structure, b"index cache")
         start, length, _ = segment.Segment(path, repository_key, Stack().top.base)._places[column]
         flip(path, range(start, start + length))
-    assert set(ids_of(cached, *range(20, 23))) <= set(cached.missing(ids_of(cached, *range(23))))
-    assert len(list(cached.read_chunks(ids_of(cached, *range(CHUNKS))))) == CHUNKS
+    assert set(samples.ids_of(cached, *range(20, 23))) <= set(cached.missing(samples.ids_of(cached, *range(23))))
+    assert len(list(cached.read_chunks(samples.ids_of(cached, *range(CHUNKS))))) == CHUNKS
     assert_sound(cached)
     assert_sound(stores.reopened(cached, cache))
 
@@ -262,13 +258,13 @@ def test_a_damaged_column(cached: Repository, cache: Path, column: str) -> None:
 def test_damage_is_not_joined(cached: Repository, cache: Path) -> None:
     [path] = segments(cache)
     key = seal.derive(cached.secrets.structure, b"index cache")
-    assert cached.index.find(ids_of(cached, 0)[0])
+    assert cached.index.find(samples.ids_of(cached, 0)[0])
     start, length, _ = segment.Segment(path, key, Stack().top.base)._places["ids"]
     flip_mapped(path, start, length)
     with cached.writer(samples.ignore) as running:
         samples.put(cached, running, {number: noise(number) for number in range(20, 70)})
     for repo in (cached, stores.reopened(cached, cache)):
-        assert repo.missing(ids_of(repo, *range(70))) == [], "it was seen, and read again from the store"
+        assert repo.missing(samples.ids_of(repo, *range(70))) == [], "it was seen, and read again from the store"
         assert_sound(repo, 70)
 
 
@@ -315,9 +311,9 @@ def test_index_objects_that_were_collected(cached: Repository, cache: Path, runn
     for repo in (cached, stores.reopened(cached, cache), stores.reopened(cached)):
         repo.index.refresh()
         gone = [packs[0].ids[start : start + 32] for start in range(0, len(packs[0].ids), 32)]
-        assert gone and set(repo.missing(ids_of(repo, *range(CHUNKS)))) == set(gone)
+        assert gone and set(repo.missing(samples.ids_of(repo, *range(CHUNKS)))) == set(gone)
         assert repo.index.packs() == {each.pack_id for each in packs[1:]}
-        assert len(list(repo.read_chunks(set(ids_of(repo, *range(CHUNKS))) - set(gone)))) == CHUNKS - len(gone)
+        assert len(list(repo.read_chunks(set(samples.ids_of(repo, *range(CHUNKS))) - set(gone)))) == CHUNKS - len(gone)
         assert set(repo.index.linked()) == set() and {link.name for link in repo.index.heads()}.isdisjoint(names)
 
 
@@ -338,12 +334,12 @@ def test_an_unmounted_place_has_lost_nothing(tmp_path: Path, cache: Path, at_onc
     with repo.writer(samples.ignore) as running:
         samples.put(repo, running, {1: noise(1)})
     other = stores.reopened(repo, cache)
-    assert other.missing(ids_of(other, 1)) == []
+    assert other.missing(samples.ids_of(other, 1)) == []
     (tmp_path / "store").rename(tmp_path / "away")
     with pytest.raises(errors.StoreFailed, match="mounted"):
         other.index.refresh()
     (tmp_path / "away").rename(tmp_path / "store")
-    assert other.missing(ids_of(other, 1)) == []
+    assert other.missing(samples.ids_of(other, 1)) == []
 
 
 def test_a_lost_config_does_not_hide_what_else_is_lost(cached: Repository) -> None:
@@ -367,12 +363,12 @@ def test_verify_reads_what_the_cache_knows(cached: Repository, cache: Path, lost
 
 
 def test_losses_of_what_is_mapped(cached: Repository, cache: Path) -> None:
-    [bad] = ids_of(cached, 3)
+    [bad] = samples.ids_of(cached, 3)
     location = cached.index.find(bad)
     assert location is not None
     cached.index.lose(Loss(os.urandom(16).hex(), 1.0, {location.pack_id: frozenset([bad])}))
     for repo in (cached, stores.reopened(cached, cache)):
-        assert repo.missing(ids_of(repo, *range(CHUNKS))) == [bad]
+        assert repo.missing(samples.ids_of(repo, *range(CHUNKS))) == [bad]
         assert repo.index.find(bad) == location, "it may have come back"
         assert location.position not in repo.index.believed()
         assert len(repo.index.believed()) == CHUNKS - 1
@@ -391,12 +387,12 @@ def test_packs_that_the_store_lost(cached: Repository, cache: Path) -> None:
     remove(cached, name)
     for repo in (cached, stores.reopened(cached, cache)):
         assert repo.drop_lost() == {pack_id.hex()}
-        assert len(repo.missing(ids_of(repo, *range(CHUNKS)))) == gone
+        assert len(repo.missing(samples.ids_of(repo, *range(CHUNKS)))) == gone
         assert len(repo.index.believed()) == CHUNKS - gone
 
 
 def test_positions_stay(cached: Repository, cache: Path) -> None:
-    before = {chunk_id: cached.index.find(chunk_id) for chunk_id in ids_of(cached, *range(CHUNKS))}
+    before = {chunk_id: cached.index.find(chunk_id) for chunk_id in samples.ids_of(cached, *range(CHUNKS))}
     for first in range(20, 50, 5):
         with cached.writer(samples.ignore) as running:
             samples.put(cached, running, {number: noise(number) for number in range(first, first + 5)})
@@ -420,7 +416,7 @@ def test_several_at_once(cached: Repository, cache: Path) -> None:
         with repo.writer(samples.ignore) as running:
             fresh = next(numbers)
             samples.put(repo, running, {fresh: noise(fresh)})
-        assert repo.missing(ids_of(repo, fresh, *range(CHUNKS))) == []
+        assert repo.missing(samples.ids_of(repo, fresh, *range(CHUNKS))) == []
     count = next(numbers)
     for repo in (*repos, stores.reopened(cached, cache)):
         repo.index.refresh()

@@ -124,14 +124,10 @@ def written(faulty: FaultyStore, small_packs: int) -> Repository:
     return stores.reopened(repo)
 
 
-def ids_of(repo: Repository, *numbers: int) -> list[bytes]:
-    return [repo.chunk_id(noise(number)) for number in numbers]
-
-
 def test_loads_when_first_asked(written: Repository, faulty: FaultyStore) -> None:
     assert faulty.count("list", "indexes/") == 0
-    assert written.missing(ids_of(written, 3, 99, 7, 99)) == ids_of(written, 99)
-    assert ids_of(written, 3)[0] in written
+    assert written.missing(samples.ids_of(written, 3, 99, 7, 99)) == samples.ids_of(written, 99)
+    assert samples.ids_of(written, 3)[0] in written
     assert faulty.count("read", "indexes/") == 2
     assert faulty.count("read_range") == faulty.count("list", "packs/") == 0
 
@@ -140,7 +136,7 @@ def test_a_writer_knows_what_others_added(written: Repository) -> None:
     assert len(written.index) == 10
     with stores.reopened(written).writer(samples.ignore) as running:
         samples.put(written, running, {20: noise(20)})
-    assert written.missing(ids_of(written, 20))
+    assert written.missing(samples.ids_of(written, 20))
     with written.writer(samples.ignore) as running:
         samples.put(written, running, {20: noise(20)})
     assert running.packs == []
@@ -153,7 +149,7 @@ def lose_indexes(repo: Repository) -> None:
 
 def test_finds_chunks_without_any_index_object(written: Repository) -> None:
     lose_indexes(written)
-    assert written.read_chunk(ids_of(written, 3)[0]) == noise(3)
+    assert written.read_chunk(samples.ids_of(written, 3)[0]) == noise(3)
     assert len(written.index) == 10
 
 
@@ -162,13 +158,15 @@ def test_adopts_a_pack_after_a_crash(written: Repository, faulty: FaultyStore) -
     with pytest.raises(errors.StoreFailed), written.writer(samples.ignore) as running:
         samples.put(written, running, {20: noise(20)})
     other = stores.reopened(written)
-    assert other.missing(ids_of(other, 20))
+    assert other.missing(samples.ids_of(other, 20))
     other.adopt(running.packs[0])
-    assert not other.missing(ids_of(other, 20))
+    assert not other.missing(samples.ids_of(other, 20))
     with other.writer(samples.ignore) as again:
         samples.put(other, again, {20: noise(20)})
     assert again.packs == []
-    assert not stores.reopened(written).missing(ids_of(other, 20)), "the next index object lists what was adopted"
+    assert not stores.reopened(written).missing(samples.ids_of(other, 20)), (
+        "the next index object lists what was adopted"
+    )
 
 
 def test_adopting_twice_or_what_is_known_changes_nothing(written: Repository) -> None:
@@ -188,7 +186,7 @@ def test_adopting_what_is_not_there(written: Repository) -> None:
 def test_a_damaged_index_object_is_named_and_done_without(written: Repository) -> None:
     name, _ = next(written.store.list("indexes/"))
     samples.rewrite(written, name, samples.flipped(written.store.read(name), [50]))
-    assert not written.missing(ids_of(written, *range(10)))
+    assert not written.missing(samples.ids_of(written, *range(10)))
     assert [error.facts["object"] for error in written.index.damaged] == [name]
     with written.writer(samples.ignore):
         pass
@@ -200,7 +198,7 @@ def test_a_damaged_pack_is_named_once(written: Repository, faulty: FaultyStore) 
     name = samples.packs_of(written)[0]
     samples.rewrite(written, name, written.store.read(name)[:-1])
     for _ in range(2):
-        found = dict(written.scan_chunks(ids_of(written, *range(10))))
+        found = dict(written.scan_chunks(samples.ids_of(written, *range(10))))
         assert sum(isinstance(data, errors.Damaged) for data in found.values()) in (2, 3)
     assert [error.facts["object"] for error in written.index.damaged] == [name]
     assert faulty.count("read_range", name) <= 2
@@ -210,7 +208,7 @@ def test_foreign_files_are_passed_over(written: Repository) -> None:
     for key in ("packs/readme", "indexes/x", "packs/" + "0" * 31):
         written.store.create(key, b"x")
     lose_indexes(written)
-    assert written.index.locate(ids_of(written, 1))[ids_of(written, 1)[0]] is not None
+    assert written.index.locate(samples.ids_of(written, 1))[samples.ids_of(written, 1)[0]] is not None
     assert written.index.damaged == []
 
 

@@ -25,10 +25,6 @@ def opened(store: Store, password: bytes = PASSWORD, *, structure: bool = False)
     return repository.open(store, lambda: password, structure_is_enough=structure)
 
 
-def silent(done: int, total: int) -> None:
-    pass
-
-
 def objects(store: Store) -> dict[str, bytes]:
     return {name: store.read(name) for name, _ in store.list("")}
 
@@ -69,14 +65,16 @@ def test_a_removed_key_opens_nothing_and_nobody_misses_it(repo: Repository) -> N
     with pytest.raises(errors.WrongPassword):
         opened(repo.store, SECOND)
     with opened(repo.store) as again:
-        assert verify.verify_all(again, silent).findings == ()
+        assert verify.verify_all(again, samples.silent).findings == ()
 
 
 def test_a_key_that_was_only_deleted_is_missed(repo: Repository) -> None:
     key_id = added(repo)
     samples.add_snapshot(repo, {"vda": IMAGE})
     repo.store.delete(f"keys/{key_id}")
-    assert [found.object for found in verify.verify_all(stores.reopened(repo), silent).findings] == [f"keys/{key_id}"]
+    assert [found.object for found in verify.verify_all(stores.reopened(repo), samples.silent).findings] == [
+        f"keys/{key_id}"
+    ]
 
 
 def test_the_key_that_opened_now_is_never_removed(repo: Repository) -> None:
@@ -131,7 +129,7 @@ def test_another_password_in_place_of_the_old_one(repo: Repository) -> None:
     assert opened(repo.store, b"third").id == repo.id
     with opened(repo.store, SECOND) as again:
         assert again.opened_by == (f"keys/{key_id}",)
-        assert verify.verify_all(again, silent).findings == ()
+        assert verify.verify_all(again, samples.silent).findings == ()
 
 
 def test_a_password_that_several_keys_have_opens_none_of_them_afterwards(repo: Repository) -> None:
@@ -185,7 +183,7 @@ def test_a_change_that_fails_anywhere_leaves_a_way_in(
     with opened(repo.store, SECOND) as second:
         for name in set(second.key_names()) - set(second.opened_by):
             keyring.remove(second, name.removeprefix("keys/"), 7.0)
-        assert verify.verify_all(second, silent).findings == ()
+        assert verify.verify_all(second, samples.silent).findings == ()
     with pytest.raises(errors.WrongPassword):
         opened(repo.store)
 

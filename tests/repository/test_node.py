@@ -1,3 +1,5 @@
+"""The bytes of a node of an image tree, and what is none."""
+
 from __future__ import annotations
 
 import pytest
@@ -10,7 +12,7 @@ IDS = st.binary(min_size=32, max_size=32)
 
 
 @given(st.lists(st.none() | IDS, min_size=1, max_size=40), st.integers(0, 5))
-def test_roundtrip(slots: node.Slots, level: int) -> None:
+def test_what_is_encoded_is_decoded_the_same(slots: node.Slots, level: int) -> None:
     data = node.encode(level, slots)
     if data is None:
         assert not any(slots)
@@ -31,8 +33,18 @@ def test_a_full_leaf_is_33_kib() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\0", b"\0\1", b"\1\1" + bytes(32), b"\0\1" + bytes(31), b"\0\1" + bytes(64), b"\0\x10" + bytes(32)]
+    "data",
+    [
+        b"",
+        b"\0",
+        b"\0\0",
+        b"\0\1",
+        b"\1\1" + bytes(32),
+        b"\0\1" + bytes(31),
+        b"\0\1" + bytes(64),
+        b"\0\x10" + bytes(32),
+    ],
 )
 def test_what_is_no_leaf_of_four(data: bytes) -> None:
-    with pytest.raises(ValueError, match="not a node"):
+    with pytest.raises(ValueError, match=r"^not a node of this level$"):
         node.decode(data, 0, 4)

@@ -71,7 +71,7 @@ def test_ids_of_content_and_of_nodes_differ(repo: Repository) -> None:
     assert repo.chunk_id(b"x") != repo.chunk_id(b"x", layout.ChunkClass.TREE)
 
 
-def test_wrong_password() -> None:
+def test_a_wrong_password_opens_nothing() -> None:
     repo = stores.new_repository()
     with pytest.raises(errors.WrongPassword, match="No key of this repository"):
         repository.open(repo.store, lambda: b"wrong")
@@ -82,7 +82,7 @@ def test_an_empty_password_is_refused() -> None:
         repository.create(MemoryStore(), b"")
 
 
-def test_several_passwords() -> None:
+def test_each_of_several_passwords_opens_it() -> None:
     repo = stores.new_repository()
     repo.store.create(*keys.wrap(repo.secrets, b"second", QUICK))
     for password in (PASSWORD, b"second"):

@@ -18,8 +18,8 @@ from headstart.store.memory import MemoryStore
 from tests.kit import stores
 from tests.kit.stores import PASSWORD, FaultyStore
 from tests.repository import aged, samples
-from tests.repository.samples import Image
-from tests.repository.test_thousand_damages import MANIFESTS, OBJECTS, REMEMBERED, draw, silent
+from tests.repository.samples import Image, silent
+from tests.repository.test_thousand_damages import MANIFESTS, OBJECTS, REMEMBERED, draw
 
 IMAGES = {
     MANIFESTS[0].id: {"vda": aged.image(1000), "vdb": aged.image(2000)},

@@ -74,7 +74,7 @@ def told(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_golden(name: str) -> None:
+def test_what_is_kept_is_what_the_golden_files_say(name: str) -> None:
     assert told(name) == (GOLDEN / f"{name}.txt").read_text()
 
 
@@ -138,7 +138,7 @@ def test_what_is_protected_takes_nobody_s_place(hours: Sequence[int], rules: Rul
         ("1y", Span(12, 0, 0.0)),
     ],
 )
-def test_spans(text: str, span: Span) -> None:
+def test_spans_are_read_as_people_write_them(text: str, span: Span) -> None:
     assert retention.span(text) == span
 
 

@@ -110,7 +110,7 @@ def test_a_clock_that_was_put_back() -> None:
     ("share", "packs", "wanted"),
     [(Share(3), 10, 3), (Share(30), 10, 10), (Share(part=0.05), 10, 1), (Share(part=0.5), 9, 5), (Share(3), 0, 0)],
 )
-def test_samples(share: Share, packs: int, wanted: int) -> None:
+def test_a_sample_is_as_large_as_its_share(share: Share, packs: int, wanted: int) -> None:
     here = set(ids(packs))
     chosen = Sample(share, random.Random(1)).of(here)
     assert len(chosen) == wanted and chosen <= here
@@ -136,10 +136,6 @@ class Only:
 
     def passed(self, pack_id: bytes) -> None:
         self.told.append(pack_id)
-
-
-def silent(done: int, total: int) -> None:
-    pass
 
 
 @pytest.fixture
@@ -173,19 +169,19 @@ def test_what_is_not_chosen_is_not_read(many: Repository) -> None:
     assert isinstance(store, FaultyStore)
     whole = Only({one})
     begun = len(store.requests)
-    report = verify.verify_all(stores.reopened(many), silent, selection=whole)
+    report = verify.verify_all(stores.reopened(many), samples.silent, selection=whole)
     assert (report.findings, whole.told, report.packs) == ((), [one], 1)
     assert report.packs_there == len(samples.packs_of(many))
     assert ("read_range", f"packs/{other.hex()}") not in store.requests[begun:]
     progress: list[tuple[int, int]] = []
     verify.verify_all(many, lambda done, total: progress.append((done, total)), selection=whole)
-    assert progress[-1][0] == progress[-1][1] < verify.verify_all(many, silent).bytes
+    assert progress[-1][0] == progress[-1][1] < verify.verify_all(many, samples.silent).bytes
 
 
 def test_what_is_damaged_does_not_count_as_read(many: Repository) -> None:
     damaged = flip(many, noise(19))
     everything = Only(many.index.packs())
-    report = verify.verify_all(many, silent, selection=everything)
+    report = verify.verify_all(many, samples.silent, selection=everything)
     assert [found.object for found in report.findings] == [f"packs/{damaged.hex()}"]
     assert set(everything.told) == many.index.packs() - {damaged}
 
@@ -200,7 +196,7 @@ def test_a_pack_that_is_missing_or_cut_is_found_by_every_run(many: Repository, c
         many.store.create(name, data[:-cut])
     [made] = snapshot.all_manifests(many).manifests
     nothing = Only(set())
-    [finding] = verify.verify_all(many, silent, selection=nothing).findings
+    [finding] = verify.verify_all(many, samples.silent, selection=nothing).findings
     assert finding.object == name and (cut or finding.touched[0].snapshot == made.id)
     assert nothing.told == []
 
@@ -217,9 +213,9 @@ def test_a_reading_goes_on_where_it_was(many: Repository, monkeypatch: pytest.Mo
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        verify.verify_all(many, silent, selection=Dies(memory, NOW, NOW))
+        verify.verify_all(many, samples.silent, selection=Dies(memory, NOW, NOW))
     rest = Since(memory, NOW, NOW + 100)
-    assert verify.verify_all(many, silent, selection=rest).packs == len(packs) - 4
+    assert verify.verify_all(many, samples.silent, selection=rest).packs == len(packs) - 4
     assert set(memory.moments) == packs
     assert Since(memory, NOW, NOW + 200).of(packs) == set()
     assert Since(memory, NOW + 50, NOW + 200).of(packs) != set()
@@ -241,12 +237,12 @@ def test_a_server_reads_everything_and_opens_nothing(many: Repository, server: R
     store = many.store
     assert isinstance(store, FaultyStore)
     before = store.bytes_read
-    report = verify.verify_all(server, silent)
+    report = verify.verify_all(server, samples.silent)
     assert report.findings == ()
     assert store.bytes_read - before > sum(size for name, size in store.list("packs/"))
-    whole = verify.verify_all(many, silent)
+    whole = verify.verify_all(many, samples.silent)
     assert (report.chunks, report.bytes, report.packs) == (whole.chunks, whole.bytes, whole.packs)
-    assert verify.verify(server, snapshot.all_manifests(server).manifests, silent).findings == ()
+    assert verify.verify(server, snapshot.all_manifests(server).manifests, samples.silent).findings == ()
 
 
 def same_findings(one: verify.Report, other: verify.Report) -> bool:
@@ -272,8 +268,8 @@ def test_a_server_finds_what_who_has_everything_finds(
 ) -> None:
     name = f"packs/{pack_with(many, content).hex()}"
     DAMAGES[how](many, name, many.store.read(name))
-    by_server = verify.verify_all(server, silent)
-    by_owner = verify.verify_all(stores.reopened(many), silent)
+    by_server = verify.verify_all(server, samples.silent)
+    by_owner = verify.verify_all(stores.reopened(many), samples.silent)
     assert [each.object for each in by_server.findings] == [each.object for each in by_owner.findings] == [name]
     if how != "the digests":  # then the owner reads the chunks all the same
         assert same_findings(by_server, by_owner)
@@ -287,12 +283,14 @@ def test_chunks_that_were_stored_together_are_hurt_together(repo: Repository) ->
     made = samples.add_snapshot(repo, {"vda": Image(20 * BLOCK, contents | {9: noise(9)})})
     assert len({location.frame for _, location in repo.index.copies(range(6))}) == 1
     server = Repository(repo.store, repo.secrets.structure_alone(), _settings(repo), encrypted=True)
-    assert verify.verify_all(server, silent).findings == ()
+    assert verify.verify_all(server, samples.silent).findings == ()
     damaged = flip(repo, contents[3])
-    [finding] = verify.verify_all(server, silent).findings
+    [finding] = verify.verify_all(server, samples.silent).findings
     assert finding.object == f"packs/{damaged.hex()}"
     assert finding.touched == (verify.Touched(made.id, "web", "vda", (Extent(0, 6 * BLOCK),)),)
-    assert same_findings(verify.verify_all(stores.reopened(repo), silent), verify.verify_all(server, silent))
+    assert same_findings(
+        verify.verify_all(stores.reopened(repo), samples.silent), verify.verify_all(server, samples.silent)
+    )
 
 
 def test_a_disk_that_reads_some_chunks_only(many: Repository, server: Repository) -> None:
@@ -313,6 +311,6 @@ def test_a_disk_that_reads_some_chunks_only(many: Repository, server: Repository
             return getattr(store, name)
 
     server.store = Rotten()  # type: ignore[assignment]
-    [finding] = verify.verify_all(server, silent).findings
+    [finding] = verify.verify_all(server, samples.silent).findings
     [touched] = finding.touched
     assert (finding.object, [extent.start for extent in touched.extents]) == (name, [BLOCK])

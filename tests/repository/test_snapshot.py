@@ -50,7 +50,7 @@ def example(snapshot_id: str | None = None, vm: str = "web", created: float = 1.
 
 
 @given(MANIFESTS)
-def test_roundtrip(made: Manifest) -> None:
+def test_a_manifest_is_decoded_as_it_was_encoded(made: Manifest) -> None:
     assert manifest.decode(manifest.encode(made)) == made
 
 
@@ -185,7 +185,7 @@ def test_a_manifest_of_another_repository(repo: Repository) -> None:
         snapshot.load(repo, made.id)
 
 
-def test_resolving(repo: Repository) -> None:
+def test_names_of_snapshots_are_resolved(repo: Repository) -> None:
     old, new = example("a1" * 16, created=1.0), example("a2" * 16, created=2.0)
     other = example("b" * 32, vm="we@ird", created=3.0)
     new, old, other = (snapshot.publish(repo, made) for made in (new, old, other))

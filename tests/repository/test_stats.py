@@ -14,12 +14,8 @@ SIZE = 3000 * BLOCK + 512
 ATTACHED = len(b"-m 256")
 
 
-def silent(done: int, total: int) -> None:
-    pass
-
-
 def take(repo: Repository) -> stats.Stats:
-    return stats.take(repo, silent)
+    return stats.take(repo, samples.silent)
 
 
 def test_nothing(repo: Repository) -> None:

@@ -14,7 +14,7 @@ from headstart.repository.config import Config
 from headstart.repository.repo import Repository
 from headstart.repository.verify import Report
 from headstart.store.memory import MemoryStore
-from tests.repository import aged
+from tests.repository import aged, samples
 
 DAMAGES = 1000
 STORE, MANIFESTS, REMEMBERED = aged.build()
@@ -23,13 +23,9 @@ CLASSES = sorted({name.partition("/")[0] for name in OBJECTS})
 WAYS = ("flip", "cut", "swap", "replay", "missing")
 
 
-def silent(done: int, total: int) -> None:
-    pass
-
-
 def report_of(store: MemoryStore) -> Report:
     with aged.opened(store) as repo:
-        return verify.verify_all(repo, silent, REMEMBERED)
+        return verify.verify_all(repo, samples.silent, REMEMBERED)
 
 
 def draw(source: random.Random) -> tuple[str, str, dict[str, bytes | None]]:
@@ -100,7 +96,7 @@ def test_without_the_content_secret_as_much_is_found() -> None:
         with aged.opened(store) as repo:
             config = Config(repo.secrets.repository_id, repo.block_size, repo.tree_leaf, repo.tree_fanout)
             server = Repository(store, repo.secrets.structure_alone(), config, encrypted=True)
-        told = verify.verify_all(server, silent, REMEMBERED)
+        told = verify.verify_all(server, samples.silent, REMEMBERED)
         assert {finding.object for finding in told.findings} == named, f"seed {seed}: {way} of {sorted(changed)}"
         # More where a pack's own index is damaged: the owner reads its chunks all the same.
         assert _touched(told) >= _touched(report), f"seed {seed}: {way} of {sorted(changed)}"

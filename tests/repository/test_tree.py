@@ -99,6 +99,16 @@ def test_a_shrunken_disk_must_bring_its_cut_block() -> None:
     assert dict(tree.walk(repo, root, 7 * BLOCK + 512)) == {7: CHUNKS[1]}
 
 
+@pytest.mark.parametrize("cut", [0, 1, 4])
+@pytest.mark.parametrize("changes", [{}, {2: CHUNKS[1]}])
+def test_whichever_block_is_cut_must_be_brought(cut: int, changes: dict[int, bytes | None]) -> None:
+    repo = samples.small_tree_repository()
+    root = apply(repo, None, 0, 10 * BLOCK, {cut: CHUNKS[0]})
+    before = {block: chunk for block, chunk in changes.items() if block < cut}
+    with pytest.raises(ValueError, match=rf"^block {cut} was cut and must be among the changes$"):
+        apply(repo, root, 10 * BLOCK, cut * BLOCK + 512, before)
+
+
 def test_zeroes_cost_nothing() -> None:
     store = FaultyStore(MemoryStore())
     repo = stores.new_repository(store)
@@ -172,3 +182,84 @@ def test_chunks_of_nodes_are_of_their_class() -> None:
     location = repo.index.find(root)
     assert location is not None
     assert location.frame.chunk_class is ChunkClass.TREE
+
+
+# every node
+
+MANY = 1200
+
+
+def deep_tree() -> tuple[Repository, bytes, Model]:
+    """Of 300 leaves below eight levels, with gaps, and no two nodes alike."""
+    repo = samples.small_tree_repository()
+    model = {block: block.to_bytes(32, "big") for block in range(1, MANY) if block % 7}
+    root = apply(repo, None, 0, MANY * BLOCK, dict(model))
+    assert root is not None
+    return repo, root, model
+
+
+def test_every_node_is_visited_once_and_before_those_below_it() -> None:
+    repo, root, model = deep_tree()
+    asked: list[bytes] = []
+    visits = list(tree.visit(repo, root, MANY * BLOCK, lambda node_id: not asked.append(node_id)))  # type: ignore[func-returns-value]
+    assert sorted(asked) == sorted(visit.node_id for visit in visits)
+    assert (visits[0].level, visits[0].index, visits[0].node_id) == (9, 0, root)
+    above: dict[tuple[int, int], bytes] = {(9, 0): root}
+    leaves: Model = {}
+    for visit in visits:
+        # Whoever is above it has told of it.
+        assert above.pop((visit.level, visit.index)) == visit.node_id
+        assert not isinstance(visit.slots, errors.Damaged)
+        width = 2 if visit.level else 4
+        assert len(visit.slots) == width
+        below = {visit.index * width + slot: found for slot, found in enumerate(visit.slots) if found is not None}
+        if visit.level:
+            above |= {(visit.level - 1, index): node_id for index, node_id in below.items()}
+        else:
+            leaves |= below
+    assert leaves == model and not above
+
+
+def test_below_a_node_that_is_not_entered_nothing_is_visited() -> None:
+    repo, root, model = deep_tree()
+    # Of a node of level 1, which has two leaves.
+    refused = next(visit for visit in tree.visit(repo, root, MANY * BLOCK, lambda _: True) if visit.level == 1)
+    visits = list(tree.visit(repo, root, MANY * BLOCK, lambda node_id: node_id != refused.node_id))
+    seen = {visit.index for visit in visits if visit.level == 0}
+    assert seen == {block // 4 for block in model} - {2 * refused.index, 2 * refused.index + 1}
+    assert list(tree.visit(repo, root, MANY * BLOCK, lambda _: False)) == []
+    assert list(tree.visit(repo, None, MANY * BLOCK, lambda _: True)) == []
+
+
+def test_a_damaged_node_is_reported_and_the_others_visited() -> None:
+    """One that is missing, and one of another level, between sound ones."""
+    repo = samples.small_tree_repository()
+    sound = apply(repo, None, 0, 8 * BLOCK, {0: CHUNKS[0], 5: CHUNKS[1]})
+    missing, leaf = bytes([9]) * 32, apply(repo, None, 0, 4 * BLOCK, {1: CHUNKS[2]})
+    with repo.writer(samples.ignore) as writer:
+        right = tree._put(repo, writer, 2, [sound, leaf])
+        left = tree._put(repo, writer, 2, [sound, missing])
+        root = tree._put(repo, writer, 3, [left, right])
+    visits = list(tree.visit(repo, root, 32 * BLOCK, lambda _: True))
+    damaged = {(visit.level, visit.index): visit for visit in visits if isinstance(visit.slots, errors.Damaged)}
+    assert {place: visit.node_id for place, visit in damaged.items()} == {(1, 1): missing, (1, 3): leaf}
+    assert [(visit.level, visit.index) for visit in visits if visit.level == 0] == [(0, 0), (0, 1), (0, 4), (0, 5)]
+    found = damaged[1, 3].slots
+    assert isinstance(found, errors.Damaged) and leaf is not None
+    assert str(found) == f"Tree node {leaf.hex()} is not a node of level 1." and found.facts["object"] == leaf.hex()
+
+
+def test_trees_of_many_nodes_are_walked_looked_up_and_compared() -> None:
+    """More of them than are fetched in one go."""
+    repo, root, model = deep_tree()
+    assert dict(tree.walk(repo, root, MANY * BLOCK)) == model
+    assert dict(tree.lookup(repo, root, MANY * BLOCK, range(MANY))) == {
+        block: model.get(block) for block in range(MANY)
+    }
+    changed = apply(repo, root, MANY * BLOCK, MANY * BLOCK, dict.fromkeys(range(0, MANY, 3), CHUNKS[1]))
+    assert list(tree.diff(repo, root, MANY * BLOCK, changed, MANY * BLOCK)) == list(range(0, MANY, 3))
+
+
+@pytest.mark.parametrize(("level", "blocks"), [(0, 1), (1, 4), (2, 8), (3, 16), (9, 1024)])
+def test_how_many_blocks_are_below_a_slot(level: int, blocks: int) -> None:
+    assert tree.span_of(samples.small_tree_repository(), level) == blocks

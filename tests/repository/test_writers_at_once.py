@@ -7,8 +7,7 @@ which takes half a minute at most. The next collection of garbage frees that.
 from __future__ import annotations
 
 import multiprocessing
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from headstart.repository import collect, layout, snapshot, verify, writer
 from headstart.repository.collect import Order
 from headstart.store.local import LocalStore
 from tests.kit import stores
+from tests.kit.waiting import wait_until
 from tests.repository import samples
 from tests.repository.samples import BLOCK, Image, noise
 
@@ -85,10 +85,3 @@ def test_what_one_has_stored_another_one_soon_knows(small_packs: int, monkeypatc
         samples.put(other, second, {number: noise(number) for number in range(30)})
         second.flush()
         assert second.stored_bytes < 8 * BLOCK
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.01)

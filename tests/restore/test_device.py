@@ -27,12 +27,12 @@ def device(tmp_path: Path) -> Iterator[Path]:
         yield found
 
 
-def test_too_small(device: Path) -> None:
+def test_a_device_that_is_too_small_is_refused(device: Path) -> None:
     with pytest.raises(errors.TargetRefused, match="has 4194304 bytes, and the disk needs 4194816"):
         BlockDevice(device, SIZE + 512)
 
 
-def test_mounted(device: Path, tmp_path: Path) -> None:
+def test_a_device_that_is_mounted_is_refused(device: Path, tmp_path: Path) -> None:
     subprocess.run(["/sbin/mkfs.ext4", "-q", "-F", device], check=True)
     (tmp_path / "mounted").mkdir()
     done = subprocess.run(["mount", device, tmp_path / "mounted"], capture_output=True, text=True)

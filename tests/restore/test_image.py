@@ -98,7 +98,7 @@ def test_content_comes_back(repo: Repository, content: bytes) -> None:
     assert bytes(restored(repo, disk).content) == content
 
 
-def test_random_disks(monkeypatch: pytest.MonkeyPatch, repo: Repository) -> None:
+def test_random_disks_are_restored_byte_by_byte(monkeypatch: pytest.MonkeyPatch, repo: Repository) -> None:
     """With windows and batches so small that each disk has many."""
     monkeypatch.setattr(image, "WINDOW", 7)
     monkeypatch.setattr(image, "BATCH", 3 * BLOCK)

@@ -191,11 +191,11 @@ def test_no_space_is_told_before_anything_is_written(
     ("text", "wish"),
     [("sda", Wish("sda")), ("sda=/dev/vg/lv", Wish("sda", Path("/dev/vg/lv"))), ("a=b=c", Wish("a", Path("b=c")))],
 )
-def test_wishes(text: str, wish: Wish) -> None:
+def test_wishes_name_a_disk_and_its_target(text: str, wish: Wish) -> None:
     assert parse_wish(text) == wish
 
 
 @pytest.mark.parametrize("text", ["", "=x", "sda="])
-def test_no_wishes(text: str) -> None:
+def test_what_is_no_wish_is_refused(text: str) -> None:
     with pytest.raises(errors.Usage, match="DISK=TARGET"):
         parse_wish(text)

@@ -55,7 +55,7 @@ def test_two_with_targets(repo: Repository, manifest: Manifest, image: bytes, tm
         assert path.read_bytes() == image[start * MIB : (start + length) * MIB]
 
 
-def test_wishes() -> None:
+def test_wishes_name_a_volume_and_its_target() -> None:
     assert volumes.parse_wish("/srv") == Wish("/srv")
     assert volumes.parse_wish("vg/db=/tmp/x=y") == Wish("vg/db", Path("/tmp/x=y"))
     assert volumes.parse_wish("LABEL=a=/tmp/x") == Wish("LABEL=a", Path("/tmp/x"))

@@ -1,3 +1,5 @@
+"""Servers that the tests of a module share: one with SQLite, and a pair on PostgreSQL."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator

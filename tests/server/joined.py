@@ -12,8 +12,9 @@ from headstart.host.daemon import Daemon
 from headstart.host.policy import Config, Host
 from headstart.store import membership
 from headstart.store.membership import Membership
-from tests.host.home import Home, wait_until
+from tests.host.home import Home
 from tests.kit.server import Tenant
+from tests.kit.waiting import wait_until
 
 NIGHTLY = """
 audit = "all"

@@ -276,7 +276,7 @@ def test_what_is_others_is_not_found(open_: Open, server: Server, fleet: Fleet) 
     expect(page.get_by_text("No host has joined yet")).to_be_visible()
 
 
-def test_without_scripts(open_: Open, fleet: Fleet) -> None:
+def test_the_pages_work_without_scripts(open_: Open, fleet: Fleet) -> None:
     page = open_(java_script_enabled=False)
     log_in(page)
     page.get_by_role("searchbox").fill("web")

@@ -24,8 +24,9 @@ from headstart.store.local import LocalStore
 from headstart.store.server import ServerStore
 from tests.kit import shop as kit
 from tests.kit.server import Person, Server
-from tests.kit.shop import DAY, Shop, shop_of, until
+from tests.kit.shop import DAY, Shop, shop_of
 from tests.kit.stores import PASSWORD, QUICK
+from tests.kit.waiting import wait_until
 from tests.repository import samples
 from tests.repository.samples import BLOCK, noise
 
@@ -154,7 +155,7 @@ def test_a_place_that_is_not_mounted_is_not_taken_for_empty(shop: Shop) -> None:
     try:
         place.mkdir()
         job = shop.begin("recount")
-        told = until(lambda: (found := shop.tenant.admin.get(f"/v1/jobs/{job}"))["error"] and found)
+        told = wait_until(lambda: (found := shop.tenant.admin.get(f"/v1/jobs/{job}"))["error"] and found)
         assert (told["state"], shop.used()) == ("waiting", used)  # it is tried again
         assert "mounted" in told["error"]
     finally:
@@ -251,7 +252,7 @@ def test_one_of_a_lane_runs_and_both_can_be_cancelled(shop: Shop) -> None:
     admin = shop.tenant.admin
     with kit.hanging(shop.folder):
         first = shop.begin("copy", repository="mirror")
-        until(lambda: admin.get(f"/v1/jobs/{first}")["progress"])
+        wait_until(lambda: admin.get(f"/v1/jobs/{first}")["progress"])
         second = shop.begin("copy", repository="mirror", prune=True)
         # Others go on beside it.
         shop.done("recount")
@@ -261,7 +262,7 @@ def test_one_of_a_lane_runs_and_both_can_be_cancelled(shop: Shop) -> None:
         admin.post(f"/v1/jobs/{first}/cancel", {})
         asked = admin.get(f"/v1/jobs/{first}")
         assert (asked["state"], asked["stop"]) == ("running", True)
-        until(lambda: admin.get(f"/v1/jobs/{first}")["beat"] > asked["beat"])  # now it has heard of it
+        wait_until(lambda: admin.get(f"/v1/jobs/{first}")["beat"] > asked["beat"])  # now it has heard of it
     assert kit.ended(admin, first)["state"] == "cancelled"
     kinds = [each["kind"] for each in admin.get("/v1/events")]
     assert "job.begun" in kinds
@@ -333,7 +334,7 @@ def test_snapshots_of_several_vms_are_forgotten_after_in_one_job(shop: Shop) -> 
 
 def test_the_site_is_tidied_by_itself(server: Server) -> None:
     site = server.site()
-    until(lambda: ("tidy", "done") in [(each["kind"], each["state"]) for each in site.get("/v1/jobs")])
+    wait_until(lambda: ("tidy", "done") in [(each["kind"], each["state"]) for each in site.get("/v1/jobs")])
 
 
 # removing a repository

@@ -20,7 +20,8 @@ from tests.kit import shop as kit
 from tests.kit.postgres import Postgres
 from tests.kit.server import PASSWORD as LOGIN
 from tests.kit.server import Person, Server
-from tests.kit.shop import ended, shop_of, until
+from tests.kit.shop import ended, shop_of
+from tests.kit.waiting import wait_until
 from tests.kit.workers import Worker
 
 JOBS = 100
@@ -41,7 +42,7 @@ class Fleet:
             with self.site.database.read() as connection:
                 return connection.execute(select(tables.jobs.c.worker).where(tables.jobs.c.id == job)).scalar()
 
-        name = until(look)
+        name = wait_until(look)
         return next(worker for worker in self.workers if worker.name == name)
 
 
@@ -81,7 +82,7 @@ def test_many_jobs_are_each_done_once(fleet: Fleet) -> None:
     # Both had their part.
     assert all("begun kind=recount" in worker.log() for worker in fleet.workers)
     # Nothing is left with the engine.
-    until(lambda: not queued(fleet))
+    wait_until(lambda: not queued(fleet))
 
 
 def begun(fleet: Fleet, kind: str) -> list[str]:

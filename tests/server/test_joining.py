@@ -63,7 +63,7 @@ def test_what_joining_refuses(server: Server, tenant: Tenant, tmp_path: Path) ->
     assert "cannot be the name" in join(other, server, tenant, "a name", expect=2).error["error"]["message"]
 
 
-def test_leaving(server: Server, tenant: Tenant, tmp_path: Path) -> None:
+def test_who_leaves_is_known_no_longer(server: Server, tenant: Tenant, tmp_path: Path) -> None:
     cli = Cli(tmp_path)
     assert "has joined no server" in cli.run("leave", expect=2).error["error"]["message"]
     join(cli, server, tenant, "leaver")

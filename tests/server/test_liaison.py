@@ -16,12 +16,14 @@ import pytest
 from headstart.host import document, remote
 from headstart.host.policy import Assignment
 from headstart.host.remote import Remote
+from headstart.state.runs import Runs
 from headstart.store import membership
 from headstart.wire import https
 from tests.host import home as homes
-from tests.host.home import HOUR, MIDNIGHT, Home, wait_until
+from tests.host.home import HOUR, MIDNIGHT, Home
 from tests.host.home import NIGHTLY as LOCAL
 from tests.kit.server import Server, Tenant
+from tests.kit.waiting import wait_until
 from tests.server import joined
 from tests.server.joined import serving, standing, wait_connected, wait_vm
 
@@ -145,7 +147,7 @@ def told_of(tenant: Tenant, home: Home, vm: str = "web") -> tuple[Any, ...]:
 
 
 def truth(home: Home, vm: str = "web") -> tuple[Any, ...]:
-    runs = home.journal.runs(vm, 1000)
+    runs = Runs(home.journal).newest(vm, 1000)
     return (
         sorted((run.number, run.verb, run.begun, run.ended, run.report.get("error")) for run in runs),
         sorted(each.id for each in home.snapshots() if each.vm == vm),

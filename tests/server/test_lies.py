@@ -23,7 +23,8 @@ from headstart.state.outbox import Outbox
 from headstart.store.membership import Membership
 from headstart.wire.https import Bound
 from tests.host import home as homes
-from tests.host.home import HOUR, MIDNIGHT, Home, wait_until
+from tests.host.home import HOUR, MIDNIGHT, Home
+from tests.kit.waiting import wait_until
 from tests.server import joined
 from tests.server.joined import serving, standing
 
@@ -210,7 +211,7 @@ def test_what_json_has_no_word_for() -> None:
     assert told == {"a": None, "b": [None, 1.5], "c?": "x??", "d": "/x", "e": True}
 
 
-def test_another_certificate(tmp_path: Path) -> None:
+def test_another_certificate_is_told_apart_from_silence(tmp_path: Path) -> None:
     """Told apart from a server that is away."""
     with pytest.raises(errors.StoreFailed):
         Remote(Membership("https://127.0.0.1:1", "hsh_x", "00" * 32, "t", "h", "r", 0.0)).pulse({}, {}, {})

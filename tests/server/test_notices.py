@@ -242,7 +242,7 @@ def test_in_quiet_hours_nothing_is_sent(bench: Bench, webhook: Webhook) -> None:
     ("begin", "end", "minute", "holds"),
     [(60, 120, 60, True), (60, 120, 120, False), (1320, 360, 1380, True), (1320, 360, 360, False), (5, 5, 5, False)],
 )
-def test_quiet_hours(begin: int, end: int, minute: int, holds: bool) -> None:
+def test_quiet_hours_are_those_of_a_time_zone(begin: int, end: int, minute: int, holds: bool) -> None:
     assert notices.Quiet(begin, end).holds(minute * 60.0) is holds
     # New York is five hours behind in January.
     assert notices.Quiet(begin, end, "America/New_York").holds((minute + 300) * 60.0) is holds

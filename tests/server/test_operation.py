@@ -25,7 +25,7 @@ from headstart.server.settings import Settings
 from headstart.server.site import open_site
 from headstart.wire.https import Identity
 from tests.kit.server import Person, Server, Tenant
-from tests.kit.shop import until
+from tests.kit.waiting import wait_until
 
 BUG = "tests.kit.buggy"
 
@@ -173,13 +173,13 @@ def test_a_server_that_is_behind_asks_hosts_to_wait_longer(server: Server) -> No
         link.putheader("Content-Length", str(len(body)))
         link.endheaders(body[:-1])
         links.append(link)
-    until(lambda: machine.post("/v1/host/pulse", pulse)["next"] > 40.0)
+    wait_until(lambda: machine.post("/v1/host/pulse", pulse)["next"] > 40.0)
     for link in links:
         link.send(body[-1:])
         with link.getresponse() as answer:
             assert answer.status == 200 and answer.read()
         link.close()
-    assert until(lambda: machine.post("/v1/host/pulse", pulse)["next"] == 15.0)
+    assert wait_until(lambda: machine.post("/v1/host/pulse", pulse)["next"] == 15.0)
 
 
 def test_the_more_piles_up_the_longer_hosts_wait(tmp_path: Path) -> None:

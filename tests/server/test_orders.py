@@ -21,9 +21,10 @@ from headstart.server import tables
 from headstart.state.values import Run
 from headstart.store.membership import Membership
 from tests.host import home as homes
-from tests.host.home import Home, wait_until
+from tests.host.home import Home
 from tests.kit import machine, tenancy
 from tests.kit.server import Person, Server, Tenant
+from tests.kit.waiting import wait_until
 from tests.server import joined
 from tests.server.joined import serving
 

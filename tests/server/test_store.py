@@ -31,8 +31,8 @@ from headstart.wire.https import Client, Identity
 from tests.kit import certificates
 from tests.kit.cli import Cli
 from tests.kit.server import Person, Server, Tenant
-from tests.kit.shop import until
 from tests.kit.stores import PASSWORD, QUICK
+from tests.kit.waiting import wait_until
 from tests.repository import samples
 from tests.repository.samples import BLOCK, Image, noise
 from tests.server.test_faults import pack
@@ -298,7 +298,7 @@ class Certified:
         before, process = self.server.log().count(said), self.server.process
         assert process is not None
         process.send_signal(signal.SIGHUP)
-        until(lambda: self.server.log().count(said) > before)
+        wait_until(lambda: self.server.log().count(said) > before)
 
     def shown(self) -> bytes:
         """To who connects now."""

@@ -16,8 +16,8 @@ import urllib3
 from headstart.host.remote import Remote
 from headstart.state.values import Run
 from headstart.wire.https import Client
-from tests.host.home import wait_until
 from tests.kit.server import PASSWORD, Person, Server, Tenant
+from tests.kit.waiting import wait_until
 
 VIEW = {"policy": "gold", "doing": {"verb": "backup", "what": "copying", "done": 1, "total": 10}}
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from tests.e2e.rig import NAME, Rig
-from tests.kit import disks, workloads
+from tests.kit import disks, qmp, workloads
 from tests.kit.cli import Cli
 from tests.kit.vm import Vm
 
@@ -130,7 +130,7 @@ class Machine:
     def _pauses(self) -> Iterator[float]:
         yield 0.0
         for stopped, resumed in zip(self.vm.events("STOP"), self.vm.events("RESUME"), strict=False):
-            yield _moment(resumed) - _moment(stopped)
+            yield qmp.moment_of(resumed) - qmp.moment_of(stopped)
 
     # -- the faults
 
@@ -193,10 +193,6 @@ class Machine:
             for number in re.findall(r"^\s*(\d+)", told, re.MULTILINE):
                 self.vm.guest.run(f"kill -9 {number} || true")
         return "in the guest"
-
-
-def _moment(event: dict[str, dict[str, int]]) -> float:
-    return event["timestamp"]["seconds"] + event["timestamp"]["microseconds"] / 1e6
 
 
 FAULTS: dict[str, Callable[[Machine, Verb], str]] = {

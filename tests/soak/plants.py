@@ -14,9 +14,10 @@ from unittest import mock
 
 from headstart import errors
 from headstart.backup import plan, records
-from headstart.backup.auditing import Audited, Auditing
+from headstart.backup.audit import Audited, Auditing
 from headstart.blocks import Blocks
-from headstart.hypervisor.contract import Bitmap, Disk, PointInTime, Remove
+from headstart.hypervisor.contract import Bitmap, PointInTime, Remove
+from headstart.hypervisor.inventory import Disk
 from headstart.hypervisor.memory.connection import Connection
 from headstart.hypervisor.memory.image import Drive, Image, Record
 from headstart.hypervisor.memory.machine import MemoryMachine
@@ -28,8 +29,8 @@ from headstart.repository.repo import Repository
 from headstart.repository.writer import Writer
 from headstart.state.journal import Journal
 from headstart.state.values import Facts
-from headstart.tracking.bitmap import BitmapTracker
-from headstart.tracking.contract import Marks
+from headstart.tracking.mark import Marks
+from headstart.tracking.tracker import Tracker
 
 Plant = Callable[[], Any]
 
@@ -59,13 +60,13 @@ def stale_answers_accepted() -> Any:
 
 def gap_between_bitmaps() -> Any:
     """The new marks begin only after the old ones have ended."""
-    right = BitmapTracker.rotate
+    right = Tracker.rotate
 
-    def planted(self: BitmapTracker, start: Marks, end: Marks) -> None:
+    def planted(self: Tracker, start: Marks, end: Marks) -> None:
         right(self, (), end)
         right(self, start, ())
 
-    return mock.patch.object(BitmapTracker, "rotate", planted)
+    return mock.patch.object(Tracker, "rotate", planted)
 
 
 def base_removed_before_publishing() -> Any:

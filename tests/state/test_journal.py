@@ -15,9 +15,10 @@ import pytest
 
 from headstart import errors
 from headstart.blocks import Blocks
-from headstart.hypervisor.contract import ImageFile
+from headstart.hypervisor.inventory import ImageFile
 from headstart.state import schema
 from headstart.state.journal import Journal
+from headstart.state.runs import Runs
 from headstart.state.values import (
     AGENT,
     FIRST_APPLIANCE,
@@ -162,8 +163,8 @@ def test_a_removed_vm_leaves_nothing(drafted: Journal) -> None:
 def test_reopening_keeps_everything(drafted: Journal, tmp_path: Path) -> None:
     completion = Completion("draft1", {"sizes": {"system": 2**42}, "notes": ["größer"], "share": 0.5, "none": None})
     drafted.spooled("web", completion, [], {})
-    number = drafted.begin_run("web", "backup")
-    drafted.end_run(number, {"read": 2**40})
+    number = Runs(drafted).begin("web", "backup")
+    Runs(drafted).end(number, {"read": 2**40})
     drafted.close()
     with reopened(tmp_path) as again:
         assert again.installation == drafted.installation
@@ -174,7 +175,7 @@ def test_reopening_keeps_everything(drafted: Journal, tmp_path: Path) -> None:
         assert list(again.copied_chunks("web", "data")) == [(0, None)]
         assert again.packs("web") == ["pack1"]
         assert again.completion("web") == completion
-        (run,) = again.runs("web")
+        (run,) = Runs(again).newest("web")
         assert (run.number, run.vm, run.verb, run.report) == (number, "web", "backup", {"read": 2**40})
         assert run.ended is not None
         assert run.begun <= run.ended
@@ -186,33 +187,6 @@ def test_every_installation_has_another_name(tmp_path: Path) -> None:
         with Journal.open(tmp_path / str(number)) as opened:
             names.add(opened.installation)
     assert len(names) == 5
-
-
-def test_runs_are_listed_newest_first(journal: Journal) -> None:
-    numbers = [journal.begin_run("web", "precopy") for _ in range(5)]
-    found = journal.runs("web", limit=3)
-    assert [run.number for run in found] == numbers[:1:-1]
-    assert found[0].ended is None
-    assert journal.runs("app") == []
-
-
-def test_runs_between_are_those_under_way(journal: Journal) -> None:
-    spans = [(0, 100), (90, 110), (95, None), (120, 80), (150, 160), (199, 300), (200, 210)]
-    numbers = [journal.begin_run("web", "precopy") for _ in spans]
-    values = [(*span, number) for span, number in zip(spans, numbers, strict=True)]
-    with journal.change() as database:
-        database.executemany("UPDATE runs SET begun = ?, ended = ? WHERE number = ?", values)
-    journal.begin_run("app", "precopy")
-    between = journal.runs_between("web", 100.0, 200.0)
-    assert [(run.begun, run.ended) for run in between] == [(0, 100), (90, 110), (120, 80), (150, 160), (199, 300)]
-
-
-def test_the_newest_run_that_never_ended_is_still_under_way(journal: Journal) -> None:
-    numbers = [journal.begin_run("web", "precopy") for _ in range(3)]
-    with journal.change() as database:
-        database.execute("UPDATE runs SET begun = 10.0")
-    assert [run.number for run in journal.runs_between("web", 100.0, 200.0)] == numbers[-1:]
-    assert journal.runs_between("web", 0.0, 10.0) == []
 
 
 # what is refused
@@ -436,19 +410,13 @@ def test_publishing_uses_the_draft_up(drafted: Journal) -> None:
     assert drafted.tracked("web") == {"system": after, "data": DATA}
 
 
-def test_forgetting_a_draft_keeps_the_disks(drafted: Journal) -> None:
-    drafted.forget_draft("web")
-    assert drafted.draft("web") is None
-    assert set(drafted.tracked("web")) == {"system", "data"}
-
-
 def test_forgetting_the_tracking_keeps_the_vm_and_its_runs(drafted: Journal) -> None:
-    drafted.begin_run("web", "backup")
+    Runs(drafted).begin("web", "backup")
     drafted.forget_tracking("web")
     assert drafted.tracked("web") == {}
     assert drafted.draft("web") is None
     assert drafted.vms() == [WEB]
-    assert len(drafted.runs("web")) == 1
+    assert len(Runs(drafted).newest("web")) == 1
 
 
 def test_vms_do_not_touch_each_other(drafted: Journal) -> None:

@@ -1,3 +1,5 @@
+"""The store in object storage, without what tries again."""
+
 from __future__ import annotations
 
 import pytest

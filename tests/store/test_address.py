@@ -1,3 +1,5 @@
+"""What an address of a repository names: a directory, a bucket, and what is refused."""
+
 from __future__ import annotations
 
 import subprocess
@@ -11,7 +13,7 @@ from headstart.store import address, open_store
 
 
 @pytest.mark.parametrize("form", ["{}", "file://{}", "file://localhost{}", "FILE://{}"])
-def test_a_directory(tmp_path: Path, form: str) -> None:
+def test_the_address_of_a_directory_opens_it(tmp_path: Path, form: str) -> None:
     open_store(form.format(tmp_path / "a b")).create("config", b"x")
     assert (tmp_path / "a b" / "config").read_bytes() == b"x"
 
@@ -29,7 +31,7 @@ def test_a_relative_path_stays_where_it_was(tmp_path: Path, monkeypatch: pytest.
     assert (tmp_path / "here" / "config").exists()
 
 
-def test_touches_nothing(tmp_path: Path) -> None:
+def test_opening_a_directory_makes_nothing(tmp_path: Path) -> None:
     open_store(str(tmp_path / "none"))
     assert not (tmp_path / "none").exists()
 
@@ -44,7 +46,9 @@ def test_touches_nothing(tmp_path: Path) -> None:
         ("az://container/x", "az://container/x"),
     ],
 )
-def test_a_bucket(url: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_address_of_a_bucket_is_opened_without_asking_it(
+    url: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nobody is asked yet, for credentials either."""
     monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
     assert repr(open_store(url)) == told

@@ -99,7 +99,7 @@ def test_a_large_object(store: Store) -> None:
     assert store.read("large") == data
 
 
-def test_never_overwrites(store: Store) -> None:
+def test_an_object_is_never_overwritten(store: Store) -> None:
     store.create("one", b"first")
     with pytest.raises(Exists) as caught:
         store.create("one", b"second")
@@ -127,7 +127,7 @@ def test_nothing_is_below_an_object(store: Store) -> None:
     ("offset", "length", "expected"),
     [(0, 4, b"0123"), (3, 4, b"3456"), (8, 4, b"89"), (10, 4, b""), (99, 1, b""), (0, 0, b""), (0, 99, b"0123456789")],
 )
-def test_ranges(store: Store, offset: int, length: int, expected: bytes) -> None:
+def test_ranges_are_read_as_far_as_there_is_data(store: Store, offset: int, length: int, expected: bytes) -> None:
     store.create("one", b"0123456789")
     assert store.read_range("one", offset, length) == expected
 
@@ -147,7 +147,7 @@ def test_lists_nothing_before_the_first_object(store: Store) -> None:
     assert list(store.list("")) == []
 
 
-def test_deletes(store: Store) -> None:
+def test_deleting_twice_is_deleting_once(store: Store) -> None:
     store.create("drafts/a/1", b"x")
     store.create("drafts/a/2", b"x")
     store.delete("drafts/a/1")

@@ -83,7 +83,9 @@ def test_after_a_failure_the_outcome_is_unknown(gateway: Gateway, direct: Lockin
 
 
 @pytest.mark.parametrize("fault", [gateways.truncate, gateways.lose_request])
-def test_cut_answers(gateway: Gateway, direct: LockingStore, fault: gateways.Fault) -> None:
+def test_an_answer_that_is_cut_is_asked_for_again(
+    gateway: Gateway, direct: LockingStore, fault: gateways.Fault
+) -> None:
     direct.create("packs/one", DATA)
     gateway.plan("GET", "", fault, None)
     for request in (
@@ -159,7 +161,7 @@ def test_retries_make_it_right(gateway: Gateway, bucket: str, place: str, monkey
     assert dict(store.list("")) == {}
 
 
-def test_late_listings(gateway: Gateway, direct: LockingStore) -> None:
+def test_what_is_not_listed_yet_is_there_all_the_same(gateway: Gateway, direct: LockingStore) -> None:
     """What is not listed yet can be read all the same, and its name is taken."""
     gateway.plan("GET", "list-type", gateways.hide("packs/one"), None)
     direct.create("packs/one", b"x")
@@ -240,13 +242,13 @@ def test_a_profile_of_the_usual_files(
     assert Account().client.meta.region_name == "eu-west-1"
 
 
-def test_wrong_credentials(direct: LockingStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_credentials_are_told_as_such(direct: LockingStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(Refused, match="credentials are not right"):
         direct.read("config")
 
 
-def test_no_credentials(direct: LockingStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_credentials_it_is_said_where_they_go(direct: LockingStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     with pytest.raises(errors.Usage, match="AWS_PROFILE"):

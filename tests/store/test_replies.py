@@ -42,12 +42,12 @@ NO_NAME = (
 
 
 @pytest.mark.parametrize("text", [AZURE_TAKEN, GOOGLE_TAKEN])
-def test_taken(text: str) -> None:
+def test_replies_that_mean_a_name_is_taken(text: str) -> None:
     assert replies.of_text(text).taken
 
 
 @pytest.mark.parametrize(("text", "missing"), [(AZURE_GONE, True), (GOOGLE_NO_BUCKET, False), (AZURE_TAKEN, False)])
-def test_missing(text: str, missing: bool) -> None:
+def test_replies_that_mean_an_object_is_missing(text: str, missing: bool) -> None:
     assert replies.of_text(text).missing is missing
 
 
@@ -71,7 +71,7 @@ def test_a_range_past_the_end() -> None:
         (NO_NAME, errors.StoreFailed, "Name or service not known"),
     ],
 )
-def test_for_people(text: str, kind: type[Exception], said: str) -> None:
+def test_replies_are_told_to_people_in_words(text: str, kind: type[Exception], said: str) -> None:
     error = replies.error_of(replies.of_text(text), "read x in gs://b")
     assert type(error) is kind
     with pytest.raises(kind, match=f"Could not read x in gs://b: .*{said}"):

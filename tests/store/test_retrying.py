@@ -85,7 +85,7 @@ def test_a_name_that_is_taken(trial: Trial) -> None:
     assert trial.pauses == []
 
 
-def test_it_ends(trial: Trial) -> None:
+def test_trying_again_ends_when_patience_does(trial: Trial) -> None:
     trial.fail("read", 1000)
     begun = trial.now
     with pytest.raises(errors.StoreFailed, match="503"):

@@ -1,19 +1,19 @@
-"""One suite over every tracker: what ``headstart.tracking.contract`` promises, and whose bitmaps are left alone."""
+"""One suite over all that marks are recorded with: what ``Tracker`` promises, and whose bitmaps are left alone."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
 
 from headstart import errors
 from headstart.blocks import Blocks
-from headstart.hypervisor.contract import Machine, Remove, Start
+from headstart.hypervisor.contract import Action, Bitmap, Machine, Migrating, Remove, Start
 from headstart.hypervisor.memory import MemoryMachine, MemoryVm
 from headstart.hypervisor.names import Track
-from headstart.tracking.bitmap import BitmapTracker
-from headstart.tracking.contract import Kind, Mark, Marks, Standing, Tracker
+from headstart.tracking.mark import Kind, Mark, Marks, Standing
+from headstart.tracking.tracker import Tracker
 from tests.hypervisor.subjects import INSTALLATION, MemorySubject, QemuSubject, Subject
 
 BASE = Mark(Kind.BASE, "ba5e")
@@ -54,8 +54,8 @@ def nonces(subject: Subject) -> dict[str, str]:
 
 
 @pytest.fixture
-def tracker(subject: Subject, machine: Machine) -> BitmapTracker:
-    return BitmapTracker(machine, INSTALLATION, nonces(subject))
+def tracker(subject: Subject, machine: Machine) -> Tracker:
+    return Tracker(machine, INSTALLATION, nonces(subject))
 
 
 def on_all(subject: Subject, *marks: Mark) -> Marks:
@@ -176,13 +176,23 @@ def test_a_dropped_mark_can_be_started_again(subject: Subject, tracker: Tracker)
     assert changed(tracker, subject, FIRST) == Blocks([2])
 
 
+def test_marks_are_named_in_their_order(subject: Subject, tracker: Tracker, machine: Machine) -> None:
+    """By what the hypervisor shows when they have begun."""
+    one, other = subject.sizes
+    tracker.rotate([(one, SECOND), (one, BASE), (other, FIRST)], [])
+    found = tracker.names(one, [SECOND, BASE])
+    assert list(found.values()) == [SECOND, BASE]
+    assert set(found) == {bitmap.name for bitmap in machine.bitmaps()[one]}
+    assert list(tracker.names(other, [FIRST])) == [bitmap.name for bitmap in machine.bitmaps()[other]]
+
+
 # whose bitmaps are whose
 
 FOREIGN = Track("deadbeef", "base", "00000001", "ba5e").name
 PEOPLES = "nightly"
 
 
-def test_those_of_others_are_listed_and_left_alone(subject: Subject, machine: Machine, tracker: BitmapTracker) -> None:
+def test_those_of_others_are_listed_and_left_alone(subject: Subject, machine: Machine, tracker: Tracker) -> None:
     one, _ = subject.sizes
     machine.transact([Start(one, FOREIGN), Start(one, PEOPLES)])
     assert tracker.foreign() == [f"{one}: {FOREIGN}"]
@@ -192,8 +202,8 @@ def test_those_of_others_are_listed_and_left_alone(subject: Subject, machine: Ma
     assert {bitmap.name for bitmap in machine.bitmaps()[one]} == {FOREIGN, PEOPLES}
 
 
-def test_two_installations_do_not_see_each_other(subject: Subject, machine: Machine, tracker: BitmapTracker) -> None:
-    other = BitmapTracker(machine, "deadbeef", nonces(subject))
+def test_two_installations_do_not_see_each_other(subject: Subject, machine: Machine, tracker: Tracker) -> None:
+    other = Tracker(machine, "deadbeef", nonces(subject))
     for each in (tracker, other):
         each.rotate(on_all(subject, BASE), [])
     other.rotate([], on_all(subject, BASE))
@@ -202,10 +212,10 @@ def test_two_installations_do_not_see_each_other(subject: Subject, machine: Mach
     assert all(marks == {BASE: Standing.FROZEN} for marks in other.standing().values())
 
 
-def test_the_marks_of_a_copied_disk_are_strays(subject: Subject, machine: Machine, tracker: BitmapTracker) -> None:
+def test_the_marks_of_a_copied_disk_are_strays(subject: Subject, machine: Machine, tracker: Tracker) -> None:
     """A copy of the image in another VM brings marks with it that have another disk's nonce."""
     one, other = subject.sizes
-    original = BitmapTracker(machine, INSTALLATION, {one: "0ddba11"})
+    original = Tracker(machine, INSTALLATION, {one: "0ddba11"})
     original.rotate([(one, BASE), (one, FIRST)], [])
     tracker.rotate(on_all(subject, BASE), [])
     machine.transact([Start(one, FOREIGN)])
@@ -216,16 +226,16 @@ def test_the_marks_of_a_copied_disk_are_strays(subject: Subject, machine: Machin
     assert tracker.foreign() == [f"{one}: {FOREIGN}"]
 
 
-def test_all_marks_on_an_unknown_disk_are_strays(subject: Subject, machine: Machine, tracker: BitmapTracker) -> None:
+def test_all_marks_on_an_unknown_disk_are_strays(subject: Subject, machine: Machine, tracker: Tracker) -> None:
     tracker.rotate(on_all(subject, BASE), [])
-    unknowing = BitmapTracker(machine, INSTALLATION, {})
+    unknowing = Tracker(machine, INSTALLATION, {})
     assert not any(unknowing.standing().values())
     unknowing.drop_strays()
     assert not any(tracker.standing().values())
 
 
 @pytest.mark.parametrize("name", [PEOPLES, f"headstart-{INSTALLATION}-push-00000001-ba5e", "headstart-", "headstart"])
-def test_other_bitmaps_are_no_marks(subject: Subject, machine: Machine, tracker: BitmapTracker, name: str) -> None:
+def test_other_bitmaps_are_no_marks(subject: Subject, machine: Machine, tracker: Tracker, name: str) -> None:
     one, _ = subject.sizes
     machine.transact([Start(one, name)])
     assert tracker.standing()[one] == {}
@@ -242,12 +252,12 @@ def vm() -> MemoryVm:
     return MemoryVm({"disk": 512 * 40}, 512)
 
 
-def tracker_of(vm: MemoryVm) -> BitmapTracker:
+def tracker_of(vm: MemoryVm) -> Tracker:
     """After a connection of before has ended."""
     for client in list(vm.process.clients.values()) if vm.process else []:
         assert isinstance(client, MemoryMachine)
         client.close()
-    return BitmapTracker(MemoryMachine(vm, INSTALLATION, 512), INSTALLATION, {"disk": "00000001"})
+    return Tracker(MemoryMachine(vm, INSTALLATION, 512), INSTALLATION, {"disk": "00000001"})
 
 
 def test_a_mark_comes_back_after_a_clean_end(vm: MemoryVm) -> None:
@@ -303,3 +313,59 @@ def test_an_absent_vm_is_told_and_not_taken_for_absent_marks(vm: MemoryVm) -> No
     for act in (tracker.standing, lambda: tracker.drop([("disk", BASE), ("disk", FIRST)]), tracker.drop_strays):
         with pytest.raises(errors.Unreachable):
             act()
+
+
+# what the hypervisor says
+
+
+class Recorded:
+    """Bitmaps that are what they are, with a hypervisor that says ``refusal`` to whatever is to be changed."""
+
+    def __init__(self, tracked: Mapping[str, tuple[Bitmap, ...]], refusal: Exception | None = None) -> None:
+        self._tracked, self._refusal = tracked, refusal
+        self.asked: list[Sequence[Action]] = []
+        self.settled: list[Sequence[str]] = []
+
+    def bitmaps(self) -> Mapping[str, tuple[Bitmap, ...]]:
+        return self._tracked
+
+    def transact(self, actions: Sequence[Action]) -> None:
+        self.asked.append(actions)
+        if self._refusal:
+            raise self._refusal
+
+    def settle(self, disks: Sequence[str]) -> None:
+        self.settled.append(disks)
+
+
+def both_of(recorded: Recorded) -> Tracker:
+    return Tracker(recorded, INSTALLATION, {"disk": "00000001"})  # type: ignore[arg-type]
+
+
+NAMES = [Track(INSTALLATION, kind, "00000001", mark).name for kind, mark in (("base", "ba5e"), ("round", "f1"))]
+STANDING = {"disk": tuple(Bitmap(name, True) for name in NAMES)}
+
+
+@pytest.mark.parametrize("refusal", [errors.Unreachable("it is gone"), Migrating("it moves")])
+def test_a_vm_that_is_gone_or_moves_is_asked_once(refusal: Exception) -> None:
+    """Nothing is removed one by one that may stand elsewhere by now."""
+    recorded = Recorded(STANDING, refusal)
+    with pytest.raises(type(refusal)):
+        both_of(recorded).drop([("disk", BASE), ("disk", FIRST)])
+    assert len(recorded.asked) == 1
+
+
+def test_what_cannot_be_removed_together_is_tried_one_by_one() -> None:
+    recorded = Recorded(STANDING, errors.Busy("one of them cannot be removed"))
+    both_of(recorded).drop([("disk", BASE), ("disk", FIRST)])
+    each = [Remove("disk", name) for name in NAMES]
+    assert [list(actions) for actions in recorded.asked] == [each, each[:1], each[1:]]
+
+
+def test_the_hypervisor_is_told_what_is_settled_if_anything_is() -> None:
+    recorded = Recorded({})
+    tracker = both_of(recorded)
+    tracker.settle([])
+    assert recorded.settled == []
+    tracker.settle(["disk", "other"])
+    assert recorded.settled == [["disk", "other"]]

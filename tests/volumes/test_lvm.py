@@ -185,6 +185,6 @@ def test_nonsense_is_malformed(text: str) -> None:
         raise Malformed  # without a group there is nothing to find
 
 
-def test_no_label() -> None:
+def test_without_a_label_there_is_no_physical_volume() -> None:
     with pytest.raises(Malformed):
         lvm.physical_volume(volume.whole("disk0", MIB), Bytes(bytes(MIB)))

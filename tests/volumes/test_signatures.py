@@ -28,7 +28,7 @@ MIB = filetrees.MIB
         ("ntfs", ()),
     ],
 )
-def test_as_blkid(tmp_path: Path, kind: str, options: tuple[str, ...]) -> None:
+def test_what_a_volume_holds_is_what_blkid_says(tmp_path: Path, kind: str, options: tuple[str, ...]) -> None:
     image = filetrees.make(kind, tmp_path / "image", 320 * MIB, *options)
     command: list[str | Path] = ["blkid", "-p", "-o", "export", image]
     told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.replace("\\ ", " ")

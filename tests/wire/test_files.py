@@ -1,3 +1,5 @@
+"""Pieces of a file are read as they are asked for, or it is an error."""
+
 from __future__ import annotations
 
 import os

@@ -134,7 +134,7 @@ def test_holes_are_neither_read_nor_forgotten(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 511, 3 * MIB + 777, 5 * MIB + 512])
-def test_odd_sizes(tmp_path: Path, size: int) -> None:
+def test_exports_of_odd_sizes_are_read_whole(tmp_path: Path, size: int) -> None:
     image = tmp_path / "image"
     content = sparse(image, size, [Extent(0, size)])
     with nbdkit("file", str(image)) as (export, _), nbd.Client(export) as client:
@@ -143,7 +143,7 @@ def test_odd_sizes(tmp_path: Path, size: int) -> None:
         assert_read(collect(client.read(wanted)), wanted, content)
 
 
-def test_any_extents(tmp_path: Path) -> None:
+def test_any_extents_can_be_asked_for(tmp_path: Path) -> None:
     image, source = tmp_path / "image", random.Random(5)
     content = sparse(image, 24 * MIB + 999, [Extent(n * 3 * MIB, MIB + 7) for n in range(8)])
     with nbdkit("file", str(image)) as (export, _), nbd.Client(export) as client:
@@ -263,7 +263,7 @@ def test_what_cannot_be_opened_is_unreachable(tmp_path: Path) -> None:
             assert collect(client.read([Extent(0, 512)])) == {Extent(0, 512): bytes(512)}
 
 
-def test_writing(tmp_path: Path) -> None:
+def test_what_is_written_is_what_the_image_holds(tmp_path: Path) -> None:
     image = tmp_path / "image"
     content = bytearray(sparse(image, 16 * MIB, [Extent(0, 16 * MIB)]))
     ranges = [Extent(n * 64 * KIB, 4 * KIB) for n in range(3 * nbd.CONTROL_DEPTH)]

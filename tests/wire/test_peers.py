@@ -17,7 +17,7 @@ u_str LISTEN 0 1      /run/web qmp.sock 100 * 0   users:(("qemu-system-x86",pid=
 """
 
 
-def test_a_listing() -> None:
+def test_peers_are_read_from_a_listing() -> None:
     assert peers.parse(LISTING, {"/run/web qmp.sock"}) == ['process 8 (virt \\"x\\")', "process 9 (child)"]
     assert peers.parse(LISTING, {"/run/nobody"}) == []
     assert peers.parse("nonsense\n", {"/run/web"}) == []

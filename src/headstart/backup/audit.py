@@ -1,131 +1,119 @@
-"""The audit: a sample of blocks read from the point in time and compared with what the backup would
-say of them, before anything of the point is let go."""
+"""The audit of one completion: what is drawn before the freeze, compared while the point stands, and what becomes of
+what is false."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from headstart import blocks
+from headstart.backup import blame, comparison, plan
+from headstart.backup.belief import Belief
+from headstart.backup.blame import Found
 from headstart.backup.contact import Contact
-from headstart.backup.context import Beat
-from headstart.backup.plan import Sample
+from headstart.backup.plan import Population, Sample
 from headstart.blocks import Blocks
-from headstart.extents import Extent
-from headstart.reading import Reader
-from headstart.repository import tree
-from headstart.repository.repo import Repository
-from headstart.state.values import Tracked
-
-Expected = dict[int, bytes | None]
-
-#: Blocks compared at a time when everything is: bounds the memory for ids.
-WINDOW = 1 << 16
-#: Of a disk's end so many blocks are compared: the guest may write some of them just before the point.
-ENDS = 8
+from headstart.hypervisor.contract import PointInTime, Protects
 
 
 @dataclass(frozen=True, slots=True)
-class Mismatch:
-    """Blocks of one disk whose content is not what it should be."""
-
-    draft: Blocks
-    unchanged: Blocks
-    sampled: Blocks
+class Audited:
+    sampled_bytes: int = 0
+    mismatched_bytes: int = 0
 
 
-def ends(contact: Contact, tracked: Tracked) -> Blocks:
-    """The last blocks of a disk that the last snapshot has content of and no mark has reported.
+class Auditing:
+    """Drawn, and what should be there looked up in the store, when it is made. ``wanted`` None: every block, looked up
+    while it is compared. ``lasting``: who delivered false blocks is not used in later runs either."""
 
-    A disk that was shrunk and grown again reads as zeroes from somewhere on, and its bitmaps lost their
-    bits there: nothing tells, but these are zeroes then::
+    def __init__(self, contact: Contact, belief: Belief, wanted: int | None, *, lasting: bool) -> None:
+        self._contact = contact
+        self._belief = belief
+        self._wanted = wanted
+        self._lasting = lasting
+        self._block_size = contact.context.repository.block_size
+        self.samples = self._draw()
+        self._expected: dict[str, comparison.Expected] | None = None
+        if wanted is not None:
+            self._expected = {
+                name: comparison.foresee(contact, belief.disks[name], sample) for name, sample in self.samples.items()
+            }
 
-        snapshot  |data|data|    |data|    |       size then
-        now       |data|0000|0000|0000|0000|       and now; in between it ended at the second block
-                                   ^ compared
-    """
-    last = contact.compared_with(tracked)
-    found = Blocks()
-    if last is None:
-        return found
-    repo = contact.context.repository
-    upper = blocks.count_of(min(last.size, tracked.facts.size), repo.block_size)
-    width = repo.tree_leaf
-    while upper and len(found) < ENDS:
-        lower = max(0, upper - width)
-        present = Blocks(block for block, _ in tree.walk(repo, last.root, last.size, lower, upper - lower))
-        found |= present - tracked.owed
-        upper, width = lower, 2 * width
-    return found[-ENDS:]
+    def _draw(self) -> dict[str, Sample]:
+        belief, populations = self._belief, {}
+        for name, tracked in belief.recorded.items():
+            everything = blocks.everything(tracked.facts.size, self._block_size)
+            delivered = belief.delivered[name]
+            populations[name] = Population(delivered, belief.drafts[name] - delivered, everything - tracked.owed)
+        samples = plan.sample(populations, self._wanted, random.SystemRandom())
+        nothing = dict.fromkeys(belief.disks, Sample(Blocks(), Blocks()))
+        return nothing | {name: self._with_ends(name, sample) for name, sample in samples.items()}
 
+    def _with_ends(self, name: str, sample: Sample) -> Sample:
+        """Also what comes last on the disk: see ``comparison.ends``."""
+        draft = self._contact.context.journal.last_copied(self._contact.name, name, comparison.ENDS)
+        unchanged = comparison.ends(self._contact, self._belief.disks[name])
+        return Sample(sample.draft | draft, sample.unchanged | unchanged)
 
-def foresee(contact: Contact, tracked: Tracked, sample: Sample) -> Expected:
-    """The chunk that each sampled block should have. Asks the store: do it before the freeze."""
-    expected: Expected = dict(contact.context.journal.chunks_of(contact.name, tracked.name, sample.draft))
-    last = contact.compared_with(tracked)
-    if last is None:
-        expected.update(dict.fromkeys(sample.unchanged))
-        return expected
-    # A disk that grew: what lies past the old end was zeroes.
-    inside = blocks.count_of(last.size, contact.context.repository.block_size)
-    found = tree.lookup(contact.context.repository, last.root, last.size, (b for b in sample.unchanged if b < inside))
-    expected.update(found)
-    expected.update((block, None) for block in sample.unchanged if block >= inside)
-    return expected
+    def run(self, point: PointInTime) -> Audited:
+        """What is false is read again, with all that is like it. Raises ``Doubt``."""
+        belief = self._belief
+        false = {name: Blocks() for name in self.samples}
+        sampled: dict[str, Blocks] = {}
+        wrong: dict[str, Blocks] = {}
+        doubted = False
+        standing = self._standing(point)
+        for name, sample in standing.items():
+            lookup = None if self._expected is None else self._expected[name] | self._added(name, sample)
+            mismatch = comparison.compare(self._contact, belief.disks[name], point.reader(name), sample, lookup)
+            sampled[name], wrong[name] = mismatch.sampled, mismatch.draft | mismatch.unchanged
+            if mismatch.unchanged:
+                reason = f"{len(mismatch.unchanged)} blocks changed that its bitmap does not report"
+                belief.disbelieve(point, name, reason)
+            else:
+                # Where the bitmap lies, a block may have been right when the agent read it.
+                false[name] = mismatch.draft & belief.delivered[name]
+            doubted = doubted or bool(mismatch.draft - false[name])
+        for whose, theirs in belief.by.items():
+            lies = {name: found & theirs[name] for name, found in false.items()}
+            if any(lies.values()):
+                compared = sum(len(each.draft & theirs[name]) for name, each in standing.items())
+                self._distrust(point, whose, lies, compared)
+        if doubted:
+            self._contact.notes.append("the audit found false blocks in the draft: all of it is read again")
+            belief.discard(point, belief.drafts)
+        belief.require_certain()
+        return Audited(belief.bytes(sampled), belief.bytes(wrong))
 
+    def _standing(self, point: PointInTime) -> dict[str, Sample]:
+        """What of the sample still counts. Of what the agent delivered others take the place of those that were
+        written again, where they can be read: the guest chooses what it writes."""
+        belief, residues = self._belief, self._belief.residues
+        found = {
+            name: Sample(sample.draft & residues[name].precopied, sample.unchanged - residues[name].changed)
+            for name, sample in self.samples.items()
+        }
+        if self._wanted is None or point.protects is Protects.WANTED:
+            return found
+        used = {name: belief.delivered[name] & residues[name].precopied for name in belief.recorded}
+        rest = {name: each - found[name].draft for name, each in used.items()}
+        drawn = sum(len(used[name] & found[name].draft) for name in used)
+        lacking = max(0, min(self._wanted, sum(map(len, used.values()))) - drawn)
+        more = plan.draw(rest, lacking, random.SystemRandom())
+        return found | {name: replace(found[name], draft=found[name].draft | each) for name, each in more.items()}
 
-def compare(
-    contact: Contact, tracked: Tracked, reader: Reader, sample: Sample, expected: Mapping[int, bytes | None] | None
-) -> Mismatch:
-    """``expected`` None: look it up window by window (everything is compared)."""
-    found = Blocks()
-    if expected is not None:
-        found |= _differing(contact, tracked, reader, sample.blocks, expected)
-    else:
-        for window in _windows(sample):
-            found |= _differing(contact, tracked, reader, window.blocks, foresee(contact, tracked, window))
-    return Mismatch(found & sample.draft, found & sample.unchanged, sample.blocks)
+    def _added(self, name: str, sample: Sample) -> comparison.Expected:
+        """The chunks of blocks of the draft that were drawn only now: the journal knows them."""
+        known = self._expected[name] if self._expected is not None else {}
+        added = (block for block in sample.draft if block not in known)
+        return dict(self._contact.context.journal.chunks_of(self._contact.name, name, added))
 
-
-def differing(contact: Contact, tracked: Tracked, reader: Reader, draft: Blocks) -> Blocks:
-    """The blocks of a whole disk that hold neither what the draft has nor, where it has nothing, what the last
-    snapshot has, or had before it was lost."""
-    everything = blocks.everything(tracked.facts.size, contact.context.repository.block_size)
-    found = compare(contact, tracked, reader, Sample(draft, everything - draft), None)
-    return found.draft | found.unchanged | (contact.lost(tracked) - draft)
-
-
-def _windows(sample: Sample) -> Iterator[Sample]:
-    together = sample.blocks
-    for first in range(0, (together.max() + 1) if together else 0, WINDOW):
-        window = Blocks()
-        window.add_range(first, first + WINDOW)
-        yield Sample(sample.draft & window, sample.unchanged & window)
-
-
-def _differing(
-    contact: Contact, tracked: Tracked, reader: Reader, wanted: Blocks, expected: Mapping[int, bytes | None]
-) -> Blocks:
-    repo = contact.context.repository
-    extents = blocks.to_extents(wanted, repo.block_size, tracked.facts.size)
-    contents = _contents(reader, extents, repo.block_size, contact.context.beat)
-    return Blocks(block for block, data in contents if not _is(repo, data, expected.get(block)))
-
-
-def _is(repo: Repository, data: memoryview | None, chunk: bytes | None) -> bool:
-    """The guest may be waiting for us: zeroes are compared, everything else is hashed where it lies."""
-    if data is None or chunk is None:
-        return chunk is None and (data is None or bytes(data) == bytes(len(data)))
-    return repo.chunk_id(data) == chunk
-
-
-def _contents(
-    reader: Reader, extents: Iterable[Extent], size: int, beat: Beat
-) -> Iterator[tuple[int, memoryview | None]]:
-    """Blocks, each valid until the next one is asked for; None is zeroes."""
-    for piece in reader.read(extents):
-        beat()
-        for start in range(piece.extent.start, piece.extent.end, size):
-            offset = start - piece.extent.start
-            yield start // size, piece.data[offset : offset + size] if piece.data is not None else None
-        piece.release()
+    def _distrust(self, point: PointInTime, whose: int, false: Mapping[str, Blocks], compared: int) -> None:
+        """Nothing that they delivered is used, and they read nothing any longer."""
+        belief = self._belief
+        theirs = belief.by[whose]
+        used = {name: theirs[name] & found.precopied for name, found in belief.residues.items()}
+        found = Found(sum(map(len, false.values())), compared, belief.bytes(false), belief.bytes(used))
+        blame.tell(self._contact, whose, found, lasting=self._lasting)
+        belief.discard(point, theirs)

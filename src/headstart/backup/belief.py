@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from headstart import blocks, errors
-from headstart.backup import audit, plan
+from headstart.backup import comparison, plan
 from headstart.backup.contact import Contact
 from headstart.backup.plan import Residue
 from headstart.blocks import Blocks
 from headstart.hypervisor.contract import PointInTime, Protects
 from headstart.state.values import Tracked
-from headstart.tracking.contract import Kind, Mark
+from headstart.tracking.mark import Kind, Mark
 
 
 class Doubt(errors.HeadstartError):
@@ -83,7 +83,7 @@ class Belief:
         name, draft = tracked.name, self.drafts[tracked.name]
         where = "" if self._contact.machine.off else " in the window"
         self._contact.note(f"disk {name} was compared as a whole{where}: {self._contact.disk(name).untracked}")
-        differing = audit.differing(self._contact, tracked, point.reader(name), draft)
+        differing = comparison.differing(self._contact, tracked, point.reader(name), draft)
         return plan.residue(draft | differing, Blocks(), draft, differing, None)
 
     def disbelieve(self, point: PointInTime, name: str, reason: str) -> None:

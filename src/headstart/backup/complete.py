@@ -19,7 +19,7 @@ from typing import Any
 
 from headstart import blocks, errors, units
 from headstart.backup import facts, hooks, looking, plan
-from headstart.backup.auditing import Auditing
+from headstart.backup.audit import Auditing
 from headstart.backup.belief import Belief
 from headstart.backup.contact import Contact
 from headstart.backup.hooks import Hook
@@ -32,7 +32,7 @@ from headstart.extents import Extent
 from headstart.hypervisor import freeze
 from headstart.hypervisor.contract import PointInTime, PointRequest
 from headstart.state.values import Completion
-from headstart.tracking.contract import Kind, Mark
+from headstart.tracking.mark import Kind, Mark
 from headstart.transfer.spool import Spool
 from headstart.volumes.looker import Looker
 from headstart.volumes.selection import Seen, Selected

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from headstart import errors
-from headstart.backup import records
+from headstart.backup import opening, records
 from headstart.backup.context import Context
 from headstart.backup.inside import Inside
 from headstart.blocks import Blocks
 from headstart.guest.only.machine import GuestMachine
-from headstart.hypervisor.contract import Disk, Disturbed, GuestFreezer, Inventory, Machine, Recorder
+from headstart.hypervisor.contract import Disturbed, GuestFreezer, Machine
+from headstart.hypervisor.inventory import Disk, Inventory, Recorder
 from headstart.reading import Reader
 from headstart.repository import lost
 from headstart.repository.lost import Lost
@@ -22,9 +23,9 @@ from headstart.repository.manifest import Disk as StoredDisk
 from headstart.repository.manifest import Manifest
 from headstart.state.values import Distrust, Tracked, Vm
 from headstart.tracking import choice
-from headstart.tracking.bitmap import BitmapTracker
 from headstart.tracking.choice import Choice
-from headstart.tracking.contract import Mark, Standing
+from headstart.tracking.mark import Mark, Standing
+from headstart.tracking.tracker import Tracker
 from headstart.volumes import selection
 
 
@@ -37,7 +38,7 @@ class Contact:
     vm: Vm
     machine: Machine
     inventory: Inventory
-    tracker: BitmapTracker
+    tracker: Tracker
     nonces: dict[str, str]
     inside: Inside
     notes: list[str] = field(default_factory=list)
@@ -185,9 +186,9 @@ class Asleep(Enum):
 @contextlib.contextmanager
 def meet(context: Context, vm: Vm, asleep: Asleep = Asleep.REFUSE) -> Iterator[Contact]:
     """Raises ``Unreachable`` if the VM does not answer, ``Disturbed`` if it ends just now."""
-    vm = context.met(vm)
-    images = context.at_rest(vm) if asleep is Asleep.READ else None
-    machine = images or context.machine(vm)
+    vm = opening.met(context, vm)
+    images = opening.images(context, vm) if asleep is Asleep.READ else None
+    machine = images or opening.machine(context, vm)
     inside = Inside("", context.agent)
     try:
         notes = list(machine.recover())
@@ -209,7 +210,7 @@ def meet(context: Context, vm: Vm, asleep: Asleep = Asleep.REFUSE) -> Iterator[C
         }
         gone = [name for name in known if name not in nonces]
         notes += [f"disk {name}, which the last backup had, is not in the VM any longer" for name in gone]
-        tracker = BitmapTracker(machine, context.journal.installation, nonces)
+        tracker = Tracker(machine, context.journal.installation, nonces)
         distrust = context.journal.distrusted(vm.name)
         yield Contact(context, vm, machine, inventory, tracker, nonces, inside, notes, distrust)
     finally:

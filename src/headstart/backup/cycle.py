@@ -28,6 +28,8 @@ from headstart.backup.spooling import spool_of
 from headstart.backup.transport import Transport, Wanted
 from headstart.hypervisor.contract import Disturbed, NotTaken
 from headstart.repository.manifest import Manifest
+from headstart.state.noted import Noted
+from headstart.state.runs import Runs
 
 #: A completion that finds something false, or meets a busy host, begins again; more often than this
 #: something is badly wrong.
@@ -70,7 +72,7 @@ def backup(context: Context, name: str, options: Options) -> BackupReport:
 
 def _require_whole(context: Context, name: str) -> None:
     """What is half rolled back was never on the VM's disks at one moment: no restore point is made of it."""
-    unfinished = context.journal.rollback(name)
+    unfinished = Noted(context.journal).rollback(name)
     if unfinished is not None and unfinished.writing:
         raise errors.Busy(
             f"VM '{name}' is half rolled back to snapshot {unfinished.snapshot}: a rollback was interrupted. Finish it"
@@ -276,16 +278,16 @@ def running(context: Context, name: str, verb: str) -> Iterator[dict[str, Any]]:
     """One run at a time on a VM, noted in the journal."""
     context.journal.vm(name)
     with context.journal.lock(name, verb):
-        number = context.journal.begin_run(name, verb)
+        number = Runs(context.journal).begin(name, verb)
         report: dict[str, Any] = {}
         try:
             yield report
         except BaseException as error:
             # That a run failed is worth less than why.
             with contextlib.suppress(errors.HeadstartError):
-                context.journal.end_run(number, _failed(verb, error))
+                Runs(context.journal).end(number, _failed(verb, error))
             raise
-        context.journal.end_run(number, report)
+        Runs(context.journal).end(number, report)
 
 
 def _failed(verb: str, error: BaseException) -> dict[str, Any]:

@@ -22,12 +22,12 @@ from headstart.backup import plan, records
 from headstart.backup.contact import Contact
 from headstart.backup.plan import Verdict
 from headstart.blocks import Blocks
-from headstart.hypervisor.contract import Disk, Recorder
+from headstart.hypervisor.inventory import Disk, Recorder
 from headstart.repository import draft as leases
 from headstart.repository import snapshot, tree
 from headstart.repository.manifest import Disk as StoredDisk
 from headstart.state.values import Draft, Tracked
-from headstart.tracking.contract import Kind, Mark, Standing
+from headstart.tracking.mark import Kind, Mark, Standing
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from headstart.backup.contact import Asleep, Contact, meet
 from headstart.backup.context import Context
 from headstart.guest import volumes
 from headstart.guest.devices import GuestMap, Volume
-from headstart.hypervisor.contract import Disk
+from headstart.hypervisor.inventory import Disk
 from headstart.state.values import Vm
 
 

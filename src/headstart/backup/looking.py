@@ -10,7 +10,8 @@ from headstart import blocks, errors
 from headstart.backup.contact import Contact
 from headstart.blocks import Blocks
 from headstart.extents import Extent
-from headstart.hypervisor.contract import Disk, PointInTime
+from headstart.hypervisor.contract import PointInTime
+from headstart.hypervisor.inventory import Disk
 from headstart.reading import Reader
 from headstart.repository import tree
 from headstart.repository.manifest import Disk as StoredDisk

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from headstart import blocks, units
 from headstart.blocks import Blocks
-from headstart.hypervisor.contract import Disk, Recorder
+from headstart.hypervisor.inventory import Disk, Recorder
 from headstart.state.values import Facts, Tracked
-from headstart.tracking.contract import Kind, Mark, Standing
+from headstart.tracking.mark import Kind, Mark, Standing
 
 #: A round that copied less than this leaves so little behind that another one is not worth its rotation.
 SETTLED_BYTES = 64 * units.MIB
@@ -87,7 +87,7 @@ def _changed_disk(known: Facts, disk: Disk) -> str:
 
 def new_part(known: Facts, disk: Disk, block_size: int) -> Blocks:
     """What a disk has now and had not at the last contact, and the block that ended short then. Marks do not tell of
-    it; all else they tell as before (of one that was shrunk in between see ``audit.ends``)."""
+    it; all else they tell as before (of one that was shrunk in between see ``comparison.ends``)."""
     found = Blocks()
     if disk.size > known.size:
         found.add_range(known.size // block_size, blocks.count_of(disk.size, block_size))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from headstart import blocks
 from headstart.appliance.crew import Crew
-from headstart.backup import audit, looking, records, slices, transport
+from headstart.backup import comparison, looking, records, slices, transport
 from headstart.backup.appliances import Foreman
 from headstart.backup.contact import Contact
 from headstart.backup.fill import Filling, filling
@@ -22,7 +22,7 @@ from headstart.hypervisor.contract import Migrating
 from headstart.load.throttle import Halted, Permit, ThrottledReader
 from headstart.reading import Reader
 from headstart.state.values import Tracked
-from headstart.tracking.contract import Kind, Mark
+from headstart.tracking.mark import Kind, Mark
 
 AT_ONCE = AtOnce()
 #: An agent at the lowest priority takes some 15 ms to answer at all.
@@ -119,7 +119,7 @@ def _look(contact: Contact, tracked: Tracked, reader: Reader) -> Tracked:
     """Find out by comparing what is to be copied of a disk that nothing records. What the draft had there is
     another content: it leaves it."""
     journal = contact.context.journal
-    differing = audit.differing(contact, tracked, reader, journal.copied_blocks(contact.name, tracked.name))
+    differing = comparison.differing(contact, tracked, reader, journal.copied_blocks(contact.name, tracked.name))
     journal.forget_copied(contact.name, tracked.name, differing)
     owed = differing | journal.copied_blocks(contact.name, tracked.name)
     looked = replace(tracked, owed=owed)

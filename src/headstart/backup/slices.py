@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator
 
 from headstart import blocks, errors, extents, units
 from headstart.extents import Extent
-from headstart.hypervisor.contract import Disk, Machine, Migrating, NotTaken, PointRequest
+from headstart.hypervisor.contract import Machine, Migrating, NotTaken, PointRequest
+from headstart.hypervisor.inventory import Disk
 from headstart.reading import Piece
 from headstart.units import BLOCK_SIZE
 

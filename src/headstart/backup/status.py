@@ -10,6 +10,8 @@ from headstart.backup import whereabouts
 from headstart.backup.report import VolumeReport
 from headstart.backup.whereabouts import Change
 from headstart.state.journal import Journal
+from headstart.state.noted import Noted
+from headstart.state.runs import Runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class Status:
 def status_of(journal: Journal, name: str, block_size: int) -> Status:
     journal.vm(name)
     tracked, draft, point = journal.tracked(name), journal.draft(name), journal.point(name)
-    distrust, rollback = journal.distrusted(name), journal.rollback(name)
+    distrust, rollback = journal.distrusted(name), Noted(journal).rollback(name)
     copied = {disk: journal.copied_blocks(name, disk) for disk in tracked}
     changes = {}
     for disk, each in tracked.items():
@@ -44,7 +46,7 @@ def status_of(journal: Journal, name: str, block_size: int) -> Status:
         changes[disk] = Change(each.facts.size, changed, changed - copied[disk], each.excluded)
     left = sum(len(each.residue) for each in changes.values())
     seen = whereabouts.recall(journal, name)
-    runs = journal.runs(name, 1)
+    runs = Runs(journal).newest(name, 1)
     last = runs[0] if runs else None
     return Status(
         vm=name,

@@ -30,7 +30,8 @@ from headstart.blocks import Blocks
 from headstart.guest.agent import Agent
 from headstart.guest.channel import Lost, Refused
 from headstart.guest.mapping import Unproved
-from headstart.hypervisor.contract import Disk, LiveReader, PointRequest, Spells
+from headstart.hypervisor.contract import LiveReader, PointRequest, Spells
+from headstart.hypervisor.inventory import Disk
 from headstart.reading import Reader
 from headstart.units import BLOCK_SIZE
 

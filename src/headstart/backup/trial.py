@@ -30,7 +30,7 @@ from headstart.backup.contact import Contact, meet
 from headstart.backup.context import Context
 from headstart.backup.transport import Transport
 from headstart.blocks import Blocks
-from headstart.hypervisor.contract import Counters
+from headstart.hypervisor.counters import Counters
 from headstart.reading import Reader
 from headstart.store.memory import MemoryStore
 from headstart.transfer.pipeline import Pipeline, Stored

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 from headstart import errors
+from headstart.backup import opening
 from headstart.backup.context import Context
 from headstart.guest import shells, trimming
 from headstart.guest.trimming import Trimmed
@@ -15,7 +16,7 @@ from headstart.wire.qga import Qga
 
 def trim(context: Context, name: str) -> tuple[str, list[Trimmed]]:
     """By whom (``agent`` or ``qga``), and what. Raises ``Unreachable`` where nobody answers, ``Unsupported``."""
-    vm = context.met(context.journal.vm(name))
+    vm = opening.met(context, context.journal.vm(name))
     with context.journal.lock(name, "trim"):
         why = []
         if address := _agent(vm):

@@ -14,6 +14,7 @@ from headstart.backup.report import VolumeReport
 from headstart.blocks import Blocks
 from headstart.repository.manifest import Manifest
 from headstart.state.journal import Journal
+from headstart.state.noted import Noted
 from headstart.volumes import volume
 from headstart.volumes.filesystem import Malformed
 from headstart.volumes.mounts import Mounts
@@ -64,12 +65,12 @@ def _tell(seen: Seen, changes: Mapping[str, Change], block_size: int) -> Iterato
 def remember(journal: Journal, vm: str, seen: Seen) -> None:
     """For ``recall``, which asks nobody."""
     volumes = [dataclasses.astuple(each) for each in seen.volumes]
-    journal.put_volumes(vm, {"volumes": volumes, "points": dict(seen.mounts.points)})
+    Noted(journal).put_volumes(vm, {"volumes": volumes, "points": dict(seen.mounts.points)})
 
 
 def recall(journal: Journal, vm: str) -> Seen:
     """What lay on the disks at the last backup, as far as it still fits them."""
-    told: Any = journal.volumes(vm) or {"volumes": [], "points": {}}
+    told: Any = Noted(journal).volumes(vm) or {"volumes": [], "points": {}}
     sizes = {name: tracked.facts.size for name, tracked in journal.tracked(vm).items()}
     found = []
     for each in told["volumes"]:

@@ -16,6 +16,7 @@ from headstart.cli.session import Session
 from headstart.host import account, picture
 from headstart.host.account import Account
 from headstart.host.picture import History
+from headstart.state.runs import Runs
 from headstart.state.series import KEPT_SECONDS, Minute, Series
 from headstart.state.values import Run
 
@@ -67,7 +68,7 @@ def _history(session: Session, name: str, back: int) -> History:
     with session.journal() as journal:
         vm = journal.vm(name)
         minutes = Series(journal).minutes(vm.name, since, until)
-        return History(vm.name, since, until, minutes, journal.runs_between(vm.name, since, until))
+        return History(vm.name, since, until, minutes, Runs(journal).between(vm.name, since, until))
 
 
 def _minute(minute: Minute) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from headstart.guest.freezing import AgentFreezer
 from headstart.guest.mapping import Unproved
 from headstart.guest.reader import AgentReader
 from headstart.guest.trimming import Trimmed
-from headstart.hypervisor.contract import Disk
+from headstart.hypervisor.inventory import Disk
 from headstart.reading import Reader
 
 

@@ -17,7 +17,7 @@ from headstart.blocks import Blocks
 from headstart.extents import Extent
 from headstart.guest.channel import ASK_SECONDS, Channel, Refused
 from headstart.guest.devices import GuestDisk, GuestMap
-from headstart.hypervisor.contract import Disk
+from headstart.hypervisor.inventory import Disk
 from headstart.reading import Reader
 from headstart.units import KIB
 

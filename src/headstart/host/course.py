@@ -27,11 +27,12 @@ from headstart.host.gauge import Gauge
 from headstart.host.house import House
 from headstart.host.minutes import Levels, Minutes
 from headstart.host.policy import Policy, limit_at
-from headstart.hypervisor.contract import Counters
+from headstart.hypervisor.counters import Counters
 from headstart.load import governor as governors
 from headstart.load import usual
 from headstart.load.governor import Demand, Governor, Marks
 from headstart.load.usual import Usual
+from headstart.state.runs import Runs
 from headstart.state.values import Completion, Tracked
 
 #: What is usual is looked up so often.
@@ -94,7 +95,7 @@ class Course:
         point = journal.point(self._name)
         if point is not None:
             self.planner.since = point.created
-        for run in journal.runs(self._name):
+        for run in Runs(journal).newest(self._name):
             if run.verb != "precopy" or not run.ended or "error" in run.report:
                 continue
             if point is None or run.ended > point.created:

@@ -11,7 +11,7 @@ from headstart.guest.agent import Agent
 from headstart.guest.channel import Lost
 from headstart.host import tally
 from headstart.host.tally import Tally
-from headstart.hypervisor.contract import Counters
+from headstart.hypervisor.counters import Counters
 from headstart.load import inside, machine, outside, signals
 from headstart.load.averages import Average
 from headstart.load.governor import Reading

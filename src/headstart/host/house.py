@@ -7,12 +7,13 @@ from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from headstart.backup import context as contexts
+from headstart.backup import opening
 from headstart.backup.context import Context
 from headstart.host.slots import Slots
 from headstart.host.tally import Tally
 from headstart.host.vault import Vault
-from headstart.hypervisor.contract import Counters, Machine
+from headstart.hypervisor.contract import Machine
+from headstart.hypervisor.counters import Counters
 from headstart.load import machine
 from headstart.load.bucket import Bucket
 from headstart.load.machine import Sample
@@ -37,8 +38,8 @@ class House:
     store: Bucket
     tally: Tally
     clock: Callable[[], float] = time.time
-    connect: Callable[[Context, Vm, Container[str]], Machine] = field(default=contexts.connect)
-    images: Callable[[Context, Vm, Container[str]], Machine | None] = field(default=contexts.at_rest)
-    look: Callable[[Vm], Counters] = field(default=contexts.look)
+    connect: Callable[[Context, Vm, Container[str]], Machine] = field(default=opening.connect)
+    images: Callable[[Context, Vm, Container[str]], Machine | None] = field(default=opening.at_rest)
+    look: Callable[[Vm], Counters] = field(default=opening.look)
     sample: Callable[[Sequence[Path]], Sample] = field(default=machine.sample)
     appliances: tuple[str, ...] = ()

@@ -18,6 +18,7 @@ from headstart.host.house import House
 from headstart.host.ward import Ward
 from headstart.restore.serving.places import Tcp
 from headstart.state.journal import Journal
+from headstart.state.runs import Runs
 from headstart.state.values import Run
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ _TOLD = {
 
 def newest_backups(journal: Journal, vm: str, after: int) -> list[Run]:
     """Those that are over and have a higher number, newest first."""
-    return [run for run in journal.backups(vm, after, _RUNS) if run.ended is not None]
+    return [run for run in Runs(journal).backups(vm, after, _RUNS) if run.ended is not None]
 
 
 def _is_failing(known: _Known) -> bool:

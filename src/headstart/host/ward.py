@@ -30,18 +30,18 @@ from headstart.host.calendar import Due
 from headstart.host.course import Course
 from headstart.host.house import House
 from headstart.host.policy import Consistency, FalseAudit, LeftOut, Policy
+from headstart.host.retry import Retry
 from headstart.host.steering import Steering
 from headstart.hypervisor.contract import Machine
 from headstart.load.governor import State
 from headstart.load.throttle import Halted
+from headstart.state.noted import Noted
 from headstart.state.values import Completion, Vm
 
 _log = logging.getLogger("headstart.host")
 
 #: Seconds between two looks at a VM of which nothing is copied.
 LOOK_SECONDS = 10.0
-#: What failed is tried again after so long, doubled each time up to the other.
-AGAIN_SECONDS, AGAIN_AT_MOST = 30.0, 900.0
 #: Nothing is begun ahead of a backup that is due so soon, and what is under way is ended.
 MARGIN_SECONDS = 1.0
 
@@ -52,25 +52,6 @@ class Order:
 
     options: Options
     done: Future[BackupReport]
-
-
-@dataclass(slots=True)
-class Retry:
-    """When something that failed is tried again, by wall time."""
-
-    failures: int = 0
-    at: float = 0.0
-
-    def failed(self, now: float) -> None:
-        self.at = now + min(AGAIN_SECONDS * 2 ** min(self.failures, 16), AGAIN_AT_MOST)
-        self.failures += 1
-
-    def succeeded(self) -> None:
-        self.failures, self.at = 0, 0.0
-
-    def waits(self, now: float) -> bool:
-        # A clock that was put back must not make it wait for longer than it ever does.
-        return now < self.at <= now + AGAIN_AT_MOST
 
 
 class Ward:
@@ -230,9 +211,9 @@ class Ward:
         """What the guest gives back is recorded before the round looks. One that cannot is asked again as late as one
         that can."""
         every = self._policy.trim
-        if every is None or 0 <= now - self._house.journal.trimmed(self.name) < every:
+        if every is None or 0 <= now - Noted(self._house.journal).trimmed(self.name) < every:
             return
-        self._house.journal.put_trimmed(self.name, now)
+        Noted(self._house.journal).put_trimmed(self.name, now)
         try:
             with self._context(self.activity.beat) as context:
                 by, found = trim.trim(context, self.name)

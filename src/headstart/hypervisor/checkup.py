@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from headstart.hypervisor.contract import Inventory
+from headstart.hypervisor.inventory import Inventory
 from headstart.hypervisor.qemu.versions import Row
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from headstart.hypervisor.contract import ImageFile
+from headstart.hypervisor.inventory import ImageFile
 
 
 def image_file(path: Path, driver: str, *, active: bool) -> ImageFile:

@@ -21,16 +21,8 @@ from pathlib import Path
 from headstart import errors
 from headstart.blocks import Blocks
 from headstart.hypervisor import images, witness
-from headstart.hypervisor.contract import (
-    Bitmap,
-    Disk,
-    Disturbed,
-    ImageFile,
-    Inventory,
-    PointInTime,
-    PointRequest,
-    Protects,
-)
+from headstart.hypervisor.contract import Bitmap, Disturbed, PointInTime, PointRequest, Protects
+from headstart.hypervisor.inventory import Disk, ImageFile, Inventory
 from headstart.hypervisor.resting import OFF, Resting
 from headstart.wire import imageinfo, nbd
 from headstart.wire.imageinfo import ImageInfo

@@ -23,30 +23,19 @@ import os
 import re
 import secrets
 import stat
-import struct
 import subprocess
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from headstart import errors
+from headstart import durable, errors
+from headstart.hypervisor import segmentfile
 
 SUFFIX = ".headstart"
 #: Among the names of segments: what the image below was when it was last written by us (``facts_of``).
 _SEAL = ""
 _SEGMENT = re.compile(r"(?P<stem>.+)\.headstart-(?P<installation>[0-9a-f]{8})-(?P<id>[0-9a-f]{8})")
 _NAMED = re.compile(r"(?P<stem>/[^\",]+)\.headstart-[0-9a-f]{8}-[0-9a-f]{8}(?![0-9a-f])")
-#: docs/interop/qcow2.txt: magic, version, offset and length of the backing file's name, all big-endian.
-_HEADER = struct.Struct(">4sIQI")
-#: At 24 the guest's size; at 36 number of entries and offset of the L1 table, an entry being 8 bytes.
-_SIZE = struct.Struct(">Q")
-_TABLE = struct.Struct(">IQ")
-#: At 60 the number of internal snapshots.
-_SNAPSHOTS_AT = 60
-#: Of the incompatible features bit 1, ``corrupt``: the image may be read, and is refused to who wants to write.
-_FEATURES_AT, _FEATURES = 72, struct.Struct(">Q")
-_READ_ONLY = 2
-_MAGIC = b"QFI\xfb"
 #: A chain of ours is far shorter; one that leads back to itself ends here.
 _DEEPEST = 64
 
@@ -122,7 +111,7 @@ class Place:
         paths: list[Path] = []
         while path is not None and self.is_segment(path) and len(paths) < _DEEPEST:
             paths.append(path)
-            path = _backing(path)
+            path = segmentfile.backing(path)
         return paths, path
 
     def target(self) -> Path | None:
@@ -167,8 +156,8 @@ class Place:
             facts = self.image.stat()
             path.chmod(facts.st_mode & 0o666)
             os.chown(path, facts.st_uid, facts.st_gid)
-            sync(path)
-            sync(self.folder)
+            durable.sync(path)
+            durable.sync(self.folder)
         except OSError as error:
             raise errors.NoSpace(f"The overlay {path} cannot be made: {error.strerror}") from error
 
@@ -178,16 +167,16 @@ class Place:
         new.unlink(missing_ok=True)
         new.symlink_to(path.name)
         new.replace(self.head)
-        sync(self.folder)
+        durable.sync(self.folder)
 
     def note(self, segments: Iterable[Segment], seal: tuple[str, ...] = ()) -> None:
         """Which names there are. Durable when this returns."""
         new = self._marks.with_name(f"{self._marks.name}.new")
         names = {each.path.name: each.names for each in segments}
         new.write_text(json.dumps(names | ({_SEAL: seal} if seal else {})))
-        sync(new)
+        durable.sync(new)
         new.replace(self._marks)
-        sync(self.folder)
+        durable.sync(self.folder)
 
     def remove(self, path: Path) -> None:
         path.unlink(missing_ok=True)
@@ -196,7 +185,7 @@ class Place:
         """A segment that nothing leads to any longer, and that holds something, stays. Returns what leads to it now."""
         aside = self.folder / f"{self.stem}{SUFFIX}.aside-{secrets.token_hex(4)}"
         aside.symlink_to(path.name)
-        sync(self.folder)
+        durable.sync(self.folder)
         return aside
 
     def forget(self) -> None:
@@ -207,7 +196,7 @@ class Place:
         """Nobody is to start from these overlays: what they stand on has changed. Returns what leads to them now."""
         aside = self.folder / f"{self.stem}{SUFFIX}.aside-{secrets.token_hex(4)}"
         self.head.replace(aside)
-        sync(self.folder)
+        durable.sync(self.folder)
         return aside
 
 
@@ -248,7 +237,7 @@ def files_of(head: Path) -> list[Path]:
         path: Path | None = head.parent / head.readlink()
         while path is not None and len(found) < _DEEPEST:
             found.append(path)
-            path = _backing(path) if is_any(path) else None
+            path = segmentfile.backing(path) if is_any(path) else None
     return found
 
 
@@ -257,122 +246,12 @@ def is_any(path: Path) -> bool:
     return _SEGMENT.fullmatch(path.name) is not None
 
 
-# -- what may be written to
-
-
-def freeze(path: Path) -> None:
-    """Whoever would write to this segment is refused, also one that has opened it already, to use it later: a QEMU that
-    was started to receive the VM, when another segment was topmost. It can be read as before."""
-    _mark(path, _READ_ONLY, 0)
-
-
-def thaw(path: Path) -> None:
-    _mark(path, 0, _READ_ONLY)
-
-
-def _mark(path: Path, added: int, taken: int) -> None:
-    """Durable when this returns. QEMU writes this part of the header only when it changes options of the image."""
-    with path.open("r+b") as file:
-        file.seek(_FEATURES_AT)
-        (before,) = _FEATURES.unpack(file.read(_FEATURES.size))
-        after = (before | added) & ~taken
-        if after != before:
-            file.seek(_FEATURES_AT)
-            file.write(_FEATURES.pack(after))
-            file.flush()
-            os.fsync(file.fileno())
-
-
-# -- names on segments
-
-
-def begun(stack: tuple[Segment, ...], path: Path, start: Iterable[str], stop: Iterable[str]) -> tuple[Segment, ...]:
-    """A segment more: all that recorded goes on in it but for ``stop``. Raises ``HeadstartError`` for what is there
-    already, or is not."""
-    started, stopped = list(start), set(stop)
-    known = {name for each in stack for name in each.names}
-    going = stack[-1].names if stack else ()
-    for name in started:
-        if name in known:
-            raise errors.HeadstartError(f"There is a mark {name} already.")
-    for name in stopped - known:
-        raise errors.HeadstartError(f"There is no mark {name}.")
-    return (*stack, Segment(path, (*(each for each in going if each not in stopped), *started)))
-
-
-def without(stack: tuple[Segment, ...], gone: Iterable[str]) -> tuple[Segment, ...]:
-    dropped = set(gone)
-    return tuple(replace(each, names=tuple(name for name in each.names if name not in dropped)) for each in stack)
-
-
-def nameless(stack: tuple[Segment, ...]) -> int:
-    """How many of the lowest segments nobody wants to read any longer. Never the one that is written to."""
-    count = 0
-    while count < len(stack) - 1 and not stack[count].names:
-        count += 1
-    return count
-
-
-def is_blank(stack: tuple[Segment, ...]) -> bool:
-    """One overlay to which nobody has ever written: its table of tables is empty. Also where there is none."""
-    if len(stack) > 1:
-        return False
-    return all(is_empty(each.path) for each in stack)
-
-
-def is_empty(path: Path) -> bool:
-    """Nobody has ever written to this segment."""
-    return not any(_first_table(path))
-
-
-def holds_snapshots(path: Path) -> bool:
-    """Somebody keeps internal snapshots in this segment."""
-    return any(_read(path, _SNAPSHOTS_AT, 4))
-
-
 def facts_of(path: Path) -> tuple[str, ...]:
     """What tells whether a file was written to; a device has nothing of the kind."""
     facts = path.stat()
     if stat.S_ISBLK(facts.st_mode):
         return ("device",)
     return (str(facts.st_ino), str(facts.st_size), str(facts.st_mtime_ns))
-
-
-def size_of(path: Path) -> int:
-    """As the guest sees it."""
-    (size,) = _SIZE.unpack(_read(path, 24, _SIZE.size))
-    return int(size)
-
-
-def _first_table(path: Path) -> bytes:
-    entries, offset = _TABLE.unpack(_read(path, 36, _TABLE.size))
-    return _read(path, offset, entries * 8)
-
-
-def _read(path: Path, offset: int, length: int) -> bytes:
-    with path.open("rb") as file:
-        file.seek(offset)
-        return file.read(length)
-
-
-def sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _backing(path: Path) -> Path | None:
-    try:
-        with path.open("rb") as file:
-            magic, _, offset, length = _HEADER.unpack(file.read(_HEADER.size))
-            if magic != _MAGIC or not offset:
-                return None
-            file.seek(offset)
-            return path.parent / file.read(length).decode()
-    except (OSError, struct.error, UnicodeDecodeError):
-        return None
 
 
 def _literal(name: str) -> str:

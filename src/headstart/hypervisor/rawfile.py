@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from headstart.extents import Extent
-from headstart.hypervisor.contract import Disk
+from headstart.hypervisor.inventory import Disk
 from headstart.wire.files import FileReader
 
 

@@ -1,14 +1,15 @@
-"""What drivers have in common that record by overlays: what is wanted, and marks as overlays have them."""
+"""What drivers have in common that record by overlays: what is wanted, and which segments hold which marks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from headstart import errors, units
-from headstart.hypervisor import space
-from headstart.hypervisor.contract import Action, Bitmap, Start, Stop
+from headstart.blocks import Blocks
+from headstart.hypervisor import segmentfile, space
+from headstart.hypervisor.contract import Action, Bitmap, Remove, Start, Stop
 from headstart.hypervisor.overlays import Place, Segment
 
 #: Of the scratch directory: overlays on devices, beside which nothing can be put.
@@ -54,9 +55,29 @@ class Stack:
         """As the contract has them. They are persistent: files say what they are."""
         return tuple(Bitmap(name, name in self.recording, persistent=True) for name in self.names)
 
-    def require_there(self, name: str) -> None:
-        if name not in self.names:
-            raise errors.HeadstartError(f"There is no mark {name}.")
+    def require_there(self, names: Iterable[str]) -> None:
+        for name in names:
+            if name not in self.names:
+                raise errors.HeadstartError(f"There is no mark {name}.")
+
+    def holding(self, names: Sequence[str]) -> list[Segment]:
+        """Where these marks recorded."""
+        self.require_there(names)
+        return [each for each in self.segments if not set(names).isdisjoint(each.names)]
+
+
+def recorded(names: Iterable[str], allocated: Mapping[Segment, Blocks]) -> dict[str, Blocks]:
+    """What each of these marks recorded, by what is allocated in the segments."""
+    return {name: Blocks().union(*(found for each, found in allocated.items() if name in each.names)) for name in names}
+
+
+def forgotten(removes: Iterable[Remove], stack_of: Callable[[str], Stack]) -> dict[str, list[str]]:
+    """The names by disk. Raises ``HeadstartError`` if one is not there."""
+    found: dict[str, list[str]] = {}
+    for each in removes:
+        stack_of(each.disk).require_there([each.name])
+        found.setdefault(each.disk, []).append(each.name)
+    return found
 
 
 def by_disk(actions: Iterable[Action]) -> dict[str, tuple[list[str], list[str]]]:
@@ -69,6 +90,40 @@ def by_disk(actions: Iterable[Action]) -> dict[str, tuple[list[str], list[str]]]
         elif isinstance(each, Stop):
             stops.append(each.name)
     return found
+
+
+def begun(stack: tuple[Segment, ...], path: Path, start: Iterable[str], stop: Iterable[str]) -> tuple[Segment, ...]:
+    """A segment more: all that recorded goes on in it but for ``stop``. Raises ``HeadstartError`` for what is there
+    already, or is not."""
+    started, stopped = list(start), set(stop)
+    known = {name for each in stack for name in each.names}
+    going = stack[-1].names if stack else ()
+    for name in started:
+        if name in known:
+            raise errors.HeadstartError(f"There is a mark {name} already.")
+    for name in stopped - known:
+        raise errors.HeadstartError(f"There is no mark {name}.")
+    return (*stack, Segment(path, (*(each for each in going if each not in stopped), *started)))
+
+
+def without(stack: tuple[Segment, ...], gone: Iterable[str]) -> tuple[Segment, ...]:
+    dropped = set(gone)
+    return tuple(replace(each, names=tuple(name for name in each.names if name not in dropped)) for each in stack)
+
+
+def nameless(stack: tuple[Segment, ...]) -> int:
+    """How many of the lowest segments nobody wants to read any longer. Never the one that is written to."""
+    count = 0
+    while count < len(stack) - 1 and not stack[count].names:
+        count += 1
+    return count
+
+
+def is_blank(stack: tuple[Segment, ...]) -> bool:
+    """One overlay to which nobody has ever written: its table of tables is empty. Also where there is none."""
+    if len(stack) > 1:
+        return False
+    return all(segmentfile.is_empty(each.path) for each in stack)
 
 
 def require_room(folder: Path, size: int) -> None:

@@ -7,7 +7,8 @@ from contextlib import AbstractContextManager
 
 from headstart import errors
 from headstart.blocks import Blocks
-from headstart.hypervisor.contract import Action, Counters, LiveReader
+from headstart.hypervisor.contract import Action, LiveReader
+from headstart.hypervisor.counters import Counters
 
 OFF = "The VM is off"
 

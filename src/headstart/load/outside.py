@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields
 
-from headstart.hypervisor.contract import Counters, DiskCounters, Histogram
+from headstart.hypervisor.counters import Counters, DiskCounters, Histogram
 from headstart.load.signals import Signals, share
 
 CPU, DISK = "guest.cpu", "guest.disk"

@@ -124,7 +124,7 @@ class _Collection:
         index.drop_lost(but_doomed=True)
         drafts = self._living_drafts()
         # After the drafts: only what is known now can be judged.
-        self._sizes = self._stored()
+        self._sizes = dict(pack.stored(self._repo.store))
         ages = {pack.id_of(name): age for name, age in lease.ages(self._repo, layout.PACKS).items()}
         judged = {each for each in index.packs() if max(0.0, ages.get(each, math.inf)) >= self._order.quarantine}
         self._progress("marking")
@@ -156,10 +156,6 @@ class _Collection:
                 except errors.Damaged:
                     self._delete(name)
         return _Lists(found[layout.CONDEMNED], found[layout.DOOMED], ages)
-
-    def _stored(self) -> dict[bytes, int]:
-        listed = ((pack.id_of(name), size) for name, size in self._repo.store.list(layout.PACKS))
-        return {pack_id: size for pack_id, size in listed if pack_id is not None}
 
     def _living_drafts(self) -> dict[str, list[str]]:
         """Those of dead owners are revoked: they cannot publish any longer."""

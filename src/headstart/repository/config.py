@@ -109,3 +109,17 @@ def _code(secrets: Secrets, text: bytes) -> bytes:
 
 def _damaged(name: str, reason: str) -> errors.Damaged:
     return errors.Damaged(f"{name} is damaged: {reason}.", object=name)
+
+
+def require(store: Store) -> None:
+    """A place that is not mounted has lost nothing. (One without its config may have, and have a twin of it.)"""
+    if not (_is_there(store, layout.CONFIG_KEY) or _is_there(store, layout.CONFIG_TWIN)):
+        raise errors.StoreFailed(f"{store!r} holds no repository now: check that it is mounted.")
+
+
+def _is_there(store: Store, name: str) -> bool:
+    try:
+        store.read(name)
+    except Missing:
+        return False
+    return True

@@ -120,11 +120,6 @@ def record(
         )
 
 
-def heartbeat(repo: Repository, draft: Draft, number: int, now: float) -> None:
-    """A record that says only that the owner lives. Raises what ``record`` does."""
-    record(repo, draft, number, now)
-
-
 def drop(repo: Repository, draft_id: str) -> None:
     """Remove the lease: its snapshot is published, or it is given up. Repeatable."""
     names = sorted(_names(repo, draft_id), reverse=True)  # the first record last: until then it is a draft
@@ -142,8 +137,8 @@ def all_drafts(repo: Repository) -> tuple[list[Draft], list[errors.Damaged]]:
     damaged: list[errors.Damaged] = []
     for draft_id, last in sorted(newest.items()):
         try:
-            first = _read(repo, _key(draft_id, 0))
-            drafts.append(_draft(first, _read(repo, last)))
+            first = read(repo, key_of(draft_id, 0))
+            drafts.append(_draft(first, read(repo, last)))
         except errors.Damaged as error:
             damaged.append(error)
     return drafts, damaged
@@ -153,7 +148,7 @@ def records(repo: Repository, draft_id: str) -> Iterator[Record]:
     """All records of a draft in order; ``Damaged`` when one is missing or cannot be read."""
     count = sum(1 for _ in _names(repo, draft_id))
     for number in range(count):
-        yield _read(repo, _key(draft_id, number))
+        yield read(repo, key_of(draft_id, number))
 
 
 def names(repo: Repository) -> dict[str, list[str]]:
@@ -164,20 +159,11 @@ def names(repo: Repository) -> dict[str, list[str]]:
     return found
 
 
-def read(repo: Repository, name: str) -> Record:
-    """One record by the name of its object; ``Damaged``."""
-    return _read(repo, name)
-
-
-def key_of(draft_id: str, number: int) -> str:
-    return _key(draft_id, number)
-
-
 def _draft(first: Record, newest: Record) -> Draft:
     return Draft(first.draft_id, first.vm, first.host, first.time, newest.time, newest.number + 1)
 
 
-def _key(draft_id: str, number: int) -> str:
+def key_of(draft_id: str, number: int) -> str:
     if not layout.is_object_id(draft_id):
         raise ValueError(f"not a draft id: {draft_id!r}")
     return f"{layout.DRAFTS}{draft_id}/{number:0{_NUMBER_DIGITS}}"
@@ -191,7 +177,7 @@ def _names(repo: Repository, draft_id: str = "") -> Iterator[str]:
 
 
 def _write(repo: Repository, written: Record) -> None:
-    key = _key(written.draft_id, written.number)
+    key = key_of(written.draft_id, written.number)
     try:
         repo.put_object(layout.Kind.DRAFT, key, encode(written))
     except Exists:
@@ -202,7 +188,8 @@ def _write(repo: Repository, written: Record) -> None:
             ) from None
 
 
-def _read(repo: Repository, name: str) -> Record:
+def read(repo: Repository, name: str) -> Record:
+    """One record by the name of its object; ``Damaged``."""
     _, draft_id, number = name.split("/")
     try:
         return decode(draft_id, int(number), repo.get_object(layout.Kind.DRAFT, name))

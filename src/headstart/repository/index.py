@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from headstart import errors
 from headstart.blocks import Blocks
-from headstart.repository import layout, listing, loss, objects, pack, seal
+from headstart.repository import config, layout, listing, loss, objects, pack, seal
 from headstart.repository.going import Going
 from headstart.repository.hoard import Hoard
 from headstart.repository.keys import Secrets
@@ -30,6 +30,7 @@ from headstart.repository.pack import PackEntries
 from headstart.repository.shelf import Shelf
 from headstart.repository.stack import Stack
 from headstart.repository.table import Location
+from headstart.repository.unlisted import Unlisted
 from headstart.store.contract import Missing, Store
 
 _Found = TypeVar("_Found")
@@ -48,8 +49,7 @@ class Index:
         self._hoard = Hoard(None)
         self._broken: set[bytes] = set()  # packs whose own index cannot be read
         self._met = Met()
-        self._unwritten: list[PackEntries] = []
-        self._underway: set[bytes] = set()  # packs for which an index object is being written
+        self._unlisted = Unlisted()
         self._loaded = False
         self._is_unused = True  # no position was given out
         #: Objects that could not be read. What they listed was taken from the packs themselves.
@@ -234,7 +234,7 @@ class Index:
         """These index objects: what only they list is not there any longer."""
         self._met.forget(names)
         self._hoard.forget(names)
-        listed = self._met.packs() | self._underway.union(entries.pack_id for entries in self._unwritten)
+        listed = self._met.packs() | self._unlisted.ids()
         self._table.drop([pack_id for pack_id in self._table.packs() if pack_id not in listed])
 
     def heads(self) -> tuple[Link, ...]:
@@ -298,10 +298,9 @@ class Index:
     def adopt_all(self) -> None:
         """Adopt every pack in the store that no index lists; those that are not whole are named in ``damaged``."""
         self._load_once()
-        for name, size in sorted(self._store.list(layout.PACKS)):
-            pack_id = pack.id_of(name)
+        for pack_id, size in sorted(pack.stored(self._store)):
             known = pack_id in self._table or pack_id in self._broken
-            if pack_id is not None and not known and not self.is_lost(pack_id) and pack_id not in self._going.doomed:
+            if not known and not self.is_lost(pack_id) and pack_id not in self._going.doomed:
                 try:
                     self._adopt(pack_id, size)
                 except errors.Damaged as error:
@@ -316,13 +315,13 @@ class Index:
         with self._lock:
             self._load_once()
             if self._enter(entries):
-                self._unwritten.append(entries)
+                self._unlisted.add(entries)
 
     @property
     def unwritten_chunks(self) -> int:
         """Chunks of packs that no index object lists yet."""
         with self._lock:
-            return sum(map(len, self._unwritten))
+            return self._unlisted.chunks
 
     def drop_lost(self, *, but_doomed: bool = False) -> set[bytes]:
         """Forget packs that the store does not have any longer, or not whole, or that are being deleted: their chunks
@@ -340,17 +339,16 @@ class Index:
         with self._lock:
             known = dict(self._table.sizes())
             going = frozenset() if but_doomed else frozenset(self._going.doomed)
-        for name, size in self._store.list(layout.PACKS):
-            pack_id = pack.id_of(name)
-            if pack_id is not None and known.get(pack_id) == size and pack_id not in going:
+        for pack_id, size in pack.stored(self._store):
+            if known.get(pack_id) == size and pack_id not in going:
                 del known[pack_id]
         if known.keys() - self._going.doomed:
-            self._require_store()
+            config.require(self._store)
         if known:
             self.refresh()  # what was needed of one that was swept has been copied
         with self._lock:
             self._table.drop(each for each in known if each in self._table)
-            self._unwritten = [entries for entries in self._unwritten if entries.pack_id not in known]
+            self._unlisted.forget(known)
         return set(known)
 
     def swept(self, packs: Iterable[bytes]) -> set[bytes]:
@@ -362,26 +360,12 @@ class Index:
         listed = now.packs()
         return set(packs) - (listed - now._going.doomed)
 
-    def _require_store(self) -> None:
-        """A place that is not mounted has lost nothing. (One without its config may have, and have a twin of it.)"""
-        if not (self._is_there(layout.CONFIG_KEY) or self._is_there(layout.CONFIG_TWIN)):
-            raise errors.StoreFailed(f"{self._store!r} holds no repository now: check that it is mounted.")
-
-    def _is_there(self, name: str) -> bool:
-        try:
-            self._store.read(name)
-        except Missing:
-            return False
-        return True
-
     def write(self, replaced: Sequence[str] = ()) -> int:
         """Write an index object for the packs that none lists yet. Returns its bytes; 0 when there is nothing to say.
 
         ``replaced`` are index objects that cannot be read: all that they listed was found again."""
         with self._lock:
-            packs, self._unwritten = self._unwritten, []
-            underway = {each.pack_id for each in packs}
-            self._underway |= underway
+            packs = self._unlisted.take()
         links = self.heads()
         if not packs and not replaced and not any(each.name.startswith(layout.LOSSES) for each in links):
             return 0
@@ -390,11 +374,11 @@ class Index:
             return self.list_packs(Listed(packs, list(links), gone))
         except errors.HeadstartError:
             with self._lock:
-                self._unwritten = packs + self._unwritten
+                self._unlisted.put_back(packs)
             raise
         finally:
             with self._lock:
-                self._underway -= underway
+                self._unlisted.done(packs)
 
     def list_packs(self, listed: Listed) -> int:
         """Write an index object. Returns its bytes."""
@@ -412,7 +396,7 @@ class Index:
         """These were deleted."""
         with self._lock:
             self._table.drop(each for each in self._table.packs() if each in packs)
-            self._unwritten = [entries for entries in self._unwritten if entries.pack_id not in packs]
+            self._unlisted.forget(packs)
 
     def span(self, pack_id: bytes) -> range:
         """The positions of the chunks of a pack."""
@@ -489,7 +473,7 @@ class Index:
     def _look_for_gone(self, there: Iterable[str]) -> None:
         gone = self._met.gone(there)
         if gone:
-            self._require_store()
+            config.require(self._store)
             self._forget(gone)
         if self._is_unused and 2 * self._table.dropped_chunks > len(self._table):
             self._start_over()

@@ -17,7 +17,7 @@ import os
 import struct
 import sys
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -80,10 +80,6 @@ class PackEntries:
     @property
     def name(self) -> str:
         return pack_key(self.pack_id)
-
-    @property
-    def chunks_and_frames(self) -> tuple[int, int]:
-        return len(self), len(self.counts)
 
     @property
     def frames_bytes(self) -> int:
@@ -159,6 +155,14 @@ def id_of(key: str) -> bytes | None:
     """The pack whose key this is; None for a foreign object."""
     name = key.removeprefix(layout.PACKS)
     return bytes.fromhex(name) if layout.is_object_id(name) else None
+
+
+def stored(store: Store) -> Iterator[tuple[bytes, int]]:
+    """The packs that the store lists, and their bytes."""
+    for name, size in store.list(layout.PACKS):
+        pack_id = id_of(name)
+        if pack_id is not None:
+            yield pack_id, size
 
 
 def _columns(data: bytes, widths: tuple[int, ...]) -> list[bytes]:

@@ -40,8 +40,6 @@ class Repository:
         self.encrypted = encrypted
         #: Names of key objects that the password opened.
         self.opened_by: tuple[str, ...] = ()
-        #: Why ``config`` could not be used, and its twin was.
-        self.config_error: errors.HeadstartError | None = None
         self.index = Index(secrets, store)
         self._id_keys = {layout.ChunkClass.TREE: seal.derive(secrets.structure, b"tree id")}
         if secrets.opens_content:
@@ -221,7 +219,6 @@ def _open_any(store: Store, unlock: _Unlock, to_mend: bool) -> Repository:
                 f"{error} {layout.CONFIG_KEY} has a twin, so nothing is lost: put it back with 'headstart repair'.",
                 object=layout.CONFIG_KEY,
             ) from error
-        opened.config_error = error
         return opened
 
 

@@ -154,7 +154,7 @@ class _Check:
         self._again = Blocks()  # nodes whose content may have come from another copy
         self._node_bytes = 0
         self._content_bytes = 0
-        self._sizes: dict[bytes | None, int] = {}
+        self._sizes: dict[bytes, int] = {}
         self.used: set[bytes] = set()
         #: Packs whose own index was looked at.
         self.checked: set[bytes] = set()
@@ -195,7 +195,7 @@ class _Check:
 
     def read(self, progress: Progress, packs: Set[bytes], selection: Selection) -> None:
         """What is wanted of ``packs``, as far as they are selected, and each one's own index."""
-        self._sizes = {pack.id_of(name): size for name, size in self._repo.store.list(layout.PACKS)}
+        self._sizes = dict(pack.stored(self._repo.store))
         chosen = selection.of(packs)
         if len(chosen) < len(packs):
             chosen |= {pack_id for pack_id in packs - chosen if self._is_cut(pack_id)}

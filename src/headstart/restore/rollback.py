@@ -26,17 +26,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from headstart import blocks, errors, plain, units
-from headstart.backup import cycle
+from headstart.backup import cycle, opening
 from headstart.backup.context import Context
 from headstart.blocks import Blocks
 from headstart.hypervisor import witness
-from headstart.hypervisor.contract import Disk, Inventory
+from headstart.hypervisor.inventory import Disk, Inventory
 from headstart.hypervisor.power import Power
 from headstart.hypervisor.witness import Witness
 from headstart.repository import attachment, label, lost, tree
 from headstart.repository.manifest import Disk as StoredDisk
 from headstart.repository.manifest import Manifest
 from headstart.restore import inplace
+from headstart.state.noted import Noted
 from headstart.state.values import Rollback, Vm
 from headstart.wire.imageserver import Layer
 from headstart.wire.imagewriter import ImageWriter
@@ -87,7 +88,7 @@ def rollback(context: Context, name: str, wanted: Manifest, order: Order) -> Rep
     also what reading and writing raise. What the error leaves is told with it."""
     begun = time.monotonic()
     with cycle.running(context, name, "rollback") as told:
-        run = _Run(context, context.met(context.journal.vm(name)), wanted, order)
+        run = _Run(context, opening.met(context, context.journal.vm(name)), wanted, order)
         done = run.roll_back()
         report = Report(name, wanted.id, run.safety, done, run.runs, time.monotonic() - begun, tuple(run.notes))
         told.update(snapshot=wanted.id, safety=run.safety, notes=run.notes)
@@ -118,7 +119,7 @@ class _Run:
         self._wanted = wanted
         self._order = order
         self._power = power_of(vm)
-        self._last = context.journal.rollback(vm.name)
+        self._last = Noted(context.journal).rollback(vm.name)
         #: An interrupted one has written.
         self._half = self._last is not None and self._last.writing
         self.safety = self._last.safety if self._last else None
@@ -137,7 +138,7 @@ class _Run:
             self._mine = replace(self._mine, running=True, how=self._last.how)
         self._power.recall(self._mine.how)
         if not self._half:
-            self._context.journal.begin_rollback(self._vm.name, self._mine)
+            Noted(self._context.journal).begin_rollback(self._vm.name, self._mine)
         try:
             if was_running:
                 self._power.shut_down(self._order.seconds, force=self._order.force)
@@ -164,14 +165,14 @@ class _Run:
 
     def _leave(self, error: BaseException) -> None:
         """Tell what it is like now; a VM that is as it was goes on."""
-        begun = self._context.journal.rollback(self._vm.name)
+        begun = Noted(self._context.journal).rollback(self._vm.name)
         if begun is not None and begun.writing:
             back = f", or 'headstart rollback {self._vm.name} {begun.safety}' to go back" if begun.safety else ""
             error.add_note(
                 f"VM '{self._vm.name}' is half rolled back and stays off: give the same command again{back}."
             )
             return
-        self._context.journal.end_rollback(self._vm.name)
+        Noted(self._context.journal).end_rollback(self._vm.name)
         if self._mine.running and not self._power.runs():
             with contextlib.suppress(errors.HeadstartError):
                 self._start()
@@ -182,8 +183,8 @@ class _Run:
     def _look(self) -> Inventory:
         """Of the VM as it is, running or off."""
         context, vm = self._context, self._vm
-        resting = context.at_rest(vm)
-        machine = resting or context.machine(vm)
+        resting = opening.images(context, vm)
+        machine = resting or opening.machine(context, vm)
         try:
             if resting is None and vm.monitor is not None:
                 # What tells where the images are when it is off.
@@ -258,11 +259,11 @@ class _Run:
                 if disk.name not in changed:
                     changed[disk.name] = self._compare(disk, writers[disk.name])
             self._mine = replace(self._mine, writing=True, safety=self.safety)
-            self._context.journal.begin_rollback(self._vm.name, self._mine)
+            Noted(self._context.journal).begin_rollback(self._vm.name, self._mine)
             for disk in self._wanted.disks:
                 self._fill(disk, changed[disk.name], writers[disk.name])
             self._write_variables(there)
-        self._context.journal.end_rollback(self._vm.name)
+        Noted(self._context.journal).end_rollback(self._vm.name)
         return tuple(
             RolledBack(
                 disk.name,
@@ -274,7 +275,7 @@ class _Run:
         )
 
     def _images(self) -> Inventory:
-        resting = self._context.at_rest(self._vm)
+        resting = opening.images(self._context, self._vm)
         if resting is None:
             raise errors.Busy("The VM was started meanwhile, by somebody else.")
         try:

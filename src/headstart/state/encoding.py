@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.blocks import Blocks
-from headstart.hypervisor.contract import ImageFile
+from headstart.hypervisor.inventory import ImageFile
 from headstart.state.values import Domain, Facts, Tracked, Vm
 from headstart.tracking.choice import Wish
 

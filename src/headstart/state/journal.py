@@ -18,11 +18,12 @@ from typing import Any
 
 from headstart import errors
 from headstart.blocks import Blocks
-from headstart.state import holder
+from headstart.state import holder, noted
 from headstart.state.database import Database
 from headstart.state.encoding import disk_of_row, row_of_disk, row_of_vm, vm_of_row
 from headstart.state.holder import Holder
-from headstart.state.values import AGENT, HOST, Completion, Distrust, Domain, Draft, Point, Rollback, Run, Tracked, Vm
+from headstart.state.runs import KEPT_SECONDS
+from headstart.state.values import AGENT, HOST, Completion, Distrust, Domain, Draft, Point, Tracked, Vm
 from headstart.tracking.choice import Wish
 from headstart.transfer.pipeline import Stored
 
@@ -30,7 +31,6 @@ from headstart.transfer.pipeline import Stored
 LOCK_SECONDS = 2.0
 #: Blocks of a draft that are in memory at a time, with their chunks: a few MB.
 PORTION = 10_000
-RUNS_KEPT_SECONDS = 90 * 24 * 3600.0
 
 
 class Journal(Database):
@@ -86,8 +86,7 @@ class Journal(Database):
         self.vm(name)
         with self.change() as database:
             database.execute("DELETE FROM vms WHERE name = ?", (name,))
-            for remembered in (_rollback_of(name), _volumes_of(name), _trimmed_of(name)):
-                database.execute("DELETE FROM meta WHERE name = ?", (remembered,))
+            noted.forget(database, name)
 
     @contextlib.contextmanager
     def lock(self, vm: str, verb: str = "") -> Iterator[None]:
@@ -271,10 +270,6 @@ class Journal(Database):
     def packs(self, vm: str) -> list[str]:
         return [row[0] for row in self.rows("SELECT pack FROM packs WHERE vm = ?", vm)]
 
-    def forget_draft(self, vm: str) -> None:
-        with self.change() as database:
-            self._forget_draft(database, vm)
-
     def _forget_draft(self, database: sqlite3.Connection, vm: str) -> None:
         for table in ("drafts", "copied", "packs", "completions"):
             database.execute(f"DELETE FROM {table} WHERE vm = ?", (vm,))
@@ -349,7 +344,7 @@ class Journal(Database):
         with self.change() as database:
             if facts is not None:
                 now = time.time()
-                database.execute("DELETE FROM publications WHERE moment < ?", (now - RUNS_KEPT_SECONDS,))
+                database.execute("DELETE FROM publications WHERE moment < ?", (now - KEPT_SECONDS,))
                 database.execute("INSERT INTO publications (moment, facts) VALUES (?, ?)", (now, json.dumps(facts)))
             database.execute("INSERT OR REPLACE INTO points VALUES (?, ?, ?)", (vm, point.snapshot, point.created))
             self._forget_draft(database, vm)
@@ -360,96 +355,6 @@ class Journal(Database):
         """The newest that was published from here."""
         rows = self.rows("SELECT snapshot, created FROM points WHERE vm = ?", vm)
         return Point(*rows[0]) if rows else None
-
-    # volumes
-
-    def put_volumes(self, vm: str, told: Any) -> None:
-        """Plain JSON: what lay on its disks when it was last looked."""
-        with self.change() as database:
-            database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_volumes_of(vm), json.dumps(told)))
-
-    def volumes(self, vm: str) -> Any:
-        rows = self.rows("SELECT value FROM meta WHERE name = ?", _volumes_of(vm))
-        return json.loads(rows[0][0]) if rows else None
-
-    # trimming
-
-    def put_trimmed(self, vm: str, moment: float) -> None:
-        with self.change() as database:
-            database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_trimmed_of(vm), repr(moment)))
-
-    def trimmed(self, vm: str) -> float:
-        """When its guest was last asked to trim, in seconds since 1970; 0: never."""
-        rows = self.rows("SELECT value FROM meta WHERE name = ?", _trimmed_of(vm))
-        return float(rows[0][0]) if rows else 0.0
-
-    # rollbacks
-
-    def begin_rollback(self, vm: str, rollback: Rollback) -> None:
-        """Before the VM is shut down, and before the first byte is written. Durable: the power may go while the disks
-        are neither the one nor the other."""
-        with self.durable(), self.change() as database:
-            told = json.dumps(asdict(rollback))
-            database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_rollback_of(vm), told))
-
-    def rollback(self, vm: str) -> Rollback | None:
-        """The one that is under way, or was interrupted."""
-        rows = self.rows("SELECT value FROM meta WHERE name = ?", _rollback_of(vm))
-        return Rollback(**json.loads(rows[0][0])) if rows else None
-
-    def end_rollback(self, vm: str) -> None:
-        with self.change() as database:
-            database.execute("DELETE FROM meta WHERE name = ?", (_rollback_of(vm),))
-
-    # runs
-
-    def begin_run(self, vm: str, verb: str) -> int:
-        """Old runs are forgotten."""
-        with self.change() as database:
-            database.execute("DELETE FROM runs WHERE vm = ? AND begun < ?", (vm, time.time() - RUNS_KEPT_SECONDS))
-            cursor = database.execute(
-                "INSERT INTO runs (vm, verb, begun, report) VALUES (?, ?, ?, '{}')", (vm, verb, time.time())
-            )
-            return int(cursor.lastrowid or 0)
-
-    def end_run(self, number: int, report: Mapping[str, Any]) -> None:
-        with self.change() as database:
-            database.execute(
-                "UPDATE runs SET ended = ?, report = ? WHERE number = ?", (time.time(), json.dumps(report), number)
-            )
-
-    def runs(self, vm: str, limit: int = 20) -> list[Run]:
-        rows = self.rows("SELECT * FROM runs WHERE vm = ? ORDER BY number DESC LIMIT ?", vm, limit)
-        return [Run(row[0], row[1], row[2], row[3], row[4], json.loads(row[5])) for row in rows]
-
-    def backups(self, vm: str, after: int, limit: int) -> list[Run]:
-        """Backups, and spooled ones that were published later, with a higher number, newest first."""
-        query = "SELECT * FROM runs WHERE vm = ? AND number > ? AND verb IN ('backup', 'publish')"
-        rows = self.rows(f"{query} ORDER BY number DESC LIMIT ?", vm, after, limit)
-        return [Run(row[0], row[1], row[2], row[3], row[4], json.loads(row[5])) for row in rows]
-
-    def runs_between(self, vm: str, since: float, until: float) -> list[Run]:
-        """Those that were under way at any time of it, oldest first. Of those that never ended only the newest may be
-        under way still: the others count for when they began."""
-        query = (
-            "SELECT * FROM runs WHERE vm = ? AND begun < ? AND (max(begun, coalesce(ended, begun)) >= ?"
-            " OR ended IS NULL AND number = (SELECT max(number) FROM runs WHERE vm = ?)) ORDER BY number"
-        )
-        rows = self.rows(query, vm, until, since, vm)
-        return [Run(row[0], row[1], row[2], row[3], row[4], json.loads(row[5])) for row in rows]
-
-
-def _rollback_of(vm: str) -> str:
-    """The name in the table ``meta``."""
-    return f"rollback {vm}"
-
-
-def _volumes_of(vm: str) -> str:
-    return f"volumes {vm}"
-
-
-def _trimmed_of(vm: str) -> str:
-    return f"trimmed {vm}"
 
 
 def _insert(database: sqlite3.Connection, verb: str, table: str, row: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from headstart.state.database import Database
+from headstart.state.runs import Runs
 from headstart.state.series import Minute
 from headstart.state.values import Run
 
@@ -38,6 +39,7 @@ class Outbox:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._all = Runs(database)
 
     def told(self, host: str) -> Told:
         found = self._get(_TOLD)
@@ -52,10 +54,14 @@ class Outbox:
     def runs(self, told: Told, limit: int) -> tuple[list[Run], Told]:
         """Those to tell next, the oldest first, and how far that is; as far as it was where nothing is to be told."""
         marks = ",".join("?" * len(told.open))
-        found = self._runs(f"number IN ({marks}) ORDER BY number", *told.open)
+        found = self._all.where(f"number IN ({marks}) ORDER BY number", *told.open)
         over, waiting = self._sorted(found[:limit])
         waiting += [run.number for run in found[limit:]]
-        new = self._runs("number > ? ORDER BY number LIMIT ?", told.run, limit - len(over)) if len(over) < limit else []
+        new = (
+            self._all.where("number > ? ORDER BY number LIMIT ?", told.run, limit - len(over))
+            if len(over) < limit
+            else []
+        )
         ready, pending = self._sorted(new)
         last = max((run.number for run in new), default=told.run)
         return over + ready, replace(told, run=last, open=tuple(sorted(waiting + pending)))
@@ -66,10 +72,6 @@ class Outbox:
         rows = self._database.rows(query, told.publication, limit)
         last = max((row[0] for row in rows), default=told.publication)
         return [json.loads(row[1]) for row in rows], replace(told, publication=last)
-
-    def _runs(self, which: str, *values: Any) -> list[Run]:
-        rows = self._database.rows(f"SELECT * FROM runs WHERE {which}", *values)
-        return [Run(row[0], row[1], row[2], row[3], row[4], json.loads(row[5])) for row in rows]
 
     def _sorted(self, found: Iterable[Run]) -> tuple[list[Run], list[int]]:
         """Those that are over, and the numbers of those that may be under way: the newest of their VM."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.blocks import Blocks
-from headstart.hypervisor.contract import ImageFile
+from headstart.hypervisor.inventory import ImageFile
 from headstart.tracking.choice import Wish
 
 #: Who read a block of a draft: this host from outside, the agent in the guest, or (from here on) an appliance.

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from headstart.hypervisor.contract import Disk, Inventory, Recorder
+from headstart.hypervisor.inventory import Disk, Inventory, Recorder
 
 
 class Wish(Enum):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from headstart.hypervisor import overlays
-from headstart.hypervisor.contract import Recorder
+from headstart.hypervisor.inventory import Recorder
 from headstart.hypervisor.libvirt import inventory, layers
 from headstart.hypervisor.libvirt.inventory import Look
 from headstart.hypervisor.libvirt.layers import Conditions

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from headstart.blocks import Blocks
-from headstart.hypervisor.contract import Migrating, Recorder, Remove, Start, Stop
+from headstart.hypervisor.contract import Migrating, Remove, Start, Stop
+from headstart.hypervisor.inventory import Recorder
 from headstart.hypervisor.qemu import checkup
 from headstart.hypervisor.qemu.machine import QemuMachine
 from headstart.hypervisor.recording import Recording

@@ -11,7 +11,8 @@ import pytest
 
 from headstart import errors
 from headstart.hypervisor import names
-from headstart.hypervisor.contract import DiskCounters, Remove, Start
+from headstart.hypervisor.contract import Remove, Start
+from headstart.hypervisor.counters import DiskCounters
 from headstart.hypervisor.qemu import counters
 from tests.hypervisor.qemu import bare
 from tests.hypervisor.qemu.bare import Bare

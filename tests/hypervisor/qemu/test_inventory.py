@@ -11,7 +11,8 @@ import pytest
 
 from headstart import errors
 from headstart.blocks import Blocks
-from headstart.hypervisor.contract import Disk, Inventory, PointRequest, Remove, Start
+from headstart.hypervisor.contract import PointRequest, Remove, Start
+from headstart.hypervisor.inventory import Disk, Inventory
 from tests.hypervisor.qemu import bare, points
 
 pytestmark = pytest.mark.vm

@@ -16,6 +16,7 @@ from headstart.hypervisor.contract import Remove
 from headstart.hypervisor.qemu import obstacles
 from tests.hypervisor.qemu import bare, points, victim
 from tests.hypervisor.qemu.agent import Agent
+from tests.kit import qmp
 from tests.wire import scripted
 
 pytestmark = pytest.mark.vm
@@ -77,7 +78,7 @@ def test_the_guard_continues_within_milliseconds(tmp_path: Path, variant: str) -
     with bare.running(*bare.two(tmp_path, iothread=variant == "push")) as vm:
         kill_at("stopped", vm)
         stopped, resumed = vm.wait_event("STOP"), vm.wait_event("RESUME")
-        pause = _time(resumed) - _time(stopped)
+        pause = qmp.moment_of(resumed) - qmp.moment_of(stopped)
         print(f"the guard continued the VM after {pause * 1000:.1f} ms")
         assert pause < 1
         assert not (vm.scratch / "vm.stopped").exists()
@@ -87,10 +88,6 @@ def test_the_guard_continues_within_milliseconds(tmp_path: Path, variant: str) -
             assert machine.recover()
         assert vm.status == "paused"
         assert vm.leftovers() == []
-
-
-def _time(event: dict[str, dict[str, int]]) -> float:
-    return event["timestamp"]["seconds"] + event["timestamp"]["microseconds"] / 1e6
 
 
 @pytest.mark.parametrize("variant", ["pull", "push"])

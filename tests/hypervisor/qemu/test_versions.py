@@ -21,7 +21,8 @@ from headstart.blocks import Blocks
 from headstart.host.doctor import machine
 from headstart.host.doctor.finding import Finding, Level
 from headstart.hypervisor.checkup import Checkup
-from headstart.hypervisor.contract import Inventory, PointRequest
+from headstart.hypervisor.contract import PointRequest
+from headstart.hypervisor.inventory import Inventory
 from headstart.hypervisor.qemu import checkup, versions
 from headstart.hypervisor.qemu.machine import QemuMachine
 from headstart.hypervisor.qemu.versions import Kind, Release, Standing, Trait

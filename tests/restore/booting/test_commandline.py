@@ -61,7 +61,7 @@ def test_what_is_no_command_line_is_refused(text: str) -> None:
         (Option("m", "4G,slots=2"), {"size": "4G", "slots": "2"}),
     ],
 )
-def test_values(option: Option, values: dict[str, object]) -> None:
+def test_an_option_has_the_values_that_are_written(option: Option, values: dict[str, object]) -> None:
     assert option.values == values
     assert option.having().values == values
 

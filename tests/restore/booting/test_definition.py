@@ -219,7 +219,7 @@ def test_a_throttle_stays_above_the_overlay() -> None:
     assert json.loads(words[3])["node-name"] == "d" and "node-name=f" not in ",".join(words)
 
 
-def test_uefi() -> None:
+def test_uefi_starts_with_variables_of_its_own() -> None:
     text = (
         "-drive if=pflash,format=raw,readonly=on,file=/ovmf -drive if=pflash,format=raw,file=/vars"
         " -drive file=/x,if=virtio"
@@ -281,7 +281,7 @@ def test_memory(text: str, size: int) -> None:
     assert derived(text).memory == size
 
 
-def test_less_memory() -> None:
+def test_a_vm_can_be_started_with_less_memory() -> None:
     found = derived("-m 64G,maxmem=128G", memory=1 << 30)
     assert rest(found) == ["-m", "1024M"] and found.memory == 1 << 30
     with pytest.raises(errors.Usage, match="--memory"):

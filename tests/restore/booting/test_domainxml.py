@@ -161,7 +161,7 @@ def test_the_network_as_it_was() -> None:
     assert same(inside(root), before)
 
 
-def test_uefi() -> None:
+def test_uefi_starts_with_variables_of_its_own() -> None:
     head = "<os><loader type='pflash'>/ovmf</loader><nvram template='/t' type='file'><source file='/v'/></nvram></os>"
     root, _ = derived("", head=head, variables=Path("/mine.fd"))
     nvram = root.find("os/nvram")
@@ -170,7 +170,7 @@ def test_uefi() -> None:
         derived("", head=head)
 
 
-def test_less_memory() -> None:
+def test_a_domain_can_be_started_with_less_memory() -> None:
     root, _ = derived("", memory=units.GIB)
     assert domainxml.memory_of(root) == units.GIB
     with pytest.raises(errors.Usage, match="--memory"):

@@ -58,7 +58,7 @@ def ext4(folder: Path, name: str, files: Mapping[str, bytes], *options: str, kin
 ROOT = {"etc/hosts": b"of the root", "usr/bin/true": b"", "home/hidden": b"under the mount"}
 
 
-def test_gpt(tmp_path: Path) -> None:
+def test_partitions_of_a_gpt_keep_their_numbers(tmp_path: Path) -> None:
     """Partitions keep their numbers, whatever their order on the disk."""
     root, data = ext4(tmp_path, "root", ROOT), ext4(tmp_path, "data", {"x": b"of data"}, "-L", "data")
     disk = partitioned(
@@ -165,7 +165,7 @@ def test_what_cannot_be_told_is_asked_for(tmp_path: Path) -> None:
             contents.find(guestpath.parse("c0ffee:D:\\x"))
 
 
-def test_windows(tmp_path: Path) -> None:
+def test_disks_of_windows_have_drive_letters(tmp_path: Path) -> None:
     system = filetrees.make("ntfs", tmp_path / "system", 32 * MIB)
     data = filetrees.make("ntfs", tmp_path / "data", 32 * MIB)
     with filetrees.served("ntfs-3g", system, tmp_path / "mnt") as mnt:

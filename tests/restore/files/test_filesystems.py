@@ -89,7 +89,7 @@ def test_content_within_the_inode(tmp_path: Path) -> None:
     assert filetrees.describe(copy) == expected
 
 
-def test_ntfs(tmp_path: Path) -> None:
+def test_files_on_ntfs_are_read_as_they_are(tmp_path: Path) -> None:
     image = filetrees.make("ntfs", tmp_path / "image", 160 * MIB)
     with filetrees.served("ntfs-3g", image, tmp_path / "mnt", "-o", "compression") as mnt:
         filetrees.fill(mnt, posix=False)
@@ -128,7 +128,7 @@ def _set_initialized_size(image: Path, content: bytes, size: int) -> None:
 
 
 @pytest.mark.parametrize("bits", ["12", "16", "32"])
-def test_fat(tmp_path: Path, bits: str) -> None:
+def test_files_on_fat_are_read_as_they_are(tmp_path: Path, bits: str) -> None:
     size = 8 if bits == "12" else 160
     image = filetrees.make("vfat", tmp_path / "image", size * MIB, "-F", bits)
     tree = tmp_path / "tree"
@@ -143,7 +143,7 @@ def test_fat(tmp_path: Path, bits: str) -> None:
     assert filetrees.plainly(filetrees.describe(copy)) == filetrees.plainly(filetrees.describe(tree))
 
 
-def test_exfat(tmp_path: Path) -> None:
+def test_files_on_exfat_are_read_as_they_are(tmp_path: Path) -> None:
     image = filetrees.make("exfat", tmp_path / "image", 160 * MIB)
     with (
         filetrees.attached(image) as device,

@@ -209,12 +209,12 @@ def test_a_parser_that_dies_is_an_error_and_starts_again(tree: Path) -> None:
 
 
 def test_a_parser_that_says_nothing_is_ended(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(confined, "SILENT_SECONDS", 0.2)
     with contents_of(image_of(tree)) as contents:
         _, top = contents.find(ALL)
         process = top.system._parser._process
         assert process is not None
         process.send_signal(19)  # SIGSTOP
+        monkeypatch.setattr(confined, "SILENT_SECONDS", 0.2)
         with pytest.raises(confined.BrokenFileSystem, match="took more than"):
             top.system.entries(top.node.number)
         assert process.poll() is not None

@@ -18,13 +18,13 @@ def mount(tmp_path: Path) -> None:
     mounting.mount({}, tmp_path, "name", lambda: None)
 
 
-def test_no_fuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_fuse_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mounting, "_DEVICE", tmp_path / "nothing")
     with pytest.raises(errors.Unsupported, match="no FUSE"):
         mount(tmp_path)
 
 
-def test_no_fusermount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_fusermount_the_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mounting, "_DEVICE", tmp_path)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(shutil, "which", lambda _: None)
@@ -32,7 +32,7 @@ def test_no_fusermount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         mount(tmp_path)
 
 
-def test_no_libfuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_libfuse_the_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The library looks for it as it is loaded."""
 
     class Finder:

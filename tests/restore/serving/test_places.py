@@ -48,7 +48,7 @@ def test_clients_have_to_show_a_certificate(tmp_path: Path) -> None:
     assert "--tls=require" in Tcp("127.0.0.1", tls=Certificates(tmp_path)).arguments()
 
 
-def test_uris() -> None:
+def test_clients_are_told_a_uri_that_is_quoted() -> None:
     assert Tcp("127.0.0.1", 1).uri("a b/c") == "nbd://127.0.0.1:1/a%20b%2Fc"
     assert Tcp("::1", 1).uri("a") == "nbd://[::1]:1/a"
     assert Tcp("0.0.0.0", 1, SharedKeys(Path("/keys"))).uri("a") == f"nbds://{socket.gethostname()}:1/a"

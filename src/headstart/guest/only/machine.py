@@ -17,21 +17,9 @@ from headstart.extents import Extent
 from headstart.guest.agent import Agent
 from headstart.guest.filters import Filter, Seen
 from headstart.guest.only.point import GuestPoint
-from headstart.hypervisor.contract import (
-    Action,
-    Bitmap,
-    Counters,
-    Disk,
-    ImageFile,
-    Inventory,
-    LeftOut,
-    LiveReader,
-    PointInTime,
-    PointRequest,
-    Recorder,
-    Remove,
-    Start,
-)
+from headstart.hypervisor.contract import Action, Bitmap, LiveReader, PointInTime, PointRequest, Remove, Start
+from headstart.hypervisor.counters import Counters
+from headstart.hypervisor.inventory import Disk, ImageFile, Inventory, LeftOut, Recorder
 from headstart.reading import Piece, Reader
 
 _KEPT = "filter "

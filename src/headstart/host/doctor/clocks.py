@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from headstart import units
 from headstart.host.doctor.finding import Finding, Level
 from headstart.host.doctor.subject import Subject
+from headstart.state.runs import Runs
 
 #: Clocks are corrected by seconds all the time.
 SLACK_SECONDS = 60.0
@@ -59,5 +60,5 @@ def _newest(subject: Subject) -> tuple[float, str] | None:
             for vm in journal.vms():
                 if point := journal.point(vm.name):
                     found.append((point.created, f"the newest snapshot of {vm.name}"))
-                found += [(run.begun, f"the last {run.verb} of {vm.name}") for run in journal.runs(vm.name, 1)]
+                found += [(run.begun, f"the last {run.verb} of {vm.name}") for run in Runs(journal).newest(vm.name, 1)]
     return max(found, default=None)

@@ -12,7 +12,7 @@ from headstart.host.doctor.finding import Finding, Level
 from headstart.host.doctor.subject import Subject
 from headstart.hypervisor import names
 from headstart.hypervisor.checkup import Checkup
-from headstart.hypervisor.contract import Disk
+from headstart.hypervisor.inventory import Disk
 from headstart.hypervisor.qemu import checkup as qemu
 from headstart.hypervisor.qemu import versions
 from headstart.hypervisor.qemu.versions import Kind, Standing

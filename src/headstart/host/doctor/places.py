@@ -13,6 +13,7 @@ from headstart.host.doctor.subject import DATABASE, Subject
 from headstart.hypervisor import space
 from headstart.hypervisor.qemu.exports import SOCKET_PATH_LIMIT
 from headstart.state.journal import Journal
+from headstart.state.runs import Runs
 
 #: Less than this is no room for a database that grows.
 STATE_BYTES = 256 * units.MIB
@@ -150,7 +151,7 @@ def _needed(subject: Subject) -> tuple[int, str]:
 
 
 def _taken(journal: Journal, vm: str) -> Iterator[int]:
-    for run in journal.runs(vm, _RUNS):
+    for run in Runs(journal).newest(vm, _RUNS):
         if run.verb == "backup" and "error" not in run.report:
             yield sum(disk["residue_bytes"] for disk in run.report.get("disks", ()))
 

@@ -13,6 +13,7 @@ from headstart.host.doctor.subject import Subject
 from headstart.host.policy import Config, Policy
 from headstart.hypervisor.checkup import Channels, Checkup
 from headstart.state.journal import Journal
+from headstart.state.runs import Runs
 from headstart.state.values import Vm
 
 #: A password command may ask somebody, and a key derivation takes its time.
@@ -164,7 +165,7 @@ class _Patient:
         if waiting is not None:
             said = f"the backup {waiting.id[:12]} is complete, and waits in the spool to be published"
             yield Finding(check, Level.WARNING, said, f"'headstart precopy {name}' publishes it.")
-        runs = [run for run in self._journal.runs(name) if run.verb in ("backup", "precopy", "publish")]
+        runs = [run for run in Runs(self._journal).newest(name) if run.verb in ("backup", "precopy", "publish")]
         if runs and "error" in runs[0].report:
             said = f"the last {runs[0].verb} ({_when(runs[0].begun)}) failed: {runs[0].report['error']}"
             yield Finding(check, Level.WARNING, said, f"headstart history {name}")

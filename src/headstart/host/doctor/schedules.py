@@ -13,6 +13,7 @@ from headstart.host.doctor.finding import Finding, Level, of_error
 from headstart.host.doctor.subject import Subject
 from headstart.host.policy import Config, Policy
 from headstart.state.journal import Journal
+from headstart.state.runs import Runs
 
 #: How far ahead schedules are looked at, and how many moments of one VM.
 _AHEAD = timedelta(days=7)
@@ -111,7 +112,7 @@ def _length(journal: Journal, vm: str) -> float | None:
     """Seconds of the longest of the last backups; None: there was none."""
     found = [
         run.report["seconds"]
-        for run in journal.runs(vm, _RUNS)
+        for run in Runs(journal).newest(vm, _RUNS)
         if run.verb == "backup" and isinstance(run.report.get("seconds"), int | float)
     ]
     return max(found, default=None)

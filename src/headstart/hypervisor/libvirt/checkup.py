@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import libvirt
 
 from headstart.hypervisor.checkup import Channels, Checkup, Trace
-from headstart.hypervisor.contract import Inventory
+from headstart.hypervisor.inventory import Inventory
 from headstart.hypervisor.libvirt import emulator, inventory, layers, obstacles
 from headstart.hypervisor.libvirt.inventory import AGENT_PORT, QGA_PORT, Look
 from headstart.hypervisor.libvirt.place import require_local

@@ -9,7 +9,7 @@ from typing import Any
 import libvirt
 
 from headstart import errors
-from headstart.hypervisor.contract import Counters, DiskCounters
+from headstart.hypervisor.counters import Counters, DiskCounters
 from headstart.hypervisor.libvirt import emulator
 from headstart.hypervisor.libvirt.place import require_local
 from headstart.wire.libvirt import Domain

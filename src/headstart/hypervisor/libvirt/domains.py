@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import libvirt
 
 from headstart import errors
-from headstart.hypervisor.contract import Disk, LeftOut
+from headstart.hypervisor.inventory import Disk, LeftOut
 from headstart.hypervisor.libvirt import inventory
 from headstart.hypervisor.libvirt.inventory import AGENT_PORT, QGA_PORT, Look
 from headstart.hypervisor.libvirt.place import require_local

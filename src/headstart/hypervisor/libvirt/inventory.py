@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 from headstart import errors
 from headstart.hypervisor import images
-from headstart.hypervisor.contract import Disk, ImageFile, LeftOut
+from headstart.hypervisor.inventory import Disk, ImageFile, LeftOut
 from headstart.hypervisor.libvirt import emulator
 from headstart.hypervisor.qemu import versions
 from headstart.hypervisor.recording import Stack

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from headstart.hypervisor import images, overlays
-from headstart.hypervisor.contract import Disk, Recorder
+from headstart.hypervisor import images, overlays, recording, segmentfile
+from headstart.hypervisor.inventory import Disk, Recorder
 from headstart.hypervisor.libvirt.inventory import Attachment, Look
 from headstart.hypervisor.overlays import Place, Segment
 from headstart.hypervisor.recording import IN_IOTHREAD, Recording, Stack
@@ -129,7 +129,7 @@ def _unrecorded(attachment: Attachment, found: Covered, obstacle: str = "") -> A
 def _recorded(attachment: Attachment, found: Covered) -> Attachment:
     segments = found.place.named(found.paths)
     if doubt(found.place, found.paths):
-        segments = overlays.without(segments, [name for each in segments for name in each.names])
+        segments = recording.without(segments, [name for each in segments for name in each.names])
     disk = replace(found.disk, recorder=Recorder.OVERLAY, persistent=True, untracked="", unreadable="")
     return replace(attachment, disk=disk, stack=Stack(found.place, found.form, segments))
 
@@ -157,4 +157,4 @@ def doubt(place: Place, paths: Sequence[Path]) -> str:
 def lost(place: Place, paths: Sequence[Path]) -> list[Path]:
     """Segments that were written to, and have gone from the chain without us: what we commit is noted no more."""
     gone = sorted(place.noted() - set(paths))
-    return [path for path in gone if path.exists() and not overlays.is_empty(path)]
+    return [path for path in gone if path.exists() and not segmentfile.is_empty(path)]

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 
 from headstart import errors, extents, units
 from headstart.extents import Extent
-from headstart.hypervisor.contract import Disk
+from headstart.hypervisor.inventory import Disk
 from headstart.hypervisor.libvirt.jobs import Job, Jobs, Part
 from headstart.reading import Piece
 from headstart.wire import nbd

@@ -13,17 +13,10 @@ import libvirt
 from headstart import errors
 from headstart.blocks import Blocks
 from headstart.hypervisor import rawfile, recording, space
-from headstart.hypervisor.contract import (
-    Action,
-    Bitmap,
-    Counters,
-    Inventory,
-    LiveReader,
-    PointInTime,
-    PointRequest,
-    Remove,
-)
+from headstart.hypervisor.contract import Action, Bitmap, LiveReader, PointInTime, PointRequest, Remove
+from headstart.hypervisor.counters import Counters
 from headstart.hypervisor.freeze import Freezer, frozen
+from headstart.hypervisor.inventory import Inventory
 from headstart.hypervisor.libvirt import (
     counters,
     domains,

@@ -14,7 +14,7 @@ import libvirt
 
 from headstart import errors
 from headstart.hypervisor import images
-from headstart.hypervisor.contract import Disk, ImageFile, Inventory
+from headstart.hypervisor.inventory import Disk, ImageFile, Inventory
 from headstart.hypervisor.libvirt import inventory, layers
 from headstart.hypervisor.libvirt.place import require_local
 from headstart.hypervisor.offline import CONSISTENCY, OfflineMachine

@@ -30,9 +30,9 @@ from xml.etree import ElementTree
 
 import libvirt
 
-from headstart import blocks, errors
+from headstart import blocks, durable, errors
 from headstart.blocks import Blocks
-from headstart.hypervisor import overlays, recording, witness
+from headstart.hypervisor import recording, segmentfile, witness
 from headstart.hypervisor.contract import Remove
 from headstart.hypervisor.libvirt import layers, obstacles
 from headstart.hypervisor.libvirt.inventory import Attachment, Look
@@ -73,11 +73,9 @@ class Overlaying:
 
     def recorded(self, stack: Stack, wanted: Sequence[str]) -> dict[str, Blocks]:
         """What each of the named marks recorded in those segments that nobody writes to."""
-        for name in wanted:
-            stack.require_there(name)
-        read = [each for each in stack.segments[:-1] if set(each.names) & set(wanted)]
+        read = [each for each in stack.holding(wanted) if each in stack.segments[:-1]]
         found = {each: blocks.of_extents(imagemap.allocated(each.path), self._block_size) for each in read}
-        return {name: Blocks().union(*(each for of, each in found.items() if name in of.names)) for name in wanted}
+        return recording.recorded(wanted, found)
 
     # -- beginning and ending marks
 
@@ -116,7 +114,7 @@ class Overlaying:
         if not size:
             raise errors.Busy(f"libvirt does not tell how large disk {attachment.disk.name} is. Try again.")
         place, path = stack.place, stack.place.new()
-        segments = overlays.begun(stack.segments, path, starts, stops)
+        segments = recording.begun(stack.segments, path, starts, stops)
         below = stack.segments[-1].path if stack.segments else place.image
         undo.callback(place.remove, path)
         place.create(path, below, "qcow2" if stack.segments else stack.form, size)
@@ -158,17 +156,13 @@ class Overlaying:
     def remove(self, seen: Look, removes: Sequence[Remove]) -> None:
         """Forget marks, and take out segments that no other one needs; where none is left, all. Raises
         ``HeadstartError`` if one is not there, and then none has gone."""
-        gone: dict[str, list[str]] = {}
-        for each in removes:
-            _stack(seen.attachment(each.disk)).require_there(each.name)
-            gone.setdefault(each.disk, []).append(each.name)
-        for disk, each_gone in gone.items():
+        for disk, gone in recording.forgotten(removes, lambda disk: _stack(seen.attachment(disk))).items():
             attachment = seen.attachment(disk)
             stack = _stack(attachment)
-            segments = overlays.without(stack.segments, each_gone)
+            segments = recording.without(stack.segments, gone)
             stack.place.note(segments, stack.place.seal)
             if segments[-1].names:
-                self.commit(attachment, segments, overlays.nameless(segments))
+                self.commit(attachment, segments, recording.nameless(segments))
             else:
                 self.take_off(attachment, stack.place, stack.segments)
 
@@ -206,7 +200,7 @@ class Overlaying:
 
     def _require_free(self, target: str, segments: Sequence[Segment]) -> None:
         for each in segments:
-            if overlays.holds_snapshots(each.path):
+            if segmentfile.holds_snapshots(each.path):
                 raise errors.Busy(
                     f"Somebody keeps an internal snapshot of disk {target} in the overlay {each.path}: it would be gone"
                     " with that. Remove it (virsh snapshot-delete), and try again."
@@ -222,7 +216,7 @@ class Overlaying:
                 f" {', '.join(map(str, sorted(used)))}. 'virsh dumpxml --inactive' shows the definition."
             )
         for path in (place.image, *(each.path for each in kept[:1])):
-            overlays.sync(path)
+            durable.sync(path)
         _keep_definitions()
         place.note(kept, layers.sealed(place, kept))
         for path in paths:
@@ -287,14 +281,14 @@ class Overlaying:
         if not paths:
             place.forget()
         elif stack is not None and stack.recording:
-            count = overlays.nameless(segments)
+            count = recording.nameless(segments)
             if count:
                 self.commit(attachment, segments, count)
                 yield f"overlays that nobody needed any longer were committed into {place.image}"
             elif place.seal != layers.sealed(place, segments):
                 place.note(segments, layers.sealed(place, segments))
         elif self._domain.ask(lambda domain: domain.snapshotNum()):
-            place.note(overlays.without(segments, [name for each in segments for name in each.names]), place.seal)
+            place.note(recording.without(segments, [name for each in segments for name in each.names]), place.seal)
             yield f"the overlay of ours on disk {target} stays: {layers.SNAPSHOTS}"
         else:
             self.take_off(attachment, place, segments)
@@ -335,7 +329,7 @@ class Overlaying:
 def _keep_definitions() -> None:
     """libvirt makes a definition durable, but not that it is the one of this name now."""
     with contextlib.suppress(OSError):
-        overlays.sync(DEFINITIONS)
+        durable.sync(DEFINITIONS)
 
 
 def files(root: ElementTree.Element, target: str) -> list[Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from headstart import errors
-from headstart.hypervisor.contract import Counters, DiskCounters
+from headstart.hypervisor.counters import Counters, DiskCounters
 from headstart.hypervisor.memory.vm import STEP_SECONDS, MemoryVm
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from headstart import blocks, errors
 from headstart.blocks import Blocks
-from headstart.hypervisor.contract import ImageFile
+from headstart.hypervisor.inventory import ImageFile
 
 ZERO = 0
 

@@ -8,18 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from headstart import blocks, errors
 from headstart.blocks import Blocks
 from headstart.extents import Extent
-from headstart.hypervisor.contract import (
-    Action,
-    Bitmap,
-    Counters,
-    Disk,
-    Inventory,
-    LeftOut,
-    LiveReader,
-    PointInTime,
-    PointRequest,
-    Recorder,
-)
+from headstart.hypervisor.contract import Action, Bitmap, LiveReader, PointInTime, PointRequest
+from headstart.hypervisor.counters import Counters
+from headstart.hypervisor.inventory import Disk, Inventory, LeftOut, Recorder
 from headstart.hypervisor.memory import counters
 from headstart.hypervisor.memory.connection import Connection
 from headstart.hypervisor.memory.image import Drive, Image, Record

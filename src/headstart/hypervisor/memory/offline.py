@@ -5,15 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from headstart.blocks import Blocks
-from headstart.hypervisor.contract import (
-    Bitmap,
-    Disk,
-    Disturbed,
-    Inventory,
-    PointInTime,
-    PointRequest,
-    Protects,
-)
+from headstart.hypervisor.contract import Bitmap, Disturbed, PointInTime, PointRequest, Protects
+from headstart.hypervisor.inventory import Disk, Inventory
 from headstart.hypervisor.memory.image import Drive
 from headstart.hypervisor.memory.reader import MemoryReader
 from headstart.hypervisor.memory.vm import MemoryVm

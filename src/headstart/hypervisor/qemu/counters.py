@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from headstart.hypervisor.contract import Counters, DiskCounters, Histogram
+from headstart.hypervisor.counters import Counters, DiskCounters, Histogram
 from headstart.hypervisor.qemu import inventory
 from headstart.hypervisor.qemu.graph import Devices, Drive
 from headstart.wire.qmp import CommandFailed, Qmp

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from headstart import errors
 from headstart.hypervisor import images, rawfile
-from headstart.hypervisor.contract import Disk, ImageFile, Inventory, LeftOut, Recorder
+from headstart.hypervisor.inventory import Disk, ImageFile, Inventory, LeftOut, Recorder
 from headstart.hypervisor.overlays import Place
 from headstart.hypervisor.qemu import graph as graphs
 from headstart.hypervisor.qemu import layers, process

@@ -13,16 +13,9 @@ from headstart.blocks import Blocks
 from headstart.extents import Extent
 from headstart.hypervisor import names as tracks
 from headstart.hypervisor import rawfile
-from headstart.hypervisor.contract import (
-    Action,
-    Bitmap,
-    Counters,
-    Inventory,
-    LiveReader,
-    PointInTime,
-    PointRequest,
-    Remove,
-)
+from headstart.hypervisor.contract import Action, Bitmap, LiveReader, PointInTime, PointRequest, Remove
+from headstart.hypervisor.counters import Counters
+from headstart.hypervisor.inventory import Inventory
 from headstart.hypervisor.qemu import counters, inventory, migration, obstacles, offline, overlaying, recovery, versions
 from headstart.hypervisor.qemu.anchor import Anchor
 from headstart.hypervisor.qemu.bitmaps import QemuBitmaps

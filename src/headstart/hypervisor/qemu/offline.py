@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.hypervisor import overlays
-from headstart.hypervisor.contract import Disk, ImageFile, Inventory, LeftOut, Recorder
+from headstart.hypervisor.inventory import Disk, ImageFile, Inventory, LeftOut, Recorder
 from headstart.hypervisor.offline import OfflineMachine
 
 #: Of what is kept of a VM.

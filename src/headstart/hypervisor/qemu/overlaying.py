@@ -20,13 +20,12 @@ an export of its node, so that what was written again above does not hide it.
 from __future__ import annotations
 
 import contextlib
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from headstart import errors
+from headstart import durable, errors
 from headstart.blocks import Blocks
-from headstart.hypervisor import names, overlays, recording
+from headstart.hypervisor import names, overlays, recording, segmentfile
 from headstart.hypervisor.contract import Action, Remove
 from headstart.hypervisor.overlays import Place, Segment
 from headstart.hypervisor.qemu import jobs
@@ -55,13 +54,9 @@ class Overlaying:
     def recorded(self, attachment: Attachment, wanted: Sequence[str], role: str) -> dict[str, Blocks]:
         """What each of the named marks recorded. The NBD server has to run."""
         stack = _stack(attachment)
-        for name in wanted:
-            stack.require_there(name)
-        read = [each for each in stack.segments if set(each.names) & set(wanted)]
-        allocated = {each: self._allocated(stack.node(each), f"{role}-{number}") for number, each in enumerate(read)}
-        return {
-            name: Blocks().union(*(found for each, found in allocated.items() if name in each.names)) for name in wanted
-        }
+        read = enumerate(stack.holding(wanted))
+        allocated = {each: self._allocated(stack.node(each), f"{role}-{number}") for number, each in read}
+        return recording.recorded(wanted, allocated)
 
     def _allocated(self, node: str, role: str) -> Blocks:
         """The blocks that the node itself has something of, be it zeroes."""
@@ -92,7 +87,7 @@ class Overlaying:
     ) -> dict[str, Any]:
         stack, place = _stack(attachment), _stack(attachment).place
         path = place.new()
-        segments = overlays.begun(stack.segments, path, starts, stops)
+        segments = recording.begun(stack.segments, path, starts, stops)
         top = seen.graph.nodes[attachment.tracked]
         recording.require_room(place.folder, attachment.disk.size)
         top_path = stack.segments[-1].path
@@ -107,8 +102,8 @@ class Overlaying:
         # From here on a start opens the new segment, which is empty: what the guest writes until QEMU is told goes
         # to the one below.
         place.point(path)
-        undo.callback(overlays.thaw, top_path)
-        overlays.freeze(top_path)
+        undo.callback(segmentfile.thaw, top_path)
+        segmentfile.freeze(top_path)
         return {"type": "blockdev-snapshot", "data": {"node": attachment.tracked, "overlay": node}}
 
     def _add(self, node: str, path: Any, *, direct: bool) -> None:
@@ -129,16 +124,12 @@ class Overlaying:
     def remove(self, seen: Look, removes: Sequence[Remove]) -> None:
         """Forget marks, and take out segments that no other one needs. Raises ``HeadstartError`` if one is not there,
         and then none has gone."""
-        gone: dict[str, list[str]] = defaultdict(list)
-        for each in removes:
-            _stack(seen.attachment(each.disk)).require_there(each.name)
-            gone[each.disk].append(each.name)
-        for disk, each_gone in gone.items():
+        for disk, gone in recording.forgotten(removes, lambda disk: _stack(seen.attachment(disk))).items():
             attachment = seen.attachment(disk)
             stack = _stack(attachment)
-            segments = overlays.without(stack.segments, each_gone)
+            segments = recording.without(stack.segments, gone)
             stack.place.note(segments)
-            self._commit(attachment, segments, overlays.nameless(segments))
+            self._commit(attachment, segments, recording.nameless(segments))
 
     def settle(self, seen: Look, disks: Iterable[str]) -> None:
         for disk in disks:
@@ -167,7 +158,7 @@ class Overlaying:
     def _clear_away(self, stack: Stack, gone: Sequence[Segment], kept: Sequence[Segment]) -> None:
         """Files go when what was in them is on the disk, and nothing leads to them any longer."""
         for path in (stack.place.image, *(each.path for each in kept[:1])):
-            overlays.sync(path)
+            durable.sync(path)
         stack.place.note(kept)
         for each in gone:
             self._delete(stack.node(each))
@@ -207,7 +198,7 @@ class Overlaying:
                 self._anchor.hold()
                 stack.place.remove(path)
                 yield f"the overlay {path} of a dead run, which nothing stood on, was removed"
-            count = overlays.nameless(stack.segments)
+            count = recording.nameless(stack.segments)
             if count:
                 self._commit(attachment, stack.segments, count)
                 yield f"overlays that nobody needed any longer were committed into {stack.place.image}"
@@ -217,7 +208,7 @@ class Overlaying:
         top = stack.segments[-1].path
         if stack.place.target() != top:
             self._anchor.hold()
-            overlays.thaw(top)
+            segmentfile.thaw(top)
             stack.place.point(top)
             stack.place.note(stack.segments)
             yield f"{stack.place.head} leads to the overlay again that is written to"
@@ -232,18 +223,18 @@ def prepare(attachment: Attachment, place: Place) -> Iterator[str]:
     """Let there be a head to start the VM from, which runs on the image itself now: an empty overlay, as long as
     nobody has started from it. What is to be known of it is said once."""
     disk, stack = attachment.disk, place.stack()
-    if stack and not overlays.is_blank(stack):
+    if stack and not recording.is_blank(stack):
         aside = place.set_aside()
         yield (
             f"disk {disk.name} was started from {place.image}, and what its guest had written to the overlays on it is"
             f" not in it. They were set aside: {aside} leads to them"
         )
-    elif stack and overlays.size_of(stack[-1].path) == disk.size:
+    elif stack and segmentfile.size_of(stack[-1].path) == disk.size:
         return
     path = place.new()
     place.create(path, place.image, disk.format, disk.size)
     place.point(path)
-    for each in stack if overlays.is_blank(stack) else ():
+    for each in stack if recording.is_blank(stack) else ():
         place.remove(each.path)
     yield (
         f"disk {disk.name} is recorded by overlays as soon as the VM is started from $(readlink -f {place.head}),"

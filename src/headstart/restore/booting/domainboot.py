@@ -19,8 +19,8 @@ from xml.etree import ElementTree
 import libvirt
 
 from headstart import errors, plain
-from headstart.hypervisor.contract import Disk as LiveDisk
 from headstart.hypervisor.contract import Start
+from headstart.hypervisor.inventory import Disk as LiveDisk
 from headstart.hypervisor.libvirt import inventory
 from headstart.hypervisor.libvirt.machine import LibvirtMachine
 from headstart.hypervisor.libvirt.place import give, require_local

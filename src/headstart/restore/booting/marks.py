@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from headstart.hypervisor import names
-from headstart.hypervisor.contract import Disk
+from headstart.hypervisor.inventory import Disk
 from headstart.repository.manifest import Manifest
 from headstart.state.values import Facts, Tracked
 from headstart.units import BLOCK_SIZE

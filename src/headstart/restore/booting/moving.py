@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from headstart import errors, plain
-from headstart.hypervisor.contract import Inventory
+from headstart.hypervisor.inventory import Inventory
 from headstart.hypervisor.qemu import inventory, jobs
 from headstart.hypervisor.qemu.graph import Devices
 from headstart.hypervisor.qemu.inventory import Attachment
