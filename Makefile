@@ -22,7 +22,7 @@ unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 .PHONY: setup docs demo demo-server test test-fast test-qemu package test-package test-reproducible release soak coverage mutants times bench bench-plan bench-choices fuzz lint clean
 
 TESTS_OF_CORE := tests/backup tests/host tests/hypervisor tests/load tests/repository tests/simulation tests/tracking \
-    tests/test_blocks.py tests/test_entries.py tests/test_errors.py tests/test_extents.py tests/test_plain.py tests/test_units.py
+    tests/test_blocks.py tests/test_logentries.py tests/test_errors.py tests/test_extents.py tests/test_plain.py tests/test_units.py
 SECONDS := 60
 SUITE := trixie
 TESTS_OF_QEMU := tests/hypervisor/qemu tests/e2e/test_exact.py tests/e2e/test_overlays.py tests/e2e/test_proxmox.py
@@ -97,7 +97,7 @@ bench-choices: setup
 	$(PYTHON) -m bench.choices
 
 fuzz: setup
-	@UV_SYSTEM_CERTS=true build/bootstrap/bin/uv sync --quiet --frozen --group fuzz --python $(PYTHON)
+	@UV_SYSTEM_CERTS=true build/bootstrap/bin/uv sync --quiet --frozen --all-extras --group fuzz --python $(PYTHON)
 	$(PYTHON) -m tests.fuzz all $(SECONDS)
 
 lint: setup

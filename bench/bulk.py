@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from headstart import repository, units
-from headstart.repository import layout, listing, seal
+from headstart.repository import layout, listing, pack, seal
 from headstart.repository.layout import ChunkClass
-from headstart.repository.pack import PackEntries
+from headstart.repository.packtable import PackEntries
 from headstart.store.local import LocalStore
 
 PASSWORD = b"correct horse"
@@ -31,7 +31,7 @@ def make(folder: Path, chunks: int) -> None:
         for start in range(0, chunks, OBJECT_CHUNKS):
             packs = list(_packs(source, min(OBJECT_CHUNKS, chunks - start) // PACK_CHUNKS))
             for each in packs:
-                with (folder / each.name).open("xb") as file:
+                with (folder / pack.pack_key(each.pack_id)).open("xb") as file:
                     file.truncate(each.size)
             name = layout.INDEXES + os.urandom(layout.OBJECT_ID_LENGTH).hex()
             store.create(name, seal.seal_object(repo.secrets, layout.Kind.INDEX, name, listing.encode(packs)))

@@ -26,7 +26,7 @@ PARTS: Mapping[str, Sequence[str]] = {
     "Operations": ("operations", "repository", "monitoring", "compatibility", "security"),
     "Reference": ("cli", "reference/commands", "reference/api", "reference/metrics", "format", "agent-protocol"),
     "Evidence": ("reliability", "benchmarks", "scale", "fleet", "choices", "planning-figures"),
-    "Inside": ("design", "dependencies", "CONTRIBUTING"),
+    "Inside": ("design", "testing", "dependencies", "CONTRIBUTING"),
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import tomllib
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from tests import branches, times
 
 ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 #: What runs in guests stands alone.
 MODULES = [
     path
@@ -64,6 +66,11 @@ def test_no_two_tests_of_a_module_have_one_name() -> None:
 @pytest.mark.parametrize("place", times.WHY)
 def test_what_is_said_of_slow_tests_is_said_of_some(place: str) -> None:
     assert (ROOT / place).exists()
+
+
+@pytest.mark.parametrize("module", PROJECT["tool"]["coverage"]["run"]["include"])
+def test_what_counts_as_the_core_is_there(module: str) -> None:
+    assert any(ROOT.glob(module))
 
 
 REPORT = """<testsuites><testsuite>

@@ -27,7 +27,7 @@ from headstart.repository.config import Config
 from headstart.repository.draft import Entries, Record
 from headstart.repository.lease import Lease, Root
 from headstart.repository.manifest import Attachment, Disk, Manifest
-from headstart.repository.pack import PackEntries
+from headstart.repository.packtable import PackEntries
 from tests.fuzz.stored import OBJECT_ID, PACK_ID, SECRETS, SLOTS
 
 MAP: dict[str, Any] = {

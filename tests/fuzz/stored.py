@@ -24,6 +24,7 @@ from headstart.repository import (
     manifest,
     node,
     pack,
+    packtable,
     paper,
     proof,
     seal,
@@ -110,14 +111,14 @@ def pack_table(data: bytes) -> None:
     if len(data) < 3:
         return
     try:
-        found = pack.PackEntries.decode(PACK_ID, 1, data[0], data[1], data[2] & 3, data[3:])
+        found = packtable.PackEntries.decode(PACK_ID, 1, data[0], data[1], data[2] & 3, data[3:])
     except ValueError:
         return
     assert found.encode() == data[3:]
     _entered(found)
 
 
-def _entered(found: pack.PackEntries) -> None:
+def _entered(found: packtable.PackEntries) -> None:
     """In the index of a repository in memory, and found there."""
     known = Stack()
     known.add(found)

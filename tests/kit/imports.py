@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[2] / "src" / "headstart"
 
 #: Top to bottom: first single modules, then folders. A new one gets its place here.
 ORDER = (
-    *("__init__", "errors", "units", "plain", "durable", "batches", "entries", "extents", "blocks", "reading"),
+    *("__init__", "errors", "units", "plain", "durable", "batches", "logentries", "extents", "blocks", "reading"),
     *("agentd", "wire", "hypervisor", "tracking", "guest", "volumes", "load", "store", "repository", "transfer"),
     *("appliance", "state", "backup", "restore", "simulation", "host", "server", "cli", "__main__"),
 )

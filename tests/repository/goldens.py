@@ -119,7 +119,7 @@ def _together(repo: Repository) -> dict[int, bytes]:
         with sealed.view(slot.offset, slot.length) as content:
             moved.reserve(*listed, origin=(sealed.pack_id, slot.number)).take(content)
     entries, whole = moved.finish()
-    repo.store.create(entries.name, whole)
+    repo.store.create(pack.pack_key(entries.pack_id), whole)
     repo.index.add(entries)
     return ids
 

@@ -26,7 +26,7 @@ from headstart.repository.keys import Secrets
 from headstart.repository.known import Known
 from headstart.repository.link import Link
 from headstart.repository.loss import Loss
-from headstart.repository.pack import Moved, PackEntries
+from headstart.repository.packtable import Moved, PackEntries
 from headstart.repository.repo import Repository
 from headstart.repository.shelf import Shelf
 from headstart.repository.stack import Stack
@@ -307,7 +307,7 @@ def test_index_objects_that_were_collected(cached: Repository, cache: Path, runn
     names = index_objects(cached)
     packs = [each for name in names for each in listed_in(cached, name)]
     put_index(cached, packs[1:], names)
-    remove(cached, *names, packs[0].name)
+    remove(cached, *names, pack.pack_key(packs[0].pack_id))
     for repo in (cached, stores.reopened(cached, cache), stores.reopened(cached)):
         repo.index.refresh()
         gone = [packs[0].ids[start : start + 32] for start in range(0, len(packs[0].ids), 32)]

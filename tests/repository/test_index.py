@@ -15,7 +15,7 @@ from headstart.repository import layout, listing, pack
 from headstart.repository.layout import ChunkClass
 from headstart.repository.link import Link
 from headstart.repository.memtable import MemTable
-from headstart.repository.pack import PackEntries
+from headstart.repository.packtable import PackEntries
 from headstart.repository.repo import Repository
 from headstart.repository.stack import Stack
 from headstart.store.memory import MemoryStore

@@ -338,7 +338,7 @@ class Recorded:
         self.settled.append(disks)
 
 
-def both_of(recorded: Recorded) -> Tracker:
+def tracker_over(recorded: Recorded) -> Tracker:
     return Tracker(recorded, INSTALLATION, {"disk": "00000001"})  # type: ignore[arg-type]
 
 
@@ -346,25 +346,31 @@ NAMES = [Track(INSTALLATION, kind, "00000001", mark).name for kind, mark in (("b
 STANDING = {"disk": tuple(Bitmap(name, True) for name in NAMES)}
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_believed_one_counts_whichever_is_listed_first(order: int) -> None:
+    layers = (Bitmap(NAMES[0], True), Bitmap(NAMES[0], True, believed=False))[::order]
+    assert tracker_over(Recorded({"disk": layers})).standing() == {"disk": {BASE: Standing.RECORDING}}
+
+
 @pytest.mark.parametrize("refusal", [errors.Unreachable("it is gone"), Migrating("it moves")])
 def test_a_vm_that_is_gone_or_moves_is_asked_once(refusal: Exception) -> None:
     """Nothing is removed one by one that may stand elsewhere by now."""
     recorded = Recorded(STANDING, refusal)
     with pytest.raises(type(refusal)):
-        both_of(recorded).drop([("disk", BASE), ("disk", FIRST)])
+        tracker_over(recorded).drop([("disk", BASE), ("disk", FIRST)])
     assert len(recorded.asked) == 1
 
 
 def test_what_cannot_be_removed_together_is_tried_one_by_one() -> None:
     recorded = Recorded(STANDING, errors.Busy("one of them cannot be removed"))
-    both_of(recorded).drop([("disk", BASE), ("disk", FIRST)])
+    tracker_over(recorded).drop([("disk", BASE), ("disk", FIRST)])
     each = [Remove("disk", name) for name in NAMES]
     assert [list(actions) for actions in recorded.asked] == [each, each[:1], each[1:]]
 
 
 def test_the_hypervisor_is_told_what_is_settled_if_anything_is() -> None:
     recorded = Recorded({})
-    tracker = both_of(recorded)
+    tracker = tracker_over(recorded)
     tracker.settle([])
     assert recorded.settled == []
     tracker.settle(["disk", "other"])

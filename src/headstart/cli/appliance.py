@@ -9,7 +9,7 @@ import threading
 from dataclasses import asdict
 from pathlib import Path
 
-from headstart import entries, errors
+from headstart import errors, logentries
 from headstart.appliance import keys, messages
 from headstart.appliance.service import SESSIONS, Service
 from headstart.cli import arguments
@@ -63,7 +63,7 @@ def run(session: Session, given: argparse.Namespace) -> None:
 
 def _log_rounds() -> None:
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(entries.Entries("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(logentries.Entries("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     threading.excepthook = _log_bug
 

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Mapping
 from typing import Any
 
-from headstart import entries, errors, plain
+from headstart import errors, logentries, plain
 from headstart.cli import progress, streams
 
 #: ANSI: to the upper left, and clear the screen.
@@ -31,7 +31,7 @@ class Output:
             sys.stdout.reconfigure(errors="replace")
         handler = logging.StreamHandler(sys.stderr)
         form = "%(asctime)s %(name)s: %(message)s" if verbose else "headstart: %(message)s"
-        handler.setFormatter(_JsonLines() if as_json else entries.Entries(form))
+        handler.setFormatter(_JsonLines() if as_json else logentries.Entries(form))
         logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
 
     @property

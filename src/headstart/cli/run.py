@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from headstart import entries, store
+from headstart import logentries, store
 from headstart.cli import arguments, config, password, settings
 from headstart.cli.session import Session
 from headstart.store import membership
@@ -84,7 +84,7 @@ def _log_decisions() -> None:
     """To stderr, which is the journal under systemd: with times where nobody else adds them."""
     handler = logging.StreamHandler(sys.stderr)
     stamped = "" if os.environ.get("JOURNAL_STREAM") else "%(asctime)s "
-    handler.setFormatter(entries.Entries(f"{stamped}%(levelname)s %(message)s"))
+    handler.setFormatter(logentries.Entries(f"{stamped}%(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 

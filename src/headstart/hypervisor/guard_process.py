@@ -23,7 +23,7 @@ import signal
 import sys
 import time
 
-#: DESIGN: a pause that we make is at most 50 ms, even if we hang.
+#: A pause that we make is at most 50 ms, even if we hang.
 PAUSE_SECONDS = 0.045
 #: No guest is frozen for longer than 10 s; to thaw it takes time, too.
 FREEZE_SECONDS = 9.0

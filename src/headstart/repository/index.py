@@ -26,7 +26,7 @@ from headstart.repository.listing import Listed
 from headstart.repository.lookup import Lookup
 from headstart.repository.loss import Loss
 from headstart.repository.met import Met
-from headstart.repository.pack import PackEntries
+from headstart.repository.packtable import PackEntries
 from headstart.repository.shelf import Shelf
 from headstart.repository.stack import Stack
 from headstart.repository.table import Location

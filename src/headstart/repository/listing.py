@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from headstart import errors
-from headstart.repository import layout, link, pack
+from headstart.repository import layout, link, packtable
 from headstart.repository.link import Link
-from headstart.repository.pack import PackEntries
+from headstart.repository.packtable import PackEntries
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +88,8 @@ class _Head:
         if self.what in (layout.LINKED, layout.REPLACED):
             return self.count * layout.LINK.size
         if self.version == 0:
-            return pack.table_length_0(self.count)
-        return pack.table_length(self.count, self.frames, self.origins)
+            return packtable.table_length_0(self.count)
+        return packtable.table_length(self.count, self.frames, self.origins)
 
     def entries(self, table: bytes) -> PackEntries:
         if self.version == 0:

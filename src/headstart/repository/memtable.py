@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from headstart import units
 from headstart.repository import layout, table
-from headstart.repository.pack import PackEntries
+from headstart.repository.packtable import PackEntries
 from headstart.repository.table import Base, Columns, Part
 
 _NOTHING = Base()

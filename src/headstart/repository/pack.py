@@ -15,7 +15,6 @@ import functools
 import mmap
 import os
 import struct
-import sys
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,8 +24,9 @@ from blake3 import blake3
 from cryptography.exceptions import InvalidTag
 
 from headstart import errors
-from headstart.repository import layout, seal
+from headstart.repository import layout, packtable, seal
 from headstart.repository.keys import Secrets
+from headstart.repository.packtable import Moved, PackEntries
 from headstart.store.contract import Data, Store
 
 
@@ -34,117 +34,6 @@ class ReadsRanges(Protocol):
     """As ``Store.read_range``."""
 
     def read_range(self, key: str, offset: int, length: int) -> bytes: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Moved:
-    """Where the frames of a pack were sealed: by frame, the place of that pack in ``packs``, and the number there."""
-
-    packs: tuple[bytes, ...]
-    places: array[int]
-    numbers: array[int]
-
-    def encode(self) -> bytes:
-        return b"".join(self.packs) + _little(self.places) + _little(self.numbers)
-
-    @classmethod
-    def decode(cls, count: int, frames: int, data: bytes) -> Moved:
-        """``ValueError`` when ``data`` is no such table of ``count`` packs."""
-        ids, places, numbers = _columns(data, (layout.OBJECT_ID_LENGTH * count, 2 * frames, 4 * frames))
-        length = layout.OBJECT_ID_LENGTH
-        packs = tuple(ids[start : start + length] for start in range(0, len(ids), length))
-        found = cls(packs, _numbers(places, "H"), _numbers(numbers))
-        if max(found.places, default=0) >= count:
-            raise ValueError("of no pack")
-        return found
-
-
-@dataclass(frozen=True, slots=True)
-class PackEntries:
-    """What a pack holds, as columns: ids and lengths (bytes) of its chunks in the order in which they lie in it; how
-    many of them each frame holds, its length as it is stored, its flags. ``moved`` None: its frames were sealed in it.
-    """
-
-    pack_id: bytes
-    chunk_class: layout.ChunkClass
-    ids: bytes
-    lengths: array[int]
-    counts: bytes
-    sealed_lengths: array[int]
-    flags: bytes
-    moved: Moved | None = None
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    @property
-    def name(self) -> str:
-        return pack_key(self.pack_id)
-
-    @property
-    def frames_bytes(self) -> int:
-        return sum(self.sealed_lengths)
-
-    @property
-    def origins(self) -> int:
-        """How many packs its frames were sealed in, if not in this one."""
-        return len(self.moved.packs) if self.moved else 0
-
-    @property
-    def size(self) -> int:
-        """Bytes of the whole pack."""
-        body = layout.PACK_START + self.frames_bytes + layout.TAG_LENGTH + layout.DIGEST_LENGTH * len(self.counts)
-        if not self.moved and any(flag & layout.BOUND for flag in self.flags):
-            return body + len(self) * _ENTRY_LENGTH_0 + layout.PACK_FOOT_0.size
-        return body + table_length(len(self), len(self.counts), self.origins) + layout.PACK_FOOT.size
-
-    def encode(self) -> bytes:
-        columns = [self.ids, _little(self.lengths), self.counts, _little(self.sealed_lengths), self.flags]
-        return b"".join(columns) + (self.moved.encode() if self.moved else b"")
-
-    @classmethod
-    def decode(
-        cls, pack_id: bytes, chunk_class: int, chunks: int, frames: int, origins: int, data: bytes
-    ) -> PackEntries:
-        """``data`` was authenticated; ``ValueError`` when it is no such table all the same."""
-        widths = (layout.CHUNK_ID_LENGTH * chunks, 4 * chunks, frames, 4 * frames, frames)
-        start = sum(widths)
-        ids, lengths, counts, sealed, flags = _columns(data[:start], widths)
-        moved = Moved.decode(origins, frames, data[start:]) if origins else None
-        if (moved is None and len(data) != start) or sum(counts) != chunks or 0 in counts:
-            raise ValueError("wrong length of a table")
-        columns = ids, _numbers(lengths), counts, _numbers(sealed), flags
-        return cls(pack_id, layout.ChunkClass(chunk_class), *columns, moved)._checked()
-
-    @classmethod
-    def decode_0(cls, pack_id: bytes, chunk_class: int, chunks: int, data: bytes) -> PackEntries:
-        """As ``decode``, of format 0."""
-        widths = (layout.CHUNK_ID_LENGTH * chunks, 4 * chunks, 4 * chunks, chunks)
-        ids, sealed, lengths, flags = _columns(data, widths)
-        bound = bytes(flag | layout.BOUND for flag in flags)
-        columns = ids, _numbers(lengths), bytes([1]) * chunks, _numbers(sealed), bound
-        return cls(pack_id, layout.ChunkClass(chunk_class), *columns)._checked()
-
-    def _checked(self) -> PackEntries:
-        longest = max(self.lengths, default=0)
-        if layout.PACK_START + self.frames_bytes >= 1 << 32 or longest > layout.MAX_CHUNK_LENGTH:
-            raise ValueError("longer than a pack or a chunk can be")
-        return self
-
-
-_CHUNK_ENTRY = layout.CHUNK_ID_LENGTH + 4
-_FRAME_ENTRY = 1 + 4 + 1
-_ENTRY_LENGTH_0 = layout.CHUNK_ID_LENGTH + 4 + 4 + 1
-
-
-def table_length(chunks: int, frames: int, origins: int) -> int:
-    """Bytes of ``PackEntries.encode``."""
-    moved = layout.OBJECT_ID_LENGTH * origins + 6 * frames if origins else 0
-    return chunks * _CHUNK_ENTRY + frames * _FRAME_ENTRY + moved
-
-
-def table_length_0(chunks: int) -> int:
-    return chunks * _ENTRY_LENGTH_0
 
 
 def pack_key(pack_id: bytes) -> str:
@@ -163,31 +52,6 @@ def stored(store: Store) -> Iterator[tuple[bytes, int]]:
         pack_id = id_of(name)
         if pack_id is not None:
             yield pack_id, size
-
-
-def _columns(data: bytes, widths: tuple[int, ...]) -> list[bytes]:
-    """``data`` cut into parts of so many bytes."""
-    if len(data) != sum(widths):
-        raise ValueError("wrong length of a table")
-    columns, start = [], 0
-    for width in widths:
-        columns.append(data[start : start + width])
-        start += width
-    return columns
-
-
-def _little(numbers: array[int]) -> bytes:
-    if sys.byteorder == "big":
-        numbers = numbers[:]
-        numbers.byteswap()
-    return numbers.tobytes()
-
-
-def _numbers(data: bytes, width: str = "I") -> array[int]:
-    numbers = array(width, data)
-    if sys.byteorder == "big":
-        numbers.byteswap()
-    return numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +117,7 @@ class OpenPack:
         if self._ids and len(self._ids) + chunks > layout.PACK_CHUNKS:
             return False
         origins = len(self._origins) + (origin is not None and origin not in self._origins)
-        table = table_length(len(self._ids) + chunks, len(self._counts) + 1, origins)
+        table = packtable.table_length(len(self._ids) + chunks, len(self._counts) + 1, origins)
         tail = table + layout.DIGEST_LENGTH * (len(self._counts) + 1) + layout.TAG_LENGTH + layout.PACK_FOOT.size
         return origins < 1 << 16 and self._end + length + tail <= len(self.buffer)
 

@@ -12,7 +12,7 @@ from headstart import errors
 from headstart.repository import layout
 from headstart.repository.link import Link
 from headstart.repository.listing import Listed
-from headstart.repository.pack import PackEntries
+from headstart.repository.packtable import PackEntries
 from headstart.repository.repo import Repository
 
 #: Chunks that one object lists, about.

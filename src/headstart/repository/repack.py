@@ -17,7 +17,8 @@ from blake3 import blake3
 from headstart import errors, units
 from headstart.blocks import Blocks
 from headstart.repository import layout, objects, pack
-from headstart.repository.pack import OpenPack, PackEntries
+from headstart.repository.pack import OpenPack
+from headstart.repository.packtable import PackEntries
 from headstart.repository.repo import Repository
 
 #: Bytes of neighbouring frames that are read in one request.

@@ -14,7 +14,7 @@ from blake3 import blake3
 from headstart import errors
 from headstart.repository import layout, pack
 from headstart.repository.keys import Secrets
-from headstart.repository.pack import PackEntries
+from headstart.repository.packtable import PackEntries
 from headstart.repository.table import Frame, Location
 from headstart.store.contract import Missing, Store
 

@@ -26,7 +26,7 @@ from blake3 import blake3
 from headstart import units
 from headstart.repository import known, layout, table
 from headstart.repository.known import Known
-from headstart.repository.pack import Moved
+from headstart.repository.packtable import Moved
 from headstart.repository.table import Base, Columns, Part
 
 _MAGIC = b"HSINDEX0"

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from headstart.blocks import Blocks
 from headstart.repository import loss
 from headstart.repository.memtable import MemTable
-from headstart.repository.pack import PackEntries
+from headstart.repository.packtable import PackEntries
 from headstart.repository.table import Location, Part, new_slots
 
 

@@ -23,7 +23,7 @@ from typing import NamedTuple, TypeAlias
 
 from headstart.blocks import Blocks
 from headstart.repository import layout
-from headstart.repository.pack import Moved, PackEntries
+from headstart.repository.packtable import Moved, PackEntries
 
 Bytes: TypeAlias = "bytearray | memoryview"
 Numbers: TypeAlias = "array[int] | memoryview"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Sequence
 
-from headstart.repository.pack import PackEntries
+from headstart.repository.packtable import PackEntries
 
 
 class Unlisted:

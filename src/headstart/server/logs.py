@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import IO
 
-from headstart.entries import Entries
+from headstart.logentries import Entries
 
 #: What a record of Python's has of its own: all else was added by whoever wrote it.
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}

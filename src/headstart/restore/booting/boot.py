@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headstart import errors, plain
-from headstart.backup.publish import DEFINITION
+from headstart.backup.build import DEFINITION
 from headstart.repository import attachment, lost
 from headstart.repository.manifest import Attachment, Manifest
 from headstart.repository.repo import Repository

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from headstart import entries
+from headstart import logentries
 from headstart.cli.output import Output
 from tests.test_plain import EVIL
 
@@ -17,7 +17,7 @@ from tests.test_plain import EVIL
 def formatted(message: str, *arguments: object, error: BaseException | None = None) -> list[str]:
     info = (type(error), error, error.__traceback__) if error is not None else None
     record = logging.LogRecord("headstart.host", logging.WARNING, __file__, 1, message, arguments, info)
-    return entries.Entries("%(levelname)s %(message)s").format(record).split("\n")
+    return logentries.Entries("%(levelname)s %(message)s").format(record).split("\n")
 
 
 def test_one_line_whatever_it_says() -> None:
