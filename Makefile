@@ -55,8 +55,9 @@ test-qemu: setup
 package: setup
 	scripts/package
 
-# As root; 2 GB, and five to ten minutes.
+# As root; 2 GB, and ten minutes, or much more on a busy machine.
 test-package: package
+	scripts/install systemd-container debootstrap lintian
 	$(PYTHON) -m pytest -m package
 
 test-reproducible: setup

@@ -39,7 +39,7 @@ def missing() -> str:
 
 def build() -> Path:
     """Its root file system, from the cache if it is there."""
-    target = debian.CACHE / f"host-{debian.key(*INSTALLED, *CACHED)}"
+    target = debian.CACHE / f"host-{debian.key(*INSTALLED, *CACHED, 'recommends')}"
     if not target.is_dir():
         debian.CACHE.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".host-", dir=debian.CACHE) as temporary:
@@ -56,7 +56,8 @@ def _extend(tree: Path) -> None:
     _within(tree, "apt-get", "-q", "update")
     _within(tree, *install, *INSTALLED)
     _within(tree, "apt-get", "clean")
-    _within(tree, *install, "--download-only", *CACHED)
+    # With what they recommend in their turn, as apt will want it.
+    _within(tree, "apt-get", "-qy", "--install-recommends", "--download-only", "install", *CACHED)
 
 
 def _within(tree: Path, *command: str) -> None:
