@@ -75,7 +75,7 @@ LONG: Mapping[str, Long] = {
     ),
     "tests/e2e/test_overlays_bare.py": Long(("-True]", "Anchor", "begin_rollback"), "fault points"),
     "tests/e2e/test_kill.py": Long(
-        ("rotate", "exports:remove", "audit:compare", "draft:drop", "_tell", "_learn", "jobs:end", "[filters]"),
+        ("rotate", "exports:remove", "comparison:compare", "draft:drop", "_tell", "_learn", "jobs:end", "[filters]"),
         "fault points; before every commit of the journal is kept",
     ),
     "tests/e2e/test_daemon_kill.py": Long(
