@@ -95,7 +95,7 @@ def test_shells_take_their_scripts(shell: str, parser: argparse.ArgumentParser, 
         (["headstart", "backup", "--pl"], {"--plain"}),
         (["headstart", "precopy", "web", "--transport", ""], {"auto", "agent", "appliance", "host"}),
     ],
-    ids=" ".join,
+    ids=("a verb", "an option", "a choice"),
 )
 def test_bash_completes(words: list[str], wanted: set[str], parser: argparse.ArgumentParser, tmp_path: Path) -> None:
     script = tmp_path / "script"
