@@ -151,8 +151,24 @@ LONG: Mapping[str, Long] = {
         "each message is a process of its own; what is told to whom, once, and to no network of ours is kept",
     ),
     "tests/server/test_jobs.py": Long(
-        ("second_site_is_another", "copy_that_differs", "not_mounted", "too_many_loses"), "fault points of jobs"
+        ("second_site_is_another", "copy_that_differs", "not_mounted", "too_many_loses", "one_of_a_lane"),
+        "fault points of jobs",
     ),
+    "tests/server/test_jobs_pair.py": Long(
+        ("worker_that_is_ended", "many_jobs_are_each", "database_is_restarted"), "a worker that is killed is kept"
+    ),
+    "tests/server/test_stream.py": Long(
+        ("many_hosts_at_once", "those_at_the_other_see"), "who sees what, and the end of a server, are kept"
+    ),
+    "tests/server/test_faults.py": Long(
+        ("database_is_killed", "together[postgresql]", "in_good_order"), "a server killed under load is kept"
+    ),
+    "tests/server/test_catalogue.py": Long(("as_it_was[postgresql]",), "the same into SQLite"),
+    "tests/server/test_approvals.py": Long(("on_two_processes",), "the same at one"),
+    "tests/server/test_pages.py": Long(("two_processes_on_postgresql",), "the same at one"),
+    "tests/repository/test_repair.py": Long(("without_help[1]",), "other damages of the same kind"),
+    "tests/repository/test_thousand_damages.py": Long(("named[2]", "named[3]"), "other damages of the same kind"),
+    "tests/backup/test_forecast.py": Long(("four_in_five",), "a figure of docs/planning-figures.md"),
     "tests/server/test_schema.py": Long(("[host]", "[site]"), "the same API, asked by somebody else"),
     "tests/soak/test_machine.py": Long(
         (*(f"[{seed}]" for seed in range(5, 21)), "enough_of_what_can_break"), "make soak goes on with a hundred"
