@@ -5,7 +5,7 @@
 # make soak      the long tests (tests/long.py), the fuzzers, faults without end; those alone: make soak [SEED=1] [CYCLES=10000]
 #                [PLANT=a bug to be caught]
 # make coverage  which branches of the core the tests take; fails under 95 %
-# make mutants   whether a test fails when a line of what decides is wrong: docs/testing.md, about 20 minutes
+# make mutants   whether a test fails when a line of what decides is wrong: docs/testing.md
 # make times     which tests took longest in the last `make test`, and why
 # make bench     the numbers in docs/benchmarks.md, and what became slower since they were published last
 # make fuzz      every decoder of what others write, SECONDS=60 each, with a coverage-guided fuzzer
