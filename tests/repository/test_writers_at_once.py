@@ -48,6 +48,12 @@ def run(place: Path, writers: Sequence[int], *, same: bool) -> None:
         assert each.exitcode == 0
 
 
+def listed(repo: repository.Repository) -> int:
+    """The chunks that one who comes now knows of."""
+    with stores.reopened(repo) as newcomer:
+        return len(newcomer.index)
+
+
 @pytest.mark.parametrize("same", [False, True], ids=["different", "same"])
 def test_no_snapshot_is_lost_and_little_is_stored_twice(tmp_path: Path, same: bool) -> None:
     place = tmp_path / "repository"
@@ -80,6 +86,7 @@ def test_what_one_has_stored_another_one_soon_knows(small_packs: int, monkeypatc
         other.writer(samples.ignore) as second,
     ):
         samples.put(one, first, {number: noise(number) for number in range(40)})
+        wait_until(lambda: listed(one) > 30)
         samples.put(other, second, {number: noise(number) for number in range(100, 104)})
         wait_until(lambda: len(other.index) > 30)
         samples.put(other, second, {number: noise(number) for number in range(30)})
