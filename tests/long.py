@@ -24,7 +24,6 @@ LONG: Mapping[str, Long] = {
         ("[guest]", "[qemu-push]", "[libvirt-overlays]"),
         "the second way of each driver; a backup by each of them is in tests/e2e",
     ),
-    "tests/hypervisor/test_memory.py": Long(("-False]",), "the same with one disk"),
     "tests/hypervisor/qemu/test_recovery.py": Long(
         ("[push-", "pull-view", "pull-live", "pull-removing", "pull-removed", "pull-preparing"),
         "moments between those that are kept",
