@@ -55,7 +55,8 @@ class OneLibvirt(LoadFileScheduling):  # type: ignore[misc]
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return "libvirt" if "libvirt" in nodeid or _names_libvirtd(file) else file
+        wants = "libvirt" in nodeid or ("[qemu" not in nodeid and _names_libvirtd(file))
+        return "libvirt" if wants else file
 
 
 @functools.cache
