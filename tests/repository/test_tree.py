@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pytest
 from hypothesis import given, settings
@@ -173,6 +173,30 @@ def test_a_node_of_the_wrong_level_is_damage() -> None:
     root = apply(repo, None, 0, 4 * BLOCK, {0: CHUNKS[0]})
     with pytest.raises(errors.Damaged, match="is not a node of level 2"):
         list(tree.walk(repo, root, 16 * BLOCK))
+
+
+def test_a_root_that_is_no_node_is_named_when_the_disk_shrinks() -> None:
+    repo = samples.small_tree_repository()
+    root = apply(repo, None, 0, 4 * BLOCK, {0: CHUNKS[0]})
+    assert root is not None
+    with pytest.raises(errors.Damaged, match=f"Tree node {root.hex()} is not a node of level 2"):
+        apply(repo, root, 16 * BLOCK, 4 * BLOCK, {})
+
+
+def test_only_the_nodes_on_the_way_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    repo = samples.small_tree_repository()
+    root = apply(repo, None, 0, 64 * BLOCK, dict.fromkeys(range(64), CHUNKS[0]) | {21: CHUNKS[1]})
+    read: list[bytes] = []
+    read_nodes = repo.read_nodes
+
+    def noting(node_ids: Iterable[bytes]) -> dict[bytes, bytes]:
+        wanted = set(node_ids)
+        read.extend(wanted)
+        return read_nodes(wanted)
+
+    monkeypatch.setattr(type(repo), "read_nodes", lambda self, node_ids: noting(node_ids))
+    assert list(tree.walk(repo, root, 64 * BLOCK, 21, 1)) == [(21, CHUNKS[1])]
+    assert len(read) == 5, "one of each level"
 
 
 def test_chunks_of_nodes_are_of_their_class() -> None:
