@@ -89,7 +89,7 @@ def test_the_documented_example(tmp_path: Path) -> None:
         HeadStart((Transport.AGENT, Transport.HOST), 8 * 3600.0, 900.0),
         Load(0.3, 0.7, 50.0, 75.0, 0.02),
         limits,
-        ("*", "!swap*"),
+        ("*", "!swap"),
         Retention(keep_daily=14, keep_weekly=8, keep_within=3 * 86400.0),
         Consistency.FILESYSTEM,
         plan.AUDIT_BLOCKS,

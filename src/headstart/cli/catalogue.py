@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from headstart.server.settings import Settings
     from headstart.server.site import Site
 
+MISSING = "The server needs more packages: install headstart-server (Debian), or 'headstart[server]' (pip, pipx)."
 Chosen = Callable[[argparse.Namespace], "Settings"]
 
 
@@ -44,7 +45,7 @@ def _opened(settings: Settings) -> Iterator[Site]:
     try:
         from headstart.server import site
     except ModuleNotFoundError as error:
-        raise errors.Usage("The server needs more packages: pip install 'headstart[server]'.") from error
+        raise errors.Usage(MISSING) from error
 
     opened = site.open_site(settings)
     try:

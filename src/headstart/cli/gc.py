@@ -44,6 +44,7 @@ def run(session: Session, given: argparse.Namespace) -> None:
     with session.repository(structure_is_enough=True) as repo:
         done = collect.collect(repo, Order(given.quarantine, given.dry_run))
     values = dataclasses.asdict(done) | {"seconds": time.monotonic() - begun}
+    values["dry_run"] = values.pop("dry")
     session.output.result(values, "\n".join(_lines(done)))
     if done.kept:
         names = ", ".join(sorted(done.kept)[:10])

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 DATA = "/var/lib/headstart-server"
 _MOST_WORKERS = 32
 _OIDC = "HEADSTART_SERVER_OIDC_"
-_MISSING = "The server needs more packages: install headstart-server (Debian), or 'headstart[server]' (pip, pipx)."
 
 
 def add(verbs: arguments.Verbs) -> None:
@@ -77,7 +76,7 @@ def run(session: Session, given: argparse.Namespace) -> None:
     try:
         from headstart.server import serve
     except ModuleNotFoundError as error:
-        raise errors.Usage(_MISSING) from error
+        raise errors.Usage(catalogue.MISSING) from error
 
     def ready(url: str, fingerprint: str) -> None:
         told = f"Serving {url}, until this is interrupted (Ctrl-C)."
@@ -93,7 +92,7 @@ def run_admin(session: Session, given: argparse.Namespace) -> None:
     try:
         from headstart.server import admins
     except ModuleNotFoundError as error:
-        raise errors.Usage(_MISSING) from error
+        raise errors.Usage(catalogue.MISSING) from error
 
     new = admins.put(_settings(given), given.name, password.ask_for_new(os.environ, password.NEW).decode())
     session.output.result(
@@ -107,7 +106,7 @@ def run_work(session: Session, given: argparse.Namespace) -> None:
     try:
         from headstart.server import engines
     except ModuleNotFoundError as error:
-        raise errors.Usage(_MISSING) from error
+        raise errors.Usage(catalogue.MISSING) from error
 
     def ready(name: str) -> None:
         session.output.result({"worker": name}, f"{name} works on jobs, until this is interrupted (Ctrl-C).")
@@ -198,5 +197,5 @@ def _log_to_stderr() -> None:
     try:
         from headstart.server import logs
     except ModuleNotFoundError as error:
-        raise errors.Usage(_MISSING) from error
+        raise errors.Usage(catalogue.MISSING) from error
     logs.begin(sys.stderr)

@@ -92,7 +92,7 @@ def _transports(value: object) -> tuple[Transport, ...]:
 
 def _patterns(value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not value or not all(isinstance(each, str) and each.strip("!") for each in value):
-        raise ValueError('must be a list of patterns like "*" or "!swap*", and not an empty one')
+        raise ValueError('must be a list of patterns like "*" or "!swap", and not an empty one')
     return tuple(value)
 
 

@@ -112,7 +112,10 @@ def _engine(url: str) -> Engine:
                 found, pool_size=20, max_overflow=20, pool_timeout=_WAIT_SECONDS, pool_pre_ping=True
             )
         except ModuleNotFoundError as error:
-            raise errors.Usage("PostgreSQL needs more packages: pip install 'headstart[server,postgresql]'.") from error
+            raise errors.Usage(
+                "PostgreSQL needs more packages: install headstart-server (Debian), or 'headstart[server,postgresql]'"
+                " (pip, pipx)."
+            ) from error
     if found.drivername != "sqlite":
         raise errors.Usage(f"A database of the kind {found.drivername!r} is not known: use PostgreSQL, or none.")
     engine = sqlalchemy.create_engine(found, connect_args={"timeout": _WAIT_SECONDS, "check_same_thread": False})

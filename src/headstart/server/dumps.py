@@ -69,7 +69,9 @@ def restore(site: Site, name: str) -> dict[str, int]:
     """Rows by table. The database has to be empty. Raises ``NotFound``, ``TargetRefused``, ``Unsupported`` for one of
     another release, ``Damaged``."""
     if name not in names(site):
-        raise errors.NotFound(f"There is no copy {name!r} of the catalogue: 'headstart server catalogues' lists them.")
+        raise errors.NotFound(
+            f"There is no copy {name!r} of the catalogue: 'headstart server catalogue list' names them."
+        )
     counts: dict[str, int] = {}
     with site.database.write() as connection:
         require_empty(connection)

@@ -21,7 +21,7 @@ class Xfs:
         try:
             from dissect.xfs import xfs
         except ImportError:
-            raise NotSupported("to read XFS, install the extra: pip install 'headstart[xfs]'") from None
+            raise NotSupported("to read XFS, install headstart-xfs (Debian), or 'headstart[xfs]' (pip, pipx)") from None
         self._library: Any = xfs
         self._fs: Any = xfs.XFS(SourceFile(source))
         self.root: int = self._fs.root.inum
