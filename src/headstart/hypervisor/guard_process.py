@@ -47,12 +47,12 @@ def main(control: int, qmp: int, freezer: int, thaw: bytes, note: str) -> None:
         waiting = [deadline for deadline in deadlines.values() if deadline]
         timeout = max(0.0, min(waiting) - time.monotonic()) if waiting else None
         if select.select([control], [], [], timeout)[0]:
-            order = os.read(control, 1)
+            order = heard(control)
             if not order:
                 break
             state = order.upper()
             deadlines[state] = time.monotonic() + limits[state] if order == state else 0.0
-            os.write(control, order)
+            answer(control, order)
         for state, deadline in deadlines.items():
             if deadline and time.monotonic() >= deadline:
                 deadlines[state] = 0.0
@@ -63,6 +63,22 @@ def main(control: int, qmp: int, freezer: int, thaw: bytes, note: str) -> None:
         send(*actions[state])
         forget(state, note)
     linger([actions[state][0] for state in alive])
+
+
+def heard(control: int) -> bytes:
+    """An order; empty once the other end is closed, with answers that it has not read (``ECONNRESET``) or without."""
+    try:
+        return os.read(control, 1)
+    except OSError:
+        return b""
+
+
+def answer(control: int, order: bytes) -> None:
+    """Who gave an order may have died since: what it left stopped or frozen is undone all the same."""
+    try:
+        os.write(control, order)
+    except OSError:
+        return  # the next order that is heard is the end
 
 
 def send(descriptor: int, message: bytes) -> None:

@@ -160,6 +160,14 @@ def serve_events() -> None:
         libvirt.virEventRunDefaultImpl()
 
 
+def heard(control: int) -> bytes:
+    """Orders; empty once the other end is closed, with answers that it has not read (``ECONNRESET``) or without."""
+    try:
+        return os.read(control, 65536)
+    except OSError:
+        return b""
+
+
 def main(control: int, uri: str, uuid: str, agent: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
@@ -175,13 +183,15 @@ def main(control: int, uri: str, uuid: str, agent: int) -> None:
         if watch.woken in ready:
             os.read(watch.woken, 4096)
         if control in ready:
-            data = os.read(control, 65536)
+            data = heard(control)
             if not data:
                 break
             *lines, pending = (pending + data).split(b"\n")
             for line in lines:
                 answer = watch.obey(json.loads(line))
-                os.write(control, json.dumps(answer).encode() + b"\n")
+                # Who gave the order may have died since: what it left is ended all the same, when its end is heard.
+                with contextlib.suppress(OSError):
+                    os.write(control, json.dumps(answer).encode() + b"\n")
         watch.look()
     watch.finish()
     # Without the teardown of threads that libvirt still serves.
