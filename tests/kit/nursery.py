@@ -1,5 +1,5 @@
 """Processes of the product that begin where its modules have been loaded: loading a server takes two seconds of a
-processor, and the tests start hundreds.
+processor, a command half a one, and the tests start hundreds.
 
 Each is a process of its own, with its own environment, arguments, files and end, forked from one that has loaded what a
 server loads and has done nothing else::
@@ -17,6 +17,7 @@ import atexit
 import contextlib
 import functools
 import gc
+import importlib
 import json
 import os
 import runpy
@@ -25,6 +26,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -37,9 +39,9 @@ _LONGEST = 1 << 20
 class Child:
     """As ``subprocess.Popen``, with text on ``stdout``."""
 
-    def __init__(self, told: socket.socket, stdout: int) -> None:
+    def __init__(self, told: socket.socket, stdout: IO[str]) -> None:
         self._told = told
-        self.stdout: IO[str] = os.fdopen(stdout)
+        self.stdout = stdout
         data, files, _, _ = socket.recv_fds(told, _LONGEST, 1)
         self.pid = int(data)
         self._handle = files[0]
@@ -74,14 +76,34 @@ class Child:
 def start(arguments: Sequence[str], environment: Mapping[str, str], stderr: IO[Any]) -> Child:
     """``python -m headstart`` with these arguments."""
     inner, outer = os.pipe()
-    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    asked = json.dumps([list(arguments), dict(environment), str(Path.cwd())]).encode()
     try:
-        socket.send_fds(_nursery(), [asked], [outer, stderr.fileno(), there.fileno()])
+        return Child(_begin(arguments, environment, Path.cwd(), outer, stderr.fileno()), os.fdopen(inner))
     finally:
         os.close(outer)
-        there.close()
-    return Child(here, inner)
+
+
+def run(
+    arguments: Sequence[str], environment: Mapping[str, str], folder: Path, timeout: float
+) -> subprocess.CompletedProcess[str]:
+    """The same in this folder, to its end. Raises ``TimeoutExpired``; then it was killed."""
+    with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
+        child = Child(_begin(arguments, environment, folder, stdout.fileno(), stderr.fileno()), stdout)
+        try:
+            status = child.wait(timeout)
+        finally:
+            child.kill()
+        for each in (stdout, stderr):
+            each.seek(0)
+        return subprocess.CompletedProcess(["headstart", *arguments], status, stdout.read(), stderr.read())
+
+
+def _begin(arguments: Sequence[str], environment: Mapping[str, str], folder: Path, *files: int) -> socket.socket:
+    """What tells of it."""
+    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    asked = json.dumps([list(arguments), dict(environment), str(folder)]).encode()
+    with there:
+        socket.send_fds(_nursery(), [asked], [*files, there.fileno()])
+    return here
 
 
 @functools.cache
@@ -165,12 +187,15 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.disable()
     from headstart.cli import program
-    from headstart.cli import server as _verb  # noqa: F401
     from headstart.server import engines, migrating, serve  # noqa: F401
 
-    program.parser_of(["server"])
+    for each in ("procrastinate.schema", "psycopg", "sqlalchemy.dialects.postgresql.psycopg"):
+        importlib.import_module(each)
+
+    program.parser_of()
     gc.freeze()
     gc.enable()
+    assert [thread.name for thread in Path("/proc/self/task").iterdir()] == [str(os.getpid())], "a fork has one thread"
     _serve(socket.socket(fileno=int(sys.argv[1])))
     try:
         runpy.run_module("headstart", run_name="__main__", alter_sys=True)
