@@ -21,7 +21,7 @@ unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 
 .PHONY: setup docs demo demo-server test test-fast test-qemu package test-package test-reproducible release soak coverage mutants times bench bench-plan bench-choices fuzz lint clean
 
-TESTS_OF_CORE := tests/backup tests/host tests/hypervisor tests/load tests/repository tests/simulation tests/tracking \
+TESTS_OF_CORE := tests/backup tests/fuzz tests/host tests/hypervisor tests/load tests/repository tests/simulation tests/tracking \
     tests/test_blocks.py tests/test_logentries.py tests/test_errors.py tests/test_extents.py tests/test_plain.py tests/test_units.py
 SECONDS := 60
 SUITE := trixie

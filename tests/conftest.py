@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
@@ -21,6 +23,17 @@ from tests.kit.weed import Weed, environment
 
 # A shell that starts us in the background has SIGINT ignored; what the tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How hard Hypothesis searches: HYPOTHESIS_PROFILE=soak looks far longer, and elsewhere each time. Its own checks of
+# health and deadlines look at times, which a busy machine fails.
+_SOUND = tuple(hypothesis.HealthCheck)
+hypothesis.settings.register_profile(
+    "quick", max_examples=60, stateful_step_count=20, derandomize=True, deadline=None, suppress_health_check=_SOUND
+)
+hypothesis.settings.register_profile(
+    "soak", max_examples=3000, stateful_step_count=40, print_blob=True, deadline=None, suppress_health_check=_SOUND
+)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 _places = itertools.count()
 
@@ -42,7 +55,8 @@ class OneLibvirt(LoadFileScheduling):  # type: ignore[misc]
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return "libvirt" if "libvirt" in nodeid or _names_libvirtd(file) else file
+        wants = "libvirt" in nodeid or ("[qemu" not in nodeid and _names_libvirtd(file))
+        return "libvirt" if wants else file
 
 
 @functools.cache

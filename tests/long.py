@@ -24,7 +24,6 @@ LONG: Mapping[str, Long] = {
         ("[guest]", "[qemu-push]", "[libvirt-overlays]"),
         "the second way of each driver; a backup by each of them is in tests/e2e",
     ),
-    "tests/hypervisor/test_memory.py": Long(("-False]",), "the same with one disk"),
     "tests/hypervisor/qemu/test_recovery.py": Long(
         ("[push-", "pull-view", "pull-live", "pull-removing", "pull-removed", "pull-preparing"),
         "moments between those that are kept",
@@ -50,7 +49,9 @@ LONG: Mapping[str, Long] = {
         ),
         "what is rare in a domain's life; the same is in make test for plain QEMU",
     ),
-    "tests/e2e/test_boot_libvirt.py": Long(("moved", "[9]", "[2]"), "a domain that is rehearsed has been booted"),
+    "tests/e2e/test_boot_libvirt.py": Long(
+        ("moved", "[9]", "[2]", "by_order"), "a domain that is rehearsed has been booted"
+    ),
     "tests/e2e/test_define.py": Long(("test_a_domain",), "plain QEMU's definition is kept"),
     "tests/e2e/test_doctor_libvirt.py": Long(ALL, "tests/cli/test_doctor.py"),
     "tests/e2e/test_overlays_libvirt.py": Long(

@@ -22,7 +22,9 @@ from headstart.server import metrics as of_server
 from headstart.server.settings import Settings
 from headstart.server.site import open_site
 
-DEPLOY = Path(__file__).parents[1] / "deploy"
+ROOT = Path(__file__).parents[1]
+DEPLOY = ROOT / "deploy"
+PROMTOOL = ROOT / "build" / "promtool"  # scripts/setup puts it there
 ALERTS, BOARD = DEPLOY / "prometheus" / "alerts.yml", DEPLOY / "grafana" / "headstart.json"
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
 _NAME = re.compile(r"\bheadstart_[a-z_0-9]+")
@@ -75,11 +77,10 @@ def test_the_dashboard_asks_for_metrics_that_are_there(known: set[str]) -> None:
     assert len(ids) == len(set(ids))
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool, of Debian's package prometheus")
 def test_alerts_do_what_they_mean() -> None:
     for what, file in (("check", "alerts.yml"), ("test", "alerts-test.yml")):
         done = subprocess.run(
-            ["promtool", what, "rules", file], cwd=ALERTS.parent, capture_output=True, text=True, timeout=60
+            [PROMTOOL, what, "rules", file], cwd=ALERTS.parent, capture_output=True, text=True, timeout=60
         )
         assert done.returncode == 0, done.stdout + done.stderr
 

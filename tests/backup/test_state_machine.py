@@ -1,6 +1,6 @@
 """Any order of backups, writes, faults and misfortunes: what is published is exact, and the next run succeeds.
 
-``HYPOTHESIS_PROFILE=soak`` searches far longer than the usual profile (see ``conftest``).
+``HYPOTHESIS_PROFILE=soak`` searches far longer than the usual profile (see ``tests/conftest.py``).
 """
 
 from __future__ import annotations

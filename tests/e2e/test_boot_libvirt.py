@@ -7,7 +7,8 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,13 @@ import pytest
 
 from headstart.backup import cycle
 from headstart.backup.complete import Options
+from headstart.host.booter import Booter, Ending
+from headstart.host.house import House
+from headstart.host.slots import Slots
+from headstart.host.tally import Tally
+from headstart.host.vault import Vault
 from headstart.hypervisor.libvirt import inventory
+from headstart.load.bucket import Bucket
 from headstart.repository import lease, snapshot
 from headstart.restore.booting import domainboot
 from headstart.restore.booting.attendance import Attendance
@@ -28,13 +35,16 @@ from headstart.restore.rehearsing import rehearsal
 from headstart.restore.rehearsing.rehearsal import Order
 from headstart.restore.rehearsing.signs import Awaited
 from headstart.restore.serving.serving import Source
+from headstart.state.series import Series
 from headstart.state.values import Domain as Address
 from headstart.state.values import Vm as Entry
+from headstart.store.local import LocalStore
 from tests.e2e.rig import digest
 from tests.e2e.virt import VirtRig
-from tests.kit import control, disks, libvirtd
+from tests.kit import control, disks, libvirtd, stores
 from tests.kit.domain import Domain, open_up
 from tests.kit.libvirtd import Libvirtd
+from tests.kit.waiting import wait_until
 
 pytestmark = pytest.mark.vm
 
@@ -81,9 +91,9 @@ def cleared(backup: Backup) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def guest_of(uri: str) -> Iterator[control.Control]:
+def guest_of(uri: str, name: str = BOOTED) -> Iterator[control.Control]:
     with contextlib.closing(libvirt.open(uri)) as connection:
-        root = ElementTree.fromstring(connection.lookupByName(BOOTED).XMLDesc(0))
+        root = ElementTree.fromstring(connection.lookupByName(name).XMLDesc(0))
     with contextlib.closing(control.Control(Path(dict(inventory.channels(root))[PORT].path))) as found:
         found.wait_ready(BOOT_SECONDS)
         yield found
@@ -106,6 +116,30 @@ def test_it_is_rehearsed(backup: Backup) -> None:
             source = Source(repo, str(backup.rig.folder / "repository"), manifest)
             told = rehearsal.rehearse(source, order, backup.rig.scratch, time.time)
     assert told.proof.reason == "The pattern did not come on the console within 3 s."
+
+
+def test_it_runs_by_order_of_a_server(backup: Backup) -> None:
+    """Where it is at home; the order tells how it is reached, and its end takes all of it away."""
+    rig, bucket = backup.rig, Bucket()
+    place, told, ending = rig.folder / "repository", list[Mapping[str, Any]](), Ending()
+    with rig.journal() as journal, ThreadPoolExecutor(1) as threads:
+        vault = Vault(lambda: LocalStore(place), lambda: stores.PASSWORD, bucket, address=str(place))
+        shared = (rig.scratch, Slots(1), Slots(1), bucket, Tally(bucket))
+        booter = Booter(House(journal, Series(journal), vault, *shared), lambda: True)
+        running = threads.submit(booter.boot, backup.snapshot, 1.0, ending, told.append)
+        try:
+            wait_until(lambda: told or running.done())
+            reach = told[-1]["reach"] if told else running.result()
+            assert reach["libvirt"] == backup.uri
+            with guest_of(backup.uri, reach["domain"]) as guest:
+                for name, expected in backup.hashes.items():
+                    assert guest.hash(guest.device(name)) == expected
+                guest.write(guest.device("data"), 0, MIB, seed="scratch")
+        finally:
+            ending.ask("It was stopped by order.")
+        assert running.result(60)["ended"] == "It was stopped by order."
+    assert reach["domain"] not in names(backup.uri)
+    assert not list(rig.scratch.glob("ordered/*"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])

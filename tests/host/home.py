@@ -61,7 +61,8 @@ class Home:
         repository.create(self.store, stores.PASSWORD, cost=stores.QUICK).close()
         self.journal = Journal.open(folder / "state")
         self.series = Series(self.journal)
-        self.vault = Vault(lambda: self.store, lambda: stores.PASSWORD, Bucket())
+        bucket = Bucket()
+        self.vault = Vault(lambda: self.store, lambda: stores.PASSWORD, bucket)
         self.house = House(
             self.journal,
             self.series,
@@ -69,13 +70,13 @@ class Home:
             folder / "scratch",
             Slots(1),
             Slots(1),
-            Bucket(),
-            Tally(),
+            bucket,
+            Tally(bucket),
             clock=lambda: self.now,
             connect=self._connect,
             images=lambda context, vm, excluded: self.sleeping(self.vms[vm.name]),
             look=lambda vm: self.looking(vm),
-            sample=lambda images: self.sample(images),
+            sample=lambda images, interface: self.sample(images),
         )
         (folder / "scratch").mkdir()
         self.sample: Callable[[Sequence[Path]], Sample] = quiet_host

@@ -79,7 +79,7 @@ def config(default: str | None = "nightly", **assigned: str | None) -> Config:
 
 
 @pytest.mark.parametrize(
-    ("vm", "expected"),
+    ("name", "expected"),
     [
         ("web-1", "often"),
         ("web-2", None),
@@ -89,8 +89,8 @@ def config(default: str | None = "nightly", **assigned: str | None) -> Config:
         ("other", "nightly"),
     ],
 )
-def test_policy_of(vm: str, expected: str | None) -> None:
-    found = policy.policy_of(config(**{"web-*": "often", "web-2": None, "db": None}), vm)
+def test_policy_of(name: str, expected: str | None) -> None:
+    found = policy.policy_of(config(**{"web-*": "often", "web-2": None, "db": None}), name)
     assert (found.name if found else None) == expected
 
 

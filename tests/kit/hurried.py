@@ -6,8 +6,7 @@ from __future__ import annotations
 import sys
 
 from headstart.cli.main import main
-from headstart.server import deadline
-from headstart.server.api import body
+from headstart.server import body, deadline
 
 SILENCE, WHOLE, IDLE, ROOM = 1.0, 4.0, 3.0, 2.0
 

@@ -115,6 +115,10 @@ class _Gated:
     def window(self) -> int:
         return self._inner.window
 
+    @property
+    def host(self) -> str:
+        return self._inner.host
+
 
 @dataclass
 class Choices:

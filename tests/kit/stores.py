@@ -102,6 +102,10 @@ class FaultyStore:
     def window(self) -> int:
         return self.store.window
 
+    @property
+    def host(self) -> str:
+        return self.store.host
+
     def clock(self) -> float:
         return self._request("clock", "", self.store.clock)
 

@@ -7,14 +7,18 @@ import time
 import pytest
 
 from headstart import errors
-from headstart.repository import layout
+from headstart.blocks import Blocks
+from headstart.extents import Extent
+from headstart.repository import layout, lost
 from headstart.repository.layout import ChunkClass
+from headstart.repository.loss import Hurt, Loss
+from headstart.repository.lost import Lost
 from headstart.repository.repo import Repository
 from headstart.store.memory import MemoryStore
 from tests.kit import stores
 from tests.kit.stores import FaultyStore
 from tests.repository import samples
-from tests.repository.samples import noise
+from tests.repository.samples import BLOCK, Image, noise
 
 
 @pytest.fixture
@@ -130,3 +134,64 @@ def test_what_another_pack_has_as_well_is_read_there(repo: Repository, faulty: F
         if how == "damaged":
             faulty.delete(key)
         faulty.create(key, data)
+
+
+IMAGE = Image(9 * BLOCK - 512, {number: noise(number) for number in (0, 3, 8)})
+
+
+def pack_of(repo: Repository, chunk_id: bytes) -> bytes:
+    location = repo.index.find(chunk_id)
+    assert location is not None
+    return location.pack_id
+
+
+def lose(repo: Repository, loss_id: str, copies: dict[bytes, frozenset[bytes] | None]) -> None:
+    """As a repair notes it."""
+    repo.index.lose(Loss(loss_id * 16, 1.0, copies))
+    repo.index.refresh()
+
+
+def test_a_block_whose_copy_is_not_believed_in_is_copied_anew(repo: Repository, faulty: FaultyStore) -> None:
+    """Unreadable it is only where the copy is bad indeed."""
+    [disk] = samples.add_snapshot(repo, {"a": IMAGE}).disks
+    assert lost.of_disk(repo, disk) == Lost(Blocks(), nodes=False)
+    chunk = repo.chunk_id(noise(3))
+    pack_id = pack_of(repo, chunk)
+    lose(repo, "ab", {pack_id: frozenset({chunk})})
+    assert lost.of_disk(repo, disk) == Lost(Blocks([3]), nodes=False)
+    assert lost.unreadable(repo, disk) == Blocks()
+    faulty.delete(layout.PACKS + pack_id.hex())
+    assert lost.unreadable(repo, disk) == Blocks([3])
+
+
+@pytest.mark.parametrize("how", ["doubted", "gone"])
+def test_below_a_lost_node_everything_is_lost(repo: Repository, faulty: FaultyStore, how: str) -> None:
+    """If it can be read all the same, nothing but the node."""
+    made = samples.add_snapshot(repo, {"a": IMAGE})
+    [disk] = made.disks
+    assert disk.root is not None
+    pack_id = pack_of(repo, disk.root)
+    lose(repo, "ab", {pack_id: None})
+    if how == "gone":
+        faulty.delete(layout.PACKS + pack_id.hex())
+        repo = stores.reopened(repo)
+        assert lost.of_disk(repo, disk) == Lost(Blocks(range(9)), nodes=True)
+        assert lost.unreadable(repo, disk) == Blocks(range(9))
+        [hurt, *_] = lost.hurt(repo, made)
+        assert hurt.extents == (Extent(0, disk.size),)
+    else:
+        found = lost.of_disk(repo, disk)
+        assert found.nodes and not found.blocks
+        assert lost.unreadable(repo, disk) == Blocks()
+
+
+def test_what_no_backup_has_healed_since_is_still_hurt(repo: Repository) -> None:
+    assert lost.still_hurt(repo) == {}
+    made = samples.add_snapshot(repo, {"a": IMAGE})
+    chunk = repo.chunk_id(noise(3))
+    its = Hurt(made.id, made.vm, "a", (Extent(3 * BLOCK, BLOCK),), (chunk,))
+    many = Hurt(made.id, made.vm, "b", (), None)
+    repo.index.lose(Loss("ab" * 16, 1.0, {pack_of(repo, chunk): frozenset({chunk})}, hurt=(its, many)))
+    assert lost.still_hurt(repo) == {made.id: [its, many]}
+    put(repo, 3)
+    assert lost.still_hurt(repo) == {made.id: [many]}, "of too many chunks to be listed nobody knows"

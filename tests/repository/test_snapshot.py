@@ -220,3 +220,48 @@ def test_what_names_no_snapshot(repo: Repository, text: str, said: str) -> None:
 def test_foreign_files_are_passed_over(repo: Repository) -> None:
     repo.store.create("snapshots/readme", b"x")
     assert snapshot.all_manifests(repo) == snapshot.Listing((), ())
+
+
+def test_a_name_alone_means_the_latest_of_a_vm(repo: Repository) -> None:
+    made = snapshot.publish(repo, example("b" * 32))
+    assert snapshot.resolve_or_latest(repo, "bb") == made
+    assert snapshot.resolve_or_latest(repo, "web") == made
+    with pytest.raises(errors.NotFound, match="neither a snapshot nor a VM"):
+        snapshot.resolve_or_latest(repo, "db")
+    with pytest.raises(errors.NotFound, match="only latest"):
+        snapshot.resolve_or_latest(repo, "web@first")
+
+
+def test_the_latest_is_not_guessed_past_a_damaged_one(repo: Repository) -> None:
+    snapshot.publish(repo, example("b" * 32))
+    damaged = snapshot.publish(repo, example("c" * 32)).id
+    key = snapshot.key_of(damaged)
+    samples.rewrite(repo, key, samples.flipped(repo.store.read(key), [40]))
+    with pytest.raises(errors.Damaged, match="may be the latest of web"):
+        snapshot.resolve(repo, "web@latest")
+
+
+def test_a_twin_that_tells_something_else_stops_the_publication(repo: Repository) -> None:
+    """One that is damaged does not: what was published is whole, and verify tells of it."""
+    one, other = example("b" * 32), example("c" * 32)
+    repo.put_object(layout.Kind.TWIN, snapshot.twin_of(other.id), manifest.encode(snapshot.publish(repo, one)))
+    with pytest.raises((errors.Damaged, Exists)):
+        snapshot.publish(repo, other)
+    third = snapshot.publish(repo, example("d" * 32))
+    twin = snapshot.twin_of(third.id)
+    samples.rewrite(repo, twin, samples.flipped(repo.store.read(twin), [40]))
+    snapshot.add_twin(repo, third.id)
+
+
+def test_what_was_published_before_twins_gets_none(repo: Repository) -> None:
+    made = dataclasses.replace(example(), twin=False)
+    repo.put_object(layout.Kind.SNAPSHOT, snapshot.key_of(made.id), manifest.encode(made))
+    snapshot.add_twin(repo, made.id)
+    assert not list(repo.store.list(layout.TWINS + made.id))
+
+
+@pytest.mark.parametrize("text", ["", "ab", "../config", "A1" * 16])
+def test_only_ids_have_keys(text: str) -> None:
+    for key in (snapshot.key_of, snapshot.twin_of):
+        with pytest.raises(ValueError, match="not a snapshot id"):
+            key(text)

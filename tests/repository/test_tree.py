@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pytest
 from hypothesis import given, settings
@@ -171,8 +171,75 @@ def test_a_node_of_the_wrong_level_is_damage() -> None:
     """Nodes are authenticated, so this takes a bug, or somebody with the structure key."""
     repo = samples.small_tree_repository()
     root = apply(repo, None, 0, 4 * BLOCK, {0: CHUNKS[0]})
-    with pytest.raises(errors.Damaged, match="is not a node of level 2"):
-        list(tree.walk(repo, root, 16 * BLOCK))
+    assert root is not None
+    for look in (tree.walk(repo, root, 16 * BLOCK), tree.lookup(repo, root, 16 * BLOCK, [0])):
+        with pytest.raises(errors.Damaged, match=f"Tree node {root.hex()} is not a node of level 2"):
+            list(look)
+
+
+def test_a_root_that_is_no_node_is_named_when_the_disk_shrinks() -> None:
+    repo = samples.small_tree_repository()
+    root = apply(repo, None, 0, 4 * BLOCK, {0: CHUNKS[0]})
+    assert root is not None
+    with pytest.raises(errors.Damaged, match=f"Tree node {root.hex()} is not a node of level 2"):
+        apply(repo, root, 16 * BLOCK, 4 * BLOCK, {})
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The nodes that are read."""
+    found: list[bytes] = []
+    read_nodes = Repository.read_nodes
+
+    def noting(repo: Repository, node_ids: Iterable[bytes]) -> dict[bytes, bytes]:
+        wanted = set(node_ids)
+        found.extend(wanted)
+        return read_nodes(repo, wanted)
+
+    monkeypatch.setattr(Repository, "read_nodes", noting)
+    return found
+
+
+def test_only_the_nodes_on_the_way_are_read(read: list[bytes]) -> None:
+    repo, model = samples.small_tree_repository(), {block: bytes([block]) * 32 for block in range(64)}
+    root = apply(repo, None, 0, 64 * BLOCK, dict(model))
+    for first in range(64):
+        read.clear()
+        assert list(tree.walk(repo, root, 64 * BLOCK, first, 1)) == [(first, model[first])]
+        assert len(read) == 5, "one of each level"
+        read.clear()
+        assert list(tree.walk(repo, root, 64 * BLOCK, first, 5)) == [*model.items()][first : first + 5]
+        apply(repo, root, 64 * BLOCK, 64 * BLOCK, {first: None})
+        assert len(set(read)) <= 5 + 4
+
+
+def test_a_disk_that_grew_is_compared_without_a_look_at_it(read: list[bytes]) -> None:
+    """What is above its old root is known without reading, and is the same in both."""
+    repo = samples.small_tree_repository()
+    for count in range(1, 40):
+        root = apply(repo, None, 0, count * BLOCK, dict.fromkeys(range(count), CHUNKS[0]))
+        grown = apply(repo, root, count * BLOCK, 70 * BLOCK, {})
+        read.clear()
+        assert list(tree.diff(repo, root, count * BLOCK, grown, 70 * BLOCK)) == []
+        assert read == []
+
+
+def test_nothing_stays_beyond_the_new_end() -> None:
+    """Whatever size is cut to whatever other: the tree is that of what is left."""
+    repo = samples.small_tree_repository()
+    for count in range(1, 35):
+        whole = dict.fromkeys(range(count), CHUNKS[0])
+        root = apply(repo, None, 0, count * BLOCK, dict(whole))
+        for less in range(count):
+            cut = apply(repo, root, count * BLOCK, less * BLOCK, {})
+            assert cut == apply(repo, None, 0, less * BLOCK, dict.fromkeys(range(less), CHUNKS[0]))
+
+
+def test_a_disk_that_ends_within_a_block_is_changed_elsewhere() -> None:
+    repo, size = samples.small_tree_repository(), 9 * BLOCK - 512
+    root = apply(repo, None, 0, size, dict.fromkeys(range(9), CHUNKS[0]))
+    changed = apply(repo, root, size, size, {2: CHUNKS[1]})
+    assert dict(tree.walk(repo, changed, size)) == dict.fromkeys(range(9), CHUNKS[0]) | {2: CHUNKS[1]}
 
 
 def test_chunks_of_nodes_are_of_their_class() -> None:

@@ -39,6 +39,12 @@ def store(request: pytest.FixtureRequest) -> Store:
     return MAKERS[request.param](request)
 
 
+def test_it_says_at_which_host_it_is(request: pytest.FixtureRequest, store: Store) -> None:
+    """Which decides whose network is looked at."""
+    is_far = request.node.callspec.params["store"] in ("s3", "s3 with locks", "server")
+    assert store.host in (("127.0.0.1", "localhost") if is_far else ("",))
+
+
 def _in_bucket(request: pytest.FixtureRequest, name: str) -> Store:
     """In a place that no other test has used."""
     weed: Weed = request.getfixturevalue("weed")

@@ -248,33 +248,33 @@ def test_other_bitmaps_are_no_marks(subject: Subject, machine: Machine, tracker:
 
 
 @pytest.fixture
-def vm() -> MemoryVm:
+def simulated() -> MemoryVm:
     return MemoryVm({"disk": 512 * 40}, 512)
 
 
-def tracker_of(vm: MemoryVm) -> Tracker:
+def tracker_of(simulated: MemoryVm) -> Tracker:
     """After a connection of before has ended."""
-    for client in list(vm.process.clients.values()) if vm.process else []:
+    for client in list(simulated.process.clients.values()) if simulated.process else []:
         assert isinstance(client, MemoryMachine)
         client.close()
-    return Tracker(MemoryMachine(vm, INSTALLATION, 512), INSTALLATION, {"disk": "00000001"})
+    return Tracker(MemoryMachine(simulated, INSTALLATION, 512), INSTALLATION, {"disk": "00000001"})
 
 
-def test_a_mark_comes_back_after_a_clean_end(vm: MemoryVm) -> None:
-    tracker_of(vm).rotate([("disk", BASE)], [])
-    vm.write("disk", 3)
-    vm.restart()
-    tracker = tracker_of(vm)
+def test_a_mark_comes_back_after_a_clean_end(simulated: MemoryVm) -> None:
+    tracker_of(simulated).rotate([("disk", BASE)], [])
+    simulated.write("disk", 3)
+    simulated.restart()
+    tracker = tracker_of(simulated)
     assert tracker.standing() == {"disk": {BASE: Standing.RECORDING}}
     assert tracker.changed({"disk": [BASE]}) == {"disk": Blocks([3])}
 
 
-def test_an_inconsistent_mark_is_broken_and_can_be_dropped(vm: MemoryVm) -> None:
-    tracker_of(vm).rotate([("disk", BASE)], [])
-    vm.restart()
-    vm.kill()
-    vm.start()
-    tracker = tracker_of(vm)
+def test_an_inconsistent_mark_is_broken_and_can_be_dropped(simulated: MemoryVm) -> None:
+    tracker_of(simulated).rotate([("disk", BASE)], [])
+    simulated.restart()
+    simulated.kill()
+    simulated.start()
+    tracker = tracker_of(simulated)
     assert tracker.standing() == {"disk": {BASE: Standing.BROKEN}}
     with pytest.raises(errors.HeadstartError):
         tracker.changed({"disk": [BASE]})
@@ -282,34 +282,34 @@ def test_an_inconsistent_mark_is_broken_and_can_be_dropped(vm: MemoryVm) -> None
     assert tracker.standing() == {"disk": {}}
 
 
-def test_a_mark_below_another_layer_is_broken_and_stays(vm: MemoryVm) -> None:
+def test_a_mark_below_another_layer_is_broken_and_stays(simulated: MemoryVm) -> None:
     """Nobody can remove it there now; it keeps no other mark from being dropped."""
-    tracker_of(vm).rotate([("disk", BASE)], [])
-    vm.overlay("disk")
-    tracker = tracker_of(vm)
+    tracker_of(simulated).rotate([("disk", BASE)], [])
+    simulated.overlay("disk")
+    tracker = tracker_of(simulated)
     tracker.rotate([("disk", FIRST)], [])
     assert tracker.standing() == {"disk": {BASE: Standing.BROKEN, FIRST: Standing.RECORDING}}
     tracker.drop([("disk", BASE), ("disk", FIRST)])
     assert tracker.standing() == {"disk": {BASE: Standing.BROKEN}}
 
 
-def test_of_a_mark_on_two_layers_the_believed_one_counts(vm: MemoryVm) -> None:
-    tracker_of(vm).rotate([("disk", BASE)], [])
-    vm.overlay("disk")
-    tracker = tracker_of(vm)
+def test_of_a_mark_on_two_layers_the_believed_one_counts(simulated: MemoryVm) -> None:
+    tracker_of(simulated).rotate([("disk", BASE)], [])
+    simulated.overlay("disk")
+    tracker = tracker_of(simulated)
     tracker.rotate([("disk", BASE)], [])
     assert tracker.standing() == {"disk": {BASE: Standing.RECORDING}}
 
 
-def test_a_bitmap_of_another_granularity_is_broken(vm: MemoryVm) -> None:
-    vm.add_bitmap("disk", Track(INSTALLATION, "base", "00000001", BASE.id).name, granularity=4096)
-    assert tracker_of(vm).standing() == {"disk": {BASE: Standing.BROKEN}}
+def test_a_bitmap_of_another_granularity_is_broken(simulated: MemoryVm) -> None:
+    simulated.add_bitmap("disk", Track(INSTALLATION, "base", "00000001", BASE.id).name, granularity=4096)
+    assert tracker_of(simulated).standing() == {"disk": {BASE: Standing.BROKEN}}
 
 
-def test_an_absent_vm_is_told_and_not_taken_for_absent_marks(vm: MemoryVm) -> None:
-    tracker = tracker_of(vm)
+def test_an_absent_vm_is_told_and_not_taken_for_absent_marks(simulated: MemoryVm) -> None:
+    tracker = tracker_of(simulated)
     tracker.rotate([("disk", BASE), ("disk", FIRST)], [])
-    vm.restart()
+    simulated.restart()
     for act in (tracker.standing, lambda: tracker.drop([("disk", BASE), ("disk", FIRST)]), tracker.drop_strays):
         with pytest.raises(errors.Unreachable):
             act()

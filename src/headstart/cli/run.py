@@ -76,7 +76,7 @@ def _house(chosen: settings.Settings, environment: Mapping[str, str], appliances
             chosen.cache,
             chosen.repository,
         )
-        shared = (journal, Series(journal), vault, chosen.scratch, Slots(1), Slots(1), bucket, Tally())
+        shared = (journal, Series(journal), vault, chosen.scratch, Slots(1), Slots(1), bucket, Tally(bucket))
         yield house.House(*shared, appliances=appliances)
 
 

@@ -65,7 +65,7 @@ class Course:
         self.forecast: Forecast | None = None
         self.due: Due | None = None
         self.remaining = 0
-        self.gauge = Gauge(house.tally, house.sample)
+        self.gauge = Gauge(house.tally, house.sample, lambda: house.vault.interface)
         self.planner = Planner(disks=memory.load(house.series, name))
         self._minutes = Minutes(self._levels, lambda minute: house.series.add(name, minute))
         self._policy: Policy | None = None

@@ -25,11 +25,14 @@ FIGURES_SECONDS = 0.5
 
 
 class Gauge:
-    """Used by one thread."""
+    """Used by one thread. ``interface``: the one that leads to the store; empty: it is on this machine."""
 
-    def __init__(self, own: Tally, sample: Callable[[Sequence[Path]], Sample]) -> None:
+    def __init__(
+        self, own: Tally, sample: Callable[[Sequence[Path], str], Sample], interface: Callable[[], str]
+    ) -> None:
         self._tally = own
         self._look_at_host = sample
+        self._interface = interface
         self._counters: Counters | None = None
         self._sample: Sample | None = None
         self._own: Own | None = None
@@ -46,8 +49,7 @@ class Gauge:
         parts = [*self._outside(counters), *self._of_agent(agent, now), *self._of_host(images)]
         self._looked = now
         found = signals.together(*parts)
-        # The store is local: no network leads to it.
-        self.missing = tuple(name for name in found.missing if name != machine.NETWORK)
+        self.missing = tuple(name for name in found.missing if name != machine.NETWORK or self._interface())
         return found
 
     def reading(self, found: Signals, bound: float | None) -> Reading:
@@ -65,7 +67,7 @@ class Gauge:
 
     def _of_host(self, images: Sequence[Path]) -> list[Signals]:
         before, own = self._sample, self._own
-        self._sample, self._own = self._look_at_host(images), self._tally.now()
+        self._sample, self._own = self._look_at_host(images, self._interface()), self._tally.now()
         if before is None or own is None:
             return []
         return [machine.signals(before, self._sample, tally.between(own, self._own))]

@@ -27,7 +27,8 @@ class House:
     """``rounds`` and ``backups`` bound how many VMs do that at the same time; ``store`` is what all together may send.
 
     ``clock`` is wall time, seconds since 1970; ``connect`` and ``look`` talk to a VM, ``images`` opens those
-    of one that is off, ``sample`` looks at this host; ``appliances`` are addresses of those that may read."""
+    of one that is off, ``sample`` looks at this host: at disks that carry images, and at an interface; ``appliances``
+    are addresses of those that may read."""
 
     journal: Journal
     series: Series
@@ -41,5 +42,5 @@ class House:
     connect: Callable[[Context, Vm, Container[str]], Machine] = field(default=opening.connect)
     images: Callable[[Context, Vm, Container[str]], Machine | None] = field(default=opening.at_rest)
     look: Callable[[Vm], Counters] = field(default=opening.look)
-    sample: Callable[[Sequence[Path]], Sample] = field(default=machine.sample)
+    sample: Callable[[Sequence[Path], str], Sample] = field(default=machine.sample)
     appliances: tuple[str, ...] = ()

@@ -7,13 +7,15 @@ import threading
 import time
 from pathlib import Path
 
+from headstart.load.bucket import Bucket
 from headstart.load.machine import Own
 
 
 class Tally:
-    """For several threads."""
+    """For several threads. ``store``: through it goes what is sent to the store."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: Bucket) -> None:
+        self._store = store
         self._lock = threading.Lock()
         self._read = 0
         self._agents = 0.0
@@ -31,7 +33,7 @@ class Tally:
     def now(self) -> Own:
         """In all, so far."""
         with self._lock:
-            return Own(time.process_time() + self._agents, float(self._read), _written())
+            return Own(time.process_time() + self._agents, float(self._read), _written(), float(self._store.passed))
 
 
 def _written() -> float:

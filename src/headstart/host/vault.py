@@ -9,6 +9,7 @@ from pathlib import Path
 
 from headstart import errors, repository
 from headstart.host.locksmith import Locksmith
+from headstart.load import network
 from headstart.load.bucket import Bucket
 from headstart.repository import Repository
 from headstart.store.contract import Store
@@ -38,6 +39,8 @@ class Vault:
         self._opened: Repository | None = None
         self.locksmith = Locksmith()
         self._told: OSError | None = None
+        #: Of this host, towards the store, as it was when that was opened; empty: it is on this machine.
+        self.interface = ""
 
     @property
     def is_at_server(self) -> bool:
@@ -54,7 +57,10 @@ class Vault:
 
     def another(self) -> Repository:
         """Opened anew, for who changes what is in it: the caller closes it. Raises as ``repository``."""
-        opened = repository.open(LimitedStore(self._place(), self._bucket), self._password)
+        store = LimitedStore(self._place(), self._bucket)
+        opened = repository.open(store, self._password)
+        # Here, where names are looked up anyway, and not by who looks at the load and must not wait.
+        self.interface = network.interface_towards(store.host) if store.host else ""
         if self.cache is not None:
             opened.index.use_cache(self.cache)
         return opened

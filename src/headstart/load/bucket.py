@@ -25,10 +25,16 @@ class Bucket:
         self._rate = rate
         self._tokens = 0.0
         self._filled = clock()
+        self._passed = 0
 
     @property
     def rate(self) -> float | None:
         return self._rate
+
+    @property
+    def passed(self) -> int:
+        """All that was ever taken."""
+        return self._passed
 
     def set_rate(self, rate: float | None) -> None:
         with self._lock:
@@ -39,6 +45,7 @@ class Bucket:
         with self._lock:
             self._fill()
             self._tokens -= count
+            self._passed += count
 
     def debt(self) -> float:
         """Seconds until what was taken has passed; infinite where nothing passes."""

@@ -9,12 +9,11 @@ import anyio.to_thread
 from fastapi import FastAPI
 
 from headstart import __version__
-from headstart.server import problem
+from headstart.server import body, problem
 from headstart.server.api import (
     answers,
     approvals,
     audit,
-    body,
     files,
     fleet,
     health,

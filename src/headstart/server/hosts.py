@@ -12,6 +12,7 @@ from headstart import errors
 from headstart.server import audit, caution, ids, tables, tokens
 from headstart.server.call import Call
 from headstart.server.credentials import Kind, Token
+from headstart.server.events import Event
 from headstart.server.principal import Principal, note_use
 from headstart.server.roles import Right, Role
 from headstart.server.tokens import Wish
@@ -115,14 +116,23 @@ def require_known(connection: Connection, call: Call, host: str) -> str:
     return str(name)
 
 
-def pulse(connection: Connection, call: Call, version: str, state: Mapping[str, Any]) -> dict[str, Any]:
-    """A host is there, and says how it is; returns what it said last."""
+def pulse(connection: Connection, call: Call, version: str, state: Mapping[str, Any]) -> list[Event]:
+    """A host is there, and says how it is; returns what it says for the first time."""
     call.who.require(Right.REPORT)
     its = tables.hosts.c
     before = connection.execute(select(its.state).where(its.id == call.who.host)).scalar()
     values = {"seen": call.now, "version": version, "state": dict(state)}
     connection.execute(update(tables.hosts).where(its.id == call.who.host).values(values))
-    return dict(before or {})
+    return _news(before or {}, state)
+
+
+def _news(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Event]:
+    known, refused = before.get("refused", {}), now.get("refused", {})
+    found = [Event("vm.refused", vm, {"error": why}) for vm, why in refused.items() if vm not in known]
+    old, new = before.get("policies"), now.get("policies")
+    if isinstance(new, dict) and new.get("refused") and not (isinstance(old, dict) and old.get("refused")):
+        found.append(Event("policies.refused", None, {"error": str(new["refused"])}))
+    return found
 
 
 def leave(connection: Connection, call: Call) -> None:

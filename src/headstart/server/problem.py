@@ -14,7 +14,7 @@ from sqlalchemy import exc
 from starlette.exceptions import HTTPException
 
 from headstart import errors
-from headstart.server.api import body
+from headstart.server import body
 from headstart.server.objects import WrongDigest
 from headstart.store import contract
 

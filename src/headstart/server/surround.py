@@ -14,8 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 from headstart import errors
-from headstart.server import problem
-from headstart.server.api import body
+from headstart.server import body, problem
 from headstart.server.logs import ACCESS
 from headstart.server.metrics import Metrics
 from headstart.server.settings import LARGEST_BODY, LARGEST_OBJECT

@@ -35,6 +35,10 @@ class Tended:
     def window(self) -> int:
         return self._store.window
 
+    @property
+    def host(self) -> str:
+        return self._store.host
+
     def __repr__(self) -> str:
         return f"the repository {self._place.name}"
 

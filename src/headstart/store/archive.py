@@ -66,6 +66,10 @@ class ArchiveStore:
     def window(self) -> int:
         return contract.NEAR
 
+    @property
+    def host(self) -> str:
+        return ""
+
     def _places(self) -> dict[str, _Place]:
         with self._lock:
             if self._file < 0:
@@ -193,6 +197,10 @@ class ArchiveWriter:
     @property
     def window(self) -> int:
         return contract.NEAR
+
+    @property
+    def host(self) -> str:
+        return ""
 
     def create(self, key: str, data: Data) -> None:
         with self._lock:

@@ -83,6 +83,11 @@ class Store(Protocol):
         each waits for a distant server."""
         ...
 
+    @property
+    def host(self) -> str:
+        """Where it is, by name or number; empty: on this machine, as far as is known."""
+        ...
+
     def create(self, key: str, data: Data) -> None:
         """Keep ``data`` under ``key``; durable against a power cut when this returns.
 

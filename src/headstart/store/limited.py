@@ -50,5 +50,9 @@ class LimitedStore:
     def window(self) -> int:
         return self._inner.window
 
+    @property
+    def host(self) -> str:
+        return self._inner.host
+
     def __repr__(self) -> str:
         return repr(self._inner)

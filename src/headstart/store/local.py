@@ -58,6 +58,10 @@ class LocalStore:
     def window(self) -> int:
         return contract.NEAR
 
+    @property
+    def host(self) -> str:
+        return ""
+
     def __repr__(self) -> str:
         return str(self._root)
 

@@ -22,6 +22,10 @@ class MemoryStore:
     def window(self) -> int:
         return contract.NEAR
 
+    @property
+    def host(self) -> str:
+        return ""
+
     def __repr__(self) -> str:
         return "memory"
 

@@ -20,6 +20,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import obstore
 from obstore import exceptions
@@ -90,6 +91,10 @@ class ObjectStore:
     @property
     def window(self) -> int:
         return WINDOW
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self._bucket.endpoint).hostname or ""
 
     def __repr__(self) -> str:
         return self._url

@@ -46,6 +46,10 @@ class RetryingStore:
     def window(self) -> int:
         return self._inner.window
 
+    @property
+    def host(self) -> str:
+        return self._inner.host
+
     def __repr__(self) -> str:
         return repr(self._inner)
 

@@ -16,7 +16,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 from headstart import errors
 from headstart.store import contract
@@ -41,6 +41,10 @@ class ServerStore:
     @property
     def window(self) -> int:
         return WINDOW
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self._client.identity.url).hostname or ""
 
     def __repr__(self) -> str:
         return self._url

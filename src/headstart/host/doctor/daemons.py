@@ -48,10 +48,12 @@ def others(subject: Subject) -> Iterator[Finding]:
 
 
 def is_daemon(words: Sequence[str]) -> bool:
-    """Whether a command line is that of ``headstart run``."""
+    """Whether a command line is that of ``headstart run``, and not of what only started one (``timeout``, ``sudo``)."""
     names = [Path(word).name for word in words]
     place = next((number for number, name in enumerate(names) if name in _PROGRAMS), None)
-    return place is not None and "run" in words[place + 1 :]
+    if place is None or "run" not in words[place + 1 :]:
+        return False
+    return place == 0 or (names[0].startswith("python") and all(word.startswith("-") for word in words[1:place]))
 
 
 def _noted(state: Path) -> Holder:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Request, Response
@@ -11,7 +10,6 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from headstart.server import credentials, events, figures, hosts, orders, policies, runs, vms
 from headstart.server.api.request import Caller, Here, address, stranger
-from headstart.server.events import Event
 from headstart.server.hosts import Newcomer
 from headstart.server.orders import Told
 from headstart.server.roles import Right
@@ -144,11 +142,11 @@ def pulse(request: Request, here: Here, call: Caller, told: Pulse) -> Beat:
     with here.database.write() as connection:
         refused = vms.seen(connection, call, told.vms)
         state = {**told.state, **({"refused": refused} if refused else {})}
-        before = hosts.pulse(connection, call, told.version, state)
+        news = hosts.pulse(connection, call, told.version, state)
         renew = hosts.comes_with(connection, call)
         states = orders.told(connection, call, has)
         offered = orders.waiting(connection, call)
-        events.note_all(connection, call, _news(before, state))
+        events.note_all(connection, call, news)
         version = policies.version_of(policies.document(connection, call.who.tenant or ""))
     watched = request.app.state.streams.watched(call.who.tenant)
     return Beat(
@@ -164,16 +162,6 @@ def pulse(request: Request, here: Here, call: Caller, told: Pulse) -> Beat:
 
 def _is_busy(told: Pulse) -> bool:
     return bool(told.orders) or any(view is not None and view.get("doing") for view in told.vms.values())
-
-
-def _news(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Event]:
-    """What a host says for the first time."""
-    known, refused = before.get("refused", {}), now.get("refused", {})
-    found = [Event("vm.refused", vm, {"error": why}) for vm, why in refused.items() if vm not in known]
-    old, new = before.get("policies"), now.get("policies")
-    if isinstance(new, dict) and new.get("refused") and not (isinstance(old, dict) and old.get("refused")):
-        found.append(Event("policies.refused", None, {"error": str(new["refused"])}))
-    return found
 
 
 @router.post("/token", status_code=201, summary="A new token, before the one in use ends.")

@@ -12,8 +12,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
-from headstart.server import objects, repositories
-from headstart.server.api import body
+from headstart.server import body, objects, repositories
 from headstart.server.api.request import Caller, Here
 from headstart.server.repositories import Place
 from headstart.server.roles import Right

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs
 from fastapi import Depends, Request
 
 from headstart import errors
-from headstart.server.api import body
+from headstart.server import body
 from headstart.server.api.request import SAFE
 
 #: A policy's text, each character of it as %XX, and some more.
