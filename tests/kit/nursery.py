@@ -137,8 +137,6 @@ def _serve(asking: socket.socket) -> None:
         data, files, _, _ = socket.recv_fds(asking, _LONGEST, 3)
         keepers -= {each for each in keepers if os.waitpid(each, os.WNOHANG)[0]}
         if not data:
-            for each in keepers:
-                os.waitpid(each, 0)
             sys.exit()
         keeper = os.fork()
         if keeper:
