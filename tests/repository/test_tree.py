@@ -224,6 +224,15 @@ def test_a_disk_that_grew_is_compared_without_a_look_at_it(read: list[bytes]) ->
         assert read == []
 
 
+def test_so_is_one_of_the_usual_shape(read: list[bytes]) -> None:
+    repo, small, large = stores.new_repository(), units.MIB, units.TIB
+    root = apply(repo, None, 0, small, {0: CHUNKS[0]})
+    grown = apply(repo, root, small, large, {})
+    read.clear()
+    assert list(tree.diff(repo, root, small, grown, large)) == []
+    assert read == []
+
+
 def test_nothing_stays_beyond_the_new_end() -> None:
     """Whatever size is cut to whatever other: the tree is that of what is left."""
     repo = samples.small_tree_repository()
