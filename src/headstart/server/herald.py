@@ -134,13 +134,17 @@ def _one(url: str, asked: dict[str, Any], guard: Guard, last: _Last) -> str:
 def _made(url: str) -> apprise.NotifyBase | None:
     """As ``Apprise.instantiate`` makes it; but that loads two hundred plugins first, in a second and a half, with all
     that those load. None: it is no address as apprise writes them."""
+    asset = apprise.AppriseAsset(plugin_paths=[])
     place, _, name = heralds.PLUGINS[heralds.scheme(url)].rpartition(".")
-    plugin = getattr(importlib.import_module(f"apprise.plugins.{place}"), name)
+    try:
+        plugin = getattr(importlib.import_module(f"apprise.plugins.{place}"), name)
+    except (ImportError, AttributeError):  # an apprise that has it elsewhere
+        return apprise.Apprise.instantiate(url, asset=asset)
     told = plugin.parse_url(url.replace("/#", "/%23"))
     if not told:
         return None
     try:
-        found: apprise.NotifyBase = plugin(**{**told, "asset": apprise.AppriseAsset(plugin_paths=[]), "tag": set()})
+        found: apprise.NotifyBase = plugin(**{**told, "asset": asset, "tag": set()})
     except Exception:  # whatever its constructor finds wrong
         return None
     return found if found.enabled else None
