@@ -71,7 +71,7 @@ def main() -> int:
     try:
         with contextlib.ExitStack() as stack:
             say("starting a server with two tenants")
-            server = stack.enter_context(Server(WORK / "server"))
+            server = stack.enter_context(Server(WORK / "server", anew=True))
             hosts = [stack.enter_context(_host(server, tenant, name)) for tenant, name in NAMES.items()]
             for host in hosts:
                 say(f"{host.name} has joined for {host.tenant.name}; its VM writes, and is backed up each minute")

@@ -47,7 +47,7 @@ def main() -> None:
             if kind == "postgresql":
                 url = stack.enter_context(Postgres()).new_database()
                 options = ("--database", url)
-            server = stack.enter_context(Server(folder, options))
+            server = stack.enter_context(Server(folder, options, anew=True))
             tenant, other = server.tenant("large"), server.tenant("other")
             for each in (tenant, other):
                 fill(Database(url), each, given.vms, given.points)

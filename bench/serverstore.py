@@ -40,7 +40,7 @@ def main() -> None:
     given = parser.parse_args()
     print("| at a time | | | rate | client, s/GB | server, s/GB |")
     print("|---|---|---|---:|---:|---:|")
-    with tempfile.TemporaryDirectory(dir=given.folder) as name, Server(Path(name) / "server") as server:
+    with tempfile.TemporaryDirectory(dir=given.folder) as name, Server(Path(name) / "server", anew=True) as server:
         tenant = server.tenant("bench")
         tenant.repository()
         assert server.process is not None

@@ -10,13 +10,13 @@ from headstart import repository
 from headstart.store.local import LocalStore
 from tests.cli.shelf import Shelf
 from tests.kit import stores
-from tests.kit.cli import Cli
+from tests.kit.cli import Cli, QuickCli
 
 
 @pytest.fixture
 def cli(tmp_path: Path) -> Cli:
     """Nothing is there yet."""
-    return Cli(tmp_path)
+    return QuickCli(tmp_path)
 
 
 @pytest.fixture

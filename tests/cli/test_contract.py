@@ -25,6 +25,12 @@ from tests.kit.cli import ROOT, Cli
 from tests.restore import stored
 
 
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    """Begun from nothing each time, as users do."""
+    return Cli(tmp_path)
+
+
 def lines(text: str) -> list[dict[str, object]]:
     return [json.loads(line) for line in text.splitlines()]
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.cli import console
 from tests.cli.shelf import SYSTEM, Shelf
-from tests.kit.cli import Cli
+from tests.kit.cli import Cli, QuickCli
 from tests.restore import stored
 
 THEIRS = "battery staple"
@@ -17,7 +17,7 @@ THEIRS = "battery staple"
 @pytest.fixture
 def other(tmp_path: Path) -> Cli:
     """Another repository with another password."""
-    made = Cli(tmp_path / "other", THEIRS)
+    made = QuickCli(tmp_path / "other", THEIRS)
     made.run("init")
     return made
 

@@ -18,7 +18,7 @@ from headstart.store.archive import ArchiveStore, ArchiveWriter
 from tests.cli import console
 from tests.cli.shelf import DATA, SYSTEM, Shelf
 from tests.kit import stores
-from tests.kit.cli import ROOT, Cli
+from tests.kit.cli import ROOT, Cli, QuickCli
 from tests.restore import stored
 
 THEIRS = "battery staple"
@@ -44,11 +44,11 @@ def file(shelf: Shelf, made: Manifest, tmp_path: Path) -> Path:
 @pytest.fixture
 def other(tmp_path: Path) -> Cli:
     """Another host with another repository."""
-    return Cli(tmp_path / "other", "third password", HEADSTART_FROM_PASSWORD=THEIRS)
+    return QuickCli(tmp_path / "other", "third password", HEADSTART_FROM_PASSWORD=THEIRS)
 
 
 def test_it_is_read_where_it_is(file: Path, made: Manifest, tmp_path: Path) -> None:
-    cli = Cli(tmp_path / "reader", THEIRS)
+    cli = QuickCli(tmp_path / "reader", THEIRS)
     words = ("--repository", str(file))
     assert [each["id"] for each in cli.run("snapshots", *words).json["snapshots"]] == [made.id]
     done = cli.run("restore", "web@latest", tmp_path / "out", "--format", "raw", *words)
@@ -57,7 +57,7 @@ def test_it_is_read_where_it_is(file: Path, made: Manifest, tmp_path: Path) -> N
     assert done.json["notes"] == []
     assert cli.run("verify", "--read-data", *words).json["findings"] == []
     assert "it is only read" in cli.run("forget", made.id, *words, expect=None).error["error"]["message"]
-    assert Cli(tmp_path / "wrong", "guessed").run("snapshots", *words, expect=12)
+    assert QuickCli(tmp_path / "wrong", "guessed").run("snapshots", *words, expect=12)
 
 
 def test_it_is_taken_over(file: Path, made: Manifest, other: Cli, tmp_path: Path) -> None:
@@ -158,4 +158,4 @@ def test_the_password_is_typed_in_twice(shelf: Shelf, made: Manifest, tmp_path: 
     words = ("export", made.id, tmp_path / "web.hsx")
     status, shown = console.on_a_terminal(shelf.cli, *words, answers=("correct horse", THEIRS, THEIRS))
     assert status == 0 and "New password" in shown
-    Cli(tmp_path / "reader", THEIRS).run("snapshots", "--repository", str(tmp_path / "web.hsx"))
+    QuickCli(tmp_path / "reader", THEIRS).run("snapshots", "--repository", str(tmp_path / "web.hsx"))

@@ -10,7 +10,7 @@ import pytest
 
 from tests.kit import gateway as gateways
 from tests.kit import weed as weeds
-from tests.kit.cli import Cli
+from tests.kit.cli import Cli, QuickCli
 from tests.kit.gateway import Gateway
 
 
@@ -20,7 +20,7 @@ def cli(tmp_path: Path, gateway: Gateway, bucket: str, place: str) -> Cli:
 
 
 def in_bucket(folder: Path, gateway: Gateway, url: str) -> Cli:
-    return Cli(folder, HEADSTART_REPOSITORY=url, **weeds.environment(gateway.url))
+    return QuickCli(folder, HEADSTART_REPOSITORY=url, **weeds.environment(gateway.url))
 
 
 def findings(cli: Cli, check: str = "repository") -> list[tuple[str, str]]:

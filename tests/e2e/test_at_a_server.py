@@ -24,7 +24,7 @@ UP_SECONDS = 5.0
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    with Server(tmp_path / "server") as running:
+    with Server(tmp_path / "server", anew=True) as running:
         yield running
 
 

@@ -53,7 +53,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vm]:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with Server(tmp_path_factory.mktemp("server")) as running:
+    with Server(tmp_path_factory.mktemp("server"), anew=True) as running:
         yield running
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.kit import nursery
+
 ROOT = Path(__file__).parents[2]
 TIMEOUT = 240.0
 
@@ -70,7 +72,7 @@ class Cli:
             if place is not None:
                 faults += [option, place]
                 expect = -9
-        outcome = self._finish(self.start(*arguments, faults=faults), timeout)
+        outcome = self._outcome(arguments, faults, timeout)
         if expect is not None and outcome.status != expect:
             raise AssertionError(
                 f"headstart {' '.join(map(str, arguments))} ended with {outcome.status}, not {expect}:\n"
@@ -88,6 +90,9 @@ class Cli:
         assert outcome.status == 0, outcome.stderr
         found: dict[str, int] = json.loads(counts.read_text())
         return found
+
+    def _outcome(self, arguments: Sequence[str | Path], faults: Sequence[str], timeout: float) -> Outcome:
+        return self._finish(self.start(*arguments, faults=faults), timeout)
 
     def start(self, *arguments: str | Path, faults: Sequence[str] = ()) -> subprocess.Popen[str]:
         """Start it and return; the caller ends it."""
@@ -111,3 +116,14 @@ class Cli:
             stdout, stderr = process.communicate()
             raise AssertionError(f"no end after {timeout} s:\n{stdout}{stderr}") from None
         return Outcome(process.returncode, stdout, stderr)
+
+
+class QuickCli(Cli):
+    """``run`` begins where the modules are loaded (``nursery``), unless there are faults: for what a verb does. How the
+    program begins and ends is in tests/cli/test_contract.py."""
+
+    def _outcome(self, arguments: Sequence[str | Path], faults: Sequence[str], timeout: float) -> Outcome:
+        if faults:
+            return super()._outcome(arguments, faults, timeout)
+        done = nursery.run(["--json", *map(str, arguments)], self.environment, ROOT, timeout)
+        return Outcome(done.returncode, done.stdout, done.stderr)

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from sqlalchemy import Connection
+
 from headstart.server import admins
 from headstart.server.settings import Settings
 from headstart.store.membership import Membership
 from headstart.wire.https import Answer, Client, Identity
+from tests.kit import admitted, nursery
+from tests.kit.admitted import PASSWORD as PASSWORD
 
 SITE, SITE_PASSWORD = "root", "the password of the site"
-PASSWORD = "a password of theirs"
 
 
 class Person:
@@ -99,8 +105,10 @@ class Server:
     environment: dict[str, str] = field(default_factory=dict)
     #: A module; that of the product, unless a test wants another.
     program: str = "headstart"
+    #: By Python and from nothing, as users start it; otherwise by ``nursery``.
+    anew: bool = False
     identity: Identity = field(default_factory=lambda: Identity("", ""))
-    process: subprocess.Popen[str] | None = None
+    process: subprocess.Popen[str] | nursery.Child | None = None
 
     def __enter__(self) -> Self:
         self.make_admin()
@@ -113,14 +121,15 @@ class Server:
         self.stop()
 
     def start(self) -> None:
+        command = self._command("--listen", f"127.0.0.1:{self.port}", *self.options)
+        environment = self._environment()
         with open(self.folder / "server.log", "a") as log:
-            self.process = subprocess.Popen(
-                self._command("--listen", f"127.0.0.1:{self.port}", *self.options),
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                env=self._environment(),
-            )
+            if self.program == "headstart" and not self.anew:
+                self.process = nursery.start(command, environment, log)
+            else:
+                self.process = subprocess.Popen(
+                    [*self._python(), *command], stdout=subprocess.PIPE, stderr=log, text=True, env=environment
+                )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, (self.folder / "server.log").read_text()[-4000:]
@@ -148,28 +157,48 @@ class Server:
         return (self.folder / "server.log").read_text()
 
     def site(self) -> Person:
-        return Person(self.identity, SITE, SITE_PASSWORD)
+        return self.person(SITE)
+
+    def person(self, name: str) -> Person:
+        """Somebody who is there, with a new session."""
+        person = Person(self.identity)
+        with self.writing() as connection:
+            person.headers = admitted.session(connection, name)
+        return person
 
     def tenant(self, name: str) -> Tenant:
         """A new one, with an admin of its name."""
-        site = self.site()
-        tenant = site.post("/v1/tenants", {"name": name})["id"]
-        user = {"name": f"{name}-admin", "password": PASSWORD, "role": "admin", "tenant": tenant}
-        site.post("/v1/users", user)
-        return Tenant(tenant, name, Person(self.identity, f"{name}-admin", PASSWORD))
+        with self.writing() as connection:
+            tenant = admitted.tenant(connection, SITE, name)
+            admitted.user(connection, SITE, f"{name}-admin", "admin", tenant)
+        return Tenant(tenant, name, self.person(f"{name}-admin"))
+
+    def user(self, tenant: Tenant, name: str, role: str) -> str:
+        """The id of somebody whom the tenant's admin makes, with ``PASSWORD``."""
+        with self.writing() as connection:
+            return admitted.user(connection, f"{tenant.name}-admin", name, role, tenant.id)
+
+    def writing(self) -> contextlib.AbstractContextManager[Connection]:
+        """In its database, past it."""
+        return admitted.writing(self._database() or f"sqlite:///{self.folder / 'server.db'}")
 
     def make_admin(self) -> None:
-        """As ``headstart server admin`` does, without a process of its own, which would take seconds."""
+        """As ``headstart server admin`` does, without a process of its own, which would take seconds. A new file of
+        SQLite is a copy of one that has been through it."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        database = self._database() or f"sqlite:///{self.folder / 'server.db'}"
-        admins.put(Settings(self.folder, database, str(self.folder / "objects")), SITE, SITE_PASSWORD)
+        own = self.folder / "server.db"
+        database = self._database()
+        if database is None and not own.exists():
+            own.write_bytes(_begun())
+        else:
+            _make_admin(self.folder, database or f"sqlite:///{own}")
 
     def at_the_machine(self, *arguments: str, password: str = "") -> subprocess.CompletedProcess[str]:
         """``headstart server`` with these arguments, beside the running one. ``password``: a new one, if it asks."""
         environment = {**self._environment(), "HEADSTART_NEW_PASSWORD": password}
         database = self._database()
         told = () if database is None else ("--database", database)
-        command = [*self._command()[:-2], *arguments, "--data", str(self.folder), *told]
+        command = [*self._python(), *self._command()[:-2], *arguments, "--data", str(self.folder), *told]
         return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
 
     def _database(self) -> str | None:
@@ -177,10 +206,25 @@ class Server:
             return self.options[self.options.index("--database") + 1]
         return self.environment.get("HEADSTART_SERVER_DATABASE")
 
+    def _python(self) -> list[str]:
+        return [sys.executable, "-m", self.program]
+
     def _command(self, *arguments: str) -> list[str]:
-        start = [sys.executable, "-m", self.program, "--json", "server"]
-        return [*start, *arguments, "--data", str(self.folder)]
+        return ["--json", "server", *arguments, "--data", str(self.folder)]
 
     def _environment(self) -> dict[str, str]:
         kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
         return {**kept, **self.environment}
+
+
+@functools.cache
+def _begun() -> bytes:
+    with tempfile.TemporaryDirectory() as name:
+        own = Path(name, "server.db")
+        _make_admin(Path(name), f"sqlite:///{own}")
+        assert [each.name for each in own.parent.glob("server.db*")] == ["server.db"], "all of it is in one file"
+        return own.read_bytes()
+
+
+def _make_admin(folder: Path, database: str) -> None:
+    admins.put(Settings(folder, database, str(folder / "objects")), SITE, SITE_PASSWORD)

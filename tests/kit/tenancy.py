@@ -51,8 +51,8 @@ def settle(server: Server, mark: str) -> Estate:
     people = {"admin": admin, "host": host, "program": tenant.program("admin")}
     users = {}
     for role in ("viewer", "operator"):
-        users[role] = create_user(admin, f"{role}-{mark}", role)
-        people[role] = Person(server.identity, f"{role}-{mark}", PASSWORD)
+        users[role] = server.user(tenant, f"{role}-{mark}", role)
+        people[role] = server.person(f"{role}-{mark}")
     people["bound"] = tenant.program("admin", f"vault-{mark}")
     token = admin.post("/v1/tokens", {"kind": "api", "name": f"token-{mark}", "role": "viewer"})["id"]
     estate = Estate(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from tests.kit import nursery
 
 
 @dataclass(slots=True)
@@ -20,7 +20,7 @@ class Worker:
     options: tuple[str, ...]
     number: int = 0
     name: str = ""
-    process: subprocess.Popen[str] | None = None
+    process: nursery.Child | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -32,12 +32,10 @@ class Worker:
         self.stop()
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "headstart", "--json", "server", "work", "--data", str(self.folder)]
+        command = ["--json", "server", "work", "--data", str(self.folder), *self.options]
         kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
         with open(self._log, "a") as log:
-            self.process = subprocess.Popen(
-                [*command, *self.options], stdout=subprocess.PIPE, stderr=log, text=True, env=kept
-            )
+            self.process = nursery.start(command, kept, log)
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, self.log()[-4000:]

@@ -41,10 +41,10 @@ class House:
 def _house(server: Server, *, second: bool, delay: float = 0.0) -> House:
     mark = f"w{secrets.token_hex(4)}"
     estate = tenancy.settle(server, mark)
-    user = tenancy.create_user(estate.admin, f"two-{mark}", "operator")
+    user = server.user(estate.tenant, f"two-{mark}", "operator")
     estate.admin.put(f"/v1/users/{user}/role", {"role": "admin"})
     estate.admin.put("/v1/tenants/own/caution", {"second_person": second, "delay_seconds": delay})
-    return House(estate, estate.admin, Person(server.identity, f"two-{mark}", PASSWORD))
+    return House(estate, estate.admin, server.person(f"two-{mark}"))
 
 
 @pytest.fixture(scope="module")

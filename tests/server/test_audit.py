@@ -55,15 +55,15 @@ class Doing:
         self.site = estate.server.site()
 
     def user(self, role: str = "viewer") -> str:
-        return tenancy.create_user(self.admin, f"u{secrets.token_hex(6)}", role)
+        return self.estate.server.user(self.estate.tenant, f"u{secrets.token_hex(6)}", role)
 
     def repository(self) -> str:
         return self.estate.tenant.repository(f"r{secrets.token_hex(4)}")
 
     def person(self) -> Person:
         name = f"p{secrets.token_hex(6)}"
-        tenancy.create_user(self.admin, name, "viewer")
-        return Person(self.estate.server.identity, name, PASSWORD)
+        self.estate.server.user(self.estate.tenant, name, "viewer")
+        return self.estate.server.person(name)
 
     def tenant(self) -> str:
         return str(self.site.post("/v1/tenants", {"name": f"t{secrets.token_hex(6)}"})["id"])

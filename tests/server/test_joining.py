@@ -10,7 +10,7 @@ import pytest
 
 from headstart.host import document
 from headstart.store import membership
-from tests.kit.cli import Cli
+from tests.kit.cli import Cli, QuickCli
 from tests.kit.server import Server, Tenant
 from tests.server.joined import NIGHTLY
 
@@ -31,7 +31,7 @@ def join(cli: Cli, server: Server, tenant: Tenant, name: str, *more: str, expect
 
 
 def test_joining_twice_is_on_purpose_or_not_at_all(server: Server, tenant: Tenant, tmp_path: Path) -> None:
-    cli = Cli(tmp_path)
+    cli = QuickCli(tmp_path)
     join(cli, server, tenant, "twice")
     before = kept(cli).read_text()
     assert kept(cli).stat().st_mode & 0o777 == 0o600
@@ -47,7 +47,7 @@ def test_joining_twice_is_on_purpose_or_not_at_all(server: Server, tenant: Tenan
 
 
 def test_what_joining_refuses(server: Server, tenant: Tenant, tmp_path: Path) -> None:
-    cli, other = Cli(tmp_path / "one"), Cli(tmp_path / "two")
+    cli, other = QuickCli(tmp_path / "one"), QuickCli(tmp_path / "two")
     token = tenant.join_token()
     for url in ("ftp://x", "nonsense", "https://", "https://x:99999", "http://192.0.2.1:8443"):
         cli.run("join", url, token, expect=2)
@@ -64,7 +64,7 @@ def test_what_joining_refuses(server: Server, tenant: Tenant, tmp_path: Path) ->
 
 
 def test_who_leaves_is_known_no_longer(server: Server, tenant: Tenant, tmp_path: Path) -> None:
-    cli = Cli(tmp_path)
+    cli = QuickCli(tmp_path)
     assert "has joined no server" in cli.run("leave", expect=2).error["error"]["message"]
     join(cli, server, tenant, "leaver")
     (cli.state / document.FILE).write_text("")
@@ -85,7 +85,7 @@ def test_who_leaves_is_known_no_longer(server: Server, tenant: Tenant, tmp_path:
 
 
 def test_what_other_commands_say_of_it(server: Server, tenant: Tenant, tmp_path: Path) -> None:
-    cli = Cli(tmp_path, HEADSTART_REPOSITORY="", HEADSTART_CONFIG="")
+    cli = QuickCli(tmp_path, HEADSTART_REPOSITORY="", HEADSTART_CONFIG="")
     assert cli.run("status").json["server"] is None
     join(cli, server, tenant, "teller")
     # The repository is that of the server, unless another is named.

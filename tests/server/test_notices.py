@@ -399,6 +399,26 @@ def test_a_receiver_that_says_nothing_holds_nobody_up(monkeypatch: pytest.Monkey
         assert heralds.send([f"json://127.0.0.1:{port}/"], "t", "b", private=True) != [""]
 
 
+#: In a process of its own: apprise loads all that it has.
+PLUGINS = """
+import importlib
+from apprise.plugins import N_MGR
+from headstart.server import heralds
+for scheme, place in heralds.PLUGINS.items():
+    module, _, name = place.rpartition(".")
+    assert getattr(importlib.import_module(f"apprise.plugins.{module}"), name) is N_MGR[scheme], scheme
+"""
+
+
+def test_each_scheme_is_what_apprise_has_for_it() -> None:
+    subprocess.run([sys.executable, "-c", PLUGINS], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("url", ["json://", "mailto://nobody", "tgram://x", "slack://a/b"])
+def test_what_is_no_address_of_its_kind_is_told(url: str) -> None:
+    assert heralds.check(["jsons://example.org/a#b", url]) == ["", "It is no address as apprise writes them."]
+
+
 # over the API
 
 

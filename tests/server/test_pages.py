@@ -56,8 +56,8 @@ def fleet(server: Server) -> Fleet:
     tenant.admin.put("/v1/policies/nightly", policy)
     people = {"admin": tenant.admin}
     for role in ("viewer", "operator"):
-        tenant.admin.post("/v1/users", {"name": f"pages-{role}", "password": PASSWORD, "role": role})
-        people[role] = Person(server.identity, f"pages-{role}", PASSWORD)
+        server.user(tenant, f"pages-{role}", role)
+        people[role] = server.person(f"pages-{role}")
     joined = tenant.host("rack")
     host = Machine(joined)
     host.tell({"web": machine.view()})
@@ -277,8 +277,8 @@ def test_what_is_nowhere_is_a_page_for_browsers(fleet: Fleet) -> None:
 
 def test_what_waits_for_a_second_admin_is_decided_on_a_page(server: Server, fleet: Fleet) -> None:
     admin = fleet.people["admin"]
-    admin.post("/v1/users", {"name": "pages-second", "password": PASSWORD, "role": "admin"})
-    second = Person(server.identity, "pages-second", PASSWORD)
+    server.user(fleet.tenant, "pages-second", "admin")
+    second = server.person("pages-second")
     assert send(admin, "/settings/caution", {"second_person": "yes", "hours": "0"}).status == 303
     fleet.machine.tell({"web": machine.view(), "doomed": None})
     doomed = next(vm["id"] for vm in admin.get("/v1/vms") if vm["name"] == "doomed")

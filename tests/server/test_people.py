@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import statistics
 import time
 
 import pyotp
@@ -11,7 +10,7 @@ import pytest
 
 from headstart.wire.https import Answer
 from tests.kit import tenancy
-from tests.kit.server import PASSWORD, Person, Server, Tenant
+from tests.kit.server import PASSWORD, SITE, SITE_PASSWORD, Person, Server, Tenant
 
 NEW = "another password of theirs"
 
@@ -130,11 +129,18 @@ def test_the_last_admin_stays(server: Server, tenant: Tenant) -> None:
     assert admin.ask("PUT", f"/v1/users/{other}/role", {"role": "viewer"}).status == 403, "no admin any longer"
 
 
-def test_the_site_makes_the_first_admin_of_a_tenant_and_no_other(server: Server, tenant: Tenant) -> None:
-    wanted = {"name": f"{tenant.name}-spy", "password": PASSWORD, "role": "admin", "tenant": tenant.id}
-    assert server.site().ask("POST", "/v1/users", wanted).status == 403
-    assert server.site().ask("POST", "/v1/users", {**wanted, "tenant": secrets.token_hex(16)}).status == 404
-    assert "user.create" in [each["act"] for each in tenant.admin.get("/v1/audit")], "the tenant sees who was made"
+def test_the_site_makes_the_first_admin_of_a_tenant_and_no_other(server: Server) -> None:
+    site = Person(server.identity, SITE, SITE_PASSWORD)
+    name = f"made{secrets.token_hex(4)}"
+    tenant = site.post("/v1/tenants", {"name": name})["id"]
+    wanted = {"name": f"{name}-admin", "password": PASSWORD, "role": "admin", "tenant": tenant}
+    assert site.ask("POST", "/v1/users", {**wanted, "tenant": secrets.token_hex(16)}).status == 404
+    site.post("/v1/users", wanted)
+    admin = Person(server.identity, f"{name}-admin", PASSWORD)
+    told = admin.get("/v1/session")
+    assert (told["tenant"], told["role"]) == (tenant, "admin")
+    assert site.ask("POST", "/v1/users", {**wanted, "name": f"{name}-spy"}).status == 403
+    assert "user.create" in [each["act"] for each in admin.get("/v1/audit")], "the tenant sees who was made"
 
 
 def test_the_cookie_is_of_this_server_alone(server: Server, tenant: Tenant) -> None:
@@ -183,5 +189,5 @@ def test_nobodys_name_takes_as_long_as_a_wrong_password(server: Server, tenant: 
             answer = _log_in(server, asked, "a wrong password")
             place.append(time.monotonic() - begun)
             assert answer.status == 401
-    assert min(unknown) > 0.4 * statistics.median(known)
-    assert min(known) > 0.4 * statistics.median(unknown)
+    # The quickest of each: what else a machine does makes an answer later, and never earlier.
+    assert 0.4 < min(unknown) / min(known) < 2.5

@@ -5,20 +5,14 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, event, exc
 
 from headstart import errors
-from headstart.server import engine
+from headstart.server import engine, revisions
 
-_MIGRATIONS = Path(__file__).with_name("migrations")
 #: Seconds that a writer waits for another one of SQLite's, and anybody for a free connection.
 _WAIT_SECONDS = 20
 #: Any number that no other program takes: who holds this lock of PostgreSQL's migrates.
@@ -56,7 +50,7 @@ class Database:
     @staticmethod
     def revision(connection: Connection) -> str:
         """Of the tables."""
-        return str(MigrationContext.configure(connection).get_current_revision())
+        return str(revisions.found(connection))
 
     @staticmethod
     def alone(connection: Connection, number: int) -> bool:
@@ -81,19 +75,13 @@ class Database:
         with _translated(), self._engine.connect() as connection:
             lock = "BEGIN IMMEDIATE" if self.is_sqlite else f"SELECT pg_advisory_xact_lock({_MIGRATING})"
             connection.exec_driver_sql(lock)
-            config = _config(connection)
-            self._require_known(connection, config)
-            command.upgrade(config, "head")
+            if revisions.found(connection) != revisions.NEWEST:
+                # Not at the top: alembic takes long to load, and is needed once a release.
+                from headstart.server import migrating
+
+                migrating.upgrade(connection)
             engine.prepare(connection)
             connection.commit()
-
-    def _require_known(self, connection: Connection, config: Config) -> None:
-        known = {each.revision for each in ScriptDirectory.from_config(config).walk_revisions()}
-        found = MigrationContext.configure(connection).get_current_revision()
-        if found is not None and found not in known:
-            raise errors.Unsupported(
-                f"The database was written by a newer release (its tables are of version {found}). Install that one."
-            )
 
     def close(self) -> None:
         self._engine.dispose()
@@ -128,13 +116,6 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
     connection.isolation_level = None
     for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {pragma}")
-
-
-def _config(connection: Connection) -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
-    config.attributes["connection"] = connection
-    return config
 
 
 @contextlib.contextmanager

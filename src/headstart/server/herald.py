@@ -11,6 +11,7 @@ Writes ``results``: of each URL why it failed; empty: it did not.
 
 from __future__ import annotations
 
+import importlib
 import ipaddress
 import json
 import logging
@@ -119,7 +120,7 @@ def _one(url: str, asked: dict[str, Any], guard: Guard, last: _Last) -> str:
     if why := heralds.refusal(url):
         return why
     try:
-        found = apprise.Apprise.instantiate(url, asset=apprise.AppriseAsset(plugin_paths=[]))
+        found = _made(url)
         if found is None:
             return guard.refused or "It is no address as apprise writes them."
         if asked.get("check"):
@@ -128,6 +129,25 @@ def _one(url: str, asked: dict[str, Any], guard: Guard, last: _Last) -> str:
     except Exception as error:
         return guard.refused or f"It failed ({type(error).__name__})."
     return "" if sent else guard.refused or last.told[:200] or "It was not taken."
+
+
+def _made(url: str) -> apprise.NotifyBase | None:
+    """As ``Apprise.instantiate`` makes it; but that loads two hundred plugins first, in a second and a half, with all
+    that those load. None: it is no address as apprise writes them."""
+    asset = apprise.AppriseAsset(plugin_paths=[])
+    place, _, name = heralds.PLUGINS[heralds.scheme(url)].rpartition(".")
+    try:
+        plugin = getattr(importlib.import_module(f"apprise.plugins.{place}"), name)
+    except (ImportError, AttributeError):  # an apprise that has it elsewhere
+        return apprise.Apprise.instantiate(url, asset=asset)
+    told = plugin.parse_url(url.replace("/#", "/%23"))
+    if not told:
+        return None
+    try:
+        found: apprise.NotifyBase = plugin(**{**told, "asset": asset, "tag": set()})
+    except Exception:  # whatever its constructor finds wrong
+        return None
+    return found if found.enabled else None
 
 
 if __name__ == "__main__":

@@ -12,16 +12,32 @@ from typing import Any
 
 from headstart import errors
 
-#: Those of apprise that only send over the network.
-SCHEMES = frozenset(
-    [
-        *("mailto", "mailtos", "json", "jsons", "xml", "xmls", "form", "forms", "ntfy", "ntfys", "gotify", "gotifys"),
-        *("slack", "discord", "workflow", "workflows", "matrix", "matrixs", "mmost", "mmosts"),
-        *("rocket", "rockets"),
-        *("zulip", "gchat", "tgram", "signal", "signals", "pover", "pagerduty", "opsgenie", "wxteams", "apprise"),
-        *("apprises", "pbul", "nctalk", "nctalks"),
-    ]
-)
+#: Those of apprise that only send over the network: by scheme, where in ``apprise.plugins`` each is.
+PLUGINS = {
+    **dict.fromkeys(("mailto", "mailtos"), "email.NotifyEmail"),
+    **dict.fromkeys(("json", "jsons"), "custom_json.NotifyJSON"),
+    **dict.fromkeys(("xml", "xmls"), "custom_xml.NotifyXML"),
+    **dict.fromkeys(("form", "forms"), "custom_form.NotifyForm"),
+    **dict.fromkeys(("ntfy", "ntfys"), "ntfy.NotifyNtfy"),
+    **dict.fromkeys(("gotify", "gotifys"), "gotify.NotifyGotify"),
+    **dict.fromkeys(("workflow", "workflows"), "workflows.NotifyWorkflows"),
+    **dict.fromkeys(("matrix", "matrixs"), "matrix.NotifyMatrix"),
+    **dict.fromkeys(("mmost", "mmosts"), "mattermost.NotifyMattermost"),
+    **dict.fromkeys(("rocket", "rockets"), "rocketchat.NotifyRocketChat"),
+    **dict.fromkeys(("signal", "signals"), "signal_api.NotifySignalAPI"),
+    **dict.fromkeys(("apprise", "apprises"), "apprise_api.NotifyAppriseAPI"),
+    **dict.fromkeys(("nctalk", "nctalks"), "nextcloudtalk.NotifyNextcloudTalk"),
+    "slack": "slack.NotifySlack",
+    "discord": "discord.NotifyDiscord",
+    "zulip": "zulip.NotifyZulip",
+    "gchat": "google_chat.NotifyGoogleChat",
+    "tgram": "telegram.NotifyTelegram",
+    "pover": "pushover.NotifyPushover",
+    "pagerduty": "pagerduty.NotifyPagerDuty",
+    "opsgenie": "opsgenie.NotifyOpsgenie",
+    "wxteams": "webexteams.NotifyWebexTeams",
+    "pbul": "pushbullet.NotifyPushBullet",
+}
 SECONDS = 60.0
 #: At a time, of each server process: each takes about 100 MB.
 _MOST = 2
@@ -31,9 +47,13 @@ _room = threading.BoundedSemaphore(_MOST)
 
 def refusal(url: str) -> str:
     """Why it is not even tried; empty: it is."""
-    if url.partition("://")[0].lower() in SCHEMES:
+    if scheme(url) in PLUGINS:
         return ""
-    return f"No address of a kind that can be told: one of {', '.join(sorted(SCHEMES))}."
+    return f"No address of a kind that can be told: one of {', '.join(sorted(PLUGINS))}."
+
+
+def scheme(url: str) -> str:
+    return url.partition("://")[0].lower()
 
 
 def check(urls: Sequence[str]) -> list[str]:
