@@ -9,7 +9,7 @@ import secrets
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import JSON, Boolean, Float, Integer, Table, create_engine, insert, or_, select
+from sqlalchemy import JSON, Boolean, Float, Integer, Table, create_engine, insert, or_, select, update
 
 from headstart.repository import layout
 from headstart.server import tables
@@ -78,6 +78,13 @@ def settle(server: Server, mark: str) -> Estate:
         known = {"tenant": tenant.id, "repository": repository, "host": joined.host, "state": "done"}
         estate.names[name] = [add_row(server, table, **known, actor=mark, asker=mark)]
     return estate
+
+
+def give_key(estate: Estate) -> None:
+    """As if the server had a key of the repository's structure: it takes orders then, and opens nothing with it."""
+    change = update(tables.repositories).where(tables.repositories.c.id == estate.names["repository"][0])
+    with create_engine(database(estate.server)).begin() as connection:
+        connection.execute(change.values(structure=b"nothing"))
 
 
 def create_user(admin: Person, name: str, role: str) -> str:

@@ -41,6 +41,7 @@ class House:
 def _house(server: Server, *, second: bool, delay: float = 0.0) -> House:
     mark = f"w{secrets.token_hex(4)}"
     estate = tenancy.settle(server, mark)
+    tenancy.give_key(estate)
     user = server.user(estate.tenant, f"two-{mark}", "operator")
     estate.admin.put(f"/v1/users/{user}/role", {"role": "admin"})
     estate.admin.put("/v1/tenants/own/caution", {"second_person": second, "delay_seconds": delay})

@@ -159,6 +159,7 @@ class Doing:
 
     def delete_repositories_repository_snapshots_snapshot(self) -> Answer:
         names = self.estate.names
+        tenancy.give_key(self.estate)
         return self.admin.ask("DELETE", f"/v1/repositories/{names['repository'][0]}/snapshots/{names['snapshot'][0]}")
 
     def delete_repositories_repository_objects_key(self) -> Answer:

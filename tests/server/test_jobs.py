@@ -18,7 +18,7 @@ from headstart.repository.layout import ChunkClass
 from headstart.server import approvals, repositories, schedule, structure, tables, tended
 from headstart.server.jobs import Job
 from headstart.server.site import Site
-from headstart.server.work import copy, remove
+from headstart.server.work import copy, gc, remove
 from headstart.server.work.contract import Beat, Halted
 from headstart.store.local import LocalStore
 from headstart.store.server import ServerStore
@@ -241,7 +241,22 @@ def test_without_a_second_site_or_a_key_it_says_what_to_do(server: Server, site:
         pass
     place = tenant.admin.get("/v1/repositories")[0]["id"]
     shop = Shop(site, tenant, place, LocalStore(Path("/nonexistent")))
-    assert "key add" in shop.order("gc")["error"]
+    for kind in ("forget", "gc", "verify", "catalogue"):
+        refused = tenant.admin.ask("POST", f"/v1/repositories/{place}/jobs", {"kind": kind})
+        assert refused.status == 400 and "key add" in refused.detail, kind
+    snapshot_id = "ab" * 16
+    with site.database.write() as connection:
+        known = {"repository": place, "tenant": tenant.id, "id": snapshot_id, "vm": "web", "host": "", "size": 1}
+        connection.execute(insert(tables.snapshots).values(**known, created=1.0, consistency="crash"))
+    refused = tenant.admin.ask("DELETE", f"/v1/repositories/{place}/snapshots/{snapshot_id}")
+    assert refused.status == 400 and "was given no key" in refused.detail
+    assert tenant.admin.get("/v1/jobs") == []
+    # What was on its way when the key was taken back says the same.
+    with pytest.raises(structure.NotGiven):
+        gc.run(site, Job("0" * 32, "gc", tenant.id, place, {}, "test", 1), nobody_ends_it)
+    kit.give(site, place, b"removed meanwhile")
+    with pytest.raises(errors.WrongPassword, match="opens this repository no longer"):
+        gc.run(site, Job("0" * 32, "gc", tenant.id, place, {}, "test", 1), nobody_ends_it)
     assert "--second-store" in shop.order("copy")["error"]
     assert shop.order("recount")["state"] == "done"
 

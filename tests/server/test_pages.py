@@ -10,10 +10,16 @@ from urllib.parse import urlencode
 
 import pytest
 
+from headstart import repository
+from headstart.repository import keyring
+from headstart.store.server import ServerStore
 from headstart.wire.https import Answer
 from tests.kit import machine
 from tests.kit.machine import Machine
 from tests.kit.server import PASSWORD, Person, Server, Tenant
+from tests.kit.shop import STRUCTURE
+from tests.kit.stores import PASSWORD as KEY
+from tests.kit.stores import QUICK
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 #: Of a tenant's, by the role that is needed.
@@ -310,6 +316,50 @@ def test_a_repository_is_removed_on_a_page(fleet: Fleet) -> None:
     assert send(admin, f"/repositories/{main}/remove", {}).status == 409
     offered = get(admin, "/tokens")
     assert f'value="{place}"' not in offered and f'value="{main}"' in offered
+
+
+def test_the_key_of_the_structure_is_given_and_taken_back_on_a_page(server: Server, fleet: Fleet) -> None:
+    admin, operator, nobody = fleet.people["admin"], fleet.people["operator"], "0" * 32
+    place = fleet.tenant.repository("keyed")
+    path, said = f"/repositories/{place}/structure", "was given no key of the structure of"
+    assert path in get(admin, "/repositories") and path not in get(operator, "/repositories")
+    early = send(admin, path, {"password": "x"})
+    assert early.status == 404 and b"no host has made its repository" in early.data and b"<form" in early.data
+    assert all(said not in get(admin, page) for page in ("/", "/policies", "/repositories"))
+    store = ServerStore(fleet.tenant.program("admin").client, "keyed")
+    with repository.create(store, KEY, cost=QUICK) as repo:
+        keyring.add(repo, STRUCTURE, time.time(), structure_alone=True, cost=QUICK)
+    for page, people in (("/", (admin,)), ("/policies", (admin, operator)), ("/repositories", (admin, operator))):
+        assert all(said in get(person, page) for person in people), page
+    assert said not in get(operator, "/")
+    # Where somebody would wait in vain.
+    refused = send(admin, "/jobs", {"kind": "verify", "repository": place})
+    assert refused.status == 400 and b"key add --structure-only" in refused.data
+
+    assert "cannot</strong> read what is on a disk" in get(admin, path) and "/withdraw" not in get(admin, path)
+    right = {"password": STRUCTURE.decode()}
+    for act, values in ((path, right), (f"{path}/withdraw", {})):
+        assert send(operator, act, values).status == send(admin, act, values, csrf=False).status == 403
+        theirs, none = (send(fleet.other.admin, act.replace(place, each), values) for each in (place, nobody))
+        assert theirs.status == none.status == 404
+        assert theirs.data.replace(place.encode(), b"") == none.data.replace(nobody.encode(), b"")
+    assert operator.ask("GET", path).status == 403 and fleet.other.admin.ask("GET", path).status == 404
+    for wrong, status, word in (
+        ("a guess", 401, "No key of this repository"),
+        (KEY.decode(), 400, "opens the content"),
+    ):
+        answer = send(admin, path, {"password": wrong})
+        assert answer.status == status and word in answer.data.decode() and wrong not in answer.data.decode()
+    assert said in get(admin, "/repositories")
+
+    assert send(admin, path, right).headers["location"] == "/repositories?done=given"
+    assert said not in get(admin, "/repositories")
+    assert send(admin, "/jobs", {"kind": "verify", "repository": place}).status == 303
+    assert f"{path}/withdraw" in get(admin, path)
+    assert send(admin, f"{path}/withdraw", {}).headers["location"] == "/repositories?done=withdrawn"
+    assert said in get(admin, "/repositories")
+    acts = [each["act"] for each in admin.get("/v1/audit") if each["object"] == place]
+    assert acts[:2] == ["repository.structure.withdraw", "repository.structure.give"]
 
 
 def test_whom_notices_reach_is_set_and_tried_on_a_page(fleet: Fleet) -> None:

@@ -15,7 +15,7 @@ import pytest
 from headstart import errors, repository
 from headstart.repository import keyring, layout, lease, protection
 from headstart.repository.lease import Root
-from headstart.server import objects, repositories
+from headstart.server import attempts, objects, repositories
 from headstart.server.call import Call
 from headstart.server.checking import Checker
 from headstart.server.principal import Principal
@@ -156,6 +156,23 @@ def test_the_server_takes_no_password_that_opens_content(sealed: tuple[Tenant, S
     assert tenant.admin.get("/v1/repositories")[0]["structure"]
     tenant.admin.delete("/v1/repositories/main/structure")
     assert not tenant.admin.get("/v1/repositories")[0]["structure"]
+
+
+def test_guesses_at_passwords_are_counted_and_a_right_one_forgives_none(sealed: tuple[Tenant, ServerStore]) -> None:
+    """Who has a key of the structure could try any number of passwords of the content otherwise."""
+    tenant, _ = sealed
+    statuses = [give(tenant, word) for _ in range(6) for word in (STRUCTURE, b"a guess", b"another")]
+    assert statuses[:3] == [204, 401, 401]
+    assert statuses.count(401) == attempts.ALLOWED_PAIR and statuses[-1] == 429
+    unlock = {"password": PASSWORD.decode()}
+    assert tenant.admin.ask("POST", "/v1/repositories/main/unlock", unlock).status == 429
+
+
+def test_there_is_no_key_before_a_host_has_made_the_repository(server: Server) -> None:
+    tenant = server.tenant("unmade")
+    tenant.repository()
+    answer = tenant.admin.ask("PUT", "/v1/repositories/main/structure", {"password": "x"})
+    assert answer.status == 404 and "There is no key yet" in answer.detail and str(server.folder) not in answer.detail
 
 
 def test_packs_are_checked_by_their_own_index_without_the_content(sealed: tuple[Tenant, ServerStore]) -> None:

@@ -21,6 +21,7 @@ from headstart.server import (
     policies,
     repositories,
     snapshots,
+    structure,
     tenants,
     users,
     vms,
@@ -61,6 +62,7 @@ def _snapshots(connection: Connection, call: Call, given: Arguments) -> bool:
     place = repositories.get(connection, call.who, given["repository"])
     for snapshot in given["snapshots"]:
         snapshots.require_in(connection, call, place.id, snapshot)
+    structure.require_given(place)
     return True
 
 

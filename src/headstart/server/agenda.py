@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, select
 
 from headstart import errors
-from headstart.server import audit, caution, jobs, kinds, tables
+from headstart.server import audit, caution, jobs, kinds, structure, tables
 from headstart.server.call import Call
 from headstart.server.jobs import State, Wish
 from headstart.server.repositories import Place
@@ -27,11 +27,14 @@ _SHOWN = (*_HEALTH, "actor", "arguments", "progress", "result", "error", "stop")
 
 
 def order(connection: Connection, call: Call, place: Place, kind: str, arguments: Mapping[str, Any]) -> str:
-    """Its id; that of the same one, where that waits already. Raises ``Usage``, ``Denied``."""
+    """Its id; that of the same one, where that waits already. Raises ``Usage``, ``Denied``,
+    ``NotGiven``."""
     known = kinds.ALL.get(kind)
     if known is None or known.right is None or known.of_site:
         raise errors.Usage(f"There is no kind of job {kind!r} to be ordered.")
     call.who.of(known.right)
+    if known.needs_structure:
+        structure.require_given(place)
     if _DESTROYS.get(known, frozenset()) & arguments.keys():
         caution.require_approved(connection, call)
     once = None if arguments else f"{jobs.NEXT}{kind}:{place.id}:ordered"

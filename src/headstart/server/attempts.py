@@ -53,11 +53,18 @@ def begin(connection: Connection, allowed: Mapping[str, int], now: float) -> Non
         raise errors.TooOften("There were too many failed attempts. Wait a while.", seconds=max(waits))
 
 
+def taken_back(connection: Connection, allowed: Mapping[str, int]) -> None:
+    """One that was right, and proves nothing of those before it."""
+    its = tables.attempts.c
+    for key in sorted(allowed):
+        connection.execute(update(tables.attempts).where(its.key == key).values(count=its.count - 1))
+
+
 def succeeded(connection: Connection, allowed: Mapping[str, int]) -> None:
     """Take one back; what was tried against that name is forgiven."""
     its = tables.attempts.c
     for key in sorted(allowed):
         if key.startswith("address:"):
-            connection.execute(update(tables.attempts).where(its.key == key).values(count=its.count - 1))
+            taken_back(connection, {key: allowed[key]})
         else:
             connection.execute(delete(tables.attempts).where(its.key == key))

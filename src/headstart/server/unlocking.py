@@ -23,7 +23,7 @@ from headstart.server.site import Site
 SECONDS = 1800.0
 _PURPOSE = "unlock"
 #: Guesses at a time in one process: each takes 64 MiB, and a processor's tenth of a second.
-_GUESSES = threading.BoundedSemaphore(2)
+GUESSES = threading.BoundedSemaphore(2)
 
 
 class NotUnlocked(errors.WrongPassword):
@@ -38,15 +38,20 @@ class Unlocked:
     expires: float
 
 
+def guesses_of(call: Call) -> dict[str, int]:
+    """What a wrong password of a repository counts for (``attempts``), whatever it was given for."""
+    return attempts.keys(f"unlock {call.who.id}", call.address)
+
+
 def unlock(site: Site, call: Call, name: str, password: str) -> Unlocked:
     """Raises ``WrongPassword``; ``TooOften`` after some of them; ``Denied`` without the right to restore; ``NotFound``,
     ``NoRepository``."""
     call.who.require(Right.RESTORE)
-    allowed = attempts.keys(f"unlock {call.who.id}", call.address)
+    allowed = guesses_of(call)
     with site.database.write() as connection:
         place = repositories.get(connection, call.who, name)
         attempts.begin(connection, allowed, call.now)
-    with _GUESSES, repository.open(place.store(site), lambda: password.encode()) as opened:
+    with GUESSES, repository.open(place.store(site), lambda: password.encode()) as opened:
         secrets = opened.secrets
     if not secrets.opens_content:
         raise errors.WrongPassword("This password opens the structure alone, and no files.")

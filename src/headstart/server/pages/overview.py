@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 
 from headstart.server import hosts, tables
 from headstart.server.api.request import Here
-from headstart.server.pages import fleet, render, standing
+from headstart.server.pages import fleet, render, standing, stores
 from headstart.server.pages.fleet import Wish
 from headstart.server.pages.visitor import Visitor
 
@@ -47,6 +47,7 @@ def show(
         its = tables.repositories.c
         used = connection.execute(select(func.sum(its.used_bytes)).where(its.tenant == call.who.tenant)).scalar()
         known = hosts.listed(connection, call)
+        shut = stores.shut(connection, call)
     template = "part/vms.html" if render.is_part(request) else "overview.html"
     return render.page(
         request,
@@ -63,6 +64,7 @@ def show(
         used_bytes=used or 0,
         away=sum(each["away"] for each in known),
         hosts=known,
+        shut=shut,
         meaning=standing.MEANING,
         query={"q": q, "show": show, "host": host, "sort": sort if sort != fleet.SORT else ""},
     )

@@ -19,7 +19,7 @@ from headstart.host.policy import Policy
 from headstart.server import policies, tables
 from headstart.server.api.request import Here
 from headstart.server.call import Call
-from headstart.server.pages import render, waits
+from headstart.server.pages import render, stores, waits
 from headstart.server.pages.forms import Sent
 from headstart.server.pages.visitor import Visitor
 from headstart.server.roles import Right
@@ -89,6 +89,7 @@ def show(request: Request, here: Here, call: Visitor, vm: Name = "") -> Response
         listed = policies.listed(connection, call)
         assigned = policies.assigned(connection, call.who.of(Right.SEE))
         names = _names(connection, call)
+        shut = stores.shut(connection, call)
     whose = _by_pattern(names, assigned)
     counts = {each["name"]: 0 for each in listed}
     for pattern, policy in assigned.items():
@@ -100,6 +101,7 @@ def show(request: Request, here: Here, call: Visitor, vm: Name = "") -> Response
         "policies.html",
         policies=[{**each, "vms": counts[each["name"]]} for each in listed],
         assigned=[Assigned(pattern, policy, whose[pattern]) for pattern, policy in assigned.items()],
+        shut=shut,
         vm=vm,
         names=sorted(set(names))[:500],
     )

@@ -54,6 +54,8 @@ DONE = {
     "saved": "Saved.",
     "made": "Made.",
     "removed": "Removed.",
+    "given": "The server has the key: it forgets, collects and verifies from now on.",
+    "withdrawn": "Taken back: the server has no key of the structure any longer.",
     "revoked": "Revoked: it is of no use from now on.",
     "ordered": "Ordered. The host fetches it within a minute.",
     "stopping": "Asked to stop. The host hears of it within seconds, and tells when it has ended.",
