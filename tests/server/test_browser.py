@@ -213,7 +213,7 @@ def test_a_phone_scrolls_one_way(open_: Open, fleet: Fleet) -> None:
     longest = max(fleet.vms, key=len)
     paths = ("/", "/hosts", "/policies", "/policies/nightly", "/policies/nightly/simulate", "/repositories", "/jobs")
     vms = (f"/vms/{fleet.vms['web']}", f"/vms/{fleet.vms[longest]}")
-    for path in (*paths, *vms, "/users", "/tokens", "/audit", "/settings"):
+    for path in (*paths, *vms, "/repositories/main/structure", "/users", "/tokens", "/audit", "/settings"):
         page.goto(path)
         assert page.evaluate("document.documentElement.scrollWidth") <= NARROW["width"], path
     page.get_by_role("button", name="Menu").click()
