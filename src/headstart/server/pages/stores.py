@@ -46,7 +46,7 @@ def show(request: Request, here: Here, call: Visitor) -> Response:
         mine = tenants.overview(connection, call)[0]
         without_key = shut(connection, call)
     url = f"{request.url.scheme}://{request.url.netloc}"
-    values = {"places": places, "mine": mine, "url": url, "shut": without_key}
+    values: dict[str, Any] = {"places": places, "mine": mine, "url": url, "shut": without_key}
     return render.page(request, call, "repositories.html", former_name=repositories.former_name, **values)
 
 
