@@ -10,6 +10,7 @@ from typing import Any
 from prometheus_client.core import Metric
 
 from handbook.markdown import code, table
+from headstart.host.caretaker import Caretaker
 from headstart.host.house import House
 from headstart.host.metrics import Collector
 from headstart.host.ward import Ward
@@ -39,6 +40,7 @@ class _Host:
     def __init__(self, house: House) -> None:
         self.house = house
         self.wards: dict[str, Ward] = {}
+        self.caretaker = Caretaker(house)
 
     def hangs(self, name: str) -> bool:
         return False

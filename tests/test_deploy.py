@@ -56,6 +56,7 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     site = open_site(Settings(folder, f"sqlite:///{folder / 'server.db'}", str(folder / "objects")))
     host = mock.Mock(wards={}, server=lambda: {"state": "connected", "seen": 1.0})
     host.house.clock.return_value = 2.0
+    host.caretaker.failing = False
     host.house.rounds.waiting = host.house.backups.waiting = host.house.rounds.taken = host.house.backups.taken = 0
     registry = CollectorRegistry()
     registry.register(of_host.Collector(host))

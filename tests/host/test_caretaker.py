@@ -90,12 +90,14 @@ def test_what_fails_is_tried_again_and_harms_no_backup(home: Home) -> None:
     failing = [errors.StoreFailed("the store does not answer"), lease.Held("somebody else does"), RuntimeError("a bug")]
 
     def fails(repo: Repository, order: forget.Order) -> forget.Report:
+        told.append(served.caretaker.failing)
         if failing:
             raise failing.pop()
         return right(repo, order)
 
-    right = forget.forget
-    with mock.patch.object(forget, "forget", fails), home.serving():
+    right, told = forget.forget, list[bool]()
+    with mock.patch.object(forget, "forget", fails), home.serving() as served:
         back_up(home, 4)
         wait_until(lambda: len(home.snapshots()) == 2)
-    assert not failing
+        wait_until(lambda: not served.caretaker.failing)
+    assert told[:4] == [False, True, True, True]

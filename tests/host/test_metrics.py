@@ -46,12 +46,15 @@ def test_a_host_tells_of_its_vms(home: Home) -> None:
     port = free_port()
     home.config = replace(home.config, host=Host(metrics=Tcp("127.0.0.1", port)))
     vm, web = home.add("web"), (("vm", "web"),)
-    with home.serving():
+    with home.serving() as served:
         wait_until(lambda: "precopy" in home.verbs())
         found = scraped(port)
         assert found["vms", ()] == 1 and ("vm_age_seconds", web) not in found
         assert found["vm_due_timestamp_seconds", web] == TWO and found["vm_failing", web] == 0
         assert found["queue", (("verb", "backup"),)] == 0
+        assert found["forget_failing", ()] == 0
+        served.caretaker.failing = True
+        assert scraped(port)["forget_failing", ()] == 1
         assert not any(name.startswith("server_") for name, _ in found), "it has joined none"
         vm.write("a", 3)
         home.now = TWO

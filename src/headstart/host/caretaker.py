@@ -43,6 +43,8 @@ class Caretaker:
         #: By VM, the snapshot after which was forgotten last, and under which policy.
         self._done: dict[str, tuple[str, Policy]] = {}
         self._collected = time.monotonic() + FIRST_SECONDS - COLLECT_SECONDS
+        #: What was due could not be done when that was tried last.
+        self.failing = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="caretaker", daemon=True)
 
@@ -65,12 +67,18 @@ class Caretaker:
         """Everything that is to be done; returns how long to rest."""
         try:
             self._look()
+        except lease.Held as error:  # somebody else does the same work
+            _log.info("%s", error)
+            return AGAIN_SECONDS
         except errors.HeadstartError as error:
-            _tell(error)
+            _log.warning("Nothing could be forgotten or collected, it is tried again: %s", error)
+            self.failing = True
             return AGAIN_SECONDS
         except Exception as error:
             _log.error("A bug: it is tried again.", exc_info=error)
+            self.failing = True
             return AGAIN_SECONDS
+        self.failing = False
         return LOOK_SECONDS
 
     def _look(self) -> None:
@@ -119,11 +127,3 @@ def _collect(repo: Repository) -> None:
         seconds=log.seconds(time.monotonic() - begun),
     )
     _log.info("%s", told)
-
-
-def _tell(error: errors.HeadstartError) -> None:
-    """That somebody else does the same work is none."""
-    if isinstance(error, lease.Held):
-        _log.info("%s", error)
-    else:
-        _log.warning("Nothing could be forgotten or collected, it is tried again: %s", error)

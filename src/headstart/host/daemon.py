@@ -81,7 +81,7 @@ class Daemon:
         self._notifier = notifier
         self._hang_seconds = hang_seconds
         self._grace_seconds = grace_seconds
-        self._caretaker = Caretaker(house)
+        self.caretaker = Caretaker(house)
         self._rehearser = Rehearser(house)
         self._booter = Booter(house, lambda: self.config.host.boots)
         self._leaving: list[Ward] = []
@@ -108,7 +108,7 @@ class Daemon:
             self._look_at_repository()
             try:
                 self._apply(self._whole(self.config))
-                self._caretaker.start()
+                self.caretaker.start()
                 self._rehearser.start()
                 self._liaison = Liaison(self, self._state, self._joined)
                 # Not before: who asks is answered about all VMs.
@@ -193,7 +193,7 @@ class Daemon:
         except errors.HeadstartError as error:
             _log.error("The state cannot be read: %s", error)
             return
-        self._caretaker.renew(wanted)
+        self.caretaker.renew(wanted)
         self._rehearser.renew(wanted)
         self._booter.clear()
         for name in [name for name in self.wards if name not in wanted]:
@@ -267,7 +267,7 @@ class Daemon:
         self._notifier.tell(STOPPING=1)
         if self._liaison is not None:
             self._liaison.stop()
-        self._caretaker.stop()
+        self.caretaker.stop()
         self._rehearser.stop()
         wards = [*self.wards.values(), *self._leaving]
         for ward in wards:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from headstart import __version__, errors
 from headstart.host import view
+from headstart.host.caretaker import Caretaker
 from headstart.host.house import House
 from headstart.host.ward import Ward
 from headstart.restore.serving.places import Tcp
@@ -39,6 +40,7 @@ class Host(Protocol):
 
     house: House
     wards: dict[str, Ward]
+    caretaker: Caretaker
 
     def hangs(self, name: str) -> bool: ...
 
@@ -51,10 +53,8 @@ def serving(host: Host, place: Tcp | None) -> Iterator[int]:
     if place is None:
         yield 0
         return
-    try:
-        from prometheus_client import CollectorRegistry, start_http_server
-    except ModuleNotFoundError as error:
-        raise errors.Usage("'metrics' in [host] needs one more package: pip install prometheus-client.") from error
+    from prometheus_client import CollectorRegistry, start_http_server
+
     registry = CollectorRegistry()
     registry.register(Collector(host))
     try:
@@ -143,6 +143,8 @@ class Collector:
             "working", "VMs whose turn it is.", ("verb",), [((verb,), float(each.taken)) for verb, each in slots]
         )
         yield _family("vms", "VMs under protection.", (), [((), float(len(views)))])
+        failing = [((), float(self._host.caretaker.failing))]
+        yield _family("forget_failing", "Whether what was due to be forgotten or freed was not.", (), failing)
 
 
 _TOLD = {

@@ -42,7 +42,8 @@ def configuration(subject: Subject) -> Iterator[Finding]:
     else:
         for each in found.warnings:
             yield Finding(check, Level.WARNING, each)
-        said = f"{found.file}, {len(found.policies)} policies, no mistakes"
+        count = len(found.policies)
+        said = f"{found.file}, {count} {'policy' if count == 1 else 'policies'}, no mistakes"
         yield Finding(check, Level.OK, said)
 
 
