@@ -21,7 +21,7 @@ ALL = ("",)
 LONG: Mapping[str, Long] = {
     # the hypervisor, by its drivers
     "tests/hypervisor/test_contract.py": Long(
-        ("[guest]", "[qemu-push]", "[libvirt-overlays]"),
+        ("[guest]", "[qemu-push]", "[libvirt-overlays]", *("[qemu-overlays",)),
         "the second way of each driver; a backup by each of them is in tests/e2e",
     ),
     "tests/hypervisor/qemu/test_recovery.py": Long(
@@ -38,20 +38,27 @@ LONG: Mapping[str, Long] = {
             "test_trims_zeroes_and_the_last_short_block[libvirt]",
             "test_a_quiet_disk_costs_nothing[libvirt]",
             "test_a_lost_bitmap_under_constant_writes[libvirt]",
+            *("test_cycles_of_rounds_under_constant_writes[libvirt]",),
         ),
-        "cycles under constant writes run through both",
+        "the same of plain QEMU; a domain's rounds and backups are in tests/e2e/test_daemon_libvirt.py",
     ),
     "tests/e2e/test_libvirt.py": Long(
         (
             *("transient_domain", "defined_anew", "fills_the_scratch", "qemu_is_killed", "while_the_domain_is_off"),
             *("while_its_images_are_read", "renamed", "gone_can_be_removed", "a_run_and_its_watch", "[15]"),
             *("raw_disk", "snapshot_and_its_commit", "LibvirtPoint._offer", "is_off_is_backed_up"),
+            *(
+                "agents_channel",
+                "slice_that",
+                "iothread_is_refused",
+                "saved_memory",
+                "a_block_job",
+            ),
         ),
         "what is rare in a domain's life; the same is in make test for plain QEMU",
     ),
-    "tests/e2e/test_boot_libvirt.py": Long(
-        ("moved", "[9]", "[2]", "by_order"), "a domain that is rehearsed has been booted"
-    ),
+    "tests/e2e/test_boot_libvirt.py": Long(ALL, "tests/e2e/test_boot.py for plain QEMU, and domains that are defined"),
+    "tests/e2e/test_libvirt_appliance.py": Long(ALL, "tests/e2e/test_appliance.py for plain QEMU"),
     "tests/e2e/test_define.py": Long(("test_a_domain",), "plain QEMU's definition is kept"),
     "tests/e2e/test_doctor_libvirt.py": Long(ALL, "tests/cli/test_doctor.py"),
     "tests/e2e/test_overlays_libvirt.py": Long(
@@ -62,36 +69,111 @@ LONG: Mapping[str, Long] = {
             "snapshot_of_the_owners",
             "defined_anew",
             "wish",
+            *(
+                "leaves_no_trace",
+                "a_restart_keeps",
+                "host_dies",
+            ),
         ),
-        "rounds, a restart, the host's death are kept",
+        "rounds under constant writes are kept",
     ),
-    "tests/e2e/test_volumes_libvirt.py": Long(("[raw]",), "the same of qcow2"),
+    "tests/e2e/test_volumes_libvirt.py": Long(ALL, "tests/e2e/test_volumes.py for plain QEMU"),
     "tests/e2e/test_volumes.py": Long(
-        ("[raw]", "leaves_nothing_out[iothread]", "alone[iothread]"), "the same of qcow2"
+        (
+            "[raw]",
+            "leaves_nothing_out[iothread]",
+            "alone[iothread]",
+            *(
+                "over_two_disks",
+                "policy_of_a_daemon",
+            ),
+        ),
+        "partitions that are left out, with qcow2, are kept",
     ),
     "tests/e2e/test_proxmox.py": Long(("[drive]", "[blockdev]"), "the same with an iothread, which is harder"),
     # fault points: one of each kind is kept
     "tests/e2e/test_overlays.py": Long(
-        ("Place.", "Overlaying", "jobs:wait", "PullPoint", "an_old_state"), "fault points"
+        (
+            "Place.",
+            "Overlaying",
+            "jobs:wait",
+            "PullPoint",
+            "an_old_state",
+            *(
+                "that_is_off",
+                "killed_qemu",
+                "migration_comes",
+            ),
+        ),
+        "fault points; rounds and a restart are kept",
     ),
-    "tests/e2e/test_overlays_bare.py": Long(("-True]", "Anchor", "begin_rollback"), "fault points"),
+    "tests/e2e/test_overlays_bare.py": Long(
+        ("-True]", "Anchor", "begin_rollback", *("killed_in_the_middle",)), "fault points"
+    ),
     "tests/e2e/test_kill.py": Long(
-        ("rotate", "exports:remove", "comparison:compare", "draft:drop", "_tell", "_learn", "jobs:end", "[filters]"),
-        "fault points; before every commit of the journal is kept",
+        (
+            "rotate",
+            "exports:remove",
+            "comparison:compare",
+            "draft:drop",
+            "_tell",
+            "_learn",
+            "jobs:end",
+            "[filters]",
+            *("before_every_commit",),
+        ),
+        "fault points; one of each kind is kept",
     ),
     "tests/e2e/test_daemon_kill.py": Long(
         (
             *("before-identification", "after-identification", "copied]", "auditing", "spooled", "after-the-manifest"),
             "published",
+            *(
+                "[copying]",
+                "spooling",
+                "before-the-manifest",
+            ),
         ),
         "fault points",
     ),
-    "tests/e2e/test_rollback.py": Long(("begin_rollback", "[True]", "test_a_domain"), "fault points"),
-    "tests/e2e/test_images.py": Long(("1048576", "16776704", "[1]", "[2]"), "other sizes, and fewer failures"),
+    "tests/e2e/test_rollback.py": Long(
+        (
+            "begin_rollback",
+            "[True]",
+            "test_a_domain",
+            *(
+                "that_shuts_down",
+                "Client.write:4",
+            ),
+        ),
+        "fault points",
+    ),
+    "tests/e2e/test_images.py": Long(
+        (
+            "1048576",
+            "16776704",
+            "[1]",
+            "[2]",
+            *(
+                "shrunk_and_grown",
+                "old_copy",
+                "to_after_a_failed",
+                "again_and_again",
+                "dash_snapshot",
+            ),
+        ),
+        "variants; a restart, a kill, what was rolled back, moved, unplugged or exchanged are kept",
+    ),
     "tests/e2e/test_trouble.py": Long(
         (
             *("[deaf]", "[strange]", "[scratch]", "[residue]", "[tree]", "[after-thaw]", "vanishes", "damaged_object"),
             *("before-freeze-", "after-thaw-INT", "before-release-TERM", "hooks_that_fail"),
+            *(
+                "while_it_is_copied",
+                "after_the_window",
+                "spool_of_an_unfinished",
+                "whose_pack_is_lost",
+            ),
         ),
         "fault points; what stops a run and a store that fails are kept",
     ),
@@ -102,7 +184,10 @@ LONG: Mapping[str, Long] = {
     "tests/e2e/test_migration.py": Long(("[plain]", "plain-", "-failed]"), "with the bitmaps it is harder"),
     "tests/e2e/test_audit.py": Long(("[jobs]",), "the same by jobs"),
     "tests/e2e/test_enemy.py": Long(("[jobs]",), "the same by jobs"),
-    "tests/e2e/test_offline.py": Long(("[check]", "put_back", "came_and_went"), "tests/e2e/test_images.py puts back"),
+    "tests/e2e/test_offline.py": Long(
+        ("[check]", "put_back", "came_and_went", *("guest_that_shut_down",)),
+        "tests/e2e/test_images.py puts back, and a clean end and a kill are kept",
+    ),
     "tests/e2e/test_appliance.py": Long(
         ("host_that_is_killed", "without_the_host", "transports_are_compared"), "rounds, lies and a kill are kept"
     ),
@@ -116,8 +201,14 @@ LONG: Mapping[str, Long] = {
             "too_little_room",
             "beside_a_filter",
             "does_not_stand",
+            *(
+                "file_systems_are_frozen",
+                "a_reboot",
+                "an_agent_that_is_killed",
+                "the_verbs_tell",
+            ),
         ),
-        "rounds, a reboot, a killed agent and frozen file systems are kept",
+        "rounds and backups under constant writes, and a host that is gone, are kept",
     ),
     "tests/e2e/test_lvm.py": Long(("[joined]",), "the same striped"),
     "tests/e2e/test_load.py": Long(("[slow-",), "the same fast"),
@@ -125,11 +216,94 @@ LONG: Mapping[str, Long] = {
         (
             *("while_a_read_was_interrupted", "older_protocol", "newer_host", "[short]", "[long]", "[disorder]"),
             *("[nothing]", "[def]", "[print", "any_moment", "without_waiting", "cannot_be_written"),
+            *(
+                "same_number",
+                "killed_in_the_middle",
+                "newer_one_stays",
+            ),
         ),
         "fault points of one way",
     ),
     "tests/guest/test_freezing.py": Long(("[admin]", "[both]", "[keeper]", "unguarded"), "fault points"),
     "tests/guest/test_mapping.py": Long(("[1]", "[2]", "[3]"), "other layouts"),
+    "tests/e2e/test_start.py": Long(ALL, "its commands are parsed, and its errors brought about, by tests/cli"),
+    "tests/guest/test_install.py": Long(
+        ("through_qga", "through_ssh", *("read_over_tcp",)),
+        "each boots a Debian with systemd; one with OpenRC is kept",
+    ),
+    "tests/tracking/test_tracker.py": Long(
+        ("[qemu-overlays",), "the same over memory; rounds and backups are in tests/e2e/test_overlays.py"
+    ),
+    "tests/e2e/test_agent.py": Long(
+        (
+            "stopped_agent",
+            "two_guests",
+            "guest_that_is_reset",
+            "in_an_iothread",
+            "channel_of_another",
+            "takes_little",
+            *("agent_that_vanishes",),
+        ),
+        "cycles of rounds and an agent that is slow are kept; the others break it",
+    ),
+    "tests/e2e/test_daemon.py": Long(
+        (
+            "reset_and_a_qemu",
+            "agent_that_vanishes",
+            "other_commands",
+            "clock_that_jumps",
+            "policy_changed",
+        ),
+        "tests/host has the same in simulated days",
+    ),
+    "tests/e2e/test_boot.py": Long(
+        (
+            "[<domain/>",
+            "moved_by",
+            "is_kept_where",
+            "interrupted",
+            "is_away",
+            "[9]",
+        ),
+        "booted, written to, moved and backed up again is kept",
+    ),
+    "tests/e2e/test_rehearsal.py": Long(("a_debian",), "guests that are up in seconds are rehearsed"),
+    "tests/agentd/test_freezer.py": Long(
+        (
+            "longest_is_not",
+            "again_and_again",
+            "read_only_or_twice",
+            "covered",
+            "new_session",
+            "cancelled",
+            "another_boot",
+            "kernel_does_not_end",
+            "writing_back",
+            "script_that",
+            "while_a_script",
+            "scripts_of_a_killed",
+            "armed_and_agentd",
+            "disarmed",
+            "keeper_are_killed",
+        ),
+        "a freeze that ends, by itself and whoever dies, is kept",
+    ),
+    "tests/hypervisor/qemu/test_freeze.py": Long(
+        ("in_time_whatever_hangs",), "the guard's orders are in tests/hypervisor/test_guard.py"
+    ),
+    "tests/test_kit.py": Long(("lives_on_through",), "tests/e2e resets and restarts guests all the time"),
+    "tests/e2e/test_daemon_server.py": Long(
+        ("rehearsed_and_booted",), "tests/e2e/test_boot.py and test_rehearsal.py, and the orders in tests/server"
+    ),
+    "tests/e2e/test_daemon_pair.py": Long(("take_turns",), "tests/host has the same in simulated days"),
+    "tests/e2e/test_daemon_load.py": Long(
+        (
+            "from_outside",
+            "can_be_stopped",
+            "during_load",
+        ),
+        "bursts and pauses by the agent's record, and a store that hangs, are kept",
+    ),
     # without a VM
     "tests/soak/test_simulated.py": Long(
         (

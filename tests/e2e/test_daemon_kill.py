@@ -96,7 +96,7 @@ def test_while_it_waits(victim: Victim) -> None:
     [
         ("--before", "headstart.backup.identify:run:1"),
         ("--before", "headstart.backup.precopy:run:1"),
-        ("--before", "headstart.load.throttle:Throttle.wait:6"),
+        ("--before", "headstart.load.throttle:Throttle.wait:2"),
         ("--before", "headstart.backup.records:record:1"),
     ],
     ids=["before-identification", "after-identification", "copying", "copied"],
