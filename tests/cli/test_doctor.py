@@ -82,7 +82,7 @@ def test_a_host_that_is_ready(shelf: Shelf, tmp_path: Path) -> None:
     (tmp_path / "headstart.toml").write_text(POLICY)
     told = Told(shelf.cli, "--config", tmp_path / "headstart.toml", status=0)
     told.one("password", "it opens the repository", "ok")
-    told.one("configuration", "1 policies, no mistakes", "ok")
+    told.one("configuration", "1 policy, no mistakes", "ok")
     told.one("daemon", "nobody makes the backups that are scheduled", "warning")
 
 
