@@ -9,7 +9,7 @@ import json
 import signal
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -219,15 +219,19 @@ def test_a_throttled_disk_in_an_iothread(tmp_path: Path, monkeypatch: pytest.Mon
         except errors.Unsupported as error:
             refused = "a throttle node in an iothread: dev-one. Update QEMU" in str(error)
         assert vm.status == "running" and not vm.leftovers()
+    monkeypatch.setattr(versions, "require_sound", lambda *_: None)
+    # It takes a request under way at the wrong moment, which is there nearly always.
+    assert refused is any(_is_lost(words, point) for _ in range(5))
+
+
+def _is_lost(words: Sequence[str], point: PointRequest) -> bool:
     with bare.running(*words) as vm, vm.machine() as machine:
-        monkeypatch.setattr(versions, "require_sound", lambda *_: None)
-        aborted = False
         try:
             with machine.take(point) as taken:
                 taken.release()
         except errors.Unreachable:
-            aborted = vm.process.wait(10) == -signal.SIGABRT
-        assert refused is aborted
+            return vm.process.wait(10) == -signal.SIGABRT
+        return False
 
 
 class Schema:
