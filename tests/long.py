@@ -54,6 +54,7 @@ LONG: Mapping[str, Long] = {
                 "saved_memory",
                 "a_block_job",
             ),
+            *("where_there_is_no_qga",),
         ),
         "what is rare in a domain's life; the same is in make test for plain QEMU",
     ),
@@ -87,6 +88,7 @@ LONG: Mapping[str, Long] = {
                 "over_two_disks",
                 "policy_of_a_daemon",
             ),
+            *("where_changes",),
         ),
         "partitions that are left out, with qcow2, are kept",
     ),
@@ -189,7 +191,8 @@ LONG: Mapping[str, Long] = {
         "tests/e2e/test_images.py puts back, and a clean end and a kill are kept",
     ),
     "tests/e2e/test_appliance.py": Long(
-        ("host_that_is_killed", "without_the_host", "transports_are_compared"), "rounds, lies and a kill are kept"
+        ("host_that_is_killed", "without_the_host", "transports_are_compared", *("daemon_has_its_rounds",)),
+        "rounds through two of them, lies and a kill are kept",
     ),
     "tests/e2e/test_guest_appliance.py": Long(("killed", "dies"), "exact rounds are kept"),
     "tests/e2e/test_guest_only.py": Long(
@@ -210,7 +213,9 @@ LONG: Mapping[str, Long] = {
         ),
         "rounds and backups under constant writes, and a host that is gone, are kept",
     ),
-    "tests/e2e/test_lvm.py": Long(("[joined]",), "the same striped"),
+    "tests/e2e/test_lvm.py": Long(
+        ("[joined]", *("cycles_of_writes",)), "where a logical volume lies is kept; tests/agentd/test_segments.py"
+    ),
     "tests/e2e/test_load.py": Long(("[slow-",), "the same fast"),
     "tests/guest/test_renewal.py": Long(
         (
@@ -221,6 +226,7 @@ LONG: Mapping[str, Long] = {
                 "killed_in_the_middle",
                 "newer_one_stays",
             ),
+            *("newer_protocol",),
         ),
         "fault points of one way",
     ),
@@ -228,7 +234,7 @@ LONG: Mapping[str, Long] = {
     "tests/guest/test_mapping.py": Long(("[1]", "[2]", "[3]"), "other layouts"),
     "tests/e2e/test_start.py": Long(ALL, "its commands are parsed, and its errors brought about, by tests/cli"),
     "tests/guest/test_install.py": Long(
-        ("through_qga", "through_ssh", *("read_over_tcp",)),
+        ("through_qga", "through_ssh", *("read_over_tcp",), *("lacks_modules",)),
         "each boots a Debian with systemd; one with OpenRC is kept",
     ),
     "tests/tracking/test_tracker.py": Long(
@@ -293,7 +299,8 @@ LONG: Mapping[str, Long] = {
     ),
     "tests/test_kit.py": Long(("lives_on_through",), "tests/e2e resets and restarts guests all the time"),
     "tests/e2e/test_daemon_server.py": Long(
-        ("rehearsed_and_booted",), "tests/e2e/test_boot.py and test_rehearsal.py, and the orders in tests/server"
+        ("rehearsed_and_booted", *("while_the_server_is_away",)),
+        "tests/server/test_liaison.py, and orders in tests/server; a repository at the server is kept",
     ),
     "tests/e2e/test_daemon_pair.py": Long(("take_turns",), "tests/host has the same in simulated days"),
     "tests/e2e/test_daemon_load.py": Long(
@@ -304,6 +311,10 @@ LONG: Mapping[str, Long] = {
         ),
         "bursts and pauses by the agent's record, and a store that hangs, are kept",
     ),
+    "tests/agentd/test_sockets.py": Long(("then_does",), "it waits for a minute"),
+    "tests/cli/test_doctor.py": Long(("several_broken",), "each of them alone is in tests/host/test_doctor.py"),
+    "tests/e2e/test_life.py": Long(("reset_in_the_middle",), "other people's jobs and exports are kept"),
+    "tests/e2e/test_ledger.py": Long(("[jobs]",), "the same with filters"),
     # without a VM
     "tests/soak/test_simulated.py": Long(
         (
@@ -341,12 +352,27 @@ LONG: Mapping[str, Long] = {
     "tests/server/test_catalogue.py": Long(("as_it_was[postgresql]",), "the same into SQLite"),
     "tests/server/test_approvals.py": Long(("on_two_processes",), "the same at one"),
     "tests/server/test_pages.py": Long(("two_processes_on_postgresql",), "the same at one"),
-    "tests/repository/test_repair.py": Long(("without_help[1]",), "other damages of the same kind"),
-    "tests/repository/test_thousand_damages.py": Long(("named[2]", "named[3]"), "other damages of the same kind"),
+    "tests/repository/test_repair.py": Long(
+        ("without_help[1]", *("without_help[0]",)), "the same damages with a copy to heal from are kept"
+    ),
+    "tests/repository/test_thousand_damages.py": Long(
+        ("named[2]", "named[3]", *("named[1]",)), "other damages of the same kind"
+    ),
     "tests/backup/test_forecast.py": Long(("four_in_five",), "a figure of docs/planning-figures.md"),
-    "tests/server/test_schema.py": Long(("[host]", "[site]"), "the same API, asked by somebody else"),
+    "tests/server/test_schema.py": Long(
+        ("[host]", "[site]", *("[program]",)),
+        "every route is asked by tests/server/test_isolation.py, test_audit.py and test_tokens.py",
+    ),
     "tests/soak/test_machine.py": Long(
-        (*(f"[{seed}]" for seed in range(5, 21)), "enough_of_what_can_break"), "make soak goes on with a hundred"
+        (
+            *(f"[{seed}]" for seed in range(5, 21)),
+            "enough_of_what_can_break",
+            *(
+                "[3]",
+                "[4]",
+            ),
+        ),
+        "make soak goes on with a hundred",
     ),
 }
 

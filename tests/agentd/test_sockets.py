@@ -266,7 +266,8 @@ def vsock_client(vm: Vm, host_cid: int) -> list[str]:
             if "Connection reset" not in said or time.monotonic() > deadline:
                 return said.splitlines()
     finally:
-        run("kill $(cat /tmp/pid); cat /tmp/log")
+        # Until it is gone: the next one's clients must not reach it.
+        run("kill $(cat /tmp/pid); while kill -0 $(cat /tmp/pid) 2> /dev/null; do sleep 0.1; done; cat /tmp/log")
 
 
 def test_vsock_refuses_a_program_in_the_guest(module_vm: Vm) -> None:
