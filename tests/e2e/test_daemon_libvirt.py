@@ -10,7 +10,7 @@ import pytest
 from tests.e2e.hosted import hosted
 from tests.e2e.virt import VirtRig
 from tests.kit import disks, workloads
-from tests.kit.domain import AGENT, Domain
+from tests.kit.domain import Domain
 from tests.kit.libvirtd import Libvirtd
 
 pytestmark = [pytest.mark.vm, pytest.mark.alone]
@@ -24,7 +24,6 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Domain]:
     folder = tmp_path_factory.mktemp("disks")
     chosen = [disks.Disk(disks.make_filled(folder / "data.qcow2", SIZE, "qcow2"), "qcow2", "data")]
     with Libvirtd() as running, Domain(running, "hosted", chosen) as vm:
-        vm.wait_connected(AGENT)
         yield vm
 
 

@@ -494,7 +494,6 @@ def test_the_agents_channel_is_added_found_and_used(daemon: Libvirtd, tmp_path: 
 def test_the_agent_freezes_where_there_is_no_qga(daemon: Libvirtd, tmp_path: Path) -> None:
     image = disks.Disk(disks.make_ext4(tmp_path / "system.qcow2", 24 * MIB, "qcow2"), "qcow2", "system")
     with Domain(daemon, "freeze", [image], ports=[AGENT]) as vm:
-        vm.wait_connected(AGENT)
         vm.guest.mount(vm.device("system") + "1", "/mnt")
         rig = VirtRig(tmp_path / "rig", vm)
         assert rig.backup().consistency == "filesystem"

@@ -155,6 +155,9 @@ class Domain:
             self.boot_id = self.guest.wait_ready(timeout, not_boot=self.boot_id)
         except control.NoAnswer as error:
             raise RuntimeError(f"the guest does not answer; it said:\n{self.log[-4000:]}") from error
+        if AGENT in self._ports:
+            # A port that opens while a job stands keeps libvirt from seeing the job's end for 30 s.
+            self.wait_connected(AGENT)
 
     def wait_connected(self, port: str, timeout: float = 30.0) -> None:
         """Until the guest has opened a port, and libvirt knows."""

@@ -13,8 +13,9 @@ import libvirt
 from headstart import errors
 from headstart.wire.libvirt import Domain, Failed
 
-#: Foreign jobs often end by themselves; a backup at a given time cannot wait for long.
-PATIENCE_SECONDS = 30.0
+#: Foreign jobs often end by themselves; a backup at a given time cannot wait for long. Longer than the 30 s for which
+#: libvirt may go on to tell of a job that is over (docs/libvirt.md).
+PATIENCE_SECONDS = 45.0
 #: Between looks, unless an event says that something ended.
 LOOK_SECONDS = 1.0
 
