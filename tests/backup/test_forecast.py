@@ -10,10 +10,10 @@ from hypothesis import strategies as some
 
 from headstart.backup import forecast, learning
 from headstart.backup import heat as heats
-from headstart.backup.choice import Situation
 from headstart.backup.forecast import Disk, Range
 from headstart.backup.heat import Heat
 from headstart.backup.learning import Learned
+from headstart.backup.selection import Situation
 from headstart.blocks import Blocks
 from headstart.simulation import load, replay, trace
 from headstart.simulation.world import World

@@ -101,7 +101,7 @@ def test_the_space_is_freed(shelf: Shelf) -> None:
     before = packs(shelf)
     shelf.cli.run("forget", gone.id)
     told = shelf.cli.run("gc", "--quarantine", "0s", "--dry-run").json
-    assert told["dry_run"] is True and "dry" not in told
+    assert told["dry_run"] is True
     done = shelf.cli.run("gc", "--quarantine", "0s").json
     assert told["condemned_bytes"] == done["condemned_bytes"] > 0 == done["freed_bytes"]
     assert packs(shelf) >= before, "in the quarantine nothing is freed yet"

@@ -47,9 +47,9 @@ class Shop:
         with self.open() as repo:
             forget.forget(repo, forget.Order(now=2000.0, zone=UTC, ids=[each.id for each in forgotten]))
 
-    def collect(self, quarantine: float = collect.QUARANTINE, *, dry: bool = False) -> Report:
+    def collect(self, quarantine: float = collect.QUARANTINE, *, dry_run: bool = False) -> Report:
         with self.open() as repo:
-            return collect.collect(repo, Order(quarantine, dry))
+            return collect.collect(repo, Order(quarantine, dry_run))
 
     def sweep(self) -> Report:
         """All that can be freed now."""
@@ -301,13 +301,13 @@ def test_a_dry_run_writes_nothing_and_tells_the_same(shop: Shop) -> None:
     shop.forget(gone)
     shop.clock.sleep(lease.DEAD_SECONDS + 1)
     before, changes = shop.names(""), shop.store.count("create") + shop.store.count("delete")
-    told = shop.collect(dry=True)
+    told = shop.collect(dry_run=True)
     assert shop.names("") == before
     assert shop.store.count("create") + shop.store.count("delete") == changes
     done = shop.collect()
     assert (told.condemned_packs, told.revoked) == (done.condemned_packs, done.revoked)
     shop.clock.sleep(DAY)
-    told, done = shop.collect(dry=True), shop.collect()
+    told, done = shop.collect(dry_run=True), shop.collect()
     assert (told.deleted_packs, told.freed_bytes) == (done.deleted_packs, done.freed_bytes) != (0, 0)
 
 

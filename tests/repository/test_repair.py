@@ -32,9 +32,9 @@ def store_with(changed: Mapping[str, bytes | None]) -> MemoryStore:
     return aged.copy_of({name: data for name, data in {**OBJECTS, **changed}.items() if data is not None})
 
 
-def repaired(store: MemoryStore, sources: Sources | None = None, *, dry: bool = False) -> Report:
+def repaired(store: MemoryStore, sources: Sources | None = None, *, dry_run: bool = False) -> Report:
     with aged.opened(store) as repo:
-        return repair.run(repo, Order(10.0, REMEMBERED, sources or Sources(), dry), silent)
+        return repair.run(repo, Order(10.0, REMEMBERED, sources or Sources(), dry_run), silent)
 
 
 def findings(store: MemoryStore) -> list[str]:
@@ -176,10 +176,10 @@ def test_a_dry_run_writes_nothing() -> None:
     store = store_with({victim: None, "config": None, f"twins/{MANIFESTS[0].id}": b""})
     before = dict(store.list(""))
     with aged.opened(aged.copy_of(OBJECTS)) as mirror:
-        report = repaired(store, Sources(mirrors=[mirror]), dry=True)
+        report = repaired(store, Sources(mirrors=[mirror]), dry_run=True)
     assert dict(store.list("")) == before
     assert {each.object for each in report.mended} == {"config", f"twins/{MANIFESTS[0].id}"}
-    assert report.dry
+    assert report.dry_run
     assert report.healed[0].chunks > 0
 
 

@@ -11,7 +11,7 @@ guest writes until the deadline: so rounds come closer together, down to ``LEAST
 
 from __future__ import annotations
 
-from headstart.backup import choice
+from headstart.backup import selection
 
 #: Seconds from the end of a round to the next one, at least.
 LEAST = 5.0
@@ -51,7 +51,7 @@ def next_round(
 
 def duration(remaining: int, rate: float | None) -> float:
     """Seconds to copy so many bytes at a rate (bytes a second; None: not known)."""
-    return remaining / max(rate or choice.RATE, 1.0)
+    return remaining / max(rate or selection.RATE, 1.0)
 
 
 def _never_yet(ended: float | None, deadline: float, now: float) -> bool:

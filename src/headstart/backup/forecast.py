@@ -13,10 +13,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from headstart import units
-from headstart.backup import agenda, choice, learning
-from headstart.backup.choice import Situation
+from headstart.backup import agenda, learning, selection
 from headstart.backup.heat import Heat
 from headstart.backup.learning import Learned
+from headstart.backup.selection import Situation
 from headstart.blocks import Blocks
 
 #: Of the outcomes, so much lies below the range, and above it.
@@ -75,7 +75,7 @@ def forecast(
     """Of a VM. ``read_rate``: at which residue is read, bytes a second; ``*_free``: bytes in these places.
 
     It fits if the high end of the range does."""
-    rate = read_rate or situation.rate or choice.RATE
+    rate = read_rate or situation.rate or selection.RATE
     residue = written = Range(0.0, 0.0, 0.0)
     known = list(disks)
     for disk in known:
@@ -100,7 +100,7 @@ def expected(disk: Disk, situation: Situation) -> float:
     left = situation.left
     if left is None:
         return everything
-    rate = max(situation.rate or choice.RATE, 1.0) / disk.block_size
+    rate = max(situation.rate or selection.RATE, 1.0) / disk.block_size
     last = min(left, agenda.ROTATION + agenda.MARGIN + agenda.LEAST)
     written = learning.dirtied_within(disk.learned, last)
     if written is None:
@@ -121,7 +121,7 @@ def _residue(disk: Disk, situation: Situation) -> Range:
     low, middle, high = (_quantile(factors, share) for share in (TAIL, 0.5, 1 - TAIL))
     # One more block on both sides: a share of nothing says nothing.
     most = high * (guess + 1)
-    if situation.rank is not None and situation.rank > choice.BUSY:
+    if situation.rank is not None and situation.rank > selection.BUSY:
         # It may stay as busy as it is, and halt us.
         most = max(most, _everything(disk, situation))
     return Range(max(0.0, low * (guess + 1) - 1), max(0.0, middle * (guess + 1) - 1), most)

@@ -1,4 +1,4 @@
-r"""How often and how lately the blocks of a disk were dirtied, as rounds told: what the choice goes by.
+r"""How often and how lately the blocks of a disk were dirtied, as rounds told: what the selection goes by.
 
 ::
 

@@ -14,12 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from headstart import units
-from headstart.backup import agenda, choice, forecast, learning
+from headstart.backup import agenda, forecast, learning, selection
 from headstart.backup import heat as heats
-from headstart.backup.choice import Situation
 from headstart.backup.forecast import Disk, Forecast
 from headstart.backup.heat import Heat
 from headstart.backup.learning import Learned
+from headstart.backup.selection import Situation
 from headstart.blocks import Blocks
 
 #: Of the rate seen before, so much is believed in: what a small or paced round shows is not the most that is possible.
@@ -50,7 +50,7 @@ class Outcome:
 
 @dataclass(slots=True)
 class Known:
-    """Of one disk. ``later``: left out by the newest choice; ``drafted``: blocks in the draft when the newest round
+    """Of one disk. ``later``: left out by the newest selection; ``drafted``: blocks in the draft when the newest round
     ended; ``expected``: the residue, in blocks, as it was expected in the middle between two backups."""
 
     heat: Heat = field(default_factory=Heat)
@@ -134,7 +134,7 @@ class Planner:
         for name, known in self.disks.items():
             if known.expected is None or self._early(now, deadline):
                 known.expected = forecast.expected(self._disk(known), situation)
-            found = choice.choose(known.remaining, known.heat, known.learned, situation, self.block_size)
+            found = selection.select(known.remaining, known.heat, known.learned, situation, self.block_size)
             chosen[name], known.later = found.now, found.later
             self.unfinished = self.unfinished or found.unfinished
             reasons[found.reason] = None

@@ -61,7 +61,7 @@ def run(session: Session, given: argparse.Namespace) -> None:
             vms=given.vm,
             tags=[label.check_tag(each) for each in given.tag],
             ids=ids,
-            dry=given.dry_run,
+            dry_run=given.dry_run,
         )
         done = forget.forget(repo, order)
     session.output.result(_values(done), _text(done))
@@ -85,7 +85,7 @@ def _values(done: Report) -> dict[str, Any]:
         "forgotten": [_told(each) for each in done.verdicts if not each.reasons],
         "kept": [_told(each) | {"reasons": list(each.reasons)} for each in done.kept],
         "damaged": [{"object": error.facts["object"], "message": str(error)} for error in done.damaged],
-        "dry_run": done.dry,
+        "dry_run": done.dry_run,
     }
 
 
@@ -96,16 +96,16 @@ def _told(verdict: Verdict) -> dict[str, Any]:
 
 def _text(done: Report) -> str:
     rows = [
-        (text.short(each.manifest.id), each.manifest.vm, text.moment(each.manifest.created), *_said(each, done.dry))
+        (text.short(each.manifest.id), each.manifest.vm, text.moment(each.manifest.created), *_said(each, done.dry_run))
         for each in done.verdicts
     ]
     count = len(done.forgotten)
     what = f"{count} snapshot{'' if count == 1 else 's'}"
-    said = f"Would forget {what}." if done.dry else f"Forgot {what}. 'headstart gc' frees what only they needed."
+    said = f"Would forget {what}." if done.dry_run else f"Forgot {what}. 'headstart gc' frees what only they needed."
     return "\n".join([text.table(("SNAPSHOT", "VM", "POINT IN TIME", "", "BECAUSE OF"), rows), said])
 
 
-def _said(verdict: Verdict, dry: bool) -> tuple[str, str]:
+def _said(verdict: Verdict, dry_run: bool) -> tuple[str, str]:
     if verdict.reasons:
         return "kept", ", ".join(verdict.reasons)
-    return ("would be forgotten" if dry else "forgotten"), ""
+    return ("would be forgotten" if dry_run else "forgotten"), ""

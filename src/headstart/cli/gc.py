@@ -44,7 +44,6 @@ def run(session: Session, given: argparse.Namespace) -> None:
     with session.repository(structure_is_enough=True) as repo:
         done = collect.collect(repo, Order(given.quarantine, given.dry_run))
     values = dataclasses.asdict(done) | {"seconds": time.monotonic() - begun}
-    values["dry_run"] = values.pop("dry")
     session.output.result(values, "\n".join(_lines(done)))
     if done.kept:
         names = ", ".join(sorted(done.kept)[:10])
@@ -55,7 +54,7 @@ def run(session: Session, given: argparse.Namespace) -> None:
 
 def _lines(done: Report) -> Iterator[str]:
     size = units.format_bytes
-    would = "Would have" if done.dry else "Has"
+    would = "Would have" if done.dry_run else "Has"
     yield f"There are {_packs(done.packs, done.bytes)}, for {done.snapshots} snapshots and {done.drafts} drafts."
     for each in done.revoked:
         yield plain.line(f"Draft {each} was not heard of for too long: its head start is given up.")

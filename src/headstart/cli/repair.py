@@ -81,7 +81,7 @@ def _known(context: Context) -> list[str]:
 
 def _values(done: Report) -> dict[str, Any]:
     return {
-        "dry_run": done.dry,
+        "dry_run": done.dry_run,
         "findings": [{"object": found.object, "message": found.message} for found in done.findings],
         "mended": [dataclasses.asdict(each) for each in done.mended],
         "healed": [dataclasses.asdict(each) for each in done.healed],
@@ -109,7 +109,7 @@ def _lines(done: Report) -> Iterator[str]:
         yield f"lost: snapshot {text.short(each)}, all of it: neither its manifest nor the twin can be read"
     if not done.findings:
         yield "Nothing is damaged."
-    elif done.dry:
+    elif done.dry_run:
         yield "Nothing was written: without --dry-run this is what would be done."
 
 

@@ -1,7 +1,7 @@
 """How a VM is on its way to the next backup: its load, what remains, what is expected, and why it is as it is.
 
 The ward asks it what to do, and tells it what was done. Decisions are the pure functions of ``load.governor`` and
-``backup`` (choice, agenda, forecast); here they get their figures, and what they say is logged and kept.
+``backup`` (selection, agenda, forecast); here they get their figures, and what they say is logged and kept.
 """
 
 from __future__ import annotations

@@ -41,10 +41,10 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """``dry``: tell what would be done, and write nothing."""
+    """``dry_run``: tell what would be done, and write nothing."""
 
     quarantine: float = QUARANTINE
-    dry: bool = False
+    dry_run: bool = False
 
 
 @dataclass(slots=True)
@@ -53,7 +53,7 @@ class Report:
     condemned before. ``kept`` should have been deleted, by why they are still there."""
 
     quarantine: float
-    dry: bool
+    dry_run: bool
     snapshots: int = 0
     drafts: int = 0
     revoked: list[str] = field(default_factory=list)
@@ -78,7 +78,7 @@ def quiet(what: str) -> None:
 def collect(repo: Repository, order: Order, progress: Progress = quiet) -> Report:
     """Raises ``lease.Held``; ``Damaged`` when it cannot be told what is needed, before anything is deleted; and what
     the store raises. Killed anywhere, or failed, it is repeated."""
-    if order.dry:
+    if order.dry_run:
         return _Collection(repo, order, progress).run()
     with lease.collecting(repo, "gc"):
         return _Collection(repo, order, progress).run()
@@ -102,7 +102,7 @@ class _Collection:
         self._repo = repo
         self._order = order
         self._progress = progress
-        self._report = Report(order.quarantine, order.dry)
+        self._report = Report(order.quarantine, order.dry_run)
         self._sizes: dict[bytes, int] = {}
         #: The list of this run.
         self._mine = ""
@@ -165,7 +165,7 @@ class _Collection:
             if not lease.is_dead(names, aged, lease.DEAD_SECONDS):
                 living[draft_id] = names
                 continue
-            if not self._order.dry:
+            if not self._order.dry_run:
                 revoked = snapshot.revoke(self._repo, draft_id)
                 draft.drop(self._repo, draft_id)
                 if not revoked:
@@ -192,7 +192,7 @@ class _Collection:
                 self._report.deleted_packs += 1
                 self._report.freed_bytes += self._sizes.pop(pack_id)
         self._report.kept |= {pack.pack_key(pack_id): why for pack_id, why in kept.items()}
-        if self._order.dry:
+        if self._order.dry_run:
             return
         reindex.rewrite(self._repo, doomed - kept.keys(), living.linked)
         for name, packs in lists.condemned.items():
@@ -258,7 +258,7 @@ class _Collection:
     def _repack(self, positions: Blocks, packs: Iterable[bytes]) -> Mapping[bytes, errors.Damaged]:
         """Packs that could not be read."""
         self._progress("repacking")
-        if self._order.dry:
+        if self._order.dry_run:
             index = self._repo.index
             self._report.repacked_bytes += sum(
                 repack.needed_bytes(index.entries(each), index.span(each), positions) for each in packs
@@ -278,10 +278,10 @@ class _Collection:
 
     def _put(self, kind: layout.Kind, prefix: str, packs: Iterable[bytes]) -> str:
         name = prefix + os.urandom(layout.OBJECT_ID_LENGTH).hex()
-        if not self._order.dry:
+        if not self._order.dry_run:
             self._repo.put_object(kind, name, condemned.encode(packs))
         return name
 
     def _delete(self, name: str) -> None:
-        if not self._order.dry:
+        if not self._order.dry_run:
             self._repo.store.delete(name)

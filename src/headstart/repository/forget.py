@@ -23,7 +23,7 @@ from headstart.repository.snapshot import Listing
 @dataclass(frozen=True, slots=True)
 class Order:
     """``rules`` hold for each VM by itself; ``vms`` and ``tags``: only for snapshots of these, which have all of these
-    (none: for all). ``ids`` are forgotten whatever the rules say. ``now`` in seconds since 1970, UTC. ``dry``: tell
+    (none: for all). ``ids`` are forgotten whatever the rules say. ``now`` in seconds since 1970, UTC. ``dry_run``: tell
     what would be done."""
 
     now: float
@@ -32,7 +32,7 @@ class Order:
     vms: Collection[str] = ()
     tags: Collection[str] = ()
     ids: Sequence[str] = ()
-    dry: bool = False
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Report:
 
     verdicts: tuple[Verdict, ...]
     damaged: tuple[errors.Damaged, ...]
-    dry: bool
+    dry_run: bool
 
     @property
     def forgotten(self) -> tuple[Manifest, ...]:
@@ -64,7 +64,7 @@ class Report:
 def forget(repo: Repository, order: Order) -> Report:
     """Raises ``lease.Held`` when somebody else forgets or collects, ``Usage`` for a protected id, and what the store
     raises."""
-    if order.dry:
+    if order.dry_run:
         return _decide(repo, order, snapshot.all_manifests(repo))
     with lease.collecting(repo, "forget"):
         listing = snapshot.all_manifests(repo)
@@ -88,7 +88,7 @@ def _decide(repo: Repository, order: Order, listing: Listing) -> Report:
         reasons = {each.id: each.reasons for each in decided.kept}
     ordered = sorted(chosen.values(), key=lambda each: (each.vm, each.created, each.id))
     verdicts = tuple(Verdict(each, reasons.get(each.id, ())) for each in ordered)
-    return Report(verdicts, listing.damaged, order.dry)
+    return Report(verdicts, listing.damaged, order.dry_run)
 
 
 def _is_meant(manifest: Manifest, labels: Labels, order: Order) -> bool:

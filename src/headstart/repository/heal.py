@@ -56,7 +56,7 @@ class _Fresh:
 
 
 class Healing:
-    """``mirrors`` are copies of the repository itself. ``dry``: nothing is stored."""
+    """``mirrors`` are copies of the repository itself. ``dry_run``: nothing is stored."""
 
     def __init__(
         self,
@@ -65,19 +65,19 @@ class Healing:
         mirrors: Sequence[Repository],
         donors: Sequence[Donor],
         *,
-        dry: bool,
+        dry_run: bool,
     ) -> None:
         self._repo = repo
         self._manifests = manifests
         self._mirrors = mirrors
         self._donors = donors
-        self._dry = dry
+        self._dry_run = dry_run
         self._found: set[bytes] = set()
         self.healed: list[Healed] = []
         self.notes: list[str] = []
 
     def run(self) -> None:
-        while self._round() and not self._dry:
+        while self._round() and not self._dry_run:
             pass
 
     def _round(self) -> bool:
@@ -94,7 +94,7 @@ class Healing:
         """What a source finds becomes durable before the next one is asked."""
         told = Healed(source)
         with contextlib.ExitStack() as stack:
-            writer = None if self._dry else stack.enter_context(self._repo.writer(_nobody_waits))
+            writer = None if self._dry_run else stack.enter_context(self._repo.writer(_nobody_waits))
 
             def keep(chunk_class: layout.ChunkClass, chunk_id: bytes, data: bytes) -> None:
                 if chunk_id not in self._found:

@@ -38,7 +38,7 @@ class Mended:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """``hurt``: what is still lost (``dry``: before anything is healed); ``lost_snapshots`` (ids) have no readable
+    """``hurt``: what is still lost (``dry_run``: before anything is healed); ``lost_snapshots`` (ids) have no readable
     manifest. ``open``: objects that can neither be put back nor done without."""
 
     findings: tuple[Finding, ...]
@@ -49,7 +49,7 @@ class Report:
     open: tuple[str, ...]
     loss: str | None
     notes: tuple[str, ...]
-    dry: bool
+    dry_run: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +62,12 @@ class Sources:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """``now`` in seconds since 1970, UTC. ``dry``: tell what would be done."""
+    """``now`` in seconds since 1970, UTC. ``dry_run``: tell what would be done."""
 
     now: float
     remembered: Remembered = census.NOTHING
     sources: Sources = field(default_factory=Sources)
-    dry: bool = False
+    dry_run: bool = False
 
 
 def run(repo: Repository, order: Order, progress: Progress) -> Report:
@@ -76,16 +76,16 @@ def run(repo: Repository, order: Order, progress: Progress) -> Report:
     _require_one_config(repo)
     found = verify.examine(repo, progress, order.remembered)
     if not found.report.findings and not repo.index.has_losses:
-        return Report((), (), (), (), (), (), None, (), order.dry)
+        return Report((), (), (), (), (), (), None, (), order.dry_run)
     work = _Repair(repo, order)
     work.mend(found)
     manifests = tuple(filter(None, (census.manifest_of(pair) for pair in census.all_pairs(repo))))
     copies = _bad_copies(repo, found)
     repo.index.doubt(copies)
     noted = work.note(copies, manifests)
-    healing = heal.Healing(repo, manifests, order.sources.mirrors, order.sources.donors, dry=order.dry)
+    healing = heal.Healing(repo, manifests, order.sources.mirrors, order.sources.donors, dry_run=order.dry_run)
     healing.run()
-    if not order.dry:
+    if not order.dry_run:
         repo.index.write(sorted(work.replaced))
     hurt = tuple(each for manifest in manifests for each in lost.hurt(repo, manifest))
     return Report(
@@ -97,7 +97,7 @@ def run(repo: Repository, order: Order, progress: Progress) -> Report:
         tuple(work.open),
         noted,
         tuple(dict.fromkeys(healing.notes)),
-        order.dry,
+        order.dry_run,
     )
 
 
@@ -157,7 +157,7 @@ class _Repair:
         hurt = tuple(each for manifest in manifests for each in lost.hurt(self._repo, manifest))
         loss_id = os.urandom(layout.OBJECT_ID_LENGTH).hex()
         noted = Loss(loss_id, self._order.now, copies, tuple(self.given_up), tuple(self.lost_snapshots), hurt)
-        if not self._order.dry:
+        if not self._order.dry_run:
             self._repo.index.lose(noted)
         return loss_id
 
@@ -219,7 +219,7 @@ class _Repair:
 
     def _put(self, name: str, data: bytes, how: str) -> None:
         """In place of what is damaged. Its content stands elsewhere until it is done."""
-        if not self._order.dry:
+        if not self._order.dry_run:
             self._repo.store.delete(name)
             self._repo.store.create(name, data)
         self.mended.append(Mended(name, how))

@@ -57,7 +57,7 @@ def _by_rules(
         found = rules.of_vms(connection, place.tenant, there if vms is None else there & set(vms))
     chosen: set[str] = set()
     for policy, of_it in _by_policy(found.policies):
-        wanted = Order(site.clock(), policy.schedule.zone, policy.retention.rules, vms=of_it, dry=True)
+        wanted = Order(site.clock(), policy.schedule.zone, policy.retention.rules, vms=of_it, dry_run=True)
         chosen.update(each.id for each in forget.forget(repo, wanted).forgotten)
     return chosen, found.unclear
 

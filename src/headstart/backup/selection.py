@@ -76,7 +76,7 @@ class Situation:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Selection:
     """``now`` and ``later`` are the remaining blocks. ``vain``: how many of ``now`` are copied in vain, as expected.
     ``unfinished``: some of ``later`` are only left out because there are too many for one round."""
 
@@ -88,12 +88,12 @@ class Choice:
     unfinished: bool = False
 
 
-def choose(
+def select(
     remaining: Blocks, heat: Heat, learned: Learned, situation: Situation, block_size: int = units.BLOCK_SIZE
-) -> Choice:
+) -> Selection:
     """Of one disk; after ``heat`` and ``learned`` have seen the round. ``situation`` is that of the VM."""
     if situation.waits:
-        return Choice(Blocks(), remaining, 0.0, 0.0, "the VM is busier than usual, and there is time")
+        return Selection(Blocks(), remaining, 0.0, 0.0, "the VM is busier than usual, and there is time")
     threshold = limit(learned, situation)
     seconds = HORIZON if situation.left is None else situation.left
     risks = [
@@ -107,7 +107,7 @@ def choose(
     why = f"a risk of less than {threshold:.0%} to be written again"
     if cut:
         why += f"; of these what can be copied in {units.format_seconds(ROUND_SECONDS)}"
-    return Choice(now, remaining - now, vain, threshold, why, cut)
+    return Selection(now, remaining - now, vain, threshold, why, cut)
 
 
 def limit(learned: Learned, situation: Situation) -> float:

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from headstart.backup import choice, learning
 from headstart.backup import heat as heats
-from headstart.backup.choice import Situation
+from headstart.backup import learning, selection
 from headstart.backup.heat import Heat
 from headstart.backup.learning import Learned
+from headstart.backup.selection import Situation
 from headstart.blocks import Blocks
 from headstart.units import BLOCK_SIZE, MIB
 
@@ -37,10 +37,10 @@ HEAT, LEARNED, NOW = known()
 REMAINING = HOT | COLD
 
 
-def chosen(left: float | None, **others: float | None) -> choice.Choice:
+def chosen(left: float | None, **others: float | None) -> selection.Selection:
     deadline = None if left is None else NOW + left
     situation = Situation(NOW, deadline, len(REMAINING) * BLOCK_SIZE, 100.0 * MIB, **others)
-    return choice.choose(REMAINING, HEAT, LEARNED, situation)
+    return selection.select(REMAINING, HEAT, LEARNED, situation)
 
 
 @pytest.mark.parametrize(
@@ -64,14 +64,14 @@ def test_a_busy_vm_is_left_alone_while_there_is_time(left: float | None, rank: f
 
 
 def test_what_was_never_reported_is_copied() -> None:
-    found = choice.choose(Blocks(range(100_000, 100_050)), HEAT, LEARNED, Situation(NOW, NOW + 12 * HOUR))
+    found = selection.select(Blocks(range(100_000, 100_050)), HEAT, LEARNED, Situation(NOW, NOW + 12 * HOUR))
     assert len(found.now) == 50
 
 
 def test_a_round_copies_no_more_than_it_can_and_the_coldest_first() -> None:
-    rate = len(COLD) * BLOCK_SIZE / choice.ROUND_SECONDS / 2
+    rate = len(COLD) * BLOCK_SIZE / selection.ROUND_SECONDS / 2
     situation = Situation(NOW, NOW + HOUR, len(REMAINING) * BLOCK_SIZE, rate)
-    found = choice.choose(REMAINING, HEAT, LEARNED, situation)
+    found = selection.select(REMAINING, HEAT, LEARNED, situation)
     assert found.unfinished
     assert len(found.now) == len(COLD) // 2
     assert found.now.issubset(COLD)
@@ -84,7 +84,7 @@ def test_neighbours_go_together() -> None:
     for number in range(1, 8):
         heat = heats.seen(heat, between, NOW + number * 900.0)
     now = heat.moment or 0.0
-    found = choice.choose(around | between, heat, LEARNED, Situation(now, now + 6 * HOUR))
+    found = selection.select(around | between, heat, LEARNED, Situation(now, now + 6 * HOUR))
     assert found.now == around | Blocks([100_001])
     assert found.later == Blocks([100_007])
 
@@ -92,9 +92,9 @@ def test_neighbours_go_together() -> None:
 @pytest.mark.parametrize("left", [10 * HOUR, HOUR, 600.0, 60.0, 10.0, 1.0])
 def test_the_threshold_rises_towards_the_deadline(left: float) -> None:
     def limit(seconds: float) -> float:
-        return choice.limit(LEARNED, Situation(0.0, seconds, 100 * MIB, 100.0 * MIB))
+        return selection.limit(LEARNED, Situation(0.0, seconds, 100 * MIB, 100.0 * MIB))
 
-    assert LEARNED.threshold <= limit(left * 2) <= limit(left) <= choice.LAST
+    assert LEARNED.threshold <= limit(left * 2) <= limit(left) <= selection.LAST
 
 
 block_sets = some.sets(some.integers(0, 400)).map(Blocks)
@@ -107,7 +107,7 @@ def test_every_block_is_either_chosen_or_deferred(
     remaining: Blocks, left: float | None, rate: float | None, rank: float | None
 ) -> None:
     situation = Situation(NOW, None if left is None else NOW + left, len(remaining) * BLOCK_SIZE, rate, rank)
-    found = choice.choose(remaining, HEAT, LEARNED, situation)
+    found = selection.select(remaining, HEAT, LEARNED, situation)
     assert found.now.isdisjoint(found.later)
     assert found.now | found.later == remaining
     assert 0 <= found.vain <= len(found.now)
