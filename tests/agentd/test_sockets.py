@@ -260,7 +260,7 @@ def vsock_client(vm: Vm, host_cid: int) -> list[str]:
         run(f"cat > /tmp/{name}.py <<'END'\n{text}\nEND")
     run(f"(python3 -I -S /tmp/server.py {host_cid} > /tmp/log 2>&1 & echo $! > /tmp/pid) > /dev/null 2>&1")
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while True:
             said = run("python3 -I -S /tmp/client.py 2>&1", check=False).output
             if "Connection reset" not in said or time.monotonic() > deadline:

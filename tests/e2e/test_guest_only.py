@@ -79,7 +79,7 @@ class Alone:
 
     def points(self) -> list[str]:
         """What of a point in time stands in the guest."""
-        found = self.vm.guest.run("cat /sys/block/dm-*/dm/name").output.split()
+        found = self.vm.guest.run("cat /sys/block/dm-*/dm/name", check=False).output.split()
         return [name for name in found if name.endswith(("-point", "-cow"))]
 
     def exact(self, options: Options | None = None) -> BackupReport:
