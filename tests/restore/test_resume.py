@@ -260,6 +260,32 @@ def test_killed_in_its_last_steps(
     assert [path.name for path in part.parent.iterdir()] == [f"big.{image_format}"]
 
 
+@pytest.mark.parametrize("renamed", [False, True])
+def test_killed_with_two_names(
+    repo: Repository, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renamed: bool
+) -> None:
+    """The file has its name, and its first one as well. If its owner has taken it away, it is not given out again."""
+    order = Order(tmp_path / "out", (Wish("big"),), "raw")
+    with monkeypatch.context() as killed:
+        killed.setattr(Path, "unlink", _interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            restore(repo, manifest, order)
+    place, part = tmp_path / "out" / "big.raw", tmp_path / "out" / "big.raw.part"
+    assert place.samefile(part)
+    if renamed:
+        place.rename(tmp_path / "out" / "web.raw")
+        with pytest.raises(errors.TargetRefused, match="cannot be told"):
+            restore(repo, manifest, order)
+        assert not place.exists()
+        return
+    restore(repo, manifest, order)
+    assert [path.name for path in part.parent.iterdir()] == ["big.raw"]
+
+
+def _interrupt(*_args: object, **_options: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_a_file_that_qemu_uses_is_not_ours(repo: Repository, manifest: Manifest, tmp_path: Path) -> None:
     order = Order(tmp_path / "out", (Wish("small"),))
     restore(repo, manifest, order)

@@ -110,7 +110,7 @@ def _rename(made: Path, place: Path) -> None:
             raise
         made.rename(place)
     else:
-        made.unlink()
+        made.unlink(missing_ok=True)
 
 
 def part_of(place: Path) -> Path:
@@ -120,11 +120,12 @@ def part_of(place: Path) -> Path:
 
 def finish_whole(place: Path) -> bool:
     """Give the part of ``place`` its name: it was seen to be whole, as a restore that was killed in its very last steps
-    leaves it, with its mark cut off. False if another restore is in these steps now."""
+    leaves it, with its mark cut off. False if another restore is in these steps now, and if the file has another name
+    already, by which somebody may use it: two names would be one disk for two VMs."""
     with writing.translated(place):
         file = os.open(part_of(place), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            if not claim.lock(file):
+            if not claim.lock(file) or os.fstat(file).st_nlink != 1:
                 return False
             os.fsync(file)
             _rename(part_of(place), place)
@@ -132,6 +133,14 @@ def finish_whole(place: Path) -> bool:
             return True
         finally:
             os.close(file)
+
+
+def drop_second_name(place: Path) -> None:
+    """A restore that was killed just when it gave ``place`` its name has left it its first one as well."""
+    part = part_of(place)
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(place.lstat(), part.lstat()):
+            part.unlink(missing_ok=True)
 
 
 def refuse_existing(place: Path) -> None:

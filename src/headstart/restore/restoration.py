@@ -178,6 +178,8 @@ class _Run:
                 return False
         elif not self._is_whole(job, job.placed):
             partfile.refuse_existing(place)
+        else:
+            partfile.drop_second_name(place)
         progress(disk.name, job.data_bytes, job.data_bytes)
         self.notes.append(f"{place} was there already, with the same content")
         self._note_disk(job, place, job.placed.format, job.data_bytes)
