@@ -47,7 +47,7 @@ def run(site: Site, job: Job, beat: Beat) -> dict[str, Any]:
     server. ``everything``: compare also what is there already. Raises ``TargetRefused``, ``Usage``, ``NoSpace``."""
     place = place_of(site, job)
     target = _target(site, job, place, beat)
-    mirror = _Mirror(place.store(site), target, beat, everything=bool(job.arguments.get("everything")))
+    mirror = Mirror(place.store(site), target, beat, everything=bool(job.arguments.get("everything")))
     mirror.run()
     removed = mirror.prune() if job.arguments.get("prune") else 0
     done = mirror.done
@@ -75,13 +75,17 @@ class _Done:
     there: int = 0
 
 
-class _Mirror:
+class Mirror:
+    """Of one store to another one: ``run``, then ``prune`` if what is gone from the first is to go from the second."""
+
     def __init__(self, source: Store, target: Store, beat: Beat, *, everything: bool) -> None:
         self._source = source
         self._target = target
         self._beat = beat
         self._everything = everything
         self._total = 0
+        #: Packs and indexes that the snapshots copied need: a collector may have put others in their place since.
+        self._kept: set[str] = set()
         self.done = _Done()
 
     def run(self) -> None:
@@ -100,7 +104,7 @@ class _Mirror:
         removed = 0
         for prefix in (*reversed(_LAST), *_BESIDE, *reversed(_NEEDED), layout.KEYS):
             there, here = self._listed(self._target, prefix), self._listed(self._source, prefix)
-            for key in sorted(there.keys() - here.keys()):
+            for key in sorted(there.keys() - here.keys() - self._kept):
                 if key != layout.CONFIG_TWIN:
                     self._beat("pruning", removed)
                     self._target.delete(key)
@@ -109,16 +113,24 @@ class _Mirror:
 
     def _needed(self) -> set[str]:
         """All packs and indexes; the snapshots that need no others. Whatever was published before the packs were listed
-        needs what was listed, unless a collector took some of it away before it was copied."""
+        needs what was listed, unless a collector took some of it away before it was copied, or while the list was
+        made: then that may lack also what was put in its place."""
+        before = self._keys()
         for _ in range(_ROUNDS):
             snapshots = {key.rpartition("/")[2] for key in self._listed(self._source, layout.SNAPSHOTS)}
             listed = {prefix: self._listed(self._source, prefix) for prefix in _NEEDED}
             self._total += sum(sum(sizes.values()) for sizes in listed.values())
             for prefix, sizes in listed.items():
                 self._copy(prefix, sizes)
-            if all(sizes.keys() <= self._listed(self._source, prefix).keys() for prefix, sizes in listed.items()):
+            self._kept = {key for sizes in listed.values() for key in sizes}
+            after = self._keys()
+            if before <= self._kept <= after:
                 return snapshots
+            before = after
         raise errors.Busy("Garbage is collected in the repository all the time. Copy it later.")
+
+    def _keys(self) -> set[str]:
+        return {key for prefix in _NEEDED for key in self._listed(self._source, prefix)}
 
     def _check(self) -> None:
         try:
