@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import insert, update
 
 from headstart import errors, repository
-from headstart.server import dumps, rebuild, signposts
+from headstart.server import dumps, rebuild, signposts, tables
 from headstart.server.settings import Settings
 from headstart.server.site import Site, open_site
 from headstart.store.server import ServerStore
@@ -98,6 +99,21 @@ def test_without_any_copy_the_objects_tell(server: Server) -> None:
         joined = shop.tenant.host("alpha")
         with repository.open(ServerStore(Client(joined.identity), "main"), lambda: PASSWORD) as repo:
             assert repo.id
+
+
+def test_days_that_were_changed_are_as_they_were(tmp_path: Path) -> None:
+    settings = Settings(tmp_path, f"sqlite:///{tmp_path / 'db'}", str(tmp_path / "objects"))
+    site = open_site(settings)
+    with site.database.write() as connection:
+        values = {"id": "1" * 32, "name": "one", "created": 1.0, "second_person": False, "delay_seconds": 0.0}
+        connection.execute(insert(tables.tenants).values(values))
+        values = {"id": "2" * 32, "tenant": "1" * 32, "name": "main", "created": 1.0, "immutable_days": 0}
+        connection.execute(insert(tables.repositories).values(**values, used_bytes=0, objects=0))
+    assert signposts.put(site) == 2
+    with site.database.write() as connection:
+        connection.execute(update(tables.repositories).values(immutable_days=30))
+    assert (signposts.put(site), signposts.put(site)) == (1, 0)
+    assert [each.immutable_days for each in signposts.read(site)[1]] == [30]
 
 
 def test_what_has_lost_its_name_is_called_by_its_id(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
+from headstart import errors
 from headstart.server import ids, tables
 from headstart.server.site import Site
 from headstart.store.contract import Exists, Store
@@ -37,17 +38,27 @@ class Repository:
 
 
 def put(site: Site) -> int:
-    """Those that are not there yet; how many. Names never change."""
+    """Those that are not there yet, and those whose days have changed; how many. Names never change."""
     with site.database.read() as connection:
         tenants, repositories = list(_tenants(connection)), list(_repositories(connection))
     store = site.place(())
     known = {key for prefix in (TENANTS, REPOSITORIES) for key, _ in store.list(prefix)}
     wanted: dict[str, object] = {TENANTS + each.id: each for each in tenants}
     wanted |= {REPOSITORIES + each.id: each for each in repositories}
-    new = {key: each for key, each in wanted.items() if key not in known}
+    old = {key for each in repositories if (key := REPOSITORIES + each.id) in known and not _says(store, key, each)}
+    new = {key: each for key, each in wanted.items() if key not in known or key in old}
     for key, each in new.items():
+        if key in old:
+            store.delete(key)  # killed here, it is put by the next one
         _put(store, key, each)
     return len(new)
+
+
+def _says(store: Store, key: str, repository: Repository) -> bool:
+    try:
+        return bool(json.loads(store.read(key)) == asdict(repository))
+    except (errors.Damaged, ValueError):
+        return False
 
 
 def _put(store: Store, key: str, what: object) -> None:
