@@ -24,7 +24,7 @@ from headstart.server.checking import Checker
 from headstart.server.repositories import Place
 from headstart.server.roles import Right
 from headstart.server.site import Site
-from headstart.server.stock import EPHEMERAL, Stock
+from headstart.server.stock import EPHEMERAL, Stock, forget_owner
 from headstart.store import contract
 
 _DAY = 86400.0
@@ -98,16 +98,27 @@ def add(
         raise
     site.require_place()
 
+    noted = False
+
     def note(connection: Connection) -> None:
-        if key.startswith(EPHEMERAL):
-            _note_owner(connection, call, place, key)
+        nonlocal noted
+        noted = key.startswith(EPHEMERAL) and _note_owner(connection, call, place, key)
 
-    Stock.of(site, place).add(key, data, note=note)
+    try:
+        Stock.of(site, place).add(key, data, note=note)
+    except contract.Exists:
+        if noted:  # it is there, and was nobody's: the server's own, or older than the database
+            with site.database.write() as connection:
+                forget_owner(connection, place, key)
+        raise
 
 
-def _note_owner(connection: Connection, call: Call, place: Place, key: str) -> None:
+def _note_owner(connection: Connection, call: Call, place: Place, key: str) -> bool:
+    """Whether it had none."""
     with contextlib.suppress(exc.IntegrityError), connection.begin_nested():
         connection.execute(insert(tables.ephemera).values(repository=place.id, key=key, token=_owner(call)))
+        return True
+    return False
 
 
 def remove(site: Site, call: Call, place: Place, key: str) -> None:

@@ -26,6 +26,12 @@ def nothing(_connection: Connection) -> None:
     """Nothing else is written down."""
 
 
+def forget_owner(connection: Connection, place: Place, key: str) -> None:
+    """Nobody may take it away as their own any longer."""
+    its = tables.ephemera.c
+    connection.execute(delete(tables.ephemera).where(its.repository == place.id, its.key == key))
+
+
 @dataclass(frozen=True, slots=True)
 class Stock:
     site: Site
@@ -62,9 +68,8 @@ class Stock:
         if size is not None:
             self._count(-size, -1)
         if key.startswith(EPHEMERAL):
-            its = tables.ephemera.c
             with self.site.database.write() as connection:
-                connection.execute(delete(tables.ephemera).where(its.repository == self.place.id, its.key == key))
+                forget_owner(connection, self.place, key)
 
     def locked_until(self, connection: Connection, key: str, created: float | None = None) -> float:
         """Seconds since 1970 by the store's clock; 0 for what is not locked. ``created``: if it is known. Raises
