@@ -153,6 +153,9 @@ class LockingStore(MemoryStore):
     def available(self) -> bool:
         return True
 
+    def days(self) -> None:
+        return None
+
     def protect(self, protection: Protection) -> None:
         self._protection = protection
 

@@ -23,14 +23,16 @@ from headstart.server.roles import Role
 from headstart.server.settings import Settings
 from headstart.server.site import Site, open_site
 from headstart.store import address, membership
-from headstart.store.contract import Missing, Refused
+from headstart.store.contract import Exists, Missing, Refused
 from headstart.store.local import LocalStore
+from headstart.store.retrying import RetryingStore
 from headstart.store.server import ServerStore
 from headstart.wire import https
 from headstart.wire.https import Client, Identity
 from tests.kit import certificates
 from tests.kit.cli import Cli
 from tests.kit.server import Person, Server, Tenant
+from tests.kit.shop import site_of
 from tests.kit.stores import PASSWORD, QUICK
 from tests.kit.waiting import wait_until
 from tests.repository import samples
@@ -273,6 +275,53 @@ def test_a_repository_can_ask_for_no_more_days_than_the_servers(server: Server, 
     key = next(key for key, _ in ServerStore(Client(identity), "main").list("keys/"))
     with pytest.raises(Refused, match="immutable"):
         ServerStore(Client(identity), "main").delete(key)
+
+
+def test_a_lease_that_is_there_is_nobodys_because_of_an_attempt_to_make_it(server: Server, tenant: Tenant) -> None:
+    site = site_of(server)
+    with site.database.read() as connection:
+        place = repositories.named(connection, tenant.id, "main")
+    assert place is not None
+    key, mine = f"leases/{'7' * 32}", store(tenant, "grasping")
+    data = layout.header(layout.Kind.LEASE) + bytes(100)
+    place.store(site).create(key, data)  # as the server's own hands do
+    with pytest.raises(Exists):
+        mine.create(key, data)
+    with pytest.raises(Refused):
+        mine.delete(key)
+    assert dict(place.store(site).list(key))
+
+
+def test_fewer_days_than_it_was_made_with_are_told_and_keep_nobody_out(server: Server, tmp_path: Path) -> None:
+    tenant = server.tenant("lowered")
+    made = tenant.repository("main", immutable_days=3)
+    identity = tenant.program("admin").client.identity
+    cli = Cli(tmp_path)
+    cli.environment |= {"HEADSTART_TOKEN": identity.token, "HEADSTART_FINGERPRINT": identity.fingerprint}
+    cli.environment["HEADSTART_REPOSITORY"] = f"{identity.url}/main"
+    cli.run("init", "--immutable", "3")
+    assert tenant.admin.ask("PUT", f"/v1/repositories/{made}", {"immutable_days": 1}).status == 204
+    assert cli.run("snapshots").json["snapshots"] == []
+    told = "it was made to be immutable for 3 days, and the server keeps its objects for 1"
+    assert ("warning", told) in [(each["level"], each["what"]) for each in cli.run("doctor").json["findings"]]
+    with repository.open(ServerStore(Client(identity), "main"), lambda: b"correct horse") as repo:
+        assert (repo.promised_days, repo.immutable_days) == (3, 1)
+
+
+def test_a_list_that_was_asked_for_too_often_is_asked_for_again(
+    tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = store(tenant, "listing")
+    lines, refused = mine._client.lines, iter([errors.TooOften("Not so often.")])
+
+    def sometimes(path: str) -> Iterator[bytes]:
+        for error in refused:
+            raise error
+        return lines(path)
+
+    monkeypatch.setattr(mine._client, "lines", sometimes)
+    assert list(RetryingStore(mine, sleep=lambda _: None).list("keys/")) == []
+    assert not list(refused)
 
 
 def test_a_lease_comes_and_goes_in_an_immutable_repository(server: Server) -> None:

@@ -33,10 +33,20 @@ def require(store: Store, days: int) -> None:
             f"The bucket of {store!r} was made without object lock. Make one with it: 'aws s3api create-bucket"
             " --object-lock-enabled-for-bucket'."
         )
+    kept = locks.days()
+    if kept is not None and kept < days:
+        raise errors.Unsupported(
+            f"{store!r} keeps objects immutable for {kept} days, and not for {days}. An admin of the tenant makes a"
+            " repository with more."
+        )
 
 
-def protect(store: Store, days: int) -> None:
-    """What is created from now on is locked. Of a copy in another kind of place, nothing."""
+def protect(store: Store, days: int) -> int:
+    """What is created from now on is locked; of a copy in another kind of place, nothing. Returns the days for which it
+    is: fewer where a place has its own, which an admin has lowered, or that of a mirror."""
     locks = store.locks()
-    if days and locks is not None:
-        locks.protect(of(days))
+    if not days or locks is None:
+        return days
+    locks.protect(of(days))
+    kept = locks.days()
+    return days if kept is None else min(days, kept)

@@ -24,7 +24,14 @@ Token = TypeVar("Token")
 class Repository:
     """Chunks, and the sealed objects that refer to them. Every method may be called from several threads at once."""
 
-    def __init__(self, store: Store, secrets: keys.Secrets, settings: Config, encrypted: bool) -> None:
+    def __init__(
+        self,
+        store: Store,
+        secrets: keys.Secrets,
+        settings: Config,
+        encrypted: bool,
+        immutable_days: int | None = None,
+    ) -> None:
         self.store = store
         self.secrets = secrets
         #: Hex. It commits to the secrets: a repository with other keys has another id. Remember it between runs,
@@ -35,7 +42,9 @@ class Repository:
         self.tree_leaf = settings.tree_leaf
         self.tree_fanout = settings.tree_fanout
         #: For so long after a snapshot is made, nobody can remove what it needs; 0: there is no such promise.
-        self.immutable_days = settings.immutable_days
+        self.promised_days = settings.immutable_days
+        #: As many, unless its place keeps objects for fewer now.
+        self.immutable_days = settings.immutable_days if immutable_days is None else immutable_days
         #: False where encryption was declined: whoever can read the store can read everything.
         self.encrypted = encrypted
         #: Names of key objects that the password opened.
@@ -149,7 +158,7 @@ def create(
     if immutable_days:
         protection.require(store, immutable_days)
     _check_empty(store)
-    protection.protect(store, immutable_days)
+    kept_days = protection.protect(store, immutable_days)
     secrets = keys.Secrets.generate()
     settings = Config(secrets.repository_id, block_size, immutable_days=immutable_days)
     key, wrapped = keys.wrap(secrets, password, cost, now)
@@ -160,7 +169,7 @@ def create(
     except Exists:
         store.delete(key)
         raise errors.TargetRefused(f"Another repository was just created in {store!r}.") from None
-    return Repository(store, secrets, settings, password is not None)
+    return Repository(store, secrets, settings, password is not None, kept_days)
 
 
 #: From the id of a repository to its secrets.
@@ -245,8 +254,8 @@ def _open(store: Store, name: str, unlock: _Unlock) -> Repository:
     stored = config.read(store, name)
     unlocked = unlock(stored.config.repository_id)
     settings = stored.check(unlocked.secrets)
-    protection.protect(store, settings.immutable_days)
-    opened = Repository(store, unlocked.secrets, settings, unlocked.guarded)
+    kept_days = protection.protect(store, settings.immutable_days)
+    opened = Repository(store, unlocked.secrets, settings, unlocked.guarded, kept_days)
     opened.opened_by = unlocked.keys
     return opened
 

@@ -100,6 +100,9 @@ class _Locks:
     def available(self) -> bool:
         return self._stock.place.immutable_days > 0
 
+    def days(self) -> int:
+        return self._stock.place.immutable_days
+
     def protect(self, protection: Protection) -> None:
         """The server locks by itself."""
 

@@ -51,8 +51,11 @@ class Locks(Protocol):
     def available(self) -> bool:
         """Whether the place was made for it."""
 
+    def days(self) -> int | None:
+        """For how long the place locks what is created, whoever asks; None: as ``protect`` says."""
+
     def protect(self, protection: Protection) -> None:
-        """Lock what is created from now on."""
+        """Lock what is created from now on, where that is not the place's own matter."""
 
     def locked_until(self, key: str) -> float:
         """0 for an object that is not locked; or ``Missing``."""

@@ -75,6 +75,9 @@ class LockingStore(ObjectStore):
     def client(self) -> S3Client:
         return self._opened().client
 
+    def days(self) -> None:
+        """The bucket's default retention is not asked for: each object is locked by name."""
+
     def protect(self, protection: Protection) -> None:
         self._protection = protection
 

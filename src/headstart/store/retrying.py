@@ -125,6 +125,9 @@ class _RetryingLocks:
     def available(self) -> bool:
         return self._store.persist(self._inner.available)
 
+    def days(self) -> int | None:
+        return self._store.persist(self._inner.days)
+
     def protect(self, protection: Protection) -> None:
         self._inner.protect(protection)
 

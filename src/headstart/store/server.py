@@ -116,8 +116,7 @@ class ServerStore:
 
     def _listed(self, prefix: str) -> Iterator[tuple[str, int, float]]:
         """Raises ``StoreFailed`` where the answer was cut short: what is missing must not count as gone."""
-        lines = self._client.lines(f"{self._path}/objects?{urlencode({'prefix': prefix})}")
-        for count, line in enumerate(lines):
+        for count, line in enumerate(self._lines(f"{self._path}/objects?{urlencode({'prefix': prefix})}")):
             try:
                 told = json.loads(line)
                 if isinstance(told, dict):
@@ -129,6 +128,12 @@ class ServerStore:
             except (ValueError, TypeError, KeyError):
                 break
         raise https.Unanswered(f"The list of {self._url} was cut short.")
+
+    def _lines(self, path: str) -> Iterator[bytes]:
+        try:
+            yield from self._client.lines(path)
+        except errors.TooOften as error:  # that passes
+            raise errors.StoreFailed(str(error)) from error
 
     def _require(self, answer: Answer, key: str) -> Answer:
         """``answer`` itself, if it is none of an error."""
@@ -147,21 +152,19 @@ class ServerStore:
 
 
 class _Locks:
-    """The server locks by itself, by its own clock: ``protect`` has nothing to do."""
+    """The server locks by itself, by its own clock, and its admin says for how long."""
 
     def __init__(self, store: ServerStore) -> None:
         self._store = store
 
     def available(self) -> bool:
-        return self._store.immutable_days() > 0
+        return self.days() > 0
+
+    def days(self) -> int:
+        return self._store.immutable_days()
 
     def protect(self, protection: Protection) -> None:
-        days = self._store.immutable_days()
-        if protection.days > days:
-            raise errors.Unsupported(
-                f"{self._store!r} keeps objects immutable for {days} days, and not for {protection.days}. An admin of"
-                " the tenant makes a repository with more."
-            )
+        """Nothing to do."""
 
     def locked_until(self, key: str) -> float:
         return self._store.locked_until(key)

@@ -109,11 +109,17 @@ def password(subject: Subject) -> Iterator[Finding]:
 
 
 def _immutable(repo: Repository) -> Iterator[Finding]:
-    if not repo.immutable_days:
+    if not repo.promised_days:
         return
     locks = repo.store.locks()
-    if locks is None or not locks.available():
-        said = f"it was made to be immutable for {repo.immutable_days} days, and is in a place that cannot lock objects"
+    made = f"it was made to be immutable for {repo.promised_days} days"
+    if repo.immutable_days < repo.promised_days:
+        said = f"{made}, and the server keeps its objects for {repo.immutable_days}"
+        yield Finding(
+            "repository", Level.WARNING, said, "An admin of the tenant can raise the repository's days again."
+        )
+    elif locks is None or not locks.available():
+        said = f"{made}, and is in a place that cannot lock objects"
         yield Finding("repository", Level.PROBLEM, said, "Use the bucket with object lock that it was made in.")
     else:
         yield Finding("repository", Level.OK, f"what snapshots need is immutable for {repo.immutable_days} days")
