@@ -36,7 +36,7 @@ demo: setup
 demo-server: setup
 	$(PYTHON) -m bench.demo_server $(if $(STAY),--stay)
 
-# Three at a time on two cores: tests that boot no VM wait a lot.
+# Three at a time on two cores: tests wait a lot.
 test: lint
 	$(PYTHON) -m pytest -n 3 --dist loadfile -m "not vm and not long and not alone and not package" --junitxml build/times/fast.xml
 	$(PYTHON) -m pytest -n 3 --dist loadfile -m "vm and not long and not alone" --junitxml build/times/vm.xml

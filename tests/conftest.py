@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
 import os
 import signal
@@ -13,13 +12,13 @@ from typing import Any
 
 import hypothesis
 import pytest
-from xdist.scheduler import LoadFileScheduling
 
-from tests import long
+from tests import long, sharing
 from tests.kit import disks
 from tests.kit.gateway import Gateway
 from tests.kit.vm import Vm
 from tests.kit.weed import Weed, environment
+from tests.sharing import Sharing
 
 # A shell that starts us in the background has SIGINT ignored; what the tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -46,26 +45,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.vm)
         if long.is_long(item.nodeid):
             item.add_marker(pytest.mark.long)
+    items[:] = sharing.in_order(items)
 
 
-class OneLibvirt(LoadFileScheduling):  # type: ignore[misc]
-    """Of several workers each takes a file at a time. All that wants libvirt is one worker's: a machine has one
-    libvirtd, and another one would only wait. (The groups of ``--dist loadgroup`` need an attribute that pytest 9 has
-    no longer.)"""
-
-    def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        wants = "libvirt" in nodeid or ("[qemu" not in nodeid and _names_libvirtd(file))
-        return "libvirt" if wants else file
-
-
-@functools.cache
-def _names_libvirtd(file: str) -> bool:
-    return "Libvirtd" in Path(file).read_text()
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneLibvirt | None:
-    return OneLibvirt(config, log) if config.getvalue("dist") == "loadfile" else None
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Sharing | None:
+    return Sharing(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")
