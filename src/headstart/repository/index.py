@@ -261,9 +261,10 @@ class Index:
 
     @property
     def has_losses(self) -> bool:
+        """Whether a repair has noted content as lost. Of what was in no pack that is known, no copy is bad."""
         with self._lock:
             self._load_once()
-            return self._table.has_doubts
+            return self._table.has_doubts or any(each.hurt for each in self.losses)
 
     def all_losses(self) -> list[Loss]:
         with self._lock:

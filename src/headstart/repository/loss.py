@@ -65,6 +65,16 @@ def copies_of(losses: Iterable[Loss], pack_id: bytes) -> Copies:
     return frozenset(found)
 
 
+def hurt_by(losses: Iterable[Loss]) -> dict[tuple[str, str], Copies]:
+    """By snapshot and name, the chunks that were lost of it at some time; None: too many to be named."""
+    found: dict[tuple[str, str], Copies] = {}
+    for each in (hurt for loss in losses for hurt in loss.hurt):
+        where = each.snapshot, each.name
+        known = found.get(where, NONE)
+        found[where] = None if known is None or each.chunks is None else known.union(each.chunks)
+    return found
+
+
 def encode(loss: Loss) -> bytes:
     told = {
         "time": loss.time,

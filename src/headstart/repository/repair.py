@@ -82,12 +82,13 @@ def run(repo: Repository, order: Order, progress: Progress) -> Report:
     manifests = tuple(filter(None, (census.manifest_of(pair) for pair in census.all_pairs(repo))))
     copies = _bad_copies(repo, found)
     repo.index.doubt(copies)
-    noted = work.note(copies, manifests)
+    noted = work.note(copies, _hurt(repo, manifests))
     healing = heal.Healing(repo, manifests, order.sources.mirrors, order.sources.donors, dry_run=order.dry_run)
     healing.run()
+    hurt = _hurt(repo, manifests)
     if not order.dry_run:
+        noted = work.note({}, hurt) or noted  # a node that was healed tells what is lost below it
         repo.index.write(sorted(work.replaced))
-    hurt = tuple(each for manifest in manifests for each in lost.hurt(repo, manifest))
     return Report(
         found.report.findings,
         tuple(work.mended),
@@ -99,6 +100,10 @@ def run(repo: Repository, order: Order, progress: Progress) -> Report:
         tuple(dict.fromkeys(healing.notes)),
         order.dry_run,
     )
+
+
+def _hurt(repo: Repository, manifests: Iterable[Manifest]) -> tuple[Hurt, ...]:
+    return tuple(each for manifest in manifests for each in lost.hurt(repo, manifest))
 
 
 def _bad_copies(repo: Repository, found: Examination) -> dict[bytes, Copies]:
@@ -114,6 +119,10 @@ def _bad_copies(repo: Repository, found: Examination) -> dict[bytes, Copies]:
         for pack_id, bad in copies.items()
         if (noted := known[pack_id]) is not None and (bad is None or not bad <= noted)
     }
+
+
+def _is_noted(hurt: Hurt, noted: Copies) -> bool:
+    return noted is None or (hurt.chunks is not None and noted.issuperset(hurt.chunks))
 
 
 class _Repair:
@@ -149,16 +158,19 @@ class _Repair:
         for each in sorted(pairs):
             self._pair(census.read_pair(self._repo, each))
 
-    def note(self, copies: Mapping[bytes, Copies], manifests: Iterable[Manifest]) -> str | None:
+    def note(self, copies: Mapping[bytes, Copies], hurt: Sequence[Hurt]) -> str | None:
         """The loss, if there is anything to note; its id."""
-        told = {each for noted in self._repo.index.losses for each in noted.snapshots}
-        if not copies and not self.given_up and told.issuperset(self.lost_snapshots):
+        index = self._repo.index
+        known = loss.hurt_by(index.losses)
+        fresh = tuple(each for each in hurt if not _is_noted(each, known.get((each.snapshot, each.name), loss.NONE)))
+        told = {each for noted in index.losses for each in noted.snapshots}
+        given_up = all(map(index.given_up, self.given_up))
+        if not copies and not fresh and given_up and told.issuperset(self.lost_snapshots):
             return None
-        hurt = tuple(each for manifest in manifests for each in lost.hurt(self._repo, manifest))
         loss_id = os.urandom(layout.OBJECT_ID_LENGTH).hex()
-        noted = Loss(loss_id, self._order.now, copies, tuple(self.given_up), tuple(self.lost_snapshots), hurt)
+        noted = Loss(loss_id, self._order.now, copies, tuple(self.given_up), tuple(self.lost_snapshots), fresh)
         if not self._order.dry_run:
-            self._repo.index.lose(noted)
+            index.lose(noted)
         return loss_id
 
     def _config(self, name: str) -> None:
