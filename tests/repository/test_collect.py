@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC
 from typing import Any
 
 import pytest
 
 from headstart import errors, repository
-from headstart.repository import collect, draft, forget, label, layout, lease, pack, snapshot, verify
+from headstart.repository import collect, draft, forget, label, layout, lease, lost, pack, repair, snapshot, verify
 from headstart.repository.collect import Order, Report
 from headstart.repository.config import Config
 from headstart.repository.lease import Root
+from headstart.repository.loss import Hurt, Loss
 from headstart.repository.manifest import Manifest
 from headstart.repository.repo import Repository
 from headstart.store.memory import MemoryStore
@@ -62,6 +63,20 @@ class Shop:
         with self.open() as repo:
             found = samples.restored(repo, snapshot.load(repo, manifest.id).disks[0])
             assert found.contents == {number: noise(seed) for number, seed in enumerate(seeds)}
+
+    def repair(self) -> repair.Report:
+        with self.open() as repo:
+            return repair.run(repo, repair.Order(3000.0), samples.silent)
+
+    def trees(self) -> set[str]:
+        """Packs of nodes."""
+        return {name for name in self.names(layout.PACKS) if self.store.read(name)[24] == layout.ChunkClass.TREE}
+
+    def take_away(self, names: Iterable[str]) -> dict[str, bytes]:
+        gone = {name: self.store.read(name) for name in names}
+        for name in gone:
+            self.store.delete(name)
+        return gone
 
     def require_whole(self) -> None:
         with self.open() as repo:
@@ -330,6 +345,80 @@ def test_a_snapshot_whose_manifest_was_lost_is_kept_by_its_twin(shop: Shop) -> N
     shop.sweep()
     shop.store.create(snapshot.key_of(kept.id), data)
     shop.check(kept, 4, 5)
+
+
+def lose(repo: Repository, chunk: bytes, *hurt: Hurt) -> None:
+    """As a repair notes it."""
+    found = repo.index.find(chunk)
+    assert found is not None
+    repo.index.lose(Loss("ab" * 16, 1.0, {found.pack_id: frozenset({chunk})}, hurt=hurt))
+    repo.index.write()
+
+
+@pytest.mark.parametrize("chunks", ["other", "node", "too many"])
+def test_what_was_lost_once_does_not_excuse_what_is_away_now(shop: Shop, chunks: str) -> None:
+    """Not even if it was that very node: it was healed meanwhile."""
+    shop.add(1, vm="old")
+    before = shop.trees()
+    kept = shop.add(4, 5, 6)
+    with shop.open() as repo:
+        [disk] = kept.disks
+        assert disk.root is not None
+        named = {"other": repo.chunk_id(noise(1)), "node": disk.root, "too many": None}[chunks]
+        lose(repo, repo.chunk_id(noise(1)), Hurt(kept.id, kept.vm, "a", (), None if named is None else (named,)))
+    away = shop.take_away(shop.trees() - before)
+    packs = shop.names(layout.PACKS)
+    for _ in range(2):
+        with pytest.raises(errors.Damaged, match="nothing was deleted"):
+            shop.collect(0)
+    assert shop.names(layout.PACKS) == packs
+    for name, data in away.items():
+        shop.store.create(name, data)
+    shop.sweep()
+    shop.check(kept, 4, 5, 6)
+
+
+def test_below_what_a_repair_noted_as_lost_nothing_is_needed(shop: Shop) -> None:
+    kept = shop.add(4, vm="other")
+    before = shop.trees()
+    hurt = shop.add(1, 2, 3)
+    shop.take_away(shop.trees() - before)
+    assert [each.snapshot for each in shop.repair().hurt] == [hurt.id]
+    assert shop.repair().loss is None, "noted once"
+    shop.collect(0)
+    assert shop.collect(0).deleted_packs > 0
+    shop.check(kept, 4)
+
+
+def test_what_a_draft_holds_does_not_hide_what_a_snapshot_misses(shop: Shop) -> None:
+    """The root is there, and the leaf below it is in a pack that is away."""
+    size, far = 2048 * BLOCK, 1024
+    with shop.open() as repo:
+        gone = samples.add_snapshot(repo, {"a": Image(size, {0: noise(1)})})
+    leaf = shop.trees()
+    with shop.open() as repo:
+        kept = samples.add_snapshot(repo, {"a": Image(size, {0: noise(1), far: noise(2)})})
+    shop.forget(gone)
+    with shop.open() as repo:
+        [disk] = kept.disks
+        draft.begin(repo, "web", "host", 1.0, roots=[Root(kept.id, disk.name, disk.size, disk.root)])
+    shop.take_away(leaf)
+    with pytest.raises(errors.Damaged, match="nothing was deleted"):
+        shop.collect(0)
+
+
+def test_a_node_that_no_index_ever_listed_is_noted_as_lost(shop: Shop) -> None:
+    """Its pack is gone, with the index object that listed it: no copy of it is known to be bad."""
+    shop.add(4, vm="other")
+    before, listed = shop.trees(), set(shop.names(layout.INDEXES))
+    hurt = shop.add(1, 2, 3)
+    shop.take_away({*shop.trees() - before, *set(shop.names(layout.INDEXES)) - listed})
+    with pytest.raises(errors.Damaged, match="headstart repair"):
+        shop.collect(0)
+    assert shop.repair().loss is not None
+    shop.collect(0)
+    with shop.open() as repo:
+        assert lost.of_disk(repo, hurt.disks[0]).blocks
 
 
 def test_a_pack_that_cannot_be_deleted_yet_is_tried_again(shop: Shop) -> None:

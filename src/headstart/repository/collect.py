@@ -121,14 +121,14 @@ class _Collection:
         index.set_aside(doomed)
         self._know(doomed)
         # A copy that the store has lost must not pass for the one that is kept.
-        index.drop_lost(but_doomed=True)
+        absent = index.drop_lost(but_doomed=True) - doomed - index.doomed
         drafts = self._living_drafts()
         # After the drafts: only what is known now can be judged.
         self._sizes = dict(pack.stored(self._repo.store))
         ages = {pack.id_of(name): age for name, age in lease.ages(self._repo, layout.PACKS).items()}
         judged = {each for each in index.packs() if max(0.0, ages.get(each, math.inf)) >= self._order.quarantine}
         self._progress("marking")
-        living = mark.mark(self._repo, drafts)
+        living = mark.mark(self._repo, drafts, {each for each in absent if not index.is_lost(each)})
         self._report.snapshots, self._report.drafts = living.snapshots, living.drafts
         self._report.packs, self._report.bytes = len(self._sizes), sum(self._sizes.values())
         self._sweep(lists, due, doomed, living)

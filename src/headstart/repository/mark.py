@@ -6,12 +6,13 @@ remembered as positions in the index, in a compressed bitmap: some bits for each
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import functools
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from headstart import errors
 from headstart.blocks import Blocks
-from headstart.repository import census, draft, layout, lease, snapshot, tree
+from headstart.repository import census, draft, layout, lease, loss, snapshot, tree
 from headstart.repository.lease import Root
 from headstart.repository.manifest import Manifest
 from headstart.repository.repo import Repository
@@ -30,10 +31,11 @@ class Living:
     drafts: int
 
 
-def mark(repo: Repository, drafts: dict[str, list[str]]) -> Living:
+def mark(repo: Repository, drafts: dict[str, list[str]], absent: Collection[bytes] = ()) -> Living:
     """``drafts`` are the records of living ones, listed before this is called: what has been published since is found
-    among the manifests. Raises ``Damaged`` when it cannot be told what somebody needs."""
-    marking = _Marking(repo)
+    among the manifests. ``absent``: packs that the store does not have, and that no loss names. Raises ``Damaged`` when
+    it cannot be told what somebody needs."""
+    marking = _Marking(repo, absent)
     for names in drafts.values():
         for name in names:
             marking.record(name)
@@ -41,6 +43,7 @@ def mark(repo: Repository, drafts: dict[str, list[str]]) -> Living:
     for manifest in _manifests(repo):
         marking.manifest(manifest)
         manifests += 1
+    marking.held_roots(marking.held)
     for held in lease.living(repo):
         marking.held_roots(held.roots)
         marking.chunks(held.chunks)
@@ -82,11 +85,14 @@ def _cannot(error: errors.Damaged) -> errors.Damaged:
 
 
 class _Marking:
-    def __init__(self, repo: Repository) -> None:
+    def __init__(self, repo: Repository, absent: Collection[bytes]) -> None:
         self._repo = repo
+        self._absent = absent
         self.positions = Blocks()
         self.packs: set[bytes] = set()
         self.linked: set[str] = set()
+        #: Of the drafts. After the snapshots: of what both need, nothing may be missing.
+        self.held: list[Root] = []
 
     def record(self, name: str) -> None:
         try:
@@ -104,7 +110,7 @@ class _Marking:
             self.chunks(ids[start : start + step] for start in range(0, len(ids), step))
         self.packs.update(bytes.fromhex(each) for each in found.packs if layout.is_object_id(each))
         self.linked.update(each.name for each in found.links)
-        self.held_roots(found.roots)
+        self.held += found.roots
 
     def manifest(self, manifest: Manifest) -> None:
         self.roots(Root(manifest.id, disk.name, disk.size, disk.root) for disk in manifest.disks)
@@ -113,22 +119,24 @@ class _Marking:
         self.linked.update(each.name for each in manifest.links)
 
     def roots(self, roots: Iterable[Root]) -> None:
-        for node_id, error in self._walk(roots):
-            self._unreadable(node_id, error)
+        for root in roots:
+            for node_id, error in self._walk(root):
+                if not self._is_lost(root, node_id):
+                    raise _cannot(error)
 
     def held_roots(self, roots: Iterable[Root]) -> None:
         """Those of a draft or a reader, whose owner looks himself whether all is there: it may have come too late."""
-        for _ in self._walk(roots):
-            pass
-
-    def _walk(self, roots: Iterable[Root]) -> Iterator[tuple[bytes, errors.Damaged]]:
-        """Nodes that cannot be read."""
         for root in roots:
-            for visited in tree.visit(self._repo, root.root, root.size, self._enter):
-                if isinstance(visited.slots, errors.Damaged):
-                    yield visited.node_id, visited.slots
-                elif visited.level == 0:
-                    self.chunks(chunk for chunk in visited.slots if chunk is not None)
+            for _ in self._walk(root):
+                pass
+
+    def _walk(self, root: Root) -> Iterator[tuple[bytes, errors.Damaged]]:
+        """Nodes that cannot be read."""
+        for visited in tree.visit(self._repo, root.root, root.size, self._enter):
+            if isinstance(visited.slots, errors.Damaged):
+                yield visited.node_id, visited.slots
+            elif visited.level == 0:
+                self.chunks(chunk for chunk in visited.slots if chunk is not None)
 
     def chunks(self, chunk_ids: Iterable[bytes]) -> None:
         self.positions.update(self._repo.index.places(chunk_ids))
@@ -142,7 +150,17 @@ class _Marking:
         self.positions.add(place)
         return not known
 
-    def _unreadable(self, node_id: bytes, error: errors.Damaged) -> None:
-        """What a repair found lost, and could not heal, nobody reaches any longer."""
-        if node_id in self._repo.index or not self._repo.index.has_losses:
-            raise _cannot(error)
+    def _is_lost(self, root: Root, node_id: bytes) -> bool:
+        """What a repair found lost, and could not heal, nobody reaches any longer. A loss is never taken back, also
+        when it was healed later: so it is not enough while packs are away that may come back."""
+        if node_id in self._repo.index or self._absent:
+            return False
+        nodes, disks = self._noted
+        return node_id in nodes or (root.snapshot, root.disk) in disks
+
+    @functools.cached_property
+    def _noted(self) -> tuple[set[bytes], set[tuple[str, str]]]:
+        """Chunks that repairs found lost, and disks of which they were too many to be named."""
+        noted = loss.hurt_by(self._repo.index.all_losses())
+        nodes = {chunk for chunks in noted.values() for chunk in chunks or ()}
+        return nodes, {where for where, chunks in noted.items() if chunks is None}
