@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import tracemalloc
 from array import array
@@ -11,13 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headstart import errors
-from headstart.repository import layout, listing, pack
+from headstart.repository import condemned, layout, listing, pack
 from headstart.repository.layout import ChunkClass
 from headstart.repository.link import Link
+from headstart.repository.loss import Loss
 from headstart.repository.memtable import MemTable
 from headstart.repository.packtable import PackEntries
 from headstart.repository.repo import Repository
 from headstart.repository.stack import Stack
+from headstart.store.contract import Missing
 from headstart.store.memory import MemoryStore
 from tests.kit import stores
 from tests.kit.stores import FaultyStore
@@ -191,6 +194,71 @@ def test_a_damaged_index_object_is_named_and_done_without(written: Repository) -
     with written.writer(samples.ignore):
         pass
     assert sum(1 for _ in written.store.list("indexes/")) == 3, "a whole one takes its place"
+
+
+#: That pass.
+UNREAD = (errors.StoreFailed, errors.Damaged, Missing)
+
+
+@pytest.mark.parametrize("kind", UNREAD)
+@pytest.mark.parametrize("loaded", [True, False])
+def test_a_loss_that_could_not_be_read_is_read_the_next_time(
+    written: Repository, faulty: FaultyStore, kind: type[errors.HeadstartError], loaded: bool
+) -> None:
+    other = stores.reopened(written)
+    if loaded:
+        other.index.refresh()
+    [chunk] = samples.ids_of(written, 3)
+    location = written.index.find(chunk)
+    assert location is not None
+    written.index.lose(Loss("ab" * 16, 1.0, {location.pack_id: frozenset({chunk})}))
+    faulty.plan("read", stores.fail(kind("not read", object="losses/" + "ab" * 16)), "losses/")
+    with contextlib.suppress(errors.StoreFailed):
+        other.index.refresh()
+    other.missing([])
+    other.index.refresh()
+    assert chunk not in other
+    assert other.index.damaged == [], "it is whole"
+
+
+@pytest.mark.parametrize("kind", UNREAD)
+def test_an_index_object_that_could_not_be_read_is_read_the_next_time(
+    written: Repository, faulty: FaultyStore, kind: type[errors.HeadstartError]
+) -> None:
+    for name in samples.packs_of(written):  # so that nothing is found without an index object
+        written.store.delete(name)
+    name = sorted(name for name, _ in written.store.list("indexes/"))[0]
+    faulty.plan("read", stores.fail(kind("not read", object=name)), name)
+    with contextlib.suppress(errors.StoreFailed):
+        written.index.refresh()
+    written.index.refresh()
+    assert len(written.index) == 10
+    assert written.index.damaged == [], "it is whole"
+
+
+def test_what_stays_damaged_costs_a_look_into_the_packs_once(written: Repository, faulty: FaultyStore) -> None:
+    name, _ = next(written.store.list("indexes/"))
+    samples.rewrite(written, name, b"x")
+    for _ in range(3):
+        written.index.refresh()
+    assert faulty.count("list", "packs/") == 1
+    assert [error.facts["object"] for error in written.index.damaged] == [name]
+
+
+@pytest.mark.parametrize("prefix", [layout.CONDEMNED, layout.DOOMED])
+@pytest.mark.parametrize("kind", UNREAD[:2])
+def test_a_list_of_what_goes_that_could_not_be_read_is_read_the_next_time(
+    written: Repository, faulty: FaultyStore, prefix: str, kind: type[errors.HeadstartError]
+) -> None:
+    pack_id = next(iter(written.index.packs()))
+    name = prefix + "ab" * 16
+    listed = layout.Kind.CONDEMNED if prefix == layout.CONDEMNED else layout.Kind.DOOMED
+    written.put_object(listed, name, condemned.encode([pack_id]))
+    faulty.plan("read", stores.fail(kind("not read", object=name)), name)
+    with contextlib.suppress(errors.StoreFailed):
+        written.index.refresh()
+    written.index.refresh()
+    assert written.index.aside == {pack_id}
 
 
 def test_a_damaged_pack_is_named_once(written: Repository, faulty: FaultyStore) -> None:

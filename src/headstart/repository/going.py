@@ -22,18 +22,20 @@ class Going:
         self.unread: errors.Damaged | None = None
 
     def load(self) -> list[errors.Damaged]:
-        """What was listed since the last look; returns an error for each list that cannot be read."""
+        """What was listed since the last look; returns an error for each list that cannot be read. It is tried again
+        the next time."""
         unreadable = self.load_doomed()
         for name in self._fresh(layout.CONDEMNED):
-            self._seen.add(name)
             try:
                 self.aside.update(self._list_of(layout.Kind.CONDEMNED, name))
             except errors.Damaged as error:
                 unreadable.append(error)
+                continue
+            self._seen.add(name)
         return unreadable
 
     def load_doomed(self) -> list[errors.Damaged]:
-        """As ``load``; one that cannot be read is tried again the next time."""
+        """As ``load``, of those that are being deleted."""
         self.unread = None
         for name in self._fresh(layout.DOOMED):
             try:

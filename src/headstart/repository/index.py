@@ -50,7 +50,8 @@ class Index:
         self._broken: set[bytes] = set()  # packs whose own index cannot be read
         self._met = Met()
         self._unlisted = Unlisted()
-        self._loaded = False
+        self._mounted = self._loaded = False
+        self._unread: dict[str, errors.Damaged] = {}  # index objects and losses, at the last look
         self._is_unused = True  # no position was given out
         #: Objects that could not be read. What they listed was taken from the packs themselves.
         self.damaged: list[errors.Damaged] = []
@@ -160,24 +161,31 @@ class Index:
                 return look()
 
     def refresh(self) -> None:
-        """Load index objects and losses that were added since the last look."""
+        """Load index objects and losses that were added since the last look, or could not be read then."""
         with self._lock:
-            if not self._loaded:
-                self._loaded = True
+            if not self._mounted:
+                self._mounted = True
                 self._mount()
-            for error in self._going.load():
-                self._note(error)
-            unreadable = [
-                error
-                for error in (*self._load_losses(), *self._load_indexes())
-                if error.facts["object"] not in self._met.replaced
-            ]
-            for error in unreadable:
-                self._note(error)
-            if unreadable:
-                self.adopt_all()
+            before, self._loaded = self._loaded, True
+            try:
+                self._load()
+            except BaseException:
+                self._loaded = before
+                raise
             self._hoard.keep(self._table)
         self._tidy()
+
+    def _load(self) -> None:
+        for error in self._going.load():
+            self._note(error)
+        unread = self._load_losses() | self._load_indexes()
+        unread = {name: error for name, error in unread.items() if name not in self._met.replaced}
+        self.damaged = [each for each in self.damaged if self._met.digest(str(each.facts["object"])) is None]
+        for error in unread.values():
+            self._note(error)
+        if unread.keys() - self._unread.keys():
+            self.adopt_all()
+        self._unread = unread
 
     def _tidy(self) -> None:
         if not self._hoard.tidy(self._table, self._lock):
@@ -428,42 +436,47 @@ class Index:
         if not self._loaded:
             self.refresh()
 
-    def _load_losses(self) -> list[errors.Damaged]:
-        unreadable: list[errors.Damaged] = []
+    def _load_losses(self) -> dict[str, errors.Damaged]:
+        """An error for each that cannot be read."""
+        unread: dict[str, errors.Damaged] = {}
         for name in self._fresh(layout.LOSSES):
             try:
                 data = self._store.read(name)
                 found = loss.decode(name, seal.open_object(self._secrets, layout.Kind.LOSS, name, data))
             except errors.Damaged as error:
-                unreadable.append(error)
+                unread[name] = error
                 continue
             self._met.add_digest(Link.to(name, data))
             self._take(found)
-        return unreadable
+        return unread
 
     def _take(self, found: Loss) -> None:
         self.losses.append(found)
         self._table.doubt(found.copies)
 
-    def _load_indexes(self) -> list[errors.Damaged]:
-        """A damaged index object costs reading the packs' own, nothing else."""
-        unreadable: list[errors.Damaged] = []
-        replaced = False
-        for name in self._fresh(layout.INDEXES):
-            try:
-                written, listed = self.read_listed(name)
-            except Missing:
-                replaced = True
-                continue
-            except errors.Damaged as error:
-                unreadable.append(error)
-                continue
-            for entries in listed.packs:
-                self._enter(entries)
-            self._take_up(written, listed)
-            self._hoard.keep(self._table, loading=True)
-        # Between listing and reading, by one that stands in for it.
-        return unreadable + self._load_indexes() if replaced else unreadable
+    def _load_indexes(self) -> dict[str, errors.Damaged]:
+        """An error for each that cannot be read: a damaged one costs reading the packs' own, nothing else."""
+        unread: dict[str, errors.Damaged] = {}
+        gone: set[str] = set()
+        while fresh := [name for name in self._fresh(layout.INDEXES) if name not in unread and name not in gone]:
+            count = len(gone)
+            for name in fresh:
+                try:
+                    written, listed = self.read_listed(name)
+                except Missing:
+                    gone.add(name)
+                    continue
+                except errors.Damaged as error:
+                    unread[name] = error
+                    continue
+                for entries in listed.packs:
+                    self._enter(entries)
+                self._take_up(written, listed)
+                self._hoard.keep(self._table, loading=True)
+            if len(gone) == count:
+                break
+            # Between listing and reading, by one that stands in for it: look once more.
+        return unread
 
     def read_listed(self, name: str) -> tuple[Link, Listed]:
         """An index object, whether it is loaded or not. ``Damaged``."""

@@ -12,18 +12,15 @@ class Met:
     """Not safe against changes from several threads."""
 
     def __init__(self) -> None:
-        self._names: set[str] = set()
-        self._digests: dict[str, bytes] = {}  # of those that were read or written
+        self._digests: dict[str, bytes] = {}  # of all that were read or written
         self._known: dict[str, Known] = {}  # the index objects among them
         self._cached: set[str] = set()  # those that were not read in the store, but in the cache
         self._linked: dict[str, bytes] = {}
         self._replaced: set[str] = set()
 
     def fresh(self, there: Iterable[str]) -> list[str]:
-        """Those that were not met before. They are from now on, whether they can be read or not."""
-        found = [name for name in there if name not in self._names]
-        self._names.update(found)
-        return found
+        """Those that were not read yet."""
+        return [name for name in there if name not in self._digests]
 
     def gone(self, there: Iterable[str]) -> set[str]:
         """Index objects that are known, and not among these."""
@@ -40,14 +37,12 @@ class Met:
 
     def add_digest(self, link: Link) -> None:
         """Of a loss, which links no others."""
-        self._names.add(link.name)
         self._digests[link.name] = link.digest
 
     def forget(self, names: Iterable[str]) -> None:
         """These index objects: if they are met again, it is for the first time."""
         for name in names:
             del self._known[name], self._digests[name]
-            self._names.discard(name)
             self._cached.discard(name)
         self._linked = {each.name: each.digest for known in self._known.values() for each in known.links}
         self._replaced = {name for known in self._known.values() for name in known.replaced}
