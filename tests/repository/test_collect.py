@@ -10,7 +10,20 @@ from typing import Any
 import pytest
 
 from headstart import errors, repository
-from headstart.repository import collect, draft, forget, label, layout, lease, lost, pack, repair, snapshot, verify
+from headstart.repository import (
+    collect,
+    draft,
+    forget,
+    label,
+    layout,
+    lease,
+    lost,
+    pack,
+    reindex,
+    repair,
+    snapshot,
+    verify,
+)
 from headstart.repository.collect import Order, Report
 from headstart.repository.config import Config
 from headstart.repository.lease import Root
@@ -419,6 +432,65 @@ def test_a_node_that_no_index_ever_listed_is_noted_as_lost(shop: Shop) -> None:
     shop.collect(0)
     with shop.open() as repo:
         assert lost.of_disk(repo, hurt.disks[0]).blocks
+
+
+def healed(shop: Shop) -> Manifest:
+    """A snapshot with a copy that is bad, noted, and stored again."""
+    made = shop.add(1, 2)
+    with shop.open() as repo:
+        chunk = repo.chunk_id(noise(1))
+        found = repo.index.find(chunk)
+        assert found is not None
+        name = pack.pack_key(found.pack_id)
+        samples.rewrite(repo, name, samples.flipped(shop.store.read(name), [found.frame.offset + 100]))
+        lose(repo, chunk)
+        with repo.writer(samples.ignore) as writer:
+            samples.put(repo, writer, {0: noise(1)})
+    return made
+
+
+@pytest.mark.parametrize("linked", ["by an index object", "by a manifest"])
+@pytest.mark.parametrize("how", ["damaged", "gone"])
+def test_without_a_loss_nothing_is_deleted_until_it_was_noted_again(shop: Shop, how: str, linked: str) -> None:
+    """The bad copy would pass for the one that is kept."""
+    kept = healed(shop)
+    if linked == "by a manifest":
+        with shop.open() as repo:
+            for name in shop.names(layout.INDEXES):
+                if any(each.name.startswith(layout.LOSSES) for each in repo.index.read_listed(name)[1].links):
+                    shop.store.delete(name)
+        with shop.open() as repo:
+            made = snapshot.publish(repo, shop_manifest())
+            assert any(each.name.startswith(layout.LOSSES) for each in made.links)
+    [name] = shop.names(layout.LOSSES)
+    data = shop.store.read(name)
+    shop.store.delete(name)
+    if how == "damaged":
+        shop.store.create(name, b"x" + data[1:])
+    packs = shop.names(layout.PACKS)
+    for _ in range(2):
+        with pytest.raises(errors.Damaged, match=r"Without it .* 'headstart repair'"):
+            shop.collect(0)
+    assert shop.names(layout.PACKS) == packs
+    shop.repair()
+    shop.sweep()
+    shop.check(kept, 1, 2)
+    shop.require_whole()
+
+
+def test_a_damaged_loss_stays_given_up(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when the index object that says so is gathered with others, more than once."""
+    monkeypatch.setattr(reindex, "_SMALL_COUNT", 3)
+    kept = healed(shop)
+    [name] = shop.names(layout.LOSSES)
+    samples.rewrite(shop.open(), name, b"x")
+    shop.repair()
+    for first in (100, 200, 300):
+        for number in range(3):
+            shop.add(first + number, vm="other")
+        shop.collect()
+        shop.require_whole()
+    shop.check(kept, 1, 2)
 
 
 def test_a_pack_that_cannot_be_deleted_yet_is_tried_again(shop: Shop) -> None:

@@ -261,6 +261,13 @@ class Index:
         """Of an index object or loss that was read; None if it was not."""
         return self._met.digest(name)
 
+    @property
+    def unread(self) -> Mapping[str, errors.Damaged]:
+        """By name, what is wrong with each index object and loss that could not be read at the last look."""
+        with self._lock:
+            self._load_once()
+            return dict(self._unread)
+
     def entries(self, pack_id: bytes) -> PackEntries:
         """What is known of a pack."""
         with self._lock:

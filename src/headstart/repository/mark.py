@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from headstart import errors
 from headstart.blocks import Blocks
-from headstart.repository import census, draft, layout, lease, loss, snapshot, tree
+from headstart.repository import census, draft, layout, lease, loss, objects, snapshot, tree
 from headstart.repository.lease import Root
 from headstart.repository.manifest import Manifest
 from headstart.repository.repo import Repository
@@ -47,6 +47,7 @@ def mark(repo: Repository, drafts: dict[str, list[str]], absent: Collection[byte
     for held in lease.living(repo):
         marking.held_roots(held.roots)
         marking.chunks(held.chunks)
+    _require_losses(repo, marking.linked)
     return Living(
         marking.positions,
         frozenset(marking.packs),
@@ -77,10 +78,24 @@ def _manifests(repo: Repository) -> Iterator[Manifest]:
             yield manifest
 
 
-def _cannot(error: errors.Damaged) -> errors.Damaged:
+def _require_losses(repo: Repository, linked: Iterable[str]) -> None:
+    """All that repairs have noted is known, by what other objects say."""
+    index = repo.index
+    missed = dict(index.unread)
+    there = set(objects.names(repo.store, layout.LOSSES))  # also what was noted since the index was loaded
+    for name in {*index.linked(), *linked} - there:
+        if index.digest(name) is None:
+            missed[name] = errors.Damaged(
+                f"{name} is missing: objects that were written after it name it.", object=name
+            )
+    for name, error in sorted(missed.items()):
+        if name.startswith(layout.LOSSES) and not index.given_up(name):
+            raise _cannot(error, "Without it a bad copy would pass for the one that is kept")
+
+
+def _cannot(error: errors.Damaged, why: str = "What it needs cannot be told") -> errors.Damaged:
     return errors.Damaged(
-        f"{error} What it needs cannot be told, so nothing was deleted. Use 'headstart repair', then try again.",
-        **error.facts,
+        f"{error} {why}, so nothing was deleted. Use 'headstart repair', then try again.", **error.facts
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from headstart import errors
-from headstart.repository import layout
+from headstart.repository import layout, objects
 from headstart.repository.link import Link
 from headstart.repository.listing import Listed
 from headstart.repository.packtable import PackEntries
@@ -42,6 +42,8 @@ def rewrite(repo: Repository, deleted: Collection[bytes], linked: Collection[str
 
     Returns how many objects were replaced."""
     found, small, known = _Found(), _Found(), set(linked)
+    # Damaged ones that a repair has given up stay: they are known as long as they are there.
+    known.update(*(objects.names(repo.store, prefix) for prefix in (layout.INDEXES, layout.LOSSES)))
     for name, listed in _all(repo):
         known.update(each.name for each in listed.links)
         if any(entries.pack_id in deleted for entries in listed.packs):
