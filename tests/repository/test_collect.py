@@ -223,6 +223,35 @@ def shop_manifest() -> Manifest:
     return Manifest(snapshot.new_id(), "web", 1.0, None, "crash", "host", "installation", ())
 
 
+def killed_before_the_twin(shop: Shop) -> Manifest:
+    """Published by a run that did not come to its twin, nor ever comes back."""
+    made = shop.add(1, 2)
+    with shop.open() as repo:
+        draft.begin(repo, "web", "host", 1.0, made.id)
+    shop.store.delete(snapshot.twin_of(made.id))
+    shop.clock.sleep(lease.DEAD_SECONDS + 1)
+    return made
+
+
+def test_what_a_dead_run_published_gets_its_twin_before_its_draft_goes(shop: Shop) -> None:
+    made = killed_before_the_twin(shop)
+    shop.require_whole()
+    assert shop.collect().revoked == []
+    assert not shop.names(layout.DRAFTS)
+    shop.require_whole()
+    shop.check(made, 1, 2)
+
+
+def test_what_a_dead_run_published_and_cannot_be_read_is_for_a_repair(shop: Shop) -> None:
+    made, kept = killed_before_the_twin(shop), shop.add(3, vm="other")
+    samples.rewrite(shop.open(), snapshot.key_of(made.id), b"x")
+    with pytest.raises(errors.Damaged, match="headstart repair"):
+        shop.collect()
+    assert shop.repair().lost_snapshots == (made.id,)
+    shop.sweep()
+    shop.check(kept, 3)
+
+
 def test_a_sign_of_life_is_enough(shop: Shop) -> None:
     with shop.open() as repo:
         made = draft.begin(repo, "web", "host", 1.0)

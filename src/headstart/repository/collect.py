@@ -166,7 +166,11 @@ class _Collection:
                 living[draft_id] = names
                 continue
             if not self._order.dry_run:
-                revoked = snapshot.revoke(self._repo, draft_id)
+                try:
+                    revoked = snapshot.revoke(self._repo, draft_id)
+                except errors.Damaged:
+                    living[draft_id] = names  # whatever it was, only this is left of it
+                    continue
                 draft.drop(self._repo, draft_id)
                 if not revoked:
                     continue  # it was published, and only its lease was left

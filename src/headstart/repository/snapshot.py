@@ -128,17 +128,19 @@ def is_tombstone(payload: bytes) -> bool:
 
 def revoke(repo: Repository, snapshot_id: str) -> bool:
     """Put a tombstone in the place of the draft's manifest. False when the snapshot was published already, even if the
-    store has lost its manifest: the twin has it."""
+    store has lost its manifest: the twin has it. Afterwards there is a twin, and the draft may go. ``Damaged`` when it
+    cannot be told which of the two it was."""
     decided = _decided(repo, snapshot_id)
     if decided is not None and not is_tombstone(decided):
         return False
+    revoked = True
     try:
         repo.put_object(layout.Kind.SNAPSHOT, key_of(snapshot_id), _TOMBSTONE)
     except Exists:
-        if not is_revoked(repo, snapshot_id):
-            return False
-    add_twin(repo, snapshot_id)
-    return True
+        revoked = is_revoked(repo, snapshot_id)
+    with contextlib.suppress(Missing):  # it was forgotten just now
+        add_twin(repo, snapshot_id)
+    return revoked
 
 
 def is_revoked(repo: Repository, snapshot_id: str) -> bool:
