@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC
 from typing import Any
 
@@ -636,6 +636,42 @@ def test_an_unreadable_list_is_done_without(shop: Shop) -> None:
         assert repo.drop_lost() == set()
     shop.check(kept, 4)
     shop.require_whole()
+
+
+def test_nobody_is_told_that_is_protected_what_is_being_forgotten(shop: Shop) -> None:
+    """The protection comes between the look of who forgets, and what he does."""
+    gone, kept = shop.add(1, created=1.0), shop.add(2, created=2.0)
+    told: list[str] = []
+
+    def protect(made: Manifest) -> None:
+        with shop.open() as repo:
+            label.protect(repo, made.id)
+
+    def meanwhile(act: Callable[[], object]) -> object:
+        with pytest.raises(lease.Held, match="forget") as held:
+            protect(gone)
+        told.append(str(held.value))
+        return act()
+
+    shop.store.plan("delete", meanwhile, snapshot.twin_of(gone.id))
+    shop.forget(gone)
+    assert len(told) == 1
+    for _ in range(2):
+        with pytest.raises(errors.NotFound):
+            protect(gone)
+    with shop.open() as repo, lease.collecting(repo, "gc"):
+        protect(kept)
+    with pytest.raises(errors.Usage, match="Protected"):
+        shop.forget(kept)
+
+
+def test_who_forgot_and_was_killed_holds_no_protection_up(shop: Shop) -> None:
+    kept = shop.add(1)
+    with shop.open() as repo:
+        lease._take(repo, lease.Lease(lease._COLLECTOR, "host", "forget"))
+        shop.clock.sleep(lease.COLLECTOR_DEAD_SECONDS + 1)
+        label.protect(repo, kept.id)
+        assert label.of(repo, kept.id).protected
 
 
 def test_a_forgetting_that_was_killed_is_repeated(shop: Shop) -> None:

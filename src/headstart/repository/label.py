@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from headstart import errors
-from headstart.repository import layout, values
+from headstart.repository import layout, lease, snapshot, values
 from headstart.repository.repo import Repository
 from headstart.store.contract import Missing
 
@@ -57,8 +57,15 @@ def all_labels(repo: Repository, snapshot_id: str = "") -> Mapping[str, Labels]:
 
 
 def protect(repo: Repository, snapshot_id: str) -> None:
+    """Raises ``NotFound`` when it was forgotten meanwhile, and ``lease.Held`` when that may be going on: who forgets
+    takes a lease before he looks at labels, and here it is looked for after one is written."""
     if not of(repo, snapshot_id).protected:
         _write(repo, snapshot_id, {"protected": True})
+    try:
+        lease.look_for(repo, "forget")
+    except lease.Held as error:
+        raise lease.Held(f"{error} The protection may have come too late: repeat it then.", **error.facts) from None
+    snapshot.load(repo, snapshot_id)
 
 
 def tag(repo: Repository, snapshot_id: str, tags: Iterable[str]) -> None:

@@ -223,6 +223,29 @@ def collecting(repo: Repository, verb: str) -> Iterator[None]:
             beat.close()
 
 
+def look_for(repo: Repository, verb: str) -> None:
+    """Raises ``Held`` while somebody is at this, or at what cannot be read."""
+    its = names(repo).get(_COLLECTOR, [])
+    if is_dead(its, ages(repo, layout.LEASES), COLLECTOR_DEAD_SECONDS):
+        return
+    try:
+        found = next((name for name in its if _may_be(repo, name, verb)), None)
+    except Missing:  # it has ended, or given another sign of life
+        look_for(repo, verb)
+    else:
+        if found is not None:
+            raise _held(repo, found)
+
+
+def _may_be(repo: Repository, name: str, verb: str) -> bool:
+    try:
+        return read(repo, name).verb.startswith(verb)
+    except Missing:
+        raise
+    except errors.Damaged:
+        return True
+
+
 def _take(repo: Repository, mine: Lease) -> int:
     its = names(repo).get(_COLLECTOR, [])
     if its and not is_dead(its, ages(repo, layout.LEASES), COLLECTOR_DEAD_SECONDS):
