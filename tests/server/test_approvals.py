@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from sqlalchemy import delete
 
-from headstart.server import approvals, site, tables
+from headstart import errors
+from headstart.host import policy
+from headstart.server import approvals, keeping, policies, site, tables, tenants
+from headstart.server.call import Call
+from headstart.server.principal import Principal
+from headstart.server.roles import Role
 from headstart.server.settings import Settings
 from headstart.wire.https import Answer
 from tests.kit import tenancy
@@ -156,6 +163,100 @@ def test_a_policy_that_keeps_less_waits_in_every_disguise(server: Server) -> Non
     one.delete(f"/v1/assignments?pattern={vm}")
     assert one.ask("DELETE", f"/v1/policies/{gold}").status == 202, "what it keeps is what others are compared with"
     assert one.ask("PUT", f"/v1/assignments?pattern={vm}", {"policy": "tin"}).status == 202
+
+
+ELSEWHERE = POLICY.replace("[retention]", 'timezone = "Pacific/Auckland"\n[retention]')
+TEXTS = {"week": POLICY, "days": SHORTER, "all": KEEPS_ALL}
+#: Policies and assignments; a change; whether snapshots that are kept may go then.
+CHANGES: dict[str, tuple[list[str], dict[str, str | None], tuple[str, ...], bool]] = {
+    "a new default for what had none": ([], {}, ("put", "default", POLICY), True),
+    "a new default that keeps all": ([], {}, ("put", "default", KEEPS_ALL), False),
+    "no default, as one is assigned": (["all"], {"": "all"}, ("put", "default", POLICY), False),
+    "a new one that nobody has": ([], {}, ("put", "week", SHORTER), False),
+    "the only one, where there was none": (["week"], {}, ("assign", "db", "week"), True),
+    "to a pattern of what had none": (["week"], {"db": "week"}, ("assign", "w*", "week"), True),
+    "to what had another by its pattern": (["week", "days"], {"d*": "week"}, ("assign", "db", "days"), True),
+    "to what had the same by its pattern": (["week", "days"], {"d*": "days"}, ("assign", "db", "days"), False),
+    "to what is not backed up": (["week"], {"db": None}, ("assign", "db", "week"), True),
+    "to nothing": (["week"], {"db": "week"}, ("assign", "db", ""), False),
+    "to all others": (["week"], {"db": "week"}, ("assign", "", "week"), True),
+    "back to the default": (["week", "days"], {"db": "week", "": "days"}, ("unassign", "db"), True),
+    "not backed up, back to the default": (["week"], {"db": None, "": "week"}, ("unassign", "db"), True),
+    "back to one that keeps more": (["week", "days"], {"db": "days", "": "week"}, ("unassign", "db"), False),
+    "back to a pattern": (["week", "days"], {"db": "week", "d*": "days"}, ("unassign", "db"), True),
+    "one of two that matched": (["week"], {"d*": "week", "*b": "week"}, ("unassign", "*b"), True),
+    "one of two that never match": (["week"], {"d*": "week", "w*": "week"}, ("unassign", "w*"), False),
+    "the default of its name": (["default", "days"], {"": "default", "d*": "days"}, ("unassign", ""), False),
+    "what was not assigned": (["week"], {"": "week"}, ("unassign", "db"), False),
+    "other midnights": (["week"], {"": "week"}, ("put", "week", ELSEWHERE), True),
+}
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[site.Site, Call]]:
+    """With one tenant, which wants nothing of anybody, and its admin."""
+    folder = tmp_path_factory.mktemp("opened")
+    found = site.open_site(Settings(folder, f"sqlite:///{folder / 'server.db'}", str(folder / "objects")))
+    with found.database.write() as connection:
+        tenant = tenants.create(connection, Call(Principal("", "site", Role.SITE, None), 1.0), "quiet")
+    yield found, Call(Principal("", "admin", Role.ADMIN, tenant), 1.0)
+    found.database.close()
+
+
+@pytest.mark.parametrize("name", list(CHANGES))
+def test_what_keeps_less_is_found_where_no_policy_says_so(opened: tuple[site.Site, Call], name: str) -> None:
+    """No policy keeps everything. Also what falls to another one, or to the default, keeps less."""
+    here, call = opened
+    known, assigned, change, expected = CHANGES[name]
+    with here.database.write() as connection:
+        for table in (tables.assignments, tables.policies):
+            connection.execute(delete(table))
+        for each in known:
+            policies.put(connection, call, each, TEXTS.get(each, POLICY))
+        for pattern, policy in assigned.items():
+            policies.assign(connection, call, pattern, policy)
+        assert _shortens(connection, call, *change) is expected
+
+
+def _shortens(connection: Any, call: Call, how: str, *told: str) -> bool:
+    if how == "put":
+        return policies.shortens(connection, call, *told)
+    if how == "assign":
+        return policies.assignment_shortens(connection, call, told[0], told[1] or None)
+    return policies.unassignment_shortens(connection, call, *told)
+
+
+def test_whatever_is_changed_no_vm_loses_unasked() -> None:
+    chance, lost = random.Random(7), 0
+    vms, names = ("db", "db1", "dx", "web", "web1", "other"), ("week", "days", "default", None)
+    patterns = ("", "db", "db*", "d*", "web*", "w[a-f]b*", "*1")
+    texts = {"week": POLICY, "days": SHORTER, "default": SHORTER}
+    known = {name: policies.check(name, text).value(name) for name, text in texts.items()}
+    for _ in range(1000):
+        there = {name: each for name, each in known.items() if name != "default" or chance.random() < 0.5}
+        before: dict[str, str | None] = {
+            each: chance.choice([name for name in names if name is None or name in there])
+            for each in chance.sample(patterns, chance.randrange(5))
+        }
+        after, pattern = dict(before), chance.choice(patterns)
+        if chance.random() < 0.5:
+            after.pop(pattern, None)
+            found = keeping.loses_unassigned(there, before, pattern)
+        else:
+            after[pattern] = chance.choice(list(there))
+            found = keeping.loses_assigned(there, before, pattern, after[pattern])
+        loses = [vm for vm in vms if _days(there, after, vm) < _days(there, before, vm)]
+        lost += bool(loses)
+        assert found or not loses, (sorted(there), before, after, loses)
+    assert lost > 100
+
+
+def _days(known: keeping.Known, assigned: keeping.Assigned, vm: str) -> float:
+    try:
+        its = policy.policy_of(keeping.whole_of(known, assigned), vm)
+    except errors.Usage:  # several patterns match
+        its = None
+    return (0 if its is None else its.retention.keep_daily) or float("inf")
 
 
 def test_after_the_delay_it_is_done_by_itself(server: Server) -> None:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
-from dataclasses import fields
 from typing import Any
 
 import tomli_w
 from sqlalchemy import Connection, delete, insert, select, update
 
 from headstart import errors
-from headstart.host import keys, validation
+from headstart.host import config, keys, validation
 from headstart.host import tables as toml
-from headstart.host.policy import Retention
-from headstart.server import audit, caution, ids, tables
+from headstart.host.policy import Policy
+from headstart.server import audit, caution, ids, keeping, tables
 from headstart.server.call import Call
 from headstart.server.roles import Right
 
@@ -44,53 +43,53 @@ def check(name: str, text: str) -> toml.PolicyTable:
     return found
 
 
-def keeps_less(new: Retention, old: Retention) -> bool:
-    """Whether anything that ``old`` keeps may go. Without any rule, all is kept."""
-    if not new.rules:
-        return False
-    return not old.rules or any(getattr(new, each.name) < getattr(old, each.name) for each in fields(Retention))
-
-
 def shortens(connection: Connection, call: Call, name: str, text: str) -> bool:
-    """Whether snapshots may go that the policy as it is keeps. Raises ``Usage``."""
+    """Whether snapshots may go that the policy as it is keeps; of a new one nobody has, whether it becomes the default
+    by its name. Raises ``Usage``."""
     tenant = call.who.of(Right.CONFIGURE)
-    new, old = check(name, text).retention.value(), _retention(connection, tenant, name)
-    return old is not None and keeps_less(new, old)
+    new = check(name, text).value(name)
+    _lock(connection, tenant)
+    if _id(connection, tenant, name) is None and (name != config.DEFAULT_POLICY or "" in assigned(connection, tenant)):
+        return False
+    return keeping.keeps_less(new, readable(connection, tenant).get(name))
 
 
 def assignment_shortens(connection: Connection, call: Call, pattern: str, name: str | None) -> bool:
-    """Whether the policy keeps less than the one that ``pattern`` has now; where it has none, than any there is: VMs
-    may have had that one by another pattern, or until a moment ago. Without a policy nothing is forgotten. Raises
-    ``NotFound``."""
+    """Whether anything of a VM may go that is kept as things are. Raises ``NotFound``."""
     tenant = call.who.of(Right.CONFIGURE)
-    if name is None:
-        return False
-    new = _retention(connection, tenant, name)
-    if new is None:
+    _lock(connection, tenant)
+    if name is not None and _id(connection, tenant, name) is None:
         raise errors.NotFound(f"There is no policy {name!r} here.")
-    now = assigned(connection, tenant).get(pattern)
-    return any(keeps_less(new, old) for each, old in _retentions(connection, tenant) if now in (None, each))
+    return keeping.loses_assigned(readable(connection, tenant), assigned(connection, tenant), pattern, name)
 
 
 def unassignment_shortens(connection: Connection, call: Call, pattern: str) -> bool:
-    """Whether a policy of another pattern, which may hold then, keeps less."""
+    """Whether what holds then keeps less."""
     tenant = call.who.of(Right.CONFIGURE)
-    known = assigned(connection, tenant)
-    name = known.pop(pattern, None)
-    old = None if name is None else _retention(connection, tenant, name)
-    others = set(known.values())
-    found = [retention for each, retention in _retentions(connection, tenant) if each in others]
-    return old is not None and any(keeps_less(each, old) for each in found)
+    _lock(connection, tenant)
+    return keeping.loses_unassigned(readable(connection, tenant), assigned(connection, tenant), pattern)
 
 
-def _retentions(connection: Connection, tenant: str) -> list[tuple[str, Retention]]:
+def _lock(connection: Connection, tenant: str) -> None:
+    """Until the transaction ends: of two changes each may lose nothing, and both together something."""
+    its = tables.tenants.c
+    connection.execute(select(its.id).where(its.id == tenant).with_for_update(key_share=True))
+
+
+def _id(connection: Connection, tenant: str, name: str) -> str | None:
     its = tables.policies.c
-    rows = connection.execute(select(its.name, its.text).where(its.tenant == tenant)).all()
-    return [(name, check(name, text).retention.value()) for name, text in rows]
+    return connection.execute(select(its.id).where(its.tenant == tenant, its.name == name)).scalar()
 
 
-def _retention(connection: Connection, tenant: str, name: str) -> Retention | None:
-    return dict(_retentions(connection, tenant)).get(name)
+def readable(connection: Connection, tenant: str) -> dict[str, Policy]:
+    """Those that this version can read."""
+    its = tables.policies.c
+    known: dict[str, Policy] = {}
+    for name, text in connection.execute(select(its.name, its.text).where(its.tenant == tenant)).all():
+        table, wrong = validation.validate(toml.PolicyTable, tomllib.loads(text))
+        if table is not None and not wrong:
+            known[name] = table.value(name)
+    return known
 
 
 def put(connection: Connection, call: Call, name: str, text: str) -> str:
@@ -98,14 +97,13 @@ def put(connection: Connection, call: Call, name: str, text: str) -> str:
     tenant = call.who.of(Right.CONFIGURE)
     if shortens(connection, call, name, text):
         caution.require_approved(connection, call)
-    its = tables.policies.c
-    known = connection.execute(select(its.id).where(its.tenant == tenant, its.name == name)).scalar()
+    known = _id(connection, tenant, name)
     policy = known or ids.new()
     values = {"text": text, "changed": call.now}
     if known is None:
         connection.execute(insert(tables.policies).values(id=policy, tenant=tenant, name=name, **values))
     else:
-        connection.execute(update(tables.policies).where(its.id == policy).values(values))
+        connection.execute(update(tables.policies).where(tables.policies.c.id == policy).values(values))
     audit.note(connection, call, "policy.put", policy, name=name, text=text)
     return str(policy)
 
@@ -120,7 +118,7 @@ def listed(connection: Connection, call: Call) -> list[dict[str, Any]]:
 def remove(connection: Connection, call: Call, name: str) -> None:
     """Raises ``NotFound``; ``Busy`` while VMs have it."""
     policy = require_removable(connection, call, name)
-    # What it keeps is what later ones are compared with.
+    # What waits may name it: nobody puts another one in its place meanwhile.
     caution.require_approved(connection, call)
     its = tables.policies.c
     connection.execute(delete(tables.policies).where(its.id == policy))
@@ -130,8 +128,7 @@ def remove(connection: Connection, call: Call, name: str) -> None:
 def require_removable(connection: Connection, call: Call, name: str) -> str:
     """Its id. Raises as ``remove``."""
     tenant = call.who.of(Right.CONFIGURE)
-    its = tables.policies.c
-    policy = connection.execute(select(its.id).where(its.tenant == tenant, its.name == name)).scalar()
+    policy = _id(connection, tenant, name)
     if policy is None:
         raise errors.NotFound(f"There is no policy {name!r} here.")
     if connection.execute(select(tables.assignments).where(tables.assignments.c.policy == policy)).first():
@@ -140,16 +137,12 @@ def require_removable(connection: Connection, call: Call, name: str) -> str:
 
 
 def assign(connection: Connection, call: Call, pattern: str, name: str | None) -> None:
-    """``pattern``: a VM's name, or a pattern of names; empty: what nothing names. None: not backed up."""
+    """``pattern``: a VM's name, or a pattern of names; empty: what nothing names. None: not backed up.
+    Raises ``NotFound``."""
     tenant = call.who.of(Right.CONFIGURE)
-    its = tables.policies.c
-    policy = None
-    if name is not None:
-        policy = connection.execute(select(its.id).where(its.tenant == tenant, its.name == name)).scalar()
-        if policy is None:
-            raise errors.NotFound(f"There is no policy {name!r} here.")
     if assignment_shortens(connection, call, pattern, name):
         caution.require_approved(connection, call)
+    policy = None if name is None else _id(connection, tenant, name)
     _drop_assignment(connection, tenant, pattern)
     connection.execute(insert(tables.assignments).values(tenant=tenant, pattern=pattern, policy=policy))
     audit.note(connection, call, "policy.assign", pattern, policy=name)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from headstart import errors
-from headstart.host import config, policy, validation
-from headstart.host import tables as toml
-from headstart.host.policy import Assignment, Config, Policy
-from headstart.server import policies, tables
+from headstart.host import policy
+from headstart.host.policy import Policy
+from headstart.server import keeping, policies
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +22,7 @@ class Found:
 
 
 def of_vms(connection: Connection, tenant: str, vms: Iterable[str]) -> Found:
-    whole = _config(connection, tenant)
+    whole = keeping.whole_of(policies.readable(connection, tenant), policies.assigned(connection, tenant))
     found = Found()
     for vm in vms:
         try:
@@ -39,17 +36,3 @@ def of_vms(connection: Connection, tenant: str, vms: Iterable[str]) -> Found:
         if its is not None:
             found.policies[vm] = its
     return found
-
-
-def _config(connection: Connection, tenant: str) -> Config:
-    its = tables.policies.c
-    rows = connection.execute(select(its.name, its.text).where(its.tenant == tenant)).all()
-    known: dict[str, Policy] = {}
-    for name, text in rows:
-        table, wrong = validation.validate(toml.PolicyTable, tomllib.loads(text))
-        if table is not None and not wrong:
-            known[name] = table.value(name)
-    assigned = policies.assigned(connection, tenant)
-    default = assigned.pop("", config.DEFAULT_POLICY if config.DEFAULT_POLICY in known else None)
-    named = tuple(Assignment(pattern, name, "the server") for pattern, name in assigned.items())
-    return Config(Path(), (), policies=known, assignments=named, default=default)
