@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import delete
+from sqlalchemy import delete, exc, insert
 
 from headstart import errors
 from headstart.host import policy
-from headstart.server import approvals, keeping, policies, site, tables, tenants
+from headstart.server import acts, approvals, keeping, policies, site, tables, tenants
 from headstart.server.call import Call
 from headstart.server.principal import Principal
 from headstart.server.roles import Role
@@ -321,6 +321,57 @@ def test_one_alone_cannot_want_a_second_person(server: Server) -> None:
     tenant = server.tenant(f"alone{secrets.token_hex(4)}")
     answer = tenant.admin.ask("PUT", "/v1/tenants/own/caution", {"second_person": True, "delay_seconds": 0})
     assert answer.status == 400 and "second admin first" in answer.detail
+
+
+@pytest.mark.parametrize("address", ["/v1/assignments?pattern=a%00", "/v1/policies/a%00", "/v1/policies/a"])
+def test_a_text_that_no_database_keeps_is_not_asked_for(house: House, address: str) -> None:
+    before = house.one.get("/v1/approvals")
+    assert house.one.ask("PUT", address, {"policy": None, "text": "a = 1\0"}).status == 400
+    assert house.one.get("/v1/approvals") == before
+
+
+def test_an_act_that_cannot_be_done_is_in_nobodys_way(pair: tuple[Server, Server]) -> None:
+    server = pair[0]
+    house = _house(server, second=False, delay=DAY)
+    asker = house.one.get("/v1/session")["id"]
+    known = {
+        "tenant": house.estate.tenant.id,
+        "asker_id": asker,
+        "act": "policy.assign",
+        "due": 1.0,
+        "state": "waiting",
+    }
+    zero = tenancy.add_row(
+        server, tables.approvals, **known, arguments={"pattern": "a\0", "policy": house.names("policy")}
+    )
+    bug = tenancy.add_row(server, tables.approvals, **known, arguments={})
+    vm = house.one.ask("DELETE", f"/v1/vms/{house.names('vm')}").json()["approval"]
+    assert _later(server, 2 * DAY) == 3
+    assert [_state(house.one, each) for each in (zero, bug, vm)] == ["failed", "failed", "done"]
+    assert "nothing can have" in house.one.get(f"/v1/approvals/{zero}")["error"]
+
+
+def test_what_the_database_refuses_just_now_stays_and_others_go_on(
+    opened: tuple[site.Site, Call], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, call = opened
+    done: list[str] = []
+
+    def do(_connection: Any, _call: Call, given: Any) -> None:
+        if given["host"] == "one" and not done:
+            done.append("one")
+            raise exc.OperationalError("", {}, Exception("deadlock detected"))
+        done.append(given["host"])
+
+    monkeypatch.setitem(acts.ALL, "host.remove", acts.Act(lambda *_: True, do))
+    monkeypatch.setattr(approvals, "_asker", lambda *_: call.who)
+    values = {"tenant": call.who.tenant, "act": "host.remove", "asker": "x", "asker_id": "x", "second_person": False}
+    with here.database.write() as connection:
+        for number, name in enumerate(("one", "two")):
+            row = {**values, "id": name, "state": "waiting", "created": 1.0, "due": float(number)}
+            connection.execute(insert(tables.approvals).values(row | {"arguments": {"host": name}}))
+    assert (approvals.due(here), done) == (1, ["one", "two"])
+    assert (approvals.due(here), done) == (1, ["one", "two", "one"])
 
 
 def test_on_two_processes_it_is_approved_at_one_and_done_once(pair: tuple[Server, Server]) -> None:

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import enum
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, insert, or_, select, update
+from sqlalchemy import Connection, Row, and_, exc, insert, or_, select, update
 
 from headstart import errors
 from headstart.server import acts, audit, caution, ids, tables
@@ -51,7 +51,9 @@ class Asked:
 def ask(connection: Connection, call: Call, name: str, arguments: Mapping[str, Any]) -> Asked | None:
     """None: it is done already, because nothing is required for it. What waits already is asked for once.
 
-    Raises what the act raises, as if it were done at once."""
+    Raises what the act raises, as if it were done at once; ``Usage`` for text that could not be kept then."""
+    if any("\0" in text for text in _texts(arguments.values())):
+        raise errors.Usage("No text has a NUL in it.")
     act = acts.ALL[name]
     needed = act.is_destructive(connection, call, arguments)
     wanted = caution.of(connection, call.who.tenant)
@@ -83,6 +85,14 @@ def ask(connection: Connection, call: Call, name: str, arguments: Mapping[str, A
     )
     audit.note(connection, call, "approval.ask", asked.id, wanted=name, arguments=_shown(name, arguments))
     return asked
+
+
+def _texts(found: Iterable[Any]) -> Iterator[str]:
+    for each in found:
+        if isinstance(each, str):
+            yield each
+        elif isinstance(each, list | tuple):
+            yield from _texts(each)
 
 
 def _shown(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,13 +169,23 @@ def due(site: Site) -> int:
     with site.database.write() as connection:
         connection.execute(update(tables.approvals).where(old).values(state=State.LAPSED, decided=now))
     one = select(tables.approvals).where(ready, its.due <= now).order_by(its.due).limit(1)
+    left: list[str] = []
     while True:
-        with site.database.write() as connection:
-            row = connection.execute(one.with_for_update(skip_locked=True)).first()
+        row = None
+        try:
+            with site.database.write() as connection:
+                row = connection.execute(one.where(its.id.not_in(left)).with_for_update(skip_locked=True)).first()
+                if row is None:
+                    return count
+                _carry_out(connection, row, now)
+        except Exception as error:
             if row is None:
-                return count
-            _carry_out(connection, row, now)
-        count += 1
+                raise
+            # It stays as it is until the next time, and is in nobody's way.
+            _log.error("%s, which was asked for by %s, cannot be done just now.", row.act, row.asker, exc_info=error)
+            left.append(row.id)
+        else:
+            count += 1
 
 
 def _carry_out(connection: Connection, row: Row[Any], now: float) -> State:
@@ -184,6 +204,15 @@ def _carry_out(connection: Connection, row: Row[Any], now: float) -> State:
         except errors.HeadstartError as failed:
             state, error = State.FAILED, str(failed)
             _log.warning("%s, which was asked for by %s, failed: %s", row.act, row.asker, failed)
+        except (exc.OperationalError, exc.InterfaceError):
+            raise  # the database is away, or in the way of itself: that may pass
+        except exc.DataError:
+            state, error = State.FAILED, "There is a text or a number in it that nothing can have."
+        except exc.IntegrityError:
+            state, error = State.FAILED, "Somebody else made or removed the same meanwhile. Look, and ask again."
+        except Exception as bug:
+            state, error = State.FAILED, "Something is wrong with the server itself: its log tells more."
+            _log.error("%s, which was asked for by %s, met a bug.", row.act, row.asker, exc_info=bug)
     # What was hidden is not kept longer than needed.
     values = {"state": state, "error": error, "arguments": _shown(row.act, row.arguments)}
     connection.execute(update(tables.approvals).where(tables.approvals.c.id == row.id).values(values))

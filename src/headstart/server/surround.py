@@ -108,6 +108,8 @@ def _id(scope: Scope) -> str:
 
 def _refused(scope: Scope, largest: int) -> errors.HeadstartError | None:
     """What is not to be read at all."""
+    if "\0" in scope["path"] or b"%00" in scope["query_string"]:
+        return errors.Usage("No address has a NUL in it.")
     headers = dict(scope["headers"])
     if b"transfer-encoding" in headers:
         return errors.Usage("A request comes with its Content-Length.")
