@@ -83,6 +83,21 @@ def test_the_sites_metrics_are_for_who_can_read_its_data(server: Server, tenant:
     assert b"web" not in answer.data and b"alpha" not in answer.data
 
 
+def test_what_strangers_send_makes_no_metrics_of_its_own(server: Server) -> None:
+    def page() -> dict[Any, float]:
+        token = (server.folder / "metrics.token").read_text()
+        return scraped(
+            Person(server.identity).ask("GET", "/metrics", headers={"Authorization": f"Bearer {token}"}).data
+        )
+
+    nobody = Person(server.identity)
+    assert [nobody.ask(f"M{number}", f"/nowhere/{number}?{number}").status for number in range(5)] == [404] * 5
+    assert [nobody.ask(f"M{number}", "/v1/session").status for number in range(5)] == [405] * 5
+    labels = [dict(told) for name, told in page() if name == "headstart_server_request_seconds_count"]
+    assert {each["method"] for each in labels} <= {"GET", "POST", "PUT", "DELETE", "other"}
+    assert {"none", "/v1/session"} >= {each["route"] for each in labels if each["method"] == "other"} > set()
+
+
 def test_a_tenants_metrics_are_of_its_vms(server: Server, tenant: Tenant) -> None:
     found = scraped(tenant.program("viewer").ask("GET", "/v1/metrics").data)
     web = (("host", "alpha"), ("vm", "web"))
