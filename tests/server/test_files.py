@@ -8,19 +8,22 @@ import re
 import shutil
 import struct
 import tarfile
+import threading
 import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlencode
 
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
-from headstart import repository
+from headstart import errors, repository
 from headstart.repository import proof
 from headstart.repository.proof import Evidence, Proof
+from headstart.restore.files.contents import Contents
 from headstart.server import browsing, evidence, unlocking
 from headstart.server.browsing import Key, Shelf
 from headstart.server.evidence import NoPicture
@@ -31,7 +34,7 @@ from tests.kit.server import PASSWORD as LOGIN
 from tests.kit.server import Person, Server, Tenant
 from tests.kit.stores import PASSWORD, QUICK
 from tests.restore import stored
-from tests.restore.files.test_contents import ext4
+from tests.restore.files.test_contents import ext4, opened
 
 CHROMIUM = "/usr/bin/chromium"
 HOSTILE = "<img src=x onerror=alert(1)>.html"
@@ -258,6 +261,56 @@ def test_few_snapshots_are_open_at_a_time_and_none_for_long(tmp_path: Path) -> N
     now[0] += browsing.IDLE_SECONDS + 1
     shelf.sweep()
     assert not shelf._opened and not dict(store.list("leases/"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Contents]:
+    image = ext4(tmp_path_factory.mktemp("whole"), "system", {"srv/a": b"a", "srv/large": LARGE, "srv/z": b"z"})
+    with opened({"sda": image}) as contents:
+        yield contents
+
+
+def _breaking(monkeypatch: pytest.MonkeyPatch, contents: Contents, error: errors.HeadstartError) -> Iterator[bytes]:
+    """The tar of a folder, of which a file cannot be read on after its first MiB."""
+    tree, top = browsing.find(contents, "", "/srv")
+    content = type(top.system).content
+
+    def broken(self: Any, details: Any, *span: int) -> Iterator[tuple[int, bytes]]:
+        pieces = content(self, details, *span)
+        yield next(pieces)
+        if details.node.size == len(LARGE):
+            raise error
+        yield from pieces
+
+    monkeypatch.setattr(type(top.system), "content", broken)
+    return browsing.archive(tree, top, "srv")
+
+
+def test_a_tar_breaks_off_where_the_store_does(monkeypatch: pytest.MonkeyPatch, whole: Contents) -> None:
+    pieces, came = _breaking(monkeypatch, whole, errors.StoreFailed("It does not answer.")), bytearray()
+    with pytest.raises(errors.StoreFailed, match="does not answer"):
+        for piece in pieces:
+            came += piece
+    assert b"srv/large" in came
+
+
+def test_what_a_tar_lacks_is_told_in_it(monkeypatch: pytest.MonkeyPatch, whole: Contents) -> None:
+    data = b"".join(_breaking(monkeypatch, whole, errors.Damaged("A pack is missing.")))
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        names = archive.getnames()
+        found = {name: stream.read() for name in names if (stream := archive.extractfile(name)) is not None}
+    assert found["srv/a"] == b"a" and found["srv/z"] == b"z" and names[-1] == "srv.left-out"
+    assert len(found["srv/large"]) == len(LARGE) and found["srv/large"][-1000:] == bytes(1000)
+    assert re.fullmatch(rb"/srv/large: from byte \d+ on it is zeroes .*: A pack is missing\.\n", found["srv.left-out"])
+
+
+def test_a_tar_that_nobody_reads_on_ends(whole: Contents) -> None:
+    tree, top = browsing.find(whole, "", "/srv")
+    pieces = browsing.archive(tree, top, "srv")
+    next(pieces)
+    pieces.close()  # type: ignore[attr-defined]
+    assert not [each for each in threading.enumerate() if "_write" in each.name]
+    assert b"left-out" not in b"".join(browsing.archive(tree, top, "srv"))
 
 
 # -- in a browser

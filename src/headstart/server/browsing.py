@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from headstart import errors, repository
+from headstart import errors, plain, repository
 from headstart.repository import lease, snapshot
 from headstart.repository.keys import Secrets
 from headstart.restore.files.archive import Archive
@@ -162,9 +162,11 @@ def _pieces(file: File, size: int) -> Iterator[bytes]:
 
 
 def archive(tree: FileTree, top: File, name: str) -> Iterator[bytes]:
-    """A tar of ``top`` and all below it, as it is made. What cannot be read is left out of it."""
+    """A tar of ``top`` and all below it, as it is made. What cannot be read is left out of it, or zeroes, and told in
+    a file that comes last, ``NAME.left-out``. Raises what else keeps it from being made, such as ``StoreFailed``."""
     reading, writing = os.pipe()
-    thread = threading.Thread(target=_write, args=(os.fdopen(writing, "wb"), tree, top, name), daemon=True)
+    failed: list[Exception] = []
+    thread = threading.Thread(target=_write, args=(os.fdopen(writing, "wb"), tree, top, name, failed), daemon=True)
     thread.start()
     try:
         with os.fdopen(reading, "rb") as stream:
@@ -173,10 +175,28 @@ def archive(tree: FileTree, top: File, name: str) -> Iterator[bytes]:
     finally:
         # Where nobody reads on, the writer's pipe breaks.
         thread.join()
+    if failed:
+        # A tar that ends too early would be taken for whole.
+        raise failed[0]
 
 
-def _write(stream: BinaryIO, tree: FileTree, top: File, name: str) -> None:
-    made = Archive(stream, Copied())
-    with contextlib.suppress(OSError), stream:
-        made.add(tree, top, name, lambda _: None)
-        made.close()
+def _write(stream: BinaryIO, tree: FileTree, top: File, name: str, failed: list[Exception]) -> None:
+    copied = Copied()
+    made = Archive(stream, copied)
+    try:
+        with stream:
+            made.add(tree, top, name, lambda _: None)
+            if copied.troubles.count or copied.lacking:
+                made.add_text(f"{name}.left-out", "".join(f"{line}\n" for line in _told(copied)))
+            made.close()
+    except Exception as error:
+        failed.append(error)
+
+
+def _told(copied: Copied) -> Iterator[str]:
+    for path, why in copied.troubles.kept:
+        yield f"{plain.line(path)}: {plain.joined(why)}"
+    more = copied.troubles.count - len(copied.troubles.kept)
+    if more:
+        yield f"... and {more} more"
+    yield from copied.notes()

@@ -6,6 +6,7 @@ Holes of sparse files are left out as GNU's sparse format 1.0 does; extended att
 from __future__ import annotations
 
 import tarfile
+import time
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -50,6 +51,14 @@ class Archive:
                 self._add(step.file, "/".join((name, *filetree.relative(top, step.file))))
             except (errors.Damaged, errors.Unsupported, BrokenFileSystem) as error:
                 self._copied.troubles.add(step.file.path, str(error))
+
+    def add_text(self, name: str, text: str) -> None:
+        """A file of ours, and none of the guest's."""
+        content, header = text.encode(), tarfile.TarInfo(name)
+        header.size, header.mtime = len(content), int(time.time())
+        self._put_header(header)
+        self._put(content)
+        self._pad(len(content))
 
     def close(self) -> None:
         self._put(bytes(2 * _BLOCK))
