@@ -48,8 +48,9 @@ def totp_step(secret: str, code: str, now: float, last: int) -> int | None:
     """The step of time whose code this is, of the present one and its neighbours. Only one after ``last``: each code
     serves once. None: it is not right."""
     present = int(now) // _STEP_SECONDS
+    given = code.strip().replace(" ", "").encode(errors="replace")
     for step in (present - 1, present, present + 1):
-        right = pyotp.TOTP(secret).at(step * _STEP_SECONDS)
-        if step > last and hmac.compare_digest(right, code.strip().replace(" ", "")):
+        right = pyotp.TOTP(secret).at(step * _STEP_SECONDS).encode()
+        if step > last and hmac.compare_digest(right, given):
             return step
     return None
