@@ -15,7 +15,7 @@ from procrastinate.schema import SchemaManager
 from sqlalchemy import select
 
 from headstart import errors
-from headstart.server import engine, jobs, keeper, kinds, repositories, tables, tenants, turns
+from headstart.server import engine, events, jobs, keeper, kinds, repositories, tables, tenants, turns
 from headstart.server.call import Call
 from headstart.server.database import Database
 from headstart.server.jobs import Job, Sign, State, Wish
@@ -171,7 +171,10 @@ def test_a_worker_that_is_silent_loses_its_job(bench: Bench) -> None:
 
 
 def test_a_job_whose_workers_die_fails_in_the_end(bench: Bench) -> None:
-    job = added(bench)
+    with bench.site.database.write() as connection:
+        call = Call(Principal("", "site", Role.SITE, None), bench.now)
+        tenant = tenants.create(connection, call, f"dead-{id(bench)}")
+    job = added(bench, Wish("recount", tenant))
     for attempt in range(jobs.ATTEMPTS):
         assert taken(bench, job, f"worker {attempt}").attempts == attempt + 1
         bench.now += jobs.DEAD_SECONDS + 1
@@ -179,6 +182,11 @@ def test_a_job_whose_workers_die_fails_in_the_end(bench: Bench) -> None:
     row = bench.row(job)
     assert (row["state"], row["lane"]) == ("failed", None)
     assert "died" in row["error"]
+    with bench.site.database.read() as connection:
+        told = events.after(connection, tenant, 0)
+    assert [(each["kind"], each["facts"]["job"], each["facts"]["error"]) for each in told] == [
+        ("job.failed", job, row["error"])
+    ]
 
 
 def test_what_is_cancelled_ends(bench: Bench) -> None:

@@ -15,12 +15,15 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, exc, insert, or_, select, update
 
-from headstart.server import engine, ids, kinds, tables
+from headstart.server import engine, events, ids, kinds, tables
+from headstart.server.call import Call
+from headstart.server.principal import Principal
+from headstart.server.roles import Role
 
 BEAT_SECONDS = 5.0
 DEAD_SECONDS = 30.0
@@ -128,6 +131,7 @@ def take(connection: Connection, job: str, worker: str, now: float) -> Job | Non
         state = State.CANCELLED if row["stop"] else State.FAILED
         said = None if row["stop"] else f"Its worker died, {row['attempts']} times. See the logs of the server."
         _end(connection, row, state, now, {"error": said})
+        note(connection, _job(row), worker, state, now, {} if said is None else {"error": said})
         return None
     lane = _lane(row["kind"])
     values = {
@@ -144,8 +148,7 @@ def take(connection: Connection, job: str, worker: str, now: float) -> Job | Non
             connection.execute(update(tables.jobs).where(_its.id == job).values(values))
     except exc.IntegrityError:
         return None
-    whose = (row["tenant"], row["repository"], row["arguments"], row["actor"])
-    return Job(row["id"], row["kind"], *whose, row["attempts"] + 1)
+    return replace(_job(row), attempts=row["attempts"] + 1)
 
 
 def beat(connection: Connection, job: Job, worker: str, now: float, progress: Mapping[str, Any] | None) -> Sign:
@@ -166,12 +169,22 @@ def end(
     result: Mapping[str, Any] | None = None,
     error: str | None = None,
 ) -> bool:
-    """False where it is somebody else's by now."""
+    """False where it is somebody else's by now. Last in its transaction, as ``events.note_all``."""
     row = connection.execute(select(tables.jobs).where(*_mine(job, worker)).with_for_update()).mappings().first()
     if row is None:
         return False
     _end(connection, row, state, now, {"result": None if result is None else dict(result), "error": error})
+    note(connection, job, worker, state, now, {} if error is None else {"error": error})
     return True
+
+
+def note(connection: Connection, job: Job, worker: str, what: str, now: float, facts: Mapping[str, Any]) -> None:
+    """An event, for those who watch. What comes by itself is told when it fails."""
+    if job.tenant is None or (job.actor == "server" and what != State.FAILED):
+        return
+    who = Principal(worker, job.actor, Role.SITE, job.tenant)
+    told = {"job": job.id, "kind": job.kind, "repository": job.repository, **facts}
+    events.note(connection, Call(who, now), f"job.{what}", None, told)
 
 
 def put_back(
@@ -217,6 +230,11 @@ def stop(connection: Connection, job: str, now: float) -> None:
         _end(connection, row, State.CANCELLED, now, {})
     elif row is not None and row["state"] == State.RUNNING:
         connection.execute(update(tables.jobs).where(_its.id == job).values(stop=True))
+
+
+def _job(row: Mapping[Any, Any]) -> Job:
+    whose = (row["tenant"], row["repository"], row["arguments"], row["actor"])
+    return Job(row["id"], row["kind"], *whose, row["attempts"])
 
 
 def _free(now: float) -> ColumnElement[bool]:

@@ -13,11 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 from headstart import errors
-from headstart.server import events, jobs
-from headstart.server.call import Call
+from headstart.server import jobs
 from headstart.server.jobs import Job, Sign, State
-from headstart.server.principal import Principal
-from headstart.server.roles import Role
 from headstart.server.site import Site
 from headstart.server.work import registry
 from headstart.server.work.contract import Halted, Run
@@ -75,7 +72,8 @@ class Worker:
         if job is None:
             return False
         _log.info("begun kind=%s job=%s attempt=%d", job.kind, job.id, job.attempts)
-        self._note(job, "begun", {})
+        with contextlib.suppress(errors.StoreFailed), self._site.database.write() as connection:
+            jobs.note(connection, job, self.name, "begun", self._site.clock(), {})
         with _Signs(self._site, job, self.name, self._stopping) as signs:
             outcome = _run(self._site, job, signs, registry.RUNS.get(job.kind))
             signs.close()
@@ -111,31 +109,21 @@ class Worker:
                 jobs.end(connection, job, self.name, state, self._site.clock(), result=result, error=error)
 
         _log.info("ended kind=%s job=%s state=%s", job.kind, job.id, state)
-        if self._insist(write):
-            self._note(job, state, {} if error is None else {"error": error})
+        self._insist(write)
 
-    def _insist(self, write: Callable[[], None]) -> bool:
+    def _insist(self, write: Callable[[], None]) -> None:
         """The database may be away just now. If it stays so, somebody else takes the job up, and repeats it."""
         until = time.monotonic() + jobs.DEAD_SECONDS
         while True:
             try:
                 write()
-                return True
+                return
             except errors.StoreFailed as error:
                 if time.monotonic() > until:
                     _log.error("What came of a job could not be written down: %s", error)
-                    return False
+                    return
                 self._stopping.wait(1.0)
                 time.sleep(0.1)
-
-    def _note(self, job: Job, what: str, facts: dict[str, Any]) -> None:
-        """For those who watch. What comes by itself is told when it fails."""
-        if job.tenant is None or (job.actor == "server" and what != State.FAILED):
-            return
-        who = Principal(self.name, job.actor, Role.SITE, job.tenant)
-        told = {"job": job.id, "kind": job.kind, "repository": job.repository, **facts}
-        with contextlib.suppress(errors.StoreFailed), self._site.database.write() as connection:
-            events.note(connection, Call(who, self._site.clock()), f"job.{what}", None, told)
 
 
 def _run(site: Site, job: Job, signs: _Signs, run: Run | None) -> dict[str, Any] | Exception:
