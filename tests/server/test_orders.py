@@ -17,7 +17,7 @@ from headstart.host import restoring
 from headstart.host.booter import Booter, Ending
 from headstart.host.errands import Errands
 from headstart.host.remote import Remote
-from headstart.server import tables
+from headstart.server import orders, tables
 from headstart.state.values import Run
 from headstart.store.membership import Membership
 from tests.host import home as homes
@@ -231,6 +231,17 @@ def test_one_that_is_withdrawn_or_comes_too_late_is_not_done(tenant: Tenant, mem
     assert states == {gone: "withdrawn", late: "expired"}
     hand.heard(states)
     assert not hand.told() and not home.verbs().count("backup")
+
+
+def test_what_is_done_at_once_does_not_wait_behind_what_takes_long(tenant: Tenant, member: Membership) -> None:
+    remote = Remote(member)
+    remote.pulse({}, {"web": None}, {})
+    vm = its_vm(tenant, member)
+    long = [order(tenant, vm, "backup") for _ in range(orders.MOST)]
+    with pytest.raises(AssertionError, match="wait for this host already"):
+        order(tenant, vm, "backup")
+    at_once = [order(tenant, vm, kind) for kind in ("pause", "resume", "cancel")]
+    assert [each.id for each in remote.pulse({}, {}, {}).offered] == at_once + long[: orders.OFFERED]
 
 
 def test_a_host_that_lost_its_state_does_not_keep_an_order_for_ever(tenant: Tenant, member: Membership) -> None:

@@ -26,8 +26,10 @@ from headstart.server.roles import Right
 
 #: An order waits for its host for so long, unless somebody says otherwise.
 WAITS_SECONDS = 3600.0
-#: Orders of one host that wait at a time; those that it is told of at a time.
-MOST, OFFERED = 50, 4
+#: Orders of one host that wait at a time: of those that take long, and of the others.
+MOST = 50
+#: Those that take long of which a host is told at a time.
+OFFERED = 4
 _PAGE = 500
 
 
@@ -51,6 +53,8 @@ class State(enum.StrEnum):
     WITHDRAWN = "withdrawn"
 
 
+#: Done at once, and about what is under way: they come whatever else waits.
+_AT_ONCE = (Kind.PAUSE, Kind.RESUME, Kind.CANCEL)
 _WITH_HOST = (State.TAKEN, State.STOPPING)
 _OPEN = (State.WAITING, *_WITH_HOST)
 #: They need a snapshot, and a host that offers itself, under this name in its state.
@@ -111,7 +115,7 @@ def _give(connection: Connection, call: Call, host: str, vm: str | None, wish: W
         vm = vm or arguments["vm"]
     elif wish.snapshot or wish.disks or wish.folder:
         raise errors.Usage(f"'{wish.kind}' has nothing to do with a snapshot.")
-    _require_room(connection, host, call.now)
+    _require_room(connection, host, wish.kind, call.now)
     order = ids.new()
     values = {"id": order, "tenant": tenant, "host": host, "vm": vm, "kind": wish.kind, "arguments": arguments}
     times = {"created": call.now, "expires": call.now + wish.seconds, "changed": call.now}
@@ -143,11 +147,12 @@ def _of_snapshot(connection: Connection, call: Call, host: Mapping[str, Any], wi
     return arguments
 
 
-def _require_room(connection: Connection, host: str, now: float) -> None:
+def _require_room(connection: Connection, host: str, kind: Kind, now: float) -> None:
     its = tables.orders.c
+    alike = its.kind.in_(_AT_ONCE) if kind in _AT_ONCE else its.kind.not_in(_AT_ONCE)
     query = select(func.count()).select_from(tables.orders)
     count = connection.execute(
-        query.where(its.host == host, its.state == State.WAITING, its.expires > now)
+        query.where(its.host == host, its.state == State.WAITING, its.expires > now, alike)
     ).scalar_one()
     if count >= MOST:
         raise errors.TooOften(f"{count} orders wait for this host already. Is it away?", seconds=60)
@@ -221,16 +226,14 @@ def _shown(row: dict[str, Any], now: float) -> dict[str, Any]:
 
 
 def waiting(connection: Connection, call: Call) -> list[dict[str, Any]]:
-    """What a host is to be told of now, the oldest first."""
+    """What a host is to be told of now: what is done at once, then some of what takes long; each the oldest first."""
     call.who.require(Right.REPORT)
     its = tables.orders.c
-    query = (
-        select(its.id, its.kind, its.vm, its.arguments)
-        .where(its.host == call.who.host, its.state == State.WAITING, its.expires > call.now)
-        .order_by(its.created, its.id)
-        .limit(OFFERED)
-    )
-    return [dict(row) for row in connection.execute(query).mappings()]
+    mine = (its.host == call.who.host, its.state == State.WAITING, its.expires > call.now)
+    query = select(its.id, its.kind, its.vm, its.arguments).where(*mine).order_by(its.created, its.id)
+    at_once = connection.execute(query.where(its.kind.in_(_AT_ONCE))).mappings().all()
+    long = connection.execute(query.where(its.kind.not_in(_AT_ONCE)).limit(OFFERED)).mappings().all()
+    return [dict(row) for row in (*at_once, *long)]
 
 
 def told(connection: Connection, call: Call, has: Mapping[str, Told]) -> dict[str, str]:
