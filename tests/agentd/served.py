@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from headstart.agentd import asks, frames, loop, messages, reading, release
@@ -20,6 +20,8 @@ from headstart.agentd.work import Refused, Work
 
 #: Nothing that is expected takes longer.
 SECONDS = 10.0
+#: As ``Session`` has it.
+Read = Callable[[Session, int, bytes], Work]
 
 
 class FileDisk(DiskReader):
@@ -77,8 +79,9 @@ def session(
     files: Mapping[str, Path],
     tables: Mapping[str, Sequence[Segment]] | None = None,
     handlers: Mapping[str, Handler] | None = None,
+    read: Read | None = None,
 ) -> Session:
-    def read(session: Session, request: int, payload: bytes) -> Work:
+    def plainly(session: Session, request: int, payload: bytes) -> Work:
         runs = reading.plan(messages.unpack_read(payload), FileLayout(files, tables or {}))
         return reading.Reading(
             runs, lambda name: FileDisk(str(files[name])), lambda kind, *parts: session.send(request, kind, *parts)
@@ -86,7 +89,9 @@ def session(
 
     sound = {"map": asks.describe, "hash": asks.digest}
     told = {"protocols": list(release.PROTOCOLS), "release": release.RELEASE, "sources": release.SOURCES}
-    return Session({**sound, **(handlers or {})}, read, lambda position, data: None, lambda: told, lambda told: True)
+    return Session(
+        {**sound, **(handlers or {})}, read or plainly, lambda position, data: None, lambda: told, lambda told: True
+    )
 
 
 @contextlib.contextmanager
@@ -94,10 +99,11 @@ def agent(
     files: Mapping[str, Path],
     tables: Mapping[str, Sequence[Segment]] | None = None,
     handlers: Mapping[str, Handler] | None = None,
+    read: Read | None = None,
 ) -> Iterator[socket.socket]:
     """The host's end of the channel to an agent whose disks are ``files``, and whose volumes lie as in ``tables``."""
     ours, theirs = socket.socketpair()
-    served = session(files, tables, handlers)
+    served = session(files, tables, handlers, read)
     ended: list[BaseException] = []
 
     def run() -> None:

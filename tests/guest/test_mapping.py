@@ -8,6 +8,7 @@ import json
 import random
 import socket
 import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from headstart import blocks
 from headstart.agentd import messages, segments
 from headstart.extents import Extent
 from headstart.guest import devices, mapping
-from headstart.guest.channel import Channel
+from headstart.guest.channel import Channel, Refused
 from headstart.guest.devices import GuestDisk, GuestMap, Volume
 from headstart.guest.mapping import Unproved
 from headstart.guest.reader import AgentReader
@@ -304,3 +305,40 @@ def test_a_chunk_that_is_cut_cannot_be_told_and_is_read_as_a_device(machine: Vm,
         check_reads(channel, {"device": odd.name}, [Extent(0, odd.size)], content)
     finally:
         in_guest(machine, [("odd", "", []), ("striped", "", [])])
+
+
+def replaced(vm: Vm, new: str, path: Path) -> None:
+    """The disk on virtio-scsi by this one."""
+    vm.qmp("device_del", id="dev-mbr")
+    while any("dev-mbr" in entry["qdev"] for entry in vm.qmp("query-block")):
+        time.sleep(0.01)
+    vm.qmp("blockdev-add", driver="raw", node_name=f"node-{new}", file={"driver": "file", "filename": str(path)})
+    vm.qmp("device_add", driver="scsi-hd", bus="bus-mbr.0", id="dev-mbr", drive=f"node-{new}", serial=new)
+    while new not in vm.guest.call("devices"):
+        time.sleep(0.05)
+
+
+@pytest.mark.vm
+def test_a_disk_that_gets_the_name_of_another_is_not_read_as_that(
+    machine: Vm, channel: Channel, tmp_path: Path
+) -> None:
+    name = machine.device("mbr").removeprefix("/dev/")
+    content = machine.disk("mbr").path.read_bytes()
+    other = random.Random(3).randbytes(DISK_SIZE)
+    (tmp_path / "other").write_bytes(other)
+    some = [Extent(0, 2 * MIB)]
+
+    def compare() -> None:
+        channel.ask("hash", device=name, key="00", spans=[[0, 4096]])
+
+    compare()
+    check_reads(channel, {"disk": name}, some, content)
+    replaced(machine, "other", tmp_path / "other")
+    try:
+        assert machine.guest.device("other") == f"/dev/{name}"
+        with pytest.raises(Refused, match=f"{name} is not the device"):
+            check_reads(channel, {"disk": name}, some, content)
+        compare()
+        check_reads(channel, {"disk": name}, some, other)
+    finally:
+        replaced(machine, "mbr", machine.disk("mbr").path)

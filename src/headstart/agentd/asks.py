@@ -21,14 +21,16 @@ def describe(session: Session, request: int, told: Dict[str, Any]) -> Dict[str, 
 
 
 def digest(session: Session, request: int, told: Dict[str, Any]) -> Dict[str, Any]:
-    """``hash`` of ``spans`` of a ``device``: BLAKE2b-256 of each, keyed with ``key`` (hex)."""
+    """``hash`` of ``spans`` of a ``device``: BLAKE2b-256 of each, keyed with ``key`` (hex). What READs find under this
+    name from then on is this device or none."""
     layout = Layout()
     name = layout.require(told["device"])
     spans = [(int(start), int(length)) for start, length in told["spans"]]
     if sum(length for _, length in spans) > _HASHED or any(not 0 < length <= LONGEST for _, length in spans):
         raise Refused(messages.WRONG, "too much to hash at once")
     key = bytes.fromhex(told["key"])
-    with DiskReader(layout.path(name), name) as reader:
+    session.devices.meet(name)
+    with _opened(session, layout, name) as reader:
         found = [hashlib.blake2b(reader.read(*span), digest_size=32, key=key).hexdigest() for span in spans]
     return {"digests": found}
 
@@ -36,10 +38,27 @@ def digest(session: Session, request: int, told: Dict[str, Any]) -> Dict[str, An
 def read(session: Session, request: int, payload: bytes) -> Work:
     """READ: see ``reading.plan``."""
     layout = Layout()
-    runs = reading.plan(messages.unpack_read(payload), layout)
+    asked = messages.unpack_read(payload)
+    runs = reading.plan(asked, layout)
+    if asked.target.get("through") is not None:
+        # What is opened is the volume: where it lies was told by the disk's name.
+        session.devices.require(asked.target["disk"])
     return reading.Reading(
-        runs, lambda name: DiskReader(layout.path(name), name), lambda kind, *parts: session.send(request, kind, *parts)
+        runs,
+        lambda name: _opened(session, layout, name),
+        lambda kind, *parts: session.send(request, kind, *parts),
     )
+
+
+def _opened(session: Session, layout: Layout, name: str) -> DiskReader:
+    """Raises ``OSError``; ``Refused`` if the name has come to another device."""
+    reader = DiskReader(layout.path(name), name)
+    try:
+        session.devices.require(name, reader.fileno())
+    except BaseException:
+        reader.close()
+        raise
+    return reader
 
 
 def watch(session: Session, request: int, told: Dict[str, Any]) -> Work:

@@ -61,6 +61,9 @@ class DiskReader:
             usage.OWN.read(self._name, done, begun)
         return self._view[start - low : start - low + length]
 
+    def fileno(self) -> int:
+        return self._file.fileno()
+
     def close(self) -> None:
         self._file.close()
         self._view.release()

@@ -6,6 +6,7 @@ A HELLO begins a session and ends everything before it. A frame of another sessi
 from typing import Any, Callable, Dict, List, Optional
 
 from headstart.agentd import frames, messages
+from headstart.agentd.devices import Devices
 from headstart.agentd.frames import Buffer, Decoder, Frame
 from headstart.agentd.work import Refused, Work
 
@@ -35,12 +36,15 @@ class Session:
         self._file = file
         self._welcome = welcome
         self._admits = admits
+        #: Those of which the host was told digests.
+        self.devices = Devices()
         self.clear()
 
     def clear(self) -> None:
         """The other side is gone: nothing is owed to it."""
         for work in getattr(self, "works", {}).values():
             work.cancel()
+        self.devices.forget()
         self._decoder = Decoder(frames.TO_GUEST)
         self._session: Optional[int] = None
         #: No frame that was begun before is still waited for at the other side.
