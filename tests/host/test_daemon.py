@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -13,9 +14,10 @@ from unittest import mock
 import pytest
 
 from headstart import errors
-from headstart.backup import publish
+from headstart.backup import publish, trim
 from headstart.backup.complete import Completing, Options
 from headstart.backup.context import Context
+from headstart.guest import trimming
 from headstart.host import control, requests, retry, steering
 from headstart.host.daemon import Daemon
 from headstart.host.notify import Notifier
@@ -358,6 +360,61 @@ def test_a_run_that_hangs_is_noticed_and_at_last_left_behind(home: Home, caplog:
         wait_until(home.anew.is_set)
         release.set()
     assert "event=hangs verb=precopy" in caplog.text
+
+
+@contextlib.contextmanager
+def endless_trims() -> Iterator[list[float]]:
+    """Of a guest that never gets done; the seconds that each may take."""
+    begun: list[float] = []
+
+    def trims(context: Context, name: str, seconds: float) -> Any:
+        begun.append(seconds)
+        while True:
+            context.beat()
+            time.sleep(0.01)
+
+    with mock.patch.object(trim, "trim", trims):
+        yield begun
+
+
+def test_a_trim_without_an_end_keeps_nothing_from_its_time(home: Home, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    vm = home.add("web")
+    with_policy(home, replace(NIGHTLY, trim=HOUR))
+    with endless_trims() as begun, home.serving(hang_seconds=1.0, grace_seconds=0.1):
+        wait_until(lambda: (doing := home.status()["doing"]) and doing["verb"] == "trim")
+        assert home.status()["reason"] == "the guest gives its free blocks back"
+        time.sleep(1.3)
+        assert not home.anew.is_set() and "hangs" not in caplog.text
+        home.now = TWO
+        wait_until(lambda: backups(home) == 1)
+        assert home.content(home.snapshots()[-1]) == vm.data("a")
+    assert begun[0] == trimming.SECONDS < 2 * HOUR
+    assert 'event=trim reason="the backup is due"' in caplog.text
+
+
+@pytest.mark.parametrize("do", ["cancel", "pause", "backup"])
+def test_a_trim_is_ended_by_who_wants_something_else(home: Home, do: str) -> None:
+    home.add("web")
+    with_policy(home, replace(NIGHTLY, trim=HOUR))
+    with endless_trims() as begun, home.serving():
+        wait_until(lambda: (doing := home.status()["doing"]) and doing["verb"] == "trim")
+        home.ask(do, vm="web", **({"options": PLAIN["options"]} if do == "backup" else {}))
+        wait_until(lambda: (doing := home.status()["doing"]) is None or doing["verb"] != "trim")
+        if do == "cancel":
+            # Its owner wants to have peace for a while.
+            time.sleep(0.2)
+            assert not home.verbs()
+        assert len(begun) == 1
+
+
+def test_a_guest_is_not_asked_to_trim_just_before_a_backup(home: Home) -> None:
+    home.add("web")
+    with_policy(home, replace(NIGHTLY, trim=HOUR))
+    home.now = TWO - 50
+    with endless_trims() as begun, home.serving():
+        wait_until(lambda: "precopy" in home.verbs())
+        assert not begun
 
 
 def test_a_look_that_hangs_is_noticed_as_well(home: Home, caplog: pytest.LogCaptureFixture) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -80,6 +82,68 @@ def garbage(client: socket.socket) -> None:
     client.recv(65536)
     client.sendall(b"\x00\xfe[]\n\xff17\n\xff{\n" * 100 + b"\xff" + b"[" * 100_000 + b"\n")
     scripted.silence(client)
+
+
+def crumbs(client: socket.socket) -> None:
+    for request in requests(client):
+        if request["execute"] == "guest-sync-delimited":
+            synchronise(client, request)
+        else:
+            while True:
+                client.sendall(b" ")
+                time.sleep(0.01)
+
+
+def mute(client: socket.socket) -> None:
+    for request in requests(client):
+        if request["execute"] == "guest-sync-delimited":
+            synchronise(client, request)
+
+
+@pytest.mark.parametrize("script", [mute, crumbs])
+def test_who_waits_for_a_long_command_is_asked_whether_it_still_wants_to(script: scripted.Script) -> None:
+    asked = []
+
+    def attend() -> None:
+        asked.append(time.monotonic())
+        if len(asked) == 2:
+            raise errors.Interrupted("enough")
+
+    with scripted.listening(script) as path, Qga(path) as qga:
+        began = time.monotonic()
+        with pytest.raises(errors.Interrupted):
+            qga.execute("guest-fstrim", 60, attend=attend)
+        assert time.monotonic() - began < 5
+    with scripted.listening(script) as path, Qga(path) as qga, pytest.raises(errors.Unreachable, match="in time"):
+        qga.execute("guest-fstrim", 0.1, attend=attend)
+
+
+def test_through_libvirt_it_is_waited_for_in_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    libvirt_qemu = pytest.importorskip("libvirt_qemu")
+    from headstart.wire import libvirt
+
+    over, asked = threading.Event(), []
+
+    def command(domain: str, order: str, seconds: int, flags: int) -> str:
+        assert (domain, seconds) == ("domain", 60)
+        over.wait(30)
+        return '{"return": "trimmed"}'
+
+    def attend() -> None:
+        asked.append(1)
+        if len(asked) == 2:
+            raise errors.Interrupted("enough")
+        if len(asked) == 3:
+            over.set()
+
+    monkeypatch.setattr(libvirt_qemu, "qemuAgentCommand", command)
+    agent = libvirt.DomainQga(mock.Mock(order=lambda question: question("domain")))
+    with pytest.raises(errors.Interrupted):
+        agent.execute("guest-fstrim", 60, attend=attend)
+    assert agent.execute("guest-fstrim", 60, attend=attend) == "trimmed"
+    monkeypatch.setattr(libvirt_qemu, "qemuAgentCommand", mock.Mock(side_effect=libvirt.Failed("no", 1)))
+    with pytest.raises(errors.Unreachable, match="guest-fstrim"):
+        agent.execute("guest-fstrim", 60, attend=attend)
 
 
 @pytest.mark.parametrize("script", [scripted.silence, garbage, endless, lambda client: None])

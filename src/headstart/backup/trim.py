@@ -14,20 +14,22 @@ from headstart.state.values import Vm
 from headstart.wire.qga import Qga
 
 
-def trim(context: Context, name: str) -> tuple[str, list[Trimmed]]:
-    """By whom (``agent`` or ``qga``), and what. Raises ``Unreachable`` where nobody answers, ``Unsupported``."""
+def trim(context: Context, name: str, seconds: float = trimming.SECONDS) -> tuple[str, list[Trimmed]]:
+    """By whom (``agent`` or ``qga``), and what. The context's beat may end it. Raises ``Unreachable`` where nobody
+    answers within ``seconds``, ``Unsupported``."""
     vm = opening.met(context, context.journal.vm(name))
     with context.journal.lock(name, "trim"):
         why = []
         if address := _agent(vm):
             try:
                 with context.agent(address) as agent:
-                    return "agent", agent.trim()
-            except errors.HeadstartError as error:
+                    agent.attend(context.beat)
+                    return "agent", agent.trim(seconds)
+            except (errors.Unreachable, errors.Unsupported, errors.Usage) as error:
                 why.append(str(error))
         with _qga(vm) as qga:
             if qga is not None:
-                return "qga", trimming.through_qga(qga)
+                return "qga", trimming.through_qga(qga, seconds, context.beat)
         if why:
             raise errors.Unreachable(f"Nobody in the guest trims its file systems: {' '.join(why)}")
         raise errors.Usage(

@@ -93,9 +93,9 @@ class Agent:
         """While it is used, nothing else of this session is."""
         return AgentFreezer(self._channel)
 
-    def trim(self) -> list[Trimmed]:
+    def trim(self, seconds: float) -> list[Trimmed]:
         """See ``trimming.through_agent``."""
-        return trimming.through_agent(self._channel)
+        return trimming.through_agent(self._channel, seconds)
 
     def close(self) -> None:
         self._channel.close()

@@ -7,7 +7,7 @@ import binascii
 import shlex
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol
@@ -60,7 +60,14 @@ class Shell(Protocol):
 class Qga(Protocol):
     """QEMU's guest agent: ``headstart.wire.qga``, or through libvirt."""
 
-    def execute(self, command: str, seconds: float, arguments: Mapping[str, Any] | None = None) -> Any: ...
+    def execute(
+        self,
+        command: str,
+        seconds: float,
+        arguments: Mapping[str, Any] | None = None,
+        attend: Callable[[], None] | None = None,
+    ) -> Any:
+        """``attend`` is called again and again while it waits, and may end that by what it raises."""
 
     def close(self) -> None: ...
 

@@ -29,18 +29,18 @@ class Trimmed:
     problem: str = ""
 
 
-def through_agent(channel: Channel) -> list[Trimmed]:
+def through_agent(channel: Channel, seconds: float) -> list[Trimmed]:
     """Raises ``Unsupported`` (the agent is too old, or fails), ``Lost``."""
     try:
-        told = channel.ask("trim", SECONDS)
+        told = channel.ask("trim", seconds)
     except Refused as refusal:
         raise errors.Unsupported(f"The agent in the guest does not trim: {refusal}") from None
     return _parsed(told.get("filesystems"), lambda each: (each["point"], each.get("trimmed"), each.get("problem", "")))
 
 
-def through_qga(qga: Qga) -> list[Trimmed]:
-    """Raises ``Unreachable``, also where qga does not know the command."""
-    told = qga.execute("guest-fstrim", SECONDS, {"minimum": 0})
+def through_qga(qga: Qga, seconds: float, attend: Callable[[], None]) -> list[Trimmed]:
+    """``attend`` as ``Qga`` has it. Raises ``Unreachable``, also where qga does not know the command."""
+    told = qga.execute("guest-fstrim", seconds, {"minimum": 0}, attend)
     paths = told.get("paths") if isinstance(told, dict) else None
     return _parsed(paths, lambda each: (each["path"], each.get("trimmed"), each.get("error", "")))
 

@@ -8,13 +8,16 @@ from typing import Any
 from headstart.backup.forecast import Forecast, Range
 from headstart.host.ward import Ward
 
+#: While these are done, a VM is in the state that its course says.
+_AHEAD = ("precopy", "trim")
+
 
 def of(ward: Ward, hangs: bool) -> dict[str, Any]:
     course, doing = ward.course, ward.activity.now()
     governor, due = course.governor, course.due
     return {
         "policy": ward.policy.name,
-        "state": "hangs" if hangs else doing.verb if doing and doing.verb != "precopy" else course.said.state,
+        "state": "hangs" if hangs else doing.verb if doing and doing.verb not in _AHEAD else course.said.state,
         "reason": course.said.reason,
         "due": due.at if due is not None and math.isfinite(due.at) else None,
         "missed": due is not None and due.missed,

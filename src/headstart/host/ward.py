@@ -24,6 +24,7 @@ from headstart.backup import cycle, trim
 from headstart.backup.complete import Options
 from headstart.backup.context import Beat, Context
 from headstart.backup.report import BackupReport
+from headstart.guest import trimming
 from headstart.host import calendar, log
 from headstart.host.activity import Activity
 from headstart.host.calendar import Due
@@ -44,6 +45,8 @@ _log = logging.getLogger("headstart.host")
 LOOK_SECONDS = 10.0
 #: Nothing is begun ahead of a backup that is due so soon, and what is under way is ended.
 MARGIN_SECONDS = 1.0
+#: A guest is not asked to trim for less than this.
+TRIM_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,24 +206,36 @@ class Ward:
         if due.at <= now + MARGIN_SECONDS or self.course.governor.state is State.HALTED:
             self.course.say("halted", self.course.governor.reason)
             return self._rest(now, due, now + LOOK_SECONDS)
-        self._trim(now)
-        self._round(due)
+        if self._trim(now, due):
+            self._round(due)
         return 0.0
 
-    def _trim(self, now: float) -> None:
-        """What the guest gives back is recorded before the round looks. One that cannot is asked again as late as one
-        that can."""
-        every = self._policy.trim
-        if every is None or 0 <= now - Noted(self._house.journal).trimmed(self.name) < every:
-            return
+    def _trim(self, now: float, due: Due) -> bool:
+        """What the guest gives back is recorded before the round looks; whether that may follow. One that cannot is
+        asked again as late as one that can."""
+        policy, left = self._policy, due.at - now - MARGIN_SECONDS
+        every = policy.trim
+        if every is None or 0 <= now - Noted(self._house.journal).trimmed(self.name) < every or left < TRIM_SECONDS:
+            return True
         Noted(self._house.journal).put_trimmed(self.name, now)
-        try:
-            with self._context(self.activity.beat) as context:
-                by, found = trim.trim(context, self.name)
-        except errors.HeadstartError as error:
-            log.warning(self.name, event="trim", reason=str(error))
-        else:
-            log.decision(self.name, event="trim", by=by, trimmed=log.size(sum(each.trimmed or 0 for each in found)))
+        with self.activity.doing("trim"):
+            self.course.say("waiting", "the guest gives its free blocks back")
+            try:
+                # libvirt goes on waiting for qga where we do not.
+                with self._context(lambda: self._go_on(due, policy)) as context:
+                    by, found = trim.trim(context, self.name, min(left, trimming.SECONDS))
+            except Halted as error:
+                log.decision(self.name, event="trim", reason=str(error))
+                self.course.say("waiting", str(error))
+                if self.activity.cancelled:
+                    # Its owner wants to have peace for a while.
+                    self._rounds.failed(now)
+                return False
+            except errors.HeadstartError as error:
+                log.warning(self.name, event="trim", reason=str(error))
+            else:
+                log.decision(self.name, event="trim", by=by, trimmed=log.size(sum(each.trimmed or 0 for each in found)))
+        return True
 
     def _rest(self, now: float, due: Due, until: float) -> float:
         soonest = min(until, due.at if due.at > now else until, now + LOOK_SECONDS)

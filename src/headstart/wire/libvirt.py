@@ -14,6 +14,8 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent import futures
+from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -212,19 +214,44 @@ class DomainQga:
         """Owns ``domain``."""
         self._domain = domain
 
-    def execute(self, command: str, seconds: float, arguments: Mapping[str, Any] | None = None) -> Any:
-        """Raises ``Unreachable`` when it does not answer in time, or with an error."""
+    def execute(
+        self,
+        command: str,
+        seconds: float,
+        arguments: Mapping[str, Any] | None = None,
+        attend: Callable[[], None] | None = None,
+    ) -> Any:
+        """Raises ``Unreachable`` when it does not answer in time, or with an error. ``attend`` is called again and
+        again while it waits. What it raises ends that, and not what libvirt waits for: its time does."""
         order = json.dumps({"execute": command, "arguments": arguments} if arguments else {"execute": command})
+
+        def ask(domain: Any) -> str:
+            return str(libvirt_qemu.qemuAgentCommand(domain, order, max(1, math.ceil(seconds)), 0))
+
         try:
-            said = self._domain.order(
-                lambda domain: libvirt_qemu.qemuAgentCommand(domain, order, max(1, math.ceil(seconds)), 0)
-            )
+            said = self._domain.order(ask if attend is None else lambda domain: _attended(lambda: ask(domain), attend))
         except Failed as error:
             raise errors.Unreachable(f"The guest agent (qga) does not do {command}: {error}") from error
         return qga.decoded(said).get("return")
 
     def close(self) -> None:
         self._domain.close()
+
+
+def _attended(call: Callable[[], Answer], attend: Callable[[], None]) -> Answer:
+    """What ``call`` returns or raises. Where ``attend`` raises, it goes on, and nobody learns how it ended."""
+    outcome: Future[Answer] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(call())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, name="libvirt call", daemon=True).start()
+    while not futures.wait([outcome], qga.ATTEND_SECONDS).done:
+        attend()
+    return outcome.result()
 
 
 class Gone(errors.Unreachable):

@@ -10,7 +10,7 @@ import json
 import secrets
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,6 +21,8 @@ from headstart import errors, plain
 SENTINEL = b"\xff"
 SYNC_SECONDS = 3.0
 LINE_LIMIT = 1 << 20
+#: Who waits for an answer is asked so often whether it still wants to.
+ATTEND_SECONDS = 0.25
 #: Characters of the guest's that reach a person.
 REASON_LIMIT = 200
 
@@ -51,12 +53,20 @@ class Qga:
             if found and decoded(answer).get("return") == number:
                 return
 
-    def execute(self, command: str, seconds: float, arguments: Mapping[str, Any] | None = None) -> Any:
+    def execute(
+        self,
+        command: str,
+        seconds: float,
+        arguments: Mapping[str, Any] | None = None,
+        attend: Callable[[], None] | None = None,
+    ) -> Any:
+        """``attend`` is called again and again while it waits. What it raises ends that: then this is of no use any
+        longer but to be closed."""
         deadline = time.monotonic() + seconds
         try:
             self._socket.settimeout(seconds)
             self._socket.sendall(_line({"execute": command, **({"arguments": arguments} if arguments else {})}))
-            answer = decoded(self._read_line(deadline))
+            answer = decoded(self._read_line(deadline, attend))
         except OSError as error:
             raise errors.Unreachable(f"The guest agent did not answer '{command}': {error}") from error
         if "error" in answer:
@@ -65,16 +75,21 @@ class Qga:
             raise errors.Unreachable(f"The guest agent refused '{command}': {plain.line(str(reason), REASON_LIMIT)!r}")
         return answer.get("return")
 
-    def _read_line(self, deadline: float) -> bytes:
+    def _read_line(self, deadline: float, attend: Callable[[], None] | None = None) -> bytes:
+        attended = time.monotonic()
         while b"\n" not in self._pending:
-            rest = deadline - time.monotonic()
-            if rest <= 0:
+            now = time.monotonic()
+            if now >= deadline:
                 raise errors.Unreachable("no answer in time")
-            self._socket.settimeout(rest)
+            # Also where something comes all the time.
+            if attend is not None and now >= attended + ATTEND_SECONDS:
+                attend()
+                attended = now
+            self._socket.settimeout(min(deadline - now, ATTEND_SECONDS))
             try:
                 data = self._socket.recv(65536)
-            except TimeoutError as error:
-                raise errors.Unreachable("no answer in time") from error
+            except TimeoutError:
+                continue
             if not data or len(self._pending) > LINE_LIMIT:
                 raise errors.Unreachable("the connection ended")
             self._pending += data
