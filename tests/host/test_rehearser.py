@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC
@@ -21,6 +22,7 @@ from headstart.restore.rehearsing import rehearsal
 from headstart.restore.rehearsing.rehearsal import Order, Shown
 from headstart.restore.rehearsing.signs import Awaited
 from headstart.restore.serving.serving import Source
+from headstart.state.values import Point
 from tests.host import home as homes
 from tests.host.home import HOUR, NIGHTLY, Home, with_policy
 from tests.kit.waiting import wait_until
@@ -112,6 +114,27 @@ def test_what_cannot_be_rehearsed_is_tried_again_and_harms_no_backup(
         home.ask("backup", **PLAIN)
         wait_until(lambda: stage.played)
     assert "no memory" in caplog.text
+
+
+@pytest.mark.parametrize("failure", [errors.Locked("the state is locked"), OSError(5, "a bad disk")], ids=str)
+def test_a_state_that_cannot_be_read_once_ends_no_rehearsals(
+    home: Home, stage: Stage, failure: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    home.add("web")
+    with_policy(home, replace(YEARLY, rehearsal=WANTED))
+    failing, point = [failure], home.journal.point
+
+    def read(vm: str) -> Point | None:
+        if threading.current_thread().name == "rehearser" and failing:
+            raise failing.pop()
+        return point(vm)
+
+    with mock.patch.object(home.journal, "point", read), home.serving() as served:
+        wait_until(lambda: not failing)
+        home.ask("backup", **PLAIN)
+        half_a_day_later(home, served)
+        wait_until(lambda: stage.played)
+    assert str(failure) in caplog.text
 
 
 def test_without_a_schedule_nothing_is_rehearsed(home: Home, stage: Stage) -> None:

@@ -69,11 +69,11 @@ class Rehearser:
 
     def _look(self, vm: str, wanted: Rehearsal) -> None:
         """Rehearse it if that is due."""
-        point = self._house.journal.point(vm)
-        if time.monotonic() < self._again.get(vm, 0.0) or point is None:
+        if time.monotonic() < self._again.get(vm, 0.0):
             return
         try:
-            if not self._is_due(vm, wanted):
+            point = self._house.journal.point(vm)
+            if point is None or not self._is_due(vm, wanted):
                 return
             with self._house.vault.another() as repo:
                 # Not the latest of this name: that may be anybody's, and has a definition that is started here.
