@@ -32,8 +32,9 @@ from headstart.state.outbox import Outbox
 
 _log = logging.getLogger("headstart.host")
 
-#: Orders in hand at a time.
+#: Orders in hand at a time, beside those that take no time: what ends the others must not wait for them.
 MOST = 4
+_QUICK = ("pause", "resume", "cancel")
 _OVER = ("done", "failed")
 #: Of so many that are over it is remembered that they were: a database of the server's that was put back offers again
 #: what was done long ago.
@@ -100,8 +101,11 @@ class Errands:
     def take(self, offered: Sequence[Offered]) -> bool:
         """Whether there are new ones, of which the server is to be told."""
         with self._lock:
-            room = MOST - sum(each["state"] in ("taken", "begun") for each in self._hand.values())
-            new = [each for each in offered if each.id not in self._hand][: max(0, room)]
+            busy = [each for each in self._hand.values() if each["state"] in ("taken", "begun")]
+            room = MOST - sum(each["kind"] not in _QUICK for each in busy)
+            unknown = [each for each in offered if each.id not in self._hand]
+            long = [each.id for each in unknown if each.kind not in _QUICK][: max(0, room)]
+            new = [each for each in unknown if each.kind in _QUICK or each.id in long]
             for each in new:
                 order = {"kind": each.kind, "vm": each.vm, "arguments": dict(each.arguments)}
                 self._hand[each.id] = {**order, "state": "taken", "result": {}}

@@ -1,0 +1,66 @@
+"""What a host takes of the orders that a server offers, and what becomes of them where its state fails."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from headstart import errors
+from headstart.host.control import Tell
+from headstart.host.errands import MOST, Errands
+from headstart.host.remote import Offered
+from headstart.state.journal import Journal
+from headstart.state.outbox import Outbox
+from tests.kit.waiting import wait_until
+
+
+class Host:
+    """Its backups go on until somebody cancels one."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.house = mock.Mock(journal=journal)
+        self.asked: list[str] = []
+        self.cancelled = threading.Event()
+
+    def handle(self, request: dict[str, Any], tell: Tell) -> dict[str, Any]:
+        self.asked.append(request["do"])
+        if request["do"] == "backup":
+            self.cancelled.wait(10)
+            raise errors.Interrupted("cancelled")
+        if request["do"] == "cancel":
+            self.cancelled.set()
+        return {}
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    with Journal.open(tmp_path) as journal:
+        found = Host(journal)
+        yield found
+        found.cancelled.set()
+
+
+def offered(kind: str, number: int = 0) -> Offered:
+    return Offered(f"{kind}-{number}", kind, "web", {})
+
+
+def agreed(hand: Errands) -> dict[str, str]:
+    return {order: each["state"] for order, each in hand.told().items()}
+
+
+def test_what_ends_the_others_does_not_wait_for_them(host: Host) -> None:
+    hand = Errands(host, lambda: None)  # type: ignore[arg-type]
+    assert hand.take([offered("backup", number) for number in range(MOST + 2)])
+    hand.heard(agreed(hand))
+    wait_until(lambda: len(host.asked) == MOST)
+    late = [offered("backup", MOST), offered("cancel"), offered("pause"), offered("restore")]
+    assert hand.take(late) and not hand.take(late)
+    assert {order for order, state in agreed(hand).items() if not order.startswith("backup")} == {"cancel-0", "pause-0"}
+    hand.heard(agreed(hand))
+    wait_until(lambda: list(agreed(hand).values()).count("failed") == MOST)
+    assert hand.take(late), "there is room again"
