@@ -64,3 +64,22 @@ def test_what_ends_the_others_does_not_wait_for_them(host: Host) -> None:
     hand.heard(agreed(hand))
     wait_until(lambda: list(agreed(hand).values()).count("failed") == MOST)
     assert hand.take(late), "there is room again"
+
+
+def test_what_cannot_be_noted_is_neither_taken_nor_begun_until_it_can(host: Host) -> None:
+    """Nothing would begin it later."""
+    hand = Errands(host, lambda: None)  # type: ignore[arg-type]
+    full = mock.patch.object(Outbox, "put_orders", side_effect=errors.NoSpace("full"))
+    with full, pytest.raises(errors.NoSpace):
+        hand.take([offered("pause")])
+    assert not hand.told()
+    assert hand.take([offered("pause")])
+    with full, pytest.raises(errors.NoSpace):
+        hand.heard(agreed(hand))
+    assert not host.asked
+    hand.heard(agreed(hand))
+    wait_until(lambda: agreed(hand) == {"pause-0": "done"})
+    with full, pytest.raises(errors.NoSpace):
+        hand.heard(agreed(hand))
+    assert agreed(hand) == {"pause-0": "done"}
+    assert host.asked == ["pause"]

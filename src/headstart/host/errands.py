@@ -106,46 +106,49 @@ class Errands:
             unknown = [each for each in offered if each.id not in self._hand]
             long = [each.id for each in unknown if each.kind not in _QUICK][: max(0, room)]
             new = [each for each in unknown if each.kind in _QUICK or each.id in long]
+            hand = dict(self._hand)
             for each in new:
                 order = {"kind": each.kind, "vm": each.vm, "arguments": dict(each.arguments)}
-                self._hand[each.id] = {**order, "state": "taken", "result": {}}
+                hand[each.id] = {**order, "state": "taken", "result": {}}
             if new:
-                self._outbox.put_orders(self._hand)
+                self._keep(hand)
         return bool(new)
 
     def heard(self, states: Mapping[str, str]) -> None:
         """What the server says of those in hand."""
         with self._lock:
-            stopped = [
-                order for order, each in self._hand.items() if _pair(each, states.get(order)) == ("taken", "stopping")
-            ]
+            hand = {order: dict(each) for order, each in self._hand.items()}
+            stopped = [order for order, each in hand.items() if _pair(each, states.get(order)) == ("taken", "stopping")]
             for order in stopped:
-                self._hand[order] |= {"state": "failed", "result": {"error": _BEFORE}}
+                hand[order] |= {"state": "failed", "result": {"error": _BEFORE}}
             for order, ending in self._boots.items():
                 if (state := states.get(order)) not in (None, "taken"):
                     ending.ask(_STOPPED if state == "stopping" else _UNKNOWN)
-            begin = [
-                order for order, each in self._hand.items() if _pair(each, states.get(order)) == ("taken", "taken")
-            ]
-            gone = [order for order, each in self._hand.items() if _is_gone(each, states.get(order))]
+            begin = [order for order, each in hand.items() if _pair(each, states.get(order)) == ("taken", "taken")]
+            gone = [order for order, each in hand.items() if _is_gone(each, states.get(order))]
             for order in begin:
-                self._hand[order]["state"] = "begun"
+                hand[order]["state"] = "begun"
             for order in gone:
                 self._progress.pop(order, None)
-                if self._hand.pop(order)["state"] in _OVER:
-                    self._hand[order] = {"state": "known"}
-            known = [order for order, each in self._hand.items() if each["state"] == "known"]
+                if hand.pop(order)["state"] in _OVER:
+                    hand[order] = {"state": "known"}
+            known = [order for order, each in hand.items() if each["state"] == "known"]
             for order in known[: max(0, len(known) - _REMEMBERED)]:
-                del self._hand[order]
+                del hand[order]
             if stopped or begin or gone:
-                self._outbox.put_orders(self._hand)
-            todo = [(order, dict(self._hand[order])) for order in begin]
+                self._keep(hand)
+            todo = [(order, dict(hand[order])) for order in begin]
             self._boots |= {order: Ending() for order, each in todo if each["kind"] == "boot"}
         for order, each in todo:
             thread = threading.Thread(target=self._do, args=(order, each), name=f"order {order[:8]}", daemon=True)
             thread.start()
             if each["kind"] == "boot":
                 self._threads = [*(other for other in self._threads if other.is_alive()), thread]
+
+    def _keep(self, hand: dict[str, dict[str, Any]]) -> None:
+        """Durable before it holds: what is only said to be begun would never be."""
+        self._outbox.put_orders(hand)
+        self._hand = hand
 
     def end_boots(self, reason: str) -> None:
         """Of VMs that run by order."""
