@@ -59,6 +59,9 @@ def test_what_is_there() -> None:
         {"size": -1},
         {"size": 1 << 62},
         {"size": "much"},
+        {"cow": 1 << 64},
+        {"era": 1 << 63},
+        {"metadata": [0, 1 << 64]},
         {"era": None},
         {"marks": {"a": "b"}},
         {"marks": [1]},
@@ -79,6 +82,21 @@ def test_a_filter_that_cannot_be(wrong: dict[str, Any]) -> None:
 def test_answers_that_are_none(told: dict[str, Any]) -> None:
     with hostile.playing(answering(told)) as link, Channel(link) as channel, pytest.raises(Lost, match="nonsense"):
         Filters(channel).look()
+
+
+@pytest.mark.parametrize(
+    "seconds", ["1e999", "NaN", "-1", "1" + "0" * 400, '"1"', "null", "1e6", "[]"], ids=lambda told: told[:9]
+)
+def test_a_time_that_is_none(seconds: str) -> None:
+    def play(guest: Guest) -> None:
+        request = guest.next(messages.ASK).request
+        note = f'{{"stands": {{"data": {{"device": "dm-3"}}}}, "seconds": {seconds}}}'
+        guest.send(messages.NOTE, request, note.encode())
+        guest.next(messages.CANCEL)
+        guest.tell(messages.REFUSAL, request, code=messages.CANCELLED, text="")
+
+    with hostile.playing(play) as link, Channel(link) as channel, pytest.raises(Lost, match="nonsense"):
+        Filters(channel).hold(["data"], {})
 
 
 def changed(*notes: dict[str, Any]) -> dict[int, Blocks]:

@@ -28,6 +28,8 @@ HOLD_SECONDS = 86400.0
 _LONGEST_NAME = 64
 #: See ``blocks``.
 _LARGEST = BLOCK_SIZE << 32
+#: What has a place in a report, a database and a float.
+_MOST_COUNTED = 1 << 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,7 @@ class Filters:
             told = self._channel.answer(request, CHANGE_SECONDS)
             stands = told["stands"]
             devices = {name: _text(stands[name]["device"]) for name in names}
-            return Hold(self._channel, request, devices, float(told["seconds"]))
+            return Hold(self._channel, request, devices, _seconds(told["seconds"]))
         except (KeyError, TypeError, ValueError) as error:
             self._channel.cancel(request)
             raise Lost(f"The agent in the guest answered nonsense about a point in time: {error}") from None
@@ -211,9 +213,16 @@ def _text(told: object) -> str:
 
 
 def _count(told: object) -> int:
-    if not isinstance(told, int) or told < 0:
+    if not isinstance(told, int) or not 0 <= told < _MOST_COUNTED:
         raise ValueError("no number")
     return told
+
+
+def _seconds(told: object) -> float:
+    """Of a point in time that stood no longer than any may."""
+    if not isinstance(told, int | float) or not 0 <= told <= HOLD_SECONDS:
+        raise ValueError("no time")
+    return float(told)
 
 
 def _positive(told: object) -> int:
