@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -114,6 +116,26 @@ def test_clocks_of_guests() -> None:
     assert list(inside.drift(1000.0, 1005.0)) == []
     [found] = inside.drift(1000.0, 4600.0)
     assert "1 h 0 min behind" in found.what
+
+
+COMMANDS = [{"name": name, "enabled": True} for name in (*inside._FREEZING, "guest-get-time")]
+
+
+@pytest.mark.parametrize(
+    "moment", [None, "now", float("inf"), float("nan"), 10**400, -1, []], ids=lambda told: str(told)[:9]
+)
+def test_a_guest_may_say_anything_of_its_clock(moment: Any) -> None:
+    answers = {"guest-info": {"version": "9", "supported_commands": COMMANDS}, "guest-get-time": moment}
+    [found] = inside._spoken("qga", mock.Mock(execute=lambda command, seconds: answers.get(command)))
+    assert found.what == "qga 9 answers, and can freeze"
+
+
+@pytest.mark.parametrize(
+    "info", [None, [], {"supported_commands": 7}, {"supported_commands": [7, {}, {"enabled": 1}]}], ids=str
+)
+def test_and_of_what_its_qga_can_do(info: Any) -> None:
+    [found] = inside._spoken("qga", mock.Mock(execute=lambda command, seconds: info))
+    assert found.what.startswith("qga ? answers, and does not do guest-fsfreeze-freeze")
 
 
 def test_the_kernel_is_asked_about_its_clock() -> None:

@@ -134,9 +134,11 @@ def qga(vm: Vm, channels: Channels | None) -> Iterator[Finding]:
 
 
 def _spoken(check: str, talk: Qga) -> Iterator[Finding]:
-    info = talk.execute("guest-info", ASK_SECONDS)
-    version = str(info.get("version", "?"))[:40]
-    allowed = {each["name"] for each in info.get("supported_commands", ()) if each.get("enabled")}
+    told = talk.execute("guest-info", ASK_SECONDS)
+    info = told if isinstance(told, dict) else {}
+    version, commands = str(info.get("version", "?"))[:40], info.get("supported_commands")
+    listed = [each for each in commands if isinstance(each, dict)] if isinstance(commands, list) else []
+    allowed = [each.get("name") for each in listed if each.get("enabled")]
     lacking = [name for name in _FREEZING if name not in allowed]
     if lacking:
         said = f"qga {version} answers, and does not do {', '.join(lacking)}"
@@ -150,7 +152,10 @@ def _spoken(check: str, talk: Qga) -> Iterator[Finding]:
     else:
         yield Finding(check, Level.OK, f"qga {version} answers, and can freeze")
     if "guest-get-time" in allowed:
-        yield from drift(int(talk.execute("guest-get-time", ASK_SECONDS)) * _NANO, time.time())
+        moment = talk.execute("guest-get-time", ASK_SECONDS)
+        # The guest's word, and not always a number.
+        if isinstance(moment, int) and 0 <= moment < 1 << 63:
+            yield from drift(moment * _NANO, time.time())
 
 
 def drift(guest: float, host: float) -> Iterator[Finding]:
