@@ -220,7 +220,8 @@ class PolicyTable(Table):
     """When the newest snapshot is started apart from everything, to see whether it lives."""
     trim: PositiveDuration | None = None
     """So often, at most, and before copying ahead, the guest is asked (through the agent, or qga) to give its free
-    blocks back, as `headstart trim` does. Default: never."""
+    blocks back, as `headstart trim` does. Not in the last minute before a backup; what is not done when one is due is
+    ended, but for qga, which cannot be stopped and does not freeze until it is done. Default: never."""
 
     def value(self, name: str) -> Policy:
         return Policy(
