@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from headstart import errors
-from headstart.hypervisor import guard_process
+from headstart.hypervisor import guard, guard_process
 from headstart.hypervisor.guard import Guard, Order
 
 THAW = b"thaw\n"
@@ -52,9 +52,9 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
     for each in (qmp, freezer):
         each.close()
     yield Stage(guard, monitor, agent, note)
-    guard.close()
     for each in (monitor, agent):
         each.close()
+    guard.close()
 
 
 def test_what_is_undone_in_time_is_left_alone(stage: Stage, capfd: pytest.CaptureFixture[str]) -> None:
@@ -103,8 +103,51 @@ def test_an_answer_that_nobody_read_is_an_end_as_well(stage: Stage, capfd: pytes
         pass
     stage.guard._control.close()
     assert stage.told(stage.agent) == THAW
+    assert stage.told(stage.monitor) == guard_process.CONTINUE
     assert stage.guard._process.wait(20) == 0
     assert capfd.readouterr().err == ""
+
+
+def acting(stage: Stage) -> None:
+    """It has ordered QEMU to continue the VM, as we hang."""
+    stage.note.touch()
+    stage.give(b"P")
+    stage.monitor.settimeout(20)
+    assert stage.monitor.recv(1000) == guard_process.CONTINUE
+
+
+def test_the_monitor_is_held_until_the_vm_was_continued(stage: Stage) -> None:
+    """QEMU drops what it was ordered when its client leaves; and goes on with a stop after minutes, maybe."""
+    acting(stage)
+    assert stage.note.exists(), "a later run has to know that it was we"
+    stage.guard._control.close()
+    assert stage.monitor.recv(1000) == guard_process.ASK
+    stage.monitor.sendall(b'{"return": {}, "id": "__qemu#00007"}\r\n{"timestamp": {}, "event": "STOP"}\r\n')
+    assert stage.monitor.recv(1000) == guard_process.ASK, "that was not the answer"
+    assert stage.note.exists() and stage.guard._process.poll() is None
+    stage.monitor.sendall(b'{"return": {"running": true}, "id": "head')
+    stage.monitor.sendall(b'start-guard"}\r\n')
+    assert stage.guard._process.wait(20) == 0
+    assert not stage.note.exists()
+
+
+def test_a_guard_that_acted_and_is_not_needed_any_longer(stage: Stage) -> None:
+    acting(stage)
+    stage.give(b"p")
+    stage.guard._control.close()
+    assert stage.told(stage.monitor) == b""
+    assert stage.guard._process.wait(20) == 0
+
+
+def test_whoever_gives_up_leaves_the_guard_behind(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "CLOSE_SECONDS", 0.1)
+    with pytest.raises(errors.Unreachable), stage.guard.pausing():
+        raise errors.Unreachable("QEMU's monitor did not answer.")
+    stage.guard.close()
+    assert stage.guard._process.poll() is None and stage.note.exists()
+    stage.monitor.sendall(b'{"return": {}, "id": "headstart-guard"}\r\n')
+    assert stage.guard._process.wait(20) == 0
+    assert not stage.note.exists()
 
 
 def test_without_a_guard_nothing_is_stopped(stage: Stage) -> None:

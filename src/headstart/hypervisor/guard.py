@@ -6,6 +6,7 @@ import contextlib
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from headstart.hypervisor import guard_process
 
 #: The guard answers at once; if not, it is not there, and nothing is stopped or frozen.
 ANSWER_SECONDS = 5.0
+#: How long it is waited for when it is not needed any longer.
+CLOSE_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,7 @@ class Guard:
             [sys.executable, "-I", "-S", program, *arguments],
             pass_fds=inherited,
             stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
             start_new_session=True,
         )
         theirs.close()
@@ -75,12 +79,12 @@ class Guard:
             raise errors.PointLost("The guard process is gone: nothing may be stopped without it.")
 
     def close(self) -> None:
+        """It may outlive us: QEMU hangs, and has not continued the VM yet."""
         self._control.close()
         try:
-            self._process.wait(guard_process.ANSWER_SECONDS * 2)
+            self._process.wait(CLOSE_SECONDS)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            threading.Thread(target=self._process.wait, name="guard", daemon=True).start()
 
     def __enter__(self) -> Guard:
         return self

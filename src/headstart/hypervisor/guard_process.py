@@ -12,7 +12,8 @@ the same byte:
 
 It acts when the other end closes (we died, by whatever signal) or when a state lasts too long (we
 hang). It writes on the very connections that we used: they stay open with us gone, and a monitor
-would not greet a second client.
+would not greet a second client. It holds them until what it ordered is done: QEMU, which may hang in a
+stop for as long as its storage does, drops the orders of a monitor whose client has left.
 """
 
 from __future__ import annotations
@@ -27,13 +28,20 @@ import time
 PAUSE_SECONDS = 0.045
 #: No guest is frozen for longer than 10 s; to thaw it takes time, too.
 FREEZE_SECONDS = 9.0
-#: How long to go on reading, so that QEMU does not drop an order that nobody waits for.
+#: How long to wait for whoever thaws.
 ANSWER_SECONDS = 5.0
+#: How long to wait for QEMU, which greets nobody else before it answers. Then the note is for the next run.
+STUCK_SECONDS = 3600.0
+#: Between questions to QEMU, the first time and at most: an answer may have gone to whom we guarded.
+ASK_SECONDS = 0.5, 60.0
 
-#: Beginnings of answers after which nothing has to be read any longer: the monitor's, qga's, the agent's.
-ANSWERS = (b"headstart-guard", b'{"return": ', b'"thawed":')
+#: Beginnings of answers after which nothing has to be read any longer: the monitor's, and qga's or the agent's.
+CONTINUED = (b"headstart-guard",)
+THAWED = (b'{"return": ', b'"thawed":')
 
 CONTINUE = b'{"execute": "cont", "id": "headstart-guard"}\n'
+#: Answered after all that was ordered before.
+ASK = b'{"execute": "query-status", "id": "headstart-guard"}\n'
 QGA_THAW = b'\xff{"execute": "guest-fsfreeze-thaw"}\n'
 
 
@@ -43,6 +51,7 @@ def main(control: int, qmp: int, freezer: int, thaw: bytes, note: str) -> None:
     deadlines = {b"P": 0.0, b"F": 0.0}
     limits = {b"P": PAUSE_SECONDS, b"F": FREEZE_SECONDS}
     actions = {b"P": (qmp, CONTINUE), b"F": (freezer, thaw)}
+    acted = set()
     while True:
         waiting = [deadline for deadline in deadlines.values() if deadline]
         timeout = max(0.0, min(waiting) - time.monotonic()) if waiting else None
@@ -52,17 +61,23 @@ def main(control: int, qmp: int, freezer: int, thaw: bytes, note: str) -> None:
                 break
             state = order.upper()
             deadlines[state] = time.monotonic() + limits[state] if order == state else 0.0
+            acted.discard(state)
             answer(control, order)
         for state, deadline in deadlines.items():
             if deadline and time.monotonic() >= deadline:
                 deadlines[state] = 0.0
+                acted.add(state)
                 send(*actions[state])
-                forget(state, note)
-    alive = [state for state, deadline in deadlines.items() if deadline]
-    for state in alive:
+    step_aside()
+    if b"P" in acted:
+        send(qmp, ASK)
+    for state in [state for state, deadline in deadlines.items() if deadline]:
+        acted.add(state)
         send(*actions[state])
-        forget(state, note)
-    linger([actions[state][0] for state in alive])
+    if b"P" in acted and answered(qmp, CONTINUED, STUCK_SECONDS, ASK):
+        forget(note)
+    if b"F" in acted:
+        answered(freezer, THAWED, ANSWER_SECONDS)
 
 
 def heard(control: int) -> bytes:
@@ -81,6 +96,11 @@ def answer(control: int, order: bytes) -> None:
         return  # the next order that is heard is the end
 
 
+def step_aside() -> None:
+    """Whoever reads what we and those we guarded write is not kept waiting for its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
 def send(descriptor: int, message: bytes) -> None:
     """All of it, also where the descriptor does not block; a VM that is gone needs nothing."""
     end = time.monotonic() + ANSWER_SECONDS
@@ -93,30 +113,42 @@ def send(descriptor: int, message: bytes) -> None:
             return
 
 
-def forget(state: bytes, note: str) -> None:
-    """What the VM's owner stops from now on, nobody of ours continues."""
-    if state == b"P":
+def answered(descriptor: int, words: tuple[bytes, ...], seconds: float, question: bytes = b"") -> bool:
+    """Wait for one of these words, asking again and again; True also if there is nobody (any longer) to say it."""
+    now = time.monotonic()
+    end = now + seconds
+    pause, longest = ASK_SECONDS
+    ask = now + pause if question else end
+    seen = b""
+    while descriptor >= 0:
+        now = time.monotonic()
+        if now >= end:
+            return False
+        if now >= ask:
+            send(descriptor, question)
+            pause = min(2 * pause, longest)
+            ask = now + pause
+        if not select.select([descriptor], [], [], max(0.0, min(ask, end) - now))[0]:
+            continue
         try:
-            os.unlink(note)  # noqa: PTH108 (pathlib takes longer to import than all the rest)
+            data = os.read(descriptor, 65536)
+        except BlockingIOError:
+            continue
         except OSError:
-            return
+            return True
+        seen += data
+        if not data or any(word in seen for word in words):
+            return True
+        seen = seen[-max(map(len, words)) :]
+    return True
 
 
-def linger(descriptors: list[int]) -> None:
-    """Read answers until QEMU has had time to act; closing at once would drop queued orders."""
-    end = time.monotonic() + ANSWER_SECONDS
-    seen = {descriptor: b"" for descriptor in descriptors if descriptor >= 0}
-    while seen and time.monotonic() < end:
-        for descriptor in select.select(list(seen), [], [], end - time.monotonic())[0]:
-            try:
-                data = os.read(descriptor, 65536)
-            except BlockingIOError:
-                continue
-            except OSError:
-                data = b""
-            seen[descriptor] += data
-            if not data or any(answer in seen[descriptor] for answer in ANSWERS):
-                del seen[descriptor]
+def forget(note: str) -> None:
+    """What the VM's owner stops from now on, nobody of ours continues."""
+    try:
+        os.unlink(note)  # noqa: PTH108 (pathlib takes longer to import than all the rest)
+    except OSError:
+        return
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import time
@@ -87,6 +88,46 @@ def test_the_guard_continues_within_milliseconds(tmp_path: Path, variant: str) -
         with vm.machine() as machine:
             assert machine.recover()
         assert vm.status == "paused"
+        assert vm.leftovers() == []
+
+
+@contextlib.contextmanager
+def slow_disk(folder: Path) -> Iterator[list[str]]:
+    """Arguments of a disk that is not flushed while ``folder/hold`` exists."""
+    socket, held, flushing = folder / "slow", folder / "hold", folder / "flushing"
+    flush = f"touch {flushing}; while [ -e {held} ]; do sleep 0.01; done"
+    script = ["get_size=echo 1048576", "pread=head -c $3 /dev/zero", "pwrite=cat >/dev/null"]
+    script += ["can_write=exit 0", "can_flush=exit 0", f"flush={flush}"]
+    with subprocess.Popen(["nbdkit", "-f", "-U", str(socket), "eval", *script]) as server:
+        try:
+            while not socket.exists():
+                assert server.poll() is None
+                time.sleep(0.01)
+            yield [
+                *("-blockdev", f"driver=nbd,server.type=unix,server.path={socket},node-name=slow"),
+                *("-device", f"virtio-blk-pci,drive=slow,id={victim.SLOW}"),
+            ]
+        finally:
+            held.unlink(missing_ok=True)
+            server.terminate()
+
+
+@pytest.mark.parametrize("place", victim.STOPPING)
+def test_a_stop_that_outlasts_us_is_undone(tmp_path: Path, place: str) -> None:
+    """Its storage keeps QEMU in the stop, while we die; what was ordered after that must not be lost."""
+    with slow_disk(tmp_path) as slow, bare.running(*bare.two(tmp_path), *slow) as vm:
+        vm.write(victim.SLOW, 0, 512, 1)
+        (tmp_path / "hold").touch()
+        kill_at(place, vm)
+        assert (tmp_path / "flushing").exists()
+        time.sleep(0.2)
+        (tmp_path / "hold").unlink()
+        stopped, resumed = vm.wait_event("STOP"), vm.wait_event("RESUME")
+        print(f"stopped for {qmp.moment_of(resumed) - qmp.moment_of(stopped):.2f} s")
+        wait_running(vm)
+        with vm.machine() as machine:
+            assert machine.recover()
+        assert vm.status == "running"
         assert vm.leftovers() == []
 
 

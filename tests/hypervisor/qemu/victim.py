@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,10 @@ PLACES = {
 }
 #: It hangs where the guest is frozen: stopped itself, or waiting for a monitor that is silent.
 HANGING = {"frozen, stopped": signal.SIGSTOP, "frozen, silent": None}
+#: QEMU hangs in the stop: it dies after so many seconds, before or after its guard has acted.
+STOPPING = {"stopping": 0.02, "stopping, guarded": 0.3}
+#: A disk that is none of ours.
+SLOW = "dev-slow"
 #: Its guard dies with it.
 UNGUARDED = "unguarded"
 
@@ -45,6 +50,17 @@ def stop_and_die(qmp: Qmp, commands: Any) -> Any:
     """Instead of the batch that stops, inserts and continues."""
     qmp.execute("stop")
     crash.die()
+
+
+def die_after(seconds: float) -> None:
+    """Of the batch."""
+    batch = Qmp.batch
+
+    def batch_and_die(self: Qmp, commands: Any) -> Any:
+        threading.Timer(seconds, crash.die).start()
+        return batch(self, commands)
+
+    Qmp.batch = batch_and_die  # type: ignore[method-assign]
 
 
 def hang(stop: signal.Signals | None) -> None:
@@ -74,13 +90,20 @@ def main(place: str, monitor: str, scratch: str, qga: str = "") -> None:
         crash.Place(name, die_before=int(when == "before"), die_after=int(when == "after"))
     if place in ("stopped", UNGUARDED):
         Qmp.batch = stop_and_die  # type: ignore[assignment, method-assign]
+    if place in STOPPING:
+        die_after(STOPPING[place])
     if place == UNGUARDED:
         Guard._tell = kill_guard  # type: ignore[assignment, method-assign]
     if place in HANGING:
         QemuMachine.transact = lambda *_: None  # type: ignore[method-assign]
         hang(HANGING[place])
     machine = QemuMachine(
-        Path(monitor), installation=INSTALLATION, scratch=Path(scratch), label="vm", qga=Path(qga) if qga else None
+        Path(monitor),
+        installation=INSTALLATION,
+        scratch=Path(scratch),
+        label="vm",
+        qga=Path(qga) if qga else None,
+        excluded=[SLOW],
     )
     starts = (Start("dev-one", "old"), Start("dev-two", "old"))
     machine.transact(starts)
