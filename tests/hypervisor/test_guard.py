@@ -150,8 +150,19 @@ def test_whoever_gives_up_leaves_the_guard_behind(stage: Stage, monkeypatch: pyt
     assert not stage.note.exists()
 
 
+def test_a_guard_that_dies_while_the_vm_stands_still(stage: Stage) -> None:
+    with pytest.raises(errors.PointLost, match="guard process"), stage.guard.pausing():
+        os.kill(stage.pid, signal.SIGKILL)
+        stage.guard._process.wait(20)
+        assert stage.note.exists()
+    assert not stage.note.exists(), "it was continued"
+
+
 def test_without_a_guard_nothing_is_stopped(stage: Stage) -> None:
     os.kill(stage.pid, signal.SIGKILL)
     stage.guard._process.wait(20)
     with pytest.raises(errors.PointLost, match="guard process"), stage.guard.freezing():
         pytest.fail("it was frozen")
+    with pytest.raises(errors.PointLost, match="guard process"), stage.guard.pausing():
+        pytest.fail("it was stopped")
+    assert not stage.note.exists(), "a later run would undo its owner's stop"

@@ -52,10 +52,11 @@ class Guard:
 
     @contextlib.contextmanager
     def pausing(self) -> Iterator[None]:
-        self._note.touch()
         with self._armed(b"P"):
+            # Only while somebody stands by: else nobody would remove it, and a later run undo its owner's stop.
+            self._note.touch()
             yield
-        self._note.unlink(missing_ok=True)
+            self._note.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def freezing(self) -> Iterator[None]:
