@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,9 @@ from headstart.backup.slices import NotNow, SlicedReader
 from headstart.extents import Extent
 from headstart.hypervisor.contract import Migrating, NotTaken, PointInTime, PointRequest
 from headstart.hypervisor.memory import MemoryMachine, MemoryVm
+from headstart.tracking.choice import Wish
+from tests.kit import world
+from tests.kit.world import World
 
 BLOCK = 512
 SIZE = 16 * BLOCK
@@ -93,3 +97,19 @@ def test_a_disk_that_was_resized_a_moment_ago_waits(simulated: MemoryVm) -> None
     simulated.resize("a", 2 * SIZE)
     with pytest.raises(NotNow, match="resized"):
         content(found)
+
+
+def test_what_nothing_records_of_it_is_compared_in_the_window(tmp_path: Path) -> None:
+    """All of it is wanted then, of every disk of the VM: such a point in time has nothing else."""
+    vm = MemoryVm({"a": 12 * world.BLOCK, "b": 12 * world.BLOCK}, world.BLOCK, iothreads=("a",))
+    vm.write("a", 3)
+    there = World(vm, tmp_path)
+    assert there.backup() is not None
+    there.journal.track(world.NAME, Wish.COMPARE)
+    for block in (4, 5):
+        vm.write("a", block)
+        vm.write("b", block)
+        assert there.precopy() is not None
+        vm.write("b", 6)
+        made = there.backup()
+        assert made is not None and [disk.tracking for disk in made.disks] == ["comparison"] * 2

@@ -10,6 +10,7 @@ import pytest
 
 from headstart.backup import slices
 from headstart.backup.transport import Transport
+from headstart.tracking.choice import Wish
 from headstart.units import BLOCK_SIZE
 from tests.e2e.rig import Rig
 from tests.kit import disks, places, workloads
@@ -59,6 +60,21 @@ def test_a_slice_that_cannot_be_had_costs_its_head_start_alone(tmp_path: Path) -
         assert done.remaining_bytes >= MIB and any("remains to be copied" in note for note in done.notes), done
         assert rig.precopy(transport=Transport.HOST).remaining_bytes == 0
         rig.exact_backup()
+
+
+def test_compared_beside_another_disk(tmp_path: Path) -> None:
+    """Nothing records; QEMU copies all of both for the window."""
+    chosen = disks.Disk(disks.make_filled(tmp_path / "data", 8 * MIB, "qcow2"), "qcow2", "data", iothread=True)
+    other = disks.Disk(disks.make_filled(tmp_path / "other.raw", 4 * MIB), "raw", "other")
+    with Vm((chosen, other)) as vm:
+        rig = Rig(tmp_path / "rig", vm, track=Wish.COMPARE)
+        rig.precopy(transport=Transport.HOST)
+        for name in ("data", "other"):
+            vm.guest.write(vm.device(name), MIB, MIB, seed="again")
+        made = rig.exact_backup().report
+        assert {disk.tracking for disk in made.disks} == {"comparison"}
+        assert sum(disk.precopied_bytes for disk in made.disks) >= 8 * MIB, "what the round had copied was used"
+        assert not any(rig.bitmaps().values()) and vm.running
 
 
 def test_a_host_that_is_killed_in_a_slice_leaves_nothing(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from headstart.repository import collect, config, forget, keys, layout, lease, o
 from headstart.repository.config import Config
 from headstart.repository.repo import Repository
 from headstart.state.values import Vm
+from headstart.tracking.choice import Wish
 from headstart.volumes import looker, volume
 from headstart.volumes.looker import Looker, Read
 from headstart.volumes.selection import Seen
@@ -358,7 +359,9 @@ class World:
     @property
     def untracked(self) -> list[str]:
         """Disks that nothing records."""
-        return [drive.name for drive in self.vm.drives.values() if self.vm.checkpoints and not drive.top.persistent]
+        asked = self.journal.vm(NAME).track is Wish.COMPARE
+        drives = self.vm.drives.values()
+        return [each.name for each in drives if asked or (self.vm.checkpoints and not each.top.persistent)]
 
     @property
     def troubles(self) -> list[str]:
