@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 
 import libvirt
 
@@ -11,6 +12,7 @@ from headstart.hypervisor import freeze
 from headstart.hypervisor.contract import GuestFreezer, PointRequest
 from headstart.hypervisor.freeze import FREEZE_SECONDS, Freezer, ThroughAgent
 from headstart.hypervisor.guard import Order
+from headstart.hypervisor.libvirt import recovery
 from headstart.hypervisor.libvirt.inventory import QGA_PORT, Look
 from headstart.wire.libvirt import Domain, Failed, LinkLost
 
@@ -20,12 +22,15 @@ class ThroughLibvirt:
 
     order: Order | None = None
 
-    def __init__(self, domain: Domain, spare: GuestFreezer | None) -> None:
+    def __init__(self, domain: Domain, spare: GuestFreezer | None, note: Path) -> None:
+        """``note`` exists while the guest may be frozen, for a later run."""
         self._domain = domain
         self._spare = spare
+        self._note = note
 
     def stand_by(self, notes: list[str]) -> None:
         self._spare = freeze.stand_by(self._spare, notes)
+        self._note.write_text(recovery.identity(self._domain))
 
     def freeze(self, notes: list[str]) -> bool | None:
         self._wait_at_most(int(FREEZE_SECONDS))
@@ -55,17 +60,18 @@ class ThroughLibvirt:
             self._domain.order(lambda domain: domain.agentSetResponseTimeout(seconds, 0))
 
     def stand_down(self) -> None:
+        self._note.unlink(missing_ok=True)
         if self._spare is not None:
             self._spare.disarm()
 
 
-def agent(domain: Domain, seen: Look, request: PointRequest, notes: list[str]) -> Freezer | None:
-    """Who freezes; None if nobody can or it is not wanted."""
+def agent(domain: Domain, seen: Look, request: PointRequest, notes: list[str], note: Path) -> Freezer | None:
+    """Who freezes; None if nobody can or it is not wanted. ``note``: see ``ThroughLibvirt``."""
     if not request.freeze:
         return None
     channel = seen.channels.get(QGA_PORT)
     if channel is not None and channel.connected:
-        return ThroughLibvirt(domain, request.freezer)
+        return ThroughLibvirt(domain, request.freezer, note)
     if request.freezer is not None:
         return ThroughAgent(request.freezer)
     notes.append("nothing was frozen: no guest agent (qga) is connected, and Headstart's own does not answer")

@@ -276,7 +276,9 @@ class LibvirtMachine:
         if not layered:
             seen = self._ready()
         notes: list[str] = []
-        freezer = freeze.agent(self._domain, seen, request, notes) if self._guest_runs() else None
+        freezer = None
+        if self._guest_runs():
+            freezer = freeze.agent(self._domain, seen, request, notes, self._place.frozen)
         with contextlib.ExitStack() as stack:
             guarding = self._watch()
             if freezer is not None and freezer.order is not None:

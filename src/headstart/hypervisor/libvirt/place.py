@@ -33,6 +33,8 @@ class Place:
         self.images = scratch / f"{label}.images"
         #: Exists while a domain runs that was off before us; tells which.
         self.started = scratch / f"{label}.started"
+        #: Exists while its guest may be frozen by us through qga; tells which.
+        self.frozen = scratch / f"{label}.frozen"
         if len(str(self.socket)) > SOCKET_PATH_LIMIT:
             raise errors.Usage(
                 f"The scratch directory's path is too long for a socket: {self.socket}. Choose a shorter --scratch."

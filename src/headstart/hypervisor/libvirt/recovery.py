@@ -20,8 +20,8 @@ def recover(domain: Domain, place: Place) -> tuple[str, ...]:
     """Returns a sentence for each thing done."""
     done = [*_job(domain, place), *_started(domain, place)]
     files = place.leftovers()
-    if done or files:
-        done += _frozen(domain)
+    if done or files or _may_be_frozen(domain, place):
+        done += _frozen(domain, place)
     place.close()
     return (*done, *(f"the file {path} of a dead run was removed" for path in files))
 
@@ -58,7 +58,21 @@ def shut_off(domain: Domain) -> bool:
     return True
 
 
-def _frozen(domain: Domain) -> Iterator[str]:
+def _may_be_frozen(domain: Domain, place: Place) -> bool:
+    """A guest that was started since is not."""
+    try:
+        noted = place.frozen.read_text()
+    except FileNotFoundError:
+        return False
+    if noted == identity(domain):
+        return True
+    place.frozen.unlink(missing_ok=True)
+    return False
+
+
+def _frozen(domain: Domain, place: Place) -> Iterator[str]:
+    """While qga does not answer, it is left to the next run."""
     with contextlib.suppress(errors.HeadstartError):
         if domain.order(lambda running: running.fsThaw(None, 0)):
             yield "the guest, frozen by a dead run, was thawed"
+        place.frozen.unlink(missing_ok=True)
