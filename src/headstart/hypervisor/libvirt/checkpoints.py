@@ -27,6 +27,8 @@ _PLAIN = libvirt.VIR_DOMAIN_CHECKPOINT_XML_NO_DOMAIN
 _SIZED = _PLAIN | libvirt.VIR_DOMAIN_CHECKPOINT_XML_SIZE
 _AGAIN = libvirt.VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE | libvirt.VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE_VALIDATE
 _FORGET = libvirt.VIR_DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY
+#: Disks of a checkpoint that it has bitmaps on.
+_RECORDED = "disks/disk[@checkpoint='bitmap']"
 
 
 class Checkpoints:
@@ -44,7 +46,7 @@ class Checkpoints:
         # to take their answers: neither would go on.
         sized = not self._jobs.standing and self._running()
         for name, text in self._texts(_SIZED if sized else _PLAIN).items():
-            for disk in ElementTree.fromstring(text).iterfind("disks/disk[@checkpoint='bitmap']"):
+            for disk in ElementTree.fromstring(text).iterfind(_RECORDED):
                 # There libvirt tells how much a sound bitmap holds, and nothing of another one.
                 believed = not sized or disk.get("size") is not None
                 bitmap = Bitmap(disk.get("bitmap", name), recording=True, believed=believed, persistent=True)
@@ -100,17 +102,17 @@ class Checkpoints:
                 raise
 
     def _delete(self, name: str) -> None:
-        """A checkpoint without its bitmap is forgotten: it cannot be deleted."""
+        """A checkpoint without its bitmap, or with one that is inconsistent, is forgotten: it cannot be deleted. One
+        that only cannot be deleted now stays: its bitmap would go on recording, and nobody know of it."""
 
         def delete(domain: Any) -> None:
             checkpoint = domain.checkpointLookupByName(name)
             try:
                 checkpoint.delete(0)
             except libvirt.libvirtError as error:
-                if error.get_error_code() not in (
-                    libvirt.VIR_ERR_INTERNAL_ERROR,
-                    libvirt.VIR_ERR_CHECKPOINT_INCONSISTENT,
-                ):
+                code = error.get_error_code()
+                missing = code == libvirt.VIR_ERR_INTERNAL_ERROR and self._is_unsound(checkpoint)
+                if not missing and code != libvirt.VIR_ERR_CHECKPOINT_INCONSISTENT:
                     raise
                 checkpoint.delete(_FORGET)
 
@@ -120,6 +122,16 @@ class Checkpoints:
             if error.code != libvirt.VIR_ERR_NO_DOMAIN_CHECKPOINT:
                 raise
 
+    def _is_unsound(self, checkpoint: Any) -> bool:
+        """For certain: libvirt can tell how much a bitmap holds, and does not of this one."""
+        if self._jobs.standing:
+            return False
+        try:
+            described = ElementTree.fromstring(checkpoint.getXMLDesc(_SIZED))
+        except libvirt.libvirtError:
+            return False
+        return all(disk.get("size") is None for disk in described.iterfind(_RECORDED))
+
     def foreign(self) -> list[str]:
         """Names of checkpoints that are nobody's of ours."""
         return [name for name in self._texts(_PLAIN) if not self._is_ours(name)]
@@ -127,7 +139,7 @@ class Checkpoints:
     def clear(self, disks: Container[str]) -> None:
         """Delete ours of these disks."""
         for name, text in self._texts(_PLAIN).items():
-            of = ElementTree.fromstring(text).iterfind("disks/disk[@checkpoint='bitmap']")
+            of = ElementTree.fromstring(text).iterfind(_RECORDED)
             if self._is_ours(name) and any(each.get("name") in disks for each in of):
                 self._delete(name)
 
