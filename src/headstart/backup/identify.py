@@ -250,12 +250,13 @@ def _rotate(
     standing: Mapping[str, Mapping[Mark, Standing]],
 ) -> None:
     recorded = [verdict for verdict in verdicts if not verdict.disk.untracked]
-    start = [(verdict.disk.name, Mark(Kind.ROUND, round_id)) for verdict in recorded]
-    start += [
+    # Not everybody begins them at one moment: what a round records, its base has to have as well.
+    start = [
         (verdict.disk.name, Mark(Kind.BASE, prepared[verdict.disk.name].base))
         for verdict in recorded
         if not verdict.base_holds
     ]
+    start += [(verdict.disk.name, Mark(Kind.ROUND, round_id)) for verdict in recorded]
     end = [
         (verdict.disk.name, mark)
         for verdict in verdicts
