@@ -54,8 +54,14 @@ def run(contact: Contact) -> Identified:
     known = contact.tracked()
     draft = _draft(contact)
     verdicts = _verdicts(contact, draft, known, standing)
+    begun = _begun(draft, standing)
+    if begun:
+        # A run failed after that, maybe as nobody can read marks: each try would begin one more.
+        contact.tracker.changed(
+            {each.disk.name: _marks_to_read(each, known[each.disk.name]) for each in verdicts if each.base_holds}
+        )
     round_id = secrets.token_hex(8)
-    draft = replace(draft, next_rounds=(*_begun(draft, standing), round_id))
+    draft = replace(draft, next_rounds=(*begun, round_id))
     prepared = {verdict.disk.name: _prepared(contact, verdict, known) for verdict in verdicts}
     draft = _held(contact, draft, known, prepared)
     doubted = [verdict.disk.name for verdict in verdicts if not verdict.rounds and not _is_guide(verdict, known)]
