@@ -166,6 +166,29 @@ def test_a_guest_that_was_frozen_is_thawed(tmp_path: Path, variant: str) -> None
             assert agent.state == "frozen"
 
 
+def test_a_snapshot_that_is_taken_of_our_filter(shared: bare.Bare, tmp_path: Path) -> None:
+    """It cannot be taken out below it. What to do is said until it is done."""
+    snapshot = tmp_path / "snapshot.qcow2"
+    with shared.machine() as machine, machine.take(points.request()) as point:
+        disk = {"node_name": next(root for root in shared.roots().values() if root.endswith("cbw1"))}
+        shared.qmp("blockdev-snapshot-sync", snapshot_file=str(snapshot), snapshot_node_name="theirs", **disk)
+        shared.write("dev-two", 0, 512, 7)
+        with pytest.raises(errors.PointLost, match="changed by somebody else"):
+            point.check()
+    with shared.machine() as machine:
+        for _ in range(2):
+            remedy = f"block-stream .device theirs.*rebase -u -F raw -b {tmp_path}/two.raw {snapshot}"
+            with pytest.raises(errors.Busy, match=remedy):
+                machine.recover()
+        shared.qmp("block-stream", device="theirs", job_id="free")
+        shared.wait_event("BLOCK_JOB_COMPLETED")
+        assert machine.recover()
+        assert shared.leftovers() == []
+        with machine.take(points.request()) as point:
+            assert points.content(point.reader("dev-two"), 0, 512) == bytes([7]) * 512
+            point.release()
+
+
 @pytest.fixture
 def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[bare.Bare]:
     monkeypatch.setattr(obstacles, "PATIENCE_SECONDS", 0.1)

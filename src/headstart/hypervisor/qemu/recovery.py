@@ -19,7 +19,7 @@ from headstart.wire.qmp import CommandFailed
 
 
 def recover(site: Site) -> tuple[str, ...]:
-    """Returns a sentence for each thing done or found."""
+    """Returns a sentence for each thing done or found. Raises ``Busy`` where something cannot be put right."""
     known = bool(_our_exports(site))
     done = [*_stopped(site), *let_go(site)]
     if site.exports.leftover_server(known=known):
@@ -30,6 +30,7 @@ def recover(site: Site) -> tuple[str, ...]:
     for path in files:
         path.unlink(missing_ok=True)
         done.append(f"the file {path} of a dead run was removed")
+    _require_free(site)
     return (*done, *_foreign(site))
 
 
@@ -103,6 +104,27 @@ def _frozen(site: Site) -> Iterator[str]:
         if qga.execute("guest-fsfreeze-status", 3.0) == "frozen":
             qga.execute("guest-fsfreeze-thaw", 5.0)
             yield "the guest, frozen by a dead run, was thawed"
+
+
+def _require_free(site: Site) -> None:
+    """No filter of ours is left below a node of somebody else's. A snapshot that is taken of a *device* while a point
+    stands is put on what the device stands on then."""
+    seen = graph.look(site.qmp)
+    for above, children in seen.children.items():
+        for filter_ in children.values():
+            ours = names.is_node_of(site.installation, filter_) and not names.is_node_of(site.installation, above)
+            if ours and seen.nodes[filter_].driver == "copy-before-write":
+                raise errors.Busy(_snapshot_on(seen.nodes[above], filter_, seen.nodes[seen.filtered(filter_)]))
+
+
+def _snapshot_on(snapshot: graph.Node, filter_: str, image: graph.Node) -> str:
+    return (
+        f"A snapshot ({snapshot.file}) was taken of a device while it was being backed up, and stands on a filter of"
+        f" ours ({filter_}) that cannot be taken out below it. Free the snapshot with QEMU's block-stream (device"
+        f" {snapshot.name}), which copies the whole disk into it; or shut the VM down and, before it can be started"
+        f" again, 'qemu-img rebase -u -F {image.driver} -b {image.file} {snapshot.file}'. Snapshots that name a node"
+        " (blockdev-snapshot-sync with node-name) do no harm."
+    )
 
 
 def _foreign(site: Site) -> Iterator[str]:
