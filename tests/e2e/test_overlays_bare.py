@@ -138,6 +138,28 @@ def test_killed_around_what_keeps_others_from_writing(
     assert not list(rig.scratch.glob("*.anchor"))
 
 
+def test_an_image_that_is_edited_while_the_vm_is_off_is_compared(tmp_path: Path, vm: Vm, rig: Rig) -> None:
+    """As by virt-customize or a loop mount, with a head start; afterwards there is one again."""
+    rig.backup()
+    bare.write_both(vm, 0)
+    rig.precopy()
+    bare.write_both(vm, 1)
+    vm.quit()
+    place, edited = START + 20 * PIECE, b"edited" * 1000
+    with (tmp_path / "two.raw").open("r+b") as file:
+        file.seek(place)
+        file.write(edited)
+    vm.start()
+    found = rig.exact_backup()
+    assert found.image("two").read_bytes()[place : place + len(edited)] == edited
+    assert found.disk("two").compared and not found.disk("one").compared
+    assert any("somebody wrote to " in note for note in found.report.notes)
+    rig.precopy()
+    bare.restart(vm)
+    bare.write_both(vm, 2)
+    assert not rig.exact_backup().disk("two").compared
+
+
 def exact(rig: Rig, expected: bytearray) -> DiskReport:
     found = rig.exact_backup()
     assert found.image("two").read_bytes() == expected

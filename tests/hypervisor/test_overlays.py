@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ MINE, OTHERS = "0123abcd", "deadbeef"
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
-    image = tmp_path / "data[1].raw"
+    image = tmp_path / "my data[1].raw"
     image.write_bytes(bytes(SIZE))
     return overlays.place_of(image, tmp_path / "unused", MINE)
 
@@ -83,6 +84,14 @@ def test_blank_is_what_nobody_wrote_to(place: Place) -> None:
     assert segmentfile.size_of(segment.path) == SIZE
     cover(place)
     assert not recording.is_blank(place.stack())
+
+
+def test_who_writes_to_the_image_is_noticed(place: Place) -> None:
+    segments = (cover(place, "base"),)
+    place.note(segments, recording.sealed(place, segments))
+    assert not recording.doubt(place, [segments[0].path])
+    os.utime(place.image, ns=(0, 0))
+    assert recording.doubt(place, [segments[0].path]) == recording.CHANGED.format(path=place.image)
 
 
 def test_whose_an_overlay_is(place: Place) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from headstart import errors, units
 from headstart.blocks import Blocks
-from headstart.hypervisor import segmentfile, space
+from headstart.hypervisor import overlays, segmentfile, space
 from headstart.hypervisor.contract import Action, Bitmap, Remove, Start, Stop
 from headstart.hypervisor.overlays import Place, Segment
 
@@ -18,6 +18,13 @@ OVERLAYS = "overlays"
 LEAST_ROOM = units.GIB
 #: Of a disk that can have none.
 IN_IOTHREAD = "its device is served by an iothread"
+#: In place of what is sealed: we are writing to the image, or about to. And: its overlays are being taken off.
+UNSEALED, LEAVING = ("unsealed",), ("leaving",)
+CHANGED = "somebody wrote to {path}, below the topmost overlay of ours"
+LOST = (
+    "the overlay {path} has been written to, and the VM does not run on it any longer (was it started from something"
+    " else, was the domain defined anew, or did libvirt crash?)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +118,11 @@ def without(stack: tuple[Segment, ...], gone: Iterable[str]) -> tuple[Segment, .
     return tuple(replace(each, names=tuple(name for name in each.names if name not in dropped)) for each in stack)
 
 
+def unbelieved(stack: tuple[Segment, ...]) -> tuple[Segment, ...]:
+    """Nothing is recorded in them."""
+    return without(stack, [name for each in stack for name in each.names])
+
+
 def nameless(stack: tuple[Segment, ...]) -> int:
     """How many of the lowest segments nobody wants to read any longer. Never the one that is written to."""
     count = 0
@@ -129,3 +141,29 @@ def is_blank(stack: tuple[Segment, ...]) -> bool:
 def require_room(folder: Path, size: int) -> None:
     """For one more overlay on a disk of ``size`` bytes. Raises ``NoSpace``."""
     space.require(folder, min(size, LEAST_ROOM), "What the guest writes to an overlay")
+
+
+def sealed(place: Place, segments: Sequence[Segment]) -> tuple[str, ...]:
+    """What tells later that nobody else has written to what stands below the topmost segment."""
+    return tuple(_seal(path) for path in (place.image, *overlays.paths(segments[:-1])))
+
+
+def _seal(path: Path) -> str:
+    return "/".join((path.name, *overlays.facts_of(path)))
+
+
+def doubt(place: Place, paths: Sequence[Path]) -> str:
+    """Why what overlays recorded is not believed; empty if it is. ``paths``: those of the chain, lowest first."""
+    seal = place.seal
+    if paths and seal not in ((), UNSEALED, LEAVING):
+        known = {each.partition("/")[0]: each for each in seal}
+        for path in (place.image, *paths):
+            if known.get(path.name, "") not in ("", _seal(path)) or (path == paths[-1] and path.name in known):
+                return CHANGED.format(path=path)
+    return next((LOST.format(path=path) for path in lost(place, paths)), "")
+
+
+def lost(place: Place, paths: Sequence[Path]) -> list[Path]:
+    """Segments that were written to, and have gone from the chain without us: what we commit is noted no more."""
+    gone = sorted(place.noted() - set(paths))
+    return [path for path in gone if path.exists() and not segmentfile.is_empty(path)]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from headstart.hypervisor import overlays
+from headstart.hypervisor import overlays, recording
 from headstart.hypervisor.inventory import Recorder
 from headstart.hypervisor.libvirt import inventory, layers
 from headstart.hypervisor.libvirt.inventory import Look
@@ -118,13 +118,13 @@ def test_who_writes_below_the_topmost_overlay_is_noticed(images: Images) -> None
     for _ in range(2):
         images.cover(images.place.new())
     low, top = images.segments
-    images.place.note(images.segments, layers.sealed(images.place, images.segments))
-    assert layers.doubt(images.place, [low.path, top.path]) == ""
+    images.place.note(images.segments, recording.sealed(images.place, images.segments))
+    assert recording.doubt(images.place, [low.path, top.path]) == ""
     write(top.path)
-    assert layers.doubt(images.place, [low.path, top.path]) == ""
-    assert layers.doubt(images.place, [low.path]), "what was written to the other one is missing"
+    assert recording.doubt(images.place, [low.path, top.path]) == ""
+    assert recording.doubt(images.place, [low.path]), "what was written to the other one is missing"
     write(low.path)
-    assert layers.doubt(images.place, [low.path, top.path]) == layers.CHANGED.format(path=low.path)
+    assert recording.doubt(images.place, [low.path, top.path]) == recording.CHANGED.format(path=low.path)
     stack = images.find().attachments[0].stack
     assert stack is not None and stack.names == ()
 
@@ -133,10 +133,10 @@ def test_an_overlay_that_was_never_put_on_is_no_doubt(images: Images) -> None:
     images.cover(images.place.new())
     images.cover(images.place.new())
     low, top = images.segments
-    images.place.note(images.segments, layers.sealed(images.place, [low]))
-    assert layers.doubt(images.place, [low.path]) == ""
+    images.place.note(images.segments, recording.sealed(images.place, [low]))
+    assert recording.doubt(images.place, [low.path]) == ""
     write(top.path)
-    assert layers.doubt(images.place, [low.path]) == layers.LOST.format(path=top.path)
+    assert recording.doubt(images.place, [low.path]) == recording.LOST.format(path=top.path)
 
 
 def write(path: Path) -> None:

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from headstart.hypervisor import images, overlays, recording, segmentfile
+from headstart.hypervisor import images, overlays, recording
 from headstart.hypervisor.inventory import Disk, Recorder
 from headstart.hypervisor.libvirt.inventory import Attachment, Look
-from headstart.hypervisor.overlays import Place, Segment
+from headstart.hypervisor.overlays import Place
 from headstart.hypervisor.recording import IN_IOTHREAD, Recording, Stack
 
 TRANSIENT = "the domain is not defined: it would be started from the image again, without what is in an overlay"
@@ -26,13 +26,6 @@ NO_FILE = "its image {path} is no file or device of this host"
 UNDEFINED = "the domain would be started from another image of it than it runs on: {path}"
 NOT_YET = "no overlay of ours is on it (--track overlay puts one there)"
 OTHER_DISK = "disk {disk} cannot have one ({reason}), and all disks have to be recorded in the same way"
-#: In place of what is sealed: we are writing to the image, or about to. And: its overlays are being taken off.
-UNSEALED, LEAVING = ("unsealed",), ("leaving",)
-CHANGED = "somebody wrote to {path}, below the topmost overlay of ours"
-LOST = (
-    "the overlay {path} has been written to, and the domain does not run on it any longer (was it defined anew, or did"
-    " libvirt crash?)"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,33 +121,7 @@ def _unrecorded(attachment: Attachment, found: Covered, obstacle: str = "") -> A
 
 def _recorded(attachment: Attachment, found: Covered) -> Attachment:
     segments = found.place.named(found.paths)
-    if doubt(found.place, found.paths):
-        segments = recording.without(segments, [name for each in segments for name in each.names])
+    if recording.doubt(found.place, found.paths):
+        segments = recording.unbelieved(segments)
     disk = replace(found.disk, recorder=Recorder.OVERLAY, persistent=True, untracked="", unreadable="")
     return replace(attachment, disk=disk, stack=Stack(found.place, found.form, segments))
-
-
-def sealed(place: Place, segments: Sequence[Segment]) -> tuple[str, ...]:
-    """What tells later that nobody else has written to what stands below the topmost segment."""
-    return tuple(_seal(path) for path in (place.image, *overlays.paths(segments[:-1])))
-
-
-def _seal(path: Path) -> str:
-    return " ".join((*overlays.facts_of(path), path.name))
-
-
-def doubt(place: Place, paths: Sequence[Path]) -> str:
-    """Why what overlays recorded is not believed; empty if it is. ``paths``: those of the chain, lowest first."""
-    seal = place.seal
-    if paths and seal not in ((), UNSEALED, LEAVING):
-        known = {each.split(" ")[-1]: each for each in seal}
-        for path in (place.image, *paths):
-            if known.get(path.name, "") not in ("", _seal(path)) or (path == paths[-1] and path.name in known):
-                return CHANGED.format(path=path)
-    return next((LOST.format(path=path) for path in lost(place, paths)), "")
-
-
-def lost(place: Place, paths: Sequence[Path]) -> list[Path]:
-    """Segments that were written to, and have gone from the chain without us: what we commit is noted no more."""
-    gone = sorted(place.noted() - set(paths))
-    return [path for path in gone if path.exists() and not segmentfile.is_empty(path)]

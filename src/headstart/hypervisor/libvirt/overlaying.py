@@ -105,7 +105,7 @@ class Overlaying:
             yield begin
         for disk, segments in made.items():
             place = _stack(seen.attachment(disk)).place
-            place.note(segments, layers.sealed(place, segments))
+            place.note(segments, recording.sealed(place, segments))
 
     def _make(
         self, attachment: Attachment, starts: Sequence[str], stops: Sequence[str], undo: contextlib.ExitStack
@@ -121,7 +121,7 @@ class Overlaying:
         recording.require_room(place.folder, size)
         undo.callback(self._noted_again, stack)
         # Until the first one stands the guest writes to the image.
-        place.note(segments, place.seal if stack.segments else layers.UNSEALED)
+        place.note(segments, place.seal if stack.segments else recording.UNSEALED)
         return segments
 
     @staticmethod
@@ -179,7 +179,7 @@ class Overlaying:
         place, target = _stack(attachment).place, attachment.disk.name
         gone, kept = segments[:count], segments[count:]
         self._require_free(target, gone)
-        place.note(kept, layers.UNSEALED)
+        place.note(kept, recording.UNSEALED)
         top = str(gone[-1].path)
         self._domain.order(operator.methodcaller("blockCommit", target, str(place.image), top, 0, 0))
         self._wait(target, lambda: not self._job(target))
@@ -190,7 +190,7 @@ class Overlaying:
         target = attachment.disk.name
         self._require_free(target, segments)
         obstacles.wait_until_clear(self._domain, [target])
-        place.note((), layers.LEAVING)
+        place.note((), recording.LEAVING)
         self._domain.order(operator.methodcaller("blockCommit", target, str(place.image), None, 0, _ACTIVE))
         self._wait(target, lambda: self._is_ready(target) or not self._job(target))
         self._domain.order(operator.methodcaller("blockJobAbort", target, _PIVOT))
@@ -218,7 +218,7 @@ class Overlaying:
         for path in (place.image, *(each.path for each in kept[:1])):
             durable.sync(path)
         _keep_definitions()
-        place.note(kept, layers.sealed(place, kept))
+        place.note(kept, recording.sealed(place, kept))
         for path in paths:
             place.remove(path)
 
@@ -273,10 +273,10 @@ class Overlaying:
         target, stack = attachment.disk.name, attachment.stack
         segments = place.named(paths) if stack is None else stack.segments
         self._let_commit_end(target, place)
-        doubt, lost = layers.doubt(place, paths), layers.lost(place, paths)
+        doubt, lost = recording.doubt(place, paths), recording.lost(place, paths)
         yield from self._tidied(target, place, paths, lost)
         if doubt:
-            place.note(segments, layers.UNSEALED)
+            place.note(segments, recording.UNSEALED)
             yield f"disk {target}: {doubt}"
         if not paths:
             place.forget()
@@ -285,10 +285,10 @@ class Overlaying:
             if count:
                 self.commit(attachment, segments, count)
                 yield f"overlays that nobody needed any longer were committed into {place.image}"
-            elif place.seal != layers.sealed(place, segments):
-                place.note(segments, layers.sealed(place, segments))
+            elif place.seal != recording.sealed(place, segments):
+                place.note(segments, recording.sealed(place, segments))
         elif self._domain.ask(lambda domain: domain.snapshotNum()):
-            place.note(recording.without(segments, [name for each in segments for name in each.names]), place.seal)
+            place.note(recording.unbelieved(segments), place.seal)
             yield f"the overlay of ours on disk {target} stays: {layers.SNAPSHOTS}"
         else:
             self.take_off(attachment, place, segments)
@@ -297,10 +297,10 @@ class Overlaying:
 
     def _let_commit_end(self, target: str, place: Place) -> None:
         """One that a dead run began: nobody pivots, if that is what it waits for."""
-        if place.seal == layers.LEAVING and self._job(target):
+        if place.seal == recording.LEAVING and self._job(target):
             self._domain.order(operator.methodcaller("blockJobAbort", target, 0))
             self._wait(target, lambda: not self._job(target))
-        elif place.seal == layers.UNSEALED:
+        elif place.seal == recording.UNSEALED:
             obstacles.wait_until_clear(self._domain, [target])
 
     def _tidied(self, target: str, place: Place, paths: Sequence[Path], lost: Sequence[Path]) -> Iterator[str]:

@@ -10,7 +10,7 @@ from headstart.hypervisor import overlays
 from headstart.hypervisor.overlays import Place, Segment
 from headstart.hypervisor.qemu import anchor, process
 from headstart.hypervisor.qemu.graph import Graph, Node
-from headstart.hypervisor.recording import IN_IOTHREAD, Recording
+from headstart.hypervisor.recording import IN_IOTHREAD, Recording, doubt, unbelieved
 from headstart.hypervisor.recording import Stack as Overlays
 
 UNNAMED = "its device has no id by which it could be found again under an overlay"
@@ -72,6 +72,8 @@ def find(graph: Graph, top: str, *, recording: Recording, pid: int | None, ident
     segments = standing(place, len(ours))
     if [each.path for each in reversed(segments)] != opened:
         return Found(None, OTHER_CHAIN, len(ours))
+    if doubt(place, opened[::-1]):
+        segments = unbelieved(segments)
     nodes = tuple(node.name for node in reversed(ours))
     return Found(Stack(place, below.driver, segments, below.name, nodes), "", len(ours))
 

@@ -20,7 +20,8 @@ an export of its node, so that what was written again above does not hide it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from headstart import durable, errors
@@ -75,16 +76,22 @@ class Overlaying:
         wanted = recording.by_disk(actions)
         if wanted:
             self._anchor.hold()
+        begun: list[tuple[Place, tuple[Segment, ...]]] = []
         with contextlib.ExitStack() as undo:
-            yield [
-                self._begin(seen, seen.attachment(disk), starts, stops, undo)
-                for disk, (starts, stops) in wanted.items()
-            ]
+            orders = []
+            for disk, (starts, stops) in wanted.items():
+                order, segments = self._begin(seen, seen.attachment(disk), starts, stops, undo)
+                orders.append(order)
+                begun.append((_stack(seen.attachment(disk)).place, segments))
+            yield orders
             undo.pop_all()
+        for place, segments in begun:
+            durable.sync(segments[-2].path)
+            place.note(segments, recording.sealed(place, segments))
 
     def _begin(
         self, seen: Look, attachment: Attachment, starts: list[str], stops: list[str], undo: contextlib.ExitStack
-    ) -> dict[str, Any]:
+    ) -> tuple[dict[str, Any], tuple[Segment, ...]]:
         stack, place = _stack(attachment), _stack(attachment).place
         path = place.new()
         segments = recording.begun(stack.segments, path, starts, stops)
@@ -96,15 +103,15 @@ class Overlaying:
         node = f"headstart-{self._installation}-{segments[-1].id}"
         undo.callback(self._delete, node)
         self._add(node, path, direct=top.direct)
-        undo.callback(place.note, stack.segments)
-        place.note(segments)
+        undo.callback(place.note, stack.segments, place.seal)
+        place.note(segments, place.seal)
         undo.callback(place.point, top_path)
         # From here on a start opens the new segment, which is empty: what the guest writes until QEMU is told goes
         # to the one below.
         place.point(path)
         undo.callback(segmentfile.thaw, top_path)
         segmentfile.freeze(top_path)
-        return {"type": "blockdev-snapshot", "data": {"node": attachment.tracked, "overlay": node}}
+        return {"type": "blockdev-snapshot", "data": {"node": attachment.tracked, "overlay": node}}, segments
 
     def _add(self, node: str, path: Any, *, direct: bool) -> None:
         cache = {"direct": direct}
@@ -128,7 +135,7 @@ class Overlaying:
             attachment = seen.attachment(disk)
             stack = _stack(attachment)
             segments = recording.without(stack.segments, gone)
-            stack.place.note(segments)
+            stack.place.note(segments, stack.place.seal)
             self._commit(attachment, segments, recording.nameless(segments))
 
     def settle(self, seen: Look, disks: Iterable[str]) -> None:
@@ -145,6 +152,9 @@ class Overlaying:
             return
         self._anchor.hold()
         stack = _stack(attachment)
+        gone, kept = segments[:count], segments[count:]
+        # If it fails, or we die, there is nothing in these that is to be read: the next contact commits them.
+        stack.place.note(kept, recording.UNSEALED)
         self._run(
             {
                 "device": attachment.tracked,
@@ -153,13 +163,13 @@ class Overlaying:
                 "backing-file": str(stack.place.image),
             }
         )
-        self._clear_away(stack, segments[:count], segments[count:])
+        self._clear_away(stack, gone, kept)
 
     def _clear_away(self, stack: Stack, gone: Sequence[Segment], kept: Sequence[Segment]) -> None:
         """Files go when what was in them is on the disk, and nothing leads to them any longer."""
         for path in (stack.place.image, *(each.path for each in kept[:1])):
             durable.sync(path)
-        stack.place.note(kept)
+        stack.place.note(kept, recording.sealed(stack.place, kept))
         for each in gone:
             self._delete(stack.node(each))
             stack.place.remove(each.path)
@@ -187,21 +197,36 @@ class Overlaying:
         """What a run that died left between two steps. ``installed``: all nodes of QEMU."""
         layered = [(each, each.stack) for each in seen.attachments if each.stack is not None]
         known = {node for _, stack in layered for node in stack.nodes}
+        doubts = [recording.doubt(stack.place, _paths(stack)) for _, stack in layered]
+        lost = {path for _, stack in layered for path in recording.lost(stack.place, _paths(stack))}
         for _, stack in layered:
             yield from self._mended(stack)
         for node in sorted(set(installed) - self._anchor.names):
             if node.startswith(f"headstart-{self._installation}-") and node not in known:
                 self._delete(node)
-        for attachment, stack in layered:
-            for path in stack.place.strays(overlays.paths(stack.segments)):
-                # A QEMU that waits for the VM may have opened it.
-                self._anchor.hold()
-                stack.place.remove(path)
-                yield f"the overlay {path} of a dead run, which nothing stood on, was removed"
+        for (attachment, stack), doubt in zip(layered, doubts, strict=True):
+            yield from self._tidied(attachment, stack, lost)
+            if doubt:
+                stack.place.note(stack.segments, recording.UNSEALED)
+                yield f"disk {attachment.disk.name}: {doubt}"
             count = recording.nameless(stack.segments)
             if count:
                 self._commit(attachment, stack.segments, count)
                 yield f"overlays that nobody needed any longer were committed into {stack.place.image}"
+            elif stack.names and stack.place.seal != recording.sealed(stack.place, stack.segments):
+                stack.place.note(stack.segments, recording.sealed(stack.place, stack.segments))
+
+    def _tidied(self, attachment: Attachment, stack: Stack, lost: Container[Path]) -> Iterator[str]:
+        """Files of ours that are in no chain."""
+        for path in stack.place.strays(_paths(stack)):
+            # A QEMU that waits for the VM may have opened it.
+            self._anchor.hold()
+            if path in lost:
+                aside = stack.place.put_aside(path)
+                yield f"the overlay {path} of disk {attachment.disk.name} was set aside: {aside} leads to it"
+            else:
+                stack.place.remove(path)
+                yield f"the overlay {path} of a dead run, which nothing stood on, was removed"
 
     def _mended(self, stack: Stack) -> Iterator[str]:
         """The head led to a segment that QEMU was never told of."""
@@ -210,13 +235,17 @@ class Overlaying:
             self._anchor.hold()
             segmentfile.thaw(top)
             stack.place.point(top)
-            stack.place.note(stack.segments)
+            stack.place.note(stack.segments, stack.place.seal)
             yield f"{stack.place.head} leads to the overlay again that is written to"
 
 
 def _stack(attachment: Attachment) -> Stack:
     assert attachment.stack is not None, "only disks that overlays record"
     return attachment.stack
+
+
+def _paths(stack: Stack) -> list[Path]:
+    return list(overlays.paths(stack.segments))
 
 
 def prepare(attachment: Attachment, place: Place) -> Iterator[str]:
@@ -234,6 +263,8 @@ def prepare(attachment: Attachment, place: Place) -> Iterator[str]:
     path = place.new()
     place.create(path, place.image, disk.format, disk.size)
     place.point(path)
+    # It has no marks, whatever those before it had.
+    place.forget()
     for each in stack if recording.is_blank(stack) else ():
         place.remove(each.path)
     yield (
