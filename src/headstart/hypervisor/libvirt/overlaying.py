@@ -94,13 +94,15 @@ class Overlaying:
             text = _description(paths, self._targets())
 
             def begin() -> None:
+                # Where nobody tells whether it was done the next contact finds out, and nothing may be removed before.
+                refused = undo.pop_all()
                 try:
                     self._snapshot(text, paths)
                 except errors.Unreachable:
-                    # Nobody tells whether it was done: the next contact finds out, and nothing may be removed before.
-                    undo.pop_all()
                     raise
-                undo.pop_all()
+                except errors.HeadstartError:
+                    refused.close()
+                    raise
 
             yield begin
         for disk, segments in made.items():

@@ -83,8 +83,15 @@ class Overlaying:
                 order, segments = self._begin(seen, seen.attachment(disk), starts, stops, undo)
                 orders.append(order)
                 begun.append((_stack(seen.attachment(disk)).place, segments))
+            # Where nobody tells whether it was done the next contact finds out, and nothing may be removed before.
+            refused = undo.pop_all()
+        try:
             yield orders
-            undo.pop_all()
+        except errors.Unreachable:
+            raise
+        except errors.HeadstartError:
+            refused.close()
+            raise
         for place, segments in begun:
             durable.sync(segments[-2].path)
             place.note(segments, recording.sealed(place, segments))
