@@ -20,6 +20,8 @@ LEAST_ROOM = units.GIB
 IN_IOTHREAD = "its device is served by an iothread"
 #: In place of what is sealed: we are writing to the image, or about to. And: its overlays are being taken off.
 UNSEALED, LEAVING = ("unsealed",), ("leaving",)
+#: Segments of a disk. A round commits those before it, and adds few: what makes for more has failed as often.
+MOST = 32
 CHANGED = "somebody wrote to {path}, below the topmost overlay of ours"
 LOST = (
     "the overlay {path} has been written to, and the VM does not run on it any longer (was it started from something"
@@ -141,6 +143,13 @@ def is_blank(stack: tuple[Segment, ...]) -> bool:
 def require_room(folder: Path, size: int) -> None:
     """For one more overlay on a disk of ``size`` bytes. Raises ``NoSpace``."""
     space.require(folder, min(size, LEAST_ROOM), "What the guest writes to an overlay")
+
+
+def overdue(paths: Sequence[Path]) -> str:
+    """Why what these recorded is given up, so that they can be committed; empty if it need not be."""
+    if len(paths) <= MOST:
+        return ""
+    return f"{len(paths)} overlays of ours stand on it, as no round came so far as to commit them: they are given up"
 
 
 def sealed(place: Place, segments: Sequence[Segment]) -> tuple[str, ...]:

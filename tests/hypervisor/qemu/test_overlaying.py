@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from headstart import errors
-from headstart.hypervisor.contract import Start
+from headstart.hypervisor import recording
+from headstart.hypervisor.contract import Start, Stop
 from headstart.hypervisor.qemu.overlaying import Overlaying
 from headstart.wire.qmp import Qmp
 from tests.hypervisor.qemu import bare
@@ -43,3 +44,42 @@ def test_an_overlay_of_which_nobody_told_whether_it_was_put_on(
         assert vm.read_is(DISK, 0, BLOCK, 1)
         rotate(vm, "b")
         assert len(layers.chain(link)) == 2
+
+
+def test_a_commit_that_fails_is_tried_again_before_anything_is_put_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> None:
+        raise errors.Busy("No space left on device.")
+
+    link = head(tmp_path)
+    with bare.running(*arguments(link)) as vm:
+        rotate(vm, "a")
+        vm.write(DISK, 0, BLOCK, 1)
+        with monkeypatch.context() as patched:
+            patched.setattr(Overlaying, "_run", fails)
+            for _ in range(3):
+                with pytest.raises(errors.Busy):
+                    rotate(vm, "b", "a")
+                assert len(layers.chain(link)) == 3
+        with connected(vm) as machine:
+            assert [each.name for each in machine.bitmaps()[DISK]] == ["b"]
+        assert len(layers.chain(link)) == 2
+    assert (tmp_path / "data.raw").read_bytes()[:BLOCK] == b"\1" * BLOCK
+
+
+def test_too_many_overlays_are_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs that end between putting one on and committing it: each of these adds one."""
+    monkeypatch.setattr(recording, "MOST", 4)
+    link = head(tmp_path)
+    with bare.running(*arguments(link)) as vm:
+        for number in range(5):
+            with connected(vm) as machine:
+                machine.transact([Start(DISK, str(number)), *([Stop(DISK, str(number - 1))] if number else [])])
+                assert len(machine.bitmaps()[DISK]) == number + 1
+            vm.write(DISK, number * BLOCK, BLOCK, number + 1)
+        with vm.machine(layered=True) as machine:
+            assert any("5 overlays of ours stand on it" in each for each in machine.recover())
+            assert not machine.bitmaps()[DISK]
+        assert len(layers.chain(link)) == 2
+        assert all(vm.read_is(DISK, number * BLOCK, BLOCK, number + 1) for number in range(5))

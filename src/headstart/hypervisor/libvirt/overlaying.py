@@ -180,6 +180,8 @@ class Overlaying:
             return
         place, target = _stack(attachment).place, attachment.disk.name
         gone, kept = segments[:count], segments[count:]
+        # If it fails, or we die, there is nothing in these that is to be read: the next contact commits them.
+        place.note(kept, place.seal)
         self._require_free(target, gone)
         place.note(kept, recording.UNSEALED)
         top = str(gone[-1].path)
@@ -275,14 +277,15 @@ class Overlaying:
         target, stack = attachment.disk.name, attachment.stack
         segments = place.named(paths) if stack is None else stack.segments
         self._let_commit_end(target, place)
-        doubt, lost = recording.doubt(place, paths), recording.lost(place, paths)
+        doubt, lost = recording.doubt(place, paths) or recording.overdue(paths), recording.lost(place, paths)
         yield from self._tidied(target, place, paths, lost)
         if doubt:
+            segments = recording.unbelieved(segments)
             place.note(segments, recording.UNSEALED)
             yield f"disk {target}: {doubt}"
         if not paths:
             place.forget()
-        elif stack is not None and stack.recording:
+        elif stack is not None and segments[-1].names:
             count = recording.nameless(segments)
             if count:
                 self.commit(attachment, segments, count)

@@ -192,7 +192,10 @@ class Overlaying:
         finally:
             jobs.end(self._qmp, job)
         if failure:
-            raise errors.Busy(f"QEMU could not commit an overlay of ours: {failure}")
+            raise errors.Busy(
+                f"QEMU could not commit an overlay of ours into {arguments['backing-file']}: {failure}. That is tried"
+                " again with each contact, and nothing is backed up before."
+            )
 
     def _delete(self, node: str) -> None:
         with contextlib.suppress(CommandFailed, errors.Unreachable):
@@ -204,7 +207,7 @@ class Overlaying:
         """What a run that died left between two steps. ``installed``: all nodes of QEMU."""
         layered = [(each, each.stack) for each in seen.attachments if each.stack is not None]
         known = {node for _, stack in layered for node in stack.nodes}
-        doubts = [recording.doubt(stack.place, _paths(stack)) for _, stack in layered]
+        doubts = [recording.doubt(each.place, _paths(each)) or recording.overdue(_paths(each)) for _, each in layered]
         lost = {path for _, stack in layered for path in recording.lost(stack.place, _paths(stack))}
         for _, stack in layered:
             yield from self._mended(stack)
@@ -213,15 +216,16 @@ class Overlaying:
                 self._delete(node)
         for (attachment, stack), doubt in zip(layered, doubts, strict=True):
             yield from self._tidied(attachment, stack, lost)
+            segments = recording.unbelieved(stack.segments) if doubt else stack.segments
             if doubt:
-                stack.place.note(stack.segments, recording.UNSEALED)
+                stack.place.note(segments, recording.UNSEALED)
                 yield f"disk {attachment.disk.name}: {doubt}"
-            count = recording.nameless(stack.segments)
+            count = recording.nameless(segments)
             if count:
-                self._commit(attachment, stack.segments, count)
+                self._commit(attachment, segments, count)
                 yield f"overlays that nobody needed any longer were committed into {stack.place.image}"
-            elif stack.names and stack.place.seal != recording.sealed(stack.place, stack.segments):
-                stack.place.note(stack.segments, recording.sealed(stack.place, stack.segments))
+            elif stack.names and stack.place.seal != recording.sealed(stack.place, segments):
+                stack.place.note(segments, recording.sealed(stack.place, segments))
 
     def _tidied(self, attachment: Attachment, stack: Stack, lost: Container[Path]) -> Iterator[str]:
         """Files of ours that are in no chain."""
