@@ -139,7 +139,8 @@ def test_rounds_and_backups_under_constant_writes(layered: Layered) -> None:
                 churn.wait_changed((2 * number + turn) * MIB)
                 layered.write(16 * turn, 16)
                 rig.precopy()
-                layered.assert_sane(3)
+                # That something counts adds nothing: what was read is on the disk.
+                layered.assert_sane(2)
             options = Options(plain=number == 1)
             found = layered.exact(options).disk("data")
             assert number == 1 or found.precopied_bytes >= 2 * MIB

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from headstart import blocks
 from headstart.backup.context import Context
@@ -22,16 +22,18 @@ from headstart.transfer.pipeline import Pipeline, Stored
 
 #: Blocks that wait for their entry in the journal; losing them costs a second look.
 _WAITING = 2048
+#: Raises when what was read of these disks up to now must not count.
+Believe = Callable[[Collection[str]], None]
 
 
-def certain() -> None:
+def certain(disks: Collection[str]) -> None:
     """What is read cannot change any longer."""
 
 
 class Filling:
     """One run of additions to the draft of a VM. Used by one thread."""
 
-    def __init__(self, context: Context, vm: str, round_id: str, total: int, believe: Callable[[], None]) -> None:
+    def __init__(self, context: Context, vm: str, round_id: str, total: int, believe: Believe) -> None:
         self._context = context
         self._vm = vm
         self._round = round_id
@@ -41,6 +43,8 @@ class Filling:
         self._packs_noted = 0
         #: Disks that the agent in the guest reads: what comes of them is its word.
         self._delivered: set[str] = set()
+        self._sparing = False
+        self._counted = 0
         self._waiting: list[Stored] = []
         self._lock = threading.Lock()
         self.writer: Writer[Stored] = context.repository.writer(self._wait)
@@ -55,19 +59,23 @@ class Filling:
         """Bytes read so far, also of disks that failed on the way."""
         return self._done
 
-    def disk(self, tracked: Tracked, reader: Reader, wanted: Blocks, *, delivered: bool = False) -> None:
+    def disk(
+        self, tracked: Tracked, reader: Reader, wanted: Blocks, *, delivered: bool = False, sparing: bool = False
+    ) -> None:
         """Copy blocks of a disk, all by the same reader. If it fails, what it had read before counts all the same.
-        ``delivered``: the agent in the guest reads."""
+        ``delivered``: the agent in the guest reads. ``sparing``: that something counts costs the disk an overlay more,
+        and so each time as much as counts already is waited for."""
         if delivered:
             self._delivered.add(tracked.name)
+        self._sparing = sparing
         size = self._context.repository.block_size
         extents = blocks.to_extents(wanted, size, tracked.facts.size)
         self.pipeline.copy(tracked.name, reader, extents, self._progress)
 
-    def taken(self, stored: Iterable[Stored], packs: Iterable[str], count: int, deliverer: int) -> None:
+    def taken(self, stored: Collection[Stored], packs: Iterable[str], count: int, deliverer: int) -> None:
         """Blocks of ``count`` bytes that an appliance has stored (a number of ``state.appliances``), and that were seen
         to be durable. It was asked for them in this round."""
-        self._believe()
+        self._believe({each.disk for each in stored})
         self._context.journal.copied(self._vm, self._round, stored, packs, deliverer=deliverer)
         self._done += count
         self._context.progress("copying", self._done, self._total)
@@ -81,7 +89,7 @@ class Filling:
         self._done += count
         self._context.beat()
         self._context.progress("copying", self._done, self._total)
-        if len(self._waiting) >= _WAITING:
+        if len(self._waiting) >= max(_WAITING, self._counted if self._sparing else 0):
             self._count()
 
     def _count(self) -> None:
@@ -89,9 +97,10 @@ class Filling:
             stored, self._waiting = self._waiting, []
         packs = self.writer.packs[self._packs_noted :]
         if stored:
-            self._believe()
+            self._believe({each.disk for each in stored})
             self._context.journal.copied(self._vm, self._round, stored, packs, self._delivered)
             self._packs_noted += len(packs)
+            self._counted += len(stored)
 
     def settle(self) -> None:
         """Everything that was read is durable and in the journal."""
@@ -101,12 +110,8 @@ class Filling:
 
 
 @contextlib.contextmanager
-def filling(
-    context: Context, vm: str, round_id: str, total: int, believe: Callable[[], None] = certain
-) -> Iterator[Filling]:
-    """``total`` bytes are to be copied. On leaving, everything is durable and in the journal.
-
-    ``believe`` raises when what was read up to now must not count."""
+def filling(context: Context, vm: str, round_id: str, total: int, believe: Believe = certain) -> Iterator[Filling]:
+    """``total`` bytes are to be copied. On leaving, everything is durable and in the journal."""
     fill = Filling(context, vm, round_id, total, believe)
     with fill.writer, fill.pipeline:
         yield fill

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from headstart import blocks
@@ -47,8 +47,8 @@ def run(
         chosen |= {name: _everything(contact, disks[name]) for name in unknown}
         marks = {name: Mark(Kind.ROUND, identified.round) for name in before}
 
-        def believe() -> None:
-            contact.make_lasting(before)
+        def believe(read: Collection[str]) -> None:
+            contact.make_lasting(read)
             contact.require_standing(marks)
 
         with (
@@ -70,6 +70,8 @@ def run(
             except (Halted, Migrating) as error:
                 halted = str(error)
                 copying.give_up()
+            # While the sources stand: what they show may be on the disk by itself (``Bitmaps.flush``).
+            fill.settle()
         by = copying.by
         read = fill.done
         stored = fill.writer.stored_bytes + copying.stored_bytes
@@ -193,7 +195,9 @@ class _Copying:
 def _copy(contact: Contact, fill: Filling, tracked: Tracked, source: Source, wanted: Blocks) -> None:
     """An agent that fails costs the rest of the round: what it had delivered counts."""
     try:
-        fill.disk(tracked, source.reader, wanted, delivered=source.by is Transport.AGENT)
+        inside = source.by is Transport.AGENT
+        sparing = inside and bool(contact.layered([tracked.name]))
+        fill.disk(tracked, source.reader, wanted, delivered=inside, sparing=sparing)
     except (Lost, Refused, slices.NotNow) as error:
         if isinstance(error, Lost):
             contact.inside.lost(error)

@@ -97,9 +97,11 @@ class Bitmaps(Protocol):
         ...
 
     def flush(self, disks: Sequence[str]) -> None:
-        """What the guest has written to these disks until now outlasts the end of its process, in whatever way it
-        ends (of its machine, where ``ERA`` records), together with the record of it. Asked for only of disks that
-        ``OVERLAY`` or ``ERA`` records: bitmaps do not outlast such an end anyway."""
+        """What anybody, the guest too, has read of these disks until now outlasts the end of the VM's process, in
+        whatever way it ends (of its machine, where ``ERA`` records), together with the record of what was written. What
+        a live reader or a point in time reads may be so by itself; else this can cost an overlay more, until it is
+        settled. Asked for only of disks that ``OVERLAY`` or ``ERA`` records: bitmaps do not outlast such an end
+        anyway."""
         ...
 
 

@@ -73,6 +73,8 @@ class LibvirtMachine:
         #: The domain was off.
         self._was_off = False
         self._point: FrozenPoint | None = None
+        #: Disks of which readers show what stands below the topmost overlay.
+        self._shown_below: frozenset[str] = frozenset()
         require_local(uri)
         self._domain = Domain(uri, name)
         try:
@@ -199,7 +201,7 @@ class LibvirtMachine:
         obstacles.wait_until_clear(self._domain, seen.targets)
         live = [disk for disk, each in names.items() if set(each) & set(seen.stack(disk).recording)]
         if live:
-            self.flush(live)
+            self._overlays.rotate(seen, dict.fromkeys(live, ((), ())))
             seen = self._look()
         return {disk: self._overlays.recorded(seen.stack(disk), each) if each else {} for disk, each in names.items()}
 
@@ -208,9 +210,11 @@ class LibvirtMachine:
         self._overlays.settle(self._look(), disks)
 
     def flush(self, disks: Sequence[str]) -> None:
-        """A snapshot leaves all that was written before it on the disk. What a point in time holds is there."""
-        if self._point is None or not self._point.stands:
-            self._overlays.rotate(self._look(), dict.fromkeys(disks, ((), ())))
+        """A snapshot leaves all that was written before it on the disk. What a point in time holds is there, and what
+        stands below the topmost overlay."""
+        rest = [disk for disk in disks if disk not in self._shown_below]
+        if rest and (self._point is None or not self._point.stands):
+            self._overlays.rotate(self._look(), dict.fromkeys(rest, ((), ())))
 
     def keepsakes(self) -> Mapping[str, str]:
         return {domains.UUID: self._domain.uuid, **self._checkpoints.keepsakes()}
@@ -258,7 +262,12 @@ class LibvirtMachine:
         chosen = [each for each in seen.attachments if each.disk.name in disks]
         with contextlib.ExitStack() as stack:
             standing = stack.enter_context(Standing(self._place.images, chosen))
+            self._shown_below = frozenset(each.disk.name for each in chosen)
+            stack.callback(self._show_all)
             yield {each.disk.name: stack.enter_context(standing.client(each.disk.name)) for each in chosen}
+
+    def _show_all(self) -> None:
+        self._shown_below = frozenset()
 
     def let_move(self) -> bool:
         """libvirt itself lets migrations and our jobs wait for each other."""
