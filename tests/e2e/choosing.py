@@ -13,7 +13,9 @@ from headstart.backup.context import Context, Progress, quiet
 from headstart.backup.report import BackupReport, VolumeReport
 from headstart.extents import Extent
 from headstart.repository import snapshot
-from tests.e2e.rig import Rig, copy_point
+from headstart.restore import rollback
+from headstart.restore.rollback import Order, Report
+from tests.e2e.rig import NAME, Rig, copy_point
 from tests.kit import compare
 
 
@@ -40,6 +42,11 @@ class Choosing(Rig):
     def context(self, progress: Progress = quiet) -> Iterator[Context]:
         with super().context(progress) as context:
             yield replace(context, volumes=self.patterns)
+
+    def rolled_back(self, wanted: str, *, safety: bool) -> Report:
+        """Of a VM that is off."""
+        with self.context() as context:
+            return rollback.rollback(context, NAME, snapshot.load(context.repository, wanted), Order(safety=safety))
 
     def chosen_backup(self, options: Options | None = None) -> Chosen:
         """Every byte is what was seen, but for those that the manifest excludes, which are zeroes."""

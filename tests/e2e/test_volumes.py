@@ -108,6 +108,33 @@ def test_one_mount_point_alone(still: Choosing, tmp_path: Path) -> None:
     assert done.disks[0].path.read_bytes() == seen
 
 
+@pytest.mark.parametrize("safety", [True, False])
+def test_a_rollback_leaves_alone_what_was_left_out(tmp_path: Path, safety: bool) -> None:
+    """It may be nowhere else. What today's rules leave out, and the snapshot has, is saved all the same."""
+    with bare.started([layouts.as_disk(layouts.system(tmp_path, FSTAB), "system", "raw")]) as vm:
+        rig = Choosing(tmp_path / "rig", vm, qga=False)
+        everything = rig.chosen_backup()
+        first = everything.seen["dev-system"].read_bytes()
+        bare.write(vm, "system", (layouts.SCRATCH[0] + 1) * MIB, 65536, 0x50)
+        rig.patterns = POLICY
+        chosen = rig.chosen_backup()
+        bare.write(vm, "system", (layouts.SCRATCH[0] + 2) * MIB, 65536, 0x51)
+        bare.write(vm, "system", (layouts.ROOT[0] + 20) * MIB, 65536, 0x52)
+        vm.quit()
+        there = vm.disks[0].path.read_bytes()
+        done = rig.rolled_back(chosen.report.snapshot, safety=safety)
+        kept = slice(layouts.SCRATCH[0] * MIB, (layouts.SCRATCH[0] + layouts.SCRATCH[1]) * MIB)
+        expected = bytearray(chosen.seen["dev-system"].read_bytes())
+        expected[kept] = there[kept]
+        assert vm.disks[0].path.read_bytes() == expected
+        assert any("dev-system/3" in note and "stays as it is" in note for note in done.notes), done.notes
+        back = rig.rolled_back(everything.report.snapshot, safety=safety)
+        assert vm.disks[0].path.read_bytes() == first
+        if safety:
+            assert back.safety is not None
+            assert rig.restore(back.safety)["dev-system"].read_bytes() == expected
+
+
 # with a guest, and LVM over two disks
 
 

@@ -82,11 +82,14 @@ def _require_whole(context: Context, name: str) -> None:
         )
 
 
-def back_up_at_rest(context: Context, name: str) -> tuple[Manifest, list[str]]:
-    """A backup of a VM that is off, within a run that has it already; and what the user should know. Raises
-    ``Disturbed`` if the VM was started meanwhile."""
+def back_up_at_rest(context: Context, name: str, *, whole: bool = False) -> tuple[Manifest, list[str]]:
+    """A backup of a VM that is off, within a run that has it already; and what the user should know. ``whole``: also of
+    volumes that are left out as a rule. Raises ``Disturbed`` if the VM was started meanwhile."""
     earlier = _finish_spooled(context, name)
-    with _telling(earlier), meet(context, context.journal.vm(name), Asleep.READ) as contact:
+    vm = context.journal.vm(name)
+    if whole:
+        vm, context = replace(vm, volumes=()), replace(context, volumes=())
+    with _telling(earlier), meet(context, vm, Asleep.READ) as contact:
         if not contact.machine.off:
             raise Disturbed("the VM was started just now")
         _complete_offline(contact, Options())

@@ -35,7 +35,7 @@ from headstart.hypervisor.power import Power
 from headstart.hypervisor.witness import Witness
 from headstart.repository import attachment, label, lost, tree
 from headstart.repository.manifest import Disk as StoredDisk
-from headstart.repository.manifest import Manifest
+from headstart.repository.manifest import Manifest, excluded_blocks
 from headstart.restore import inplace
 from headstart.state.noted import Noted
 from headstart.state.values import Rollback, Vm
@@ -212,6 +212,12 @@ class _Run:
         stored = {disk.name for disk in wanted.disks}
         rest = [disk.name for disk in there.disks if disk.name not in stored]
         self.notes += [f"disk {plain.line(each)} stays as it is: the snapshot does not have it" for each in rest]
+        self.notes += [
+            f"volume {plain.line(each.volume)} of disk {plain.line(disk.name)} stays as it is: the snapshot was made"
+            " without it"
+            for disk in wanted.disks
+            for each in disk.excluded
+        ]
 
     def _check_disk(self, wanted: StoredDisk, there: Disk | None) -> None:
         name = plain.line(wanted.name)
@@ -258,6 +264,8 @@ class _Run:
             for disk in self._wanted.disks:
                 if disk.name not in changed:
                     changed[disk.name] = self._compare(disk, writers[disk.name])
+                # Zeroes that stand for what nobody knows, and may be nowhere else than here.
+                changed[disk.name] -= excluded_blocks(disk)
             self._mine = replace(self._mine, writing=True, safety=self.safety)
             Noted(self._context.journal).begin_rollback(self._vm.name, self._mine)
             for disk in self._wanted.disks:
@@ -291,10 +299,17 @@ class _Run:
         if self._half or not self._order.safety:
             return None
         made, notes = cycle.back_up_at_rest(self._context, self._vm.name)
+        if self._lacks(made):
+            made, notes = cycle.back_up_at_rest(self._context, self._vm.name, whole=True)
         label.tag(self._context.repository, made.id, [TAG])
         self.safety = made.id
         self.notes += notes
         return made
+
+    def _lacks(self, safety: Manifest) -> bool:
+        """Something that would be written over is left out of it by today's rules."""
+        there = {disk.name: excluded_blocks(disk) for disk in safety.disks}
+        return any(there.get(disk.name, Blocks()) - excluded_blocks(disk) for disk in self._wanted.disks)
 
     def _between(self, safety: Manifest, wanted: StoredDisk) -> Blocks:
         there = next(disk for disk in safety.disks if disk.name == wanted.name)
