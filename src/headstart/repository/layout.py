@@ -98,7 +98,8 @@ TREE_LEAF = 256
 TREE_FANOUT = 256
 
 MIN_BLOCK_SIZE = 4 * units.KIB
-MAX_BLOCK_SIZE = 4 * units.MIB
+#: Whatever is read comes in pieces of whole blocks, and of at most so much (``reading.PIECE_SIZE``).
+MAX_BLOCK_SIZE = units.MIB
 
 ZSTD_LEVEL = 1
 
