@@ -91,7 +91,7 @@ class Spool:
                 sync.wait()
         except OSError as error:
             raise self._unwritten(error) from error
-        for directory in (self.directory, self._of_vm, self._of_vm.parent):
+        for directory in (self.directory, *self.directory.parents[:3]):
             durable.sync_folder(directory)
 
     def reader(self, disk: str) -> FileReader:
