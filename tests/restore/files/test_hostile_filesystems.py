@@ -8,8 +8,9 @@ import random
 import re
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -116,6 +117,57 @@ def test_links_in_the_target_are_not_followed(tree: Path, tmp_path: Path) -> Non
     assert [path for path, _ in copied.troubles.kept] == ["/CCCCCCCC"]
     assert (tmp_path / "out/copy/folder/file").read_bytes() == b"content"
     assert not (tmp_path / "out/copy/folder/file").is_symlink()
+
+
+def swapped_for_a_link(victim: Path, name: str, folder: int) -> None:
+    os.symlink(victim, name, dir_fd=folder)
+
+
+def swapped_for_another_name(victim: Path, name: str, folder: int) -> None:
+    os.link(victim, name, dst_dir_fd=folder)
+
+
+@pytest.mark.parametrize(
+    ("kind", "victim", "swapped"),
+    [
+        ("fifo", "file", swapped_for_a_link),
+        ("fifo", "file", swapped_for_another_name),
+        ("fifo", "fifo", swapped_for_another_name),
+        ("symlink", "file", swapped_for_another_name),
+    ],
+)
+def test_a_name_is_swapped_while_it_is_made(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    victim: str,
+    swapped: Callable[[Path, str, int], None],
+) -> None:
+    """By whoever owns the target, for what is not theirs: its owner, mode and times stay."""
+    tree, out, theirs = (tmp_path / name for name in ("tree", "out", "victim"))
+    tree.mkdir()
+    out.mkdir()
+    os.mkfifo(tree / "name", 0o666) if kind == "fifo" else (tree / "name").symlink_to("elsewhere")
+    os.utime(tree / "name", (1, 1), follow_symlinks=False)
+    os.mkfifo(theirs, 0o600) if victim == "fifo" else theirs.touch(0o600)
+    image = image_of(tree)
+    edit(image, "set_inode_field name uid 65534")
+    before = theirs.stat()
+    make, place = (os.mknod, 0) if kind == "fifo" else (os.symlink, 1)
+
+    def made(*arguments: Any, dir_fd: int) -> None:
+        make(*arguments, dir_fd=dir_fd)
+        os.unlink(arguments[place], dir_fd=dir_fd)
+        swapped(theirs, arguments[place], dir_fd)
+
+    copied = Copied()
+    with contents_of(image) as contents:
+        found = contents.find(guestpath.parse("c0ffee:vda:/name"), follow=False)
+        monkeypatch.setattr(os, make.__name__, made)
+        extraction.copy(*found, out, "name", copied, lambda _: None)
+    after = theirs.stat()
+    assert (after.st_uid, after.st_mode, after.st_mtime) == (before.st_uid, before.st_mode, before.st_mtime)
+    assert [(path, "somebody else" in why) for path, why in copied.troubles.kept] == [("/name", True)]
 
 
 def test_absurd_sizes(tree: Path, tmp_path: Path) -> None:

@@ -142,19 +142,19 @@ class _Copy:
 
     def _symlink(self, file: File, parts: Sequence[str]) -> None:
         details = file.details()
-        above = self._place.symlink(details.target, parts)
-        self._own(parts[-1], details.node, above)
-        _set_times(parts[-1], details.node, above)
+        with self._place.symlink(details.target, parts) as path:
+            self._own(path, details.node)
+            os.utime(path, ns=(details.node.atime, details.node.mtime))
 
     def _special(self, file: File, parts: Sequence[str]) -> None:
         node = file.node
         if node.kind in ("character", "block") and os.geteuid() != 0:
             self._copied.lack("only root can make devices: they were left out")
             return
-        above = self._place.special(_KINDS[node.kind] | 0o600, os.makedev(node.major, node.minor), parts)
-        self._own(parts[-1], node, above)
-        os.chmod(parts[-1], node.mode, dir_fd=above)
-        _set_times(parts[-1], node, above)
+        with self._place.special(_KINDS[node.kind] | 0o600, os.makedev(node.major, node.minor), parts) as path:
+            self._own(path, node)
+            path.chmod(node.mode)
+            os.utime(path, ns=(node.atime, node.mtime))
 
     def _dress(self, descriptor: int, details: Details) -> None:
         """Owner first, as changing it takes bits of the mode and capabilities away; times last."""
@@ -173,15 +173,11 @@ class _Copy:
                 self._copied.lack(f"the system refused the extended attribute {name}")
         os.utime(descriptor, ns=(node.atime, node.mtime))
 
-    def _own(self, name: str, node: Node, above: int) -> None:
+    def _own(self, path: Path, node: Node) -> None:
         if os.geteuid() == 0:
-            os.chown(name, node.uid, node.gid, dir_fd=above, follow_symlinks=False)
+            os.chown(path, node.uid, node.gid)
         elif (node.uid, node.gid) != (os.geteuid(), os.getegid()):
             self._copied.lack("only root can restore owners: they were not")
-
-
-def _set_times(name: str, node: Node, above: int) -> None:
-    os.utime(name, ns=(node.atime, node.mtime), dir_fd=above, follow_symlinks=False)
 
 
 def _write(descriptor: int, start: int, content: bytes) -> None:

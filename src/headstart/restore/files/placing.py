@@ -92,17 +92,21 @@ class Place:
         finally:
             os.close(source)
 
-    def symlink(self, target: str, parts: Sequence[str]) -> int:
-        """Returns the descriptor of its directory."""
+    @contextlib.contextmanager
+    def symlink(self, target: str, parts: Sequence[str]) -> Iterator[Path]:
+        """Yields a path that leads to it, and nowhere else whatever becomes of its name."""
         above = self.enter(parts[:-1])
         self._make(above, parts, lambda name: os.symlink(target, name, dir_fd=above))
-        return above
+        with _held(above, parts[-1], stat.S_IFLNK, 0) as path:
+            yield path
 
-    def special(self, mode: int, device: int, parts: Sequence[str]) -> int:
-        """A fifo, device or socket. Returns the descriptor of its directory."""
+    @contextlib.contextmanager
+    def special(self, mode: int, device: int, parts: Sequence[str]) -> Iterator[Path]:
+        """A fifo, device or socket. Yields what ``symlink`` does."""
         above = self.enter(parts[:-1])
         self._make(above, parts, lambda name: os.mknod(name, mode, device, dir_fd=above))
-        return above
+        with _held(above, parts[-1], stat.S_IFMT(mode), device) as path:
+            yield path
 
     def _make(self, above: int, parts: Sequence[str], make: Callable[[str], None]) -> None:
         try:
@@ -169,6 +173,21 @@ def _is_there(above: int, name: str) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+@contextlib.contextmanager
+def _held(above: int, name: str, kind: int, device: int) -> Iterator[Path]:
+    """A path to what was just made under a name. Whoever may write to the directory may have put something else there
+    meanwhile: what could be more than they may change themselves raises ``OSError``."""
+    descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
+    try:
+        found = os.fstat(descriptor)
+        other_device = kind in (stat.S_IFCHR, stat.S_IFBLK) and found.st_rdev != device
+        if stat.S_IFMT(found.st_mode) != kind or other_device or found.st_nlink > 1:
+            raise OSError(errno.EEXIST, "somebody else has put something in its place while it was made")
+        yield Path(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
 
 
 def _nameless(above: int) -> tuple[int, str | None]:
