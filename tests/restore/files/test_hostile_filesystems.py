@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import re
+import stat
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -168,6 +169,30 @@ def test_a_name_is_swapped_while_it_is_made(
     after = theirs.stat()
     assert (after.st_uid, after.st_mode, after.st_mtime) == (before.st_uid, before.st_mode, before.st_mtime)
     assert [(path, "somebody else" in why) for path, why in copied.troubles.kept] == [("/name", True)]
+
+
+def test_only_root_makes_programs_that_run_as_their_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root's in the guest would run as whoever copies it; and the numbers of a user of the guest say nothing here."""
+    (tmp_path / "tree/shared").mkdir(parents=True)
+    for name in ("of root", "of group", "of mine", "plain"):
+        (tmp_path / "tree" / name).touch()
+    image = image_of(tmp_path / "tree")
+    edit(image, 'sif "of root" mode 0104755', 'sif "of group" mode 0102755', 'sif "of mine" mode 0106755')
+    edit(image, 'sif "of mine" uid 1000', 'sif "of mine" gid 1000', "sif plain mode 0100644", "sif shared mode 0042770")
+
+    def modes(target: Path) -> tuple[list[str], dict[str, int]]:
+        copied = copy(image, target)
+        found = {each.name: each.stat() for each in (target / "copy").iterdir() if each.name != "lost+found"}
+        return copied.notes(), {name: stat.S_IMODE(each.st_mode) for name, each in sorted(found.items())}
+
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(os, "getegid", lambda: 1000)
+    notes, found = modes(tmp_path / "out")
+    assert found == {"of group": 0o755, "of mine": 0o755, "of root": 0o755, "plain": 0o644, "shared": 0o2770}
+    assert any("setuid" in note and "(3 files)" in note for note in notes)
+    monkeypatch.undo()
+    if os.geteuid() == 0:
+        assert modes(tmp_path / "by root")[1] == {**found, "of group": 0o2755, "of mine": 0o6755, "of root": 0o4755}
 
 
 def test_absurd_sizes(tree: Path, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ _KINDS: dict[Kind, int] = {
     "block": stat.S_IFBLK,
     "socket": stat.S_IFSOCK,
 }
+_RUNS_AS = stat.S_ISUID | stat.S_ISGID
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FORBIDDEN = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 
@@ -163,7 +164,7 @@ class _Copy:
             os.fchown(descriptor, node.uid, node.gid)
         elif (node.uid, node.gid) != (os.geteuid(), os.getegid()):
             self._copied.lack("only root can restore owners: they were not")
-        os.fchmod(descriptor, node.mode)
+        os.fchmod(descriptor, self._mode(node))
         for name, value in details.xattrs.items():
             try:
                 os.setxattr(descriptor, name, value)
@@ -172,6 +173,14 @@ class _Copy:
                     raise
                 self._copied.lack(f"the system refused the extended attribute {name}")
         os.utime(descriptor, ns=(node.atime, node.mtime))
+
+    def _mode(self, node: Node) -> int:
+        """A program that is setuid in the guest would run as whoever copies it. That its owner has the same number
+        there changes nothing: it is another user."""
+        if os.geteuid() == 0 or node.kind != "file" or not node.mode & _RUNS_AS:
+            return node.mode
+        self._copied.lack("only root can restore setuid and setgid: programs run as who starts them")
+        return node.mode & ~_RUNS_AS
 
     def _own(self, path: Path, node: Node) -> None:
         if os.geteuid() == 0:
