@@ -21,7 +21,9 @@ from headstart.restore.files.contents import Contents
 from headstart.restore.files.extraction import Copied
 from headstart.restore.serving.view import DiskView
 from headstart.volumes import parserprocess
+from headstart.volumes.filesystem import NotSupported
 from headstart.volumes.filesystems.ext import Ext
+from headstart.volumes.filesystems.xfs import Xfs
 from tests.kit import filetrees, stores
 from tests.restore import stored
 
@@ -255,6 +257,29 @@ def test_without_the_extra_an_error_names_it(tmp_path: Path, monkeypatch: pytest
     image = filetrees.make("xfs", tmp_path / "image", 320 * MIB)
     with Contents(*snapshot_of(image)) as contents, pytest.raises(errors.Unsupported, match=r"headstart\[xfs\]"):
         contents.find(ALL)
+
+
+def test_a_file_on_a_realtime_device_is_left_out(tmp_path: Path) -> None:
+    """Its extents are of that device: the same blocks of this one hold something else."""
+    (tmp_path / "content").write_bytes(b"x" * 9000)
+    names = ("before", "realtime", "empty")
+    files = [f"{name} ---644 0 0 {tmp_path / 'content' if name != 'empty' else '/dev/null'}" for name in names]
+    (tmp_path / "tree").write_text("\n".join(["/none", "0 0", "d--755 0 0", *files, "$", ""]))
+    image = filetrees.make("xfs", tmp_path / "image", 320 * MIB, "-p", tmp_path / "tree")
+    for name in names[1:]:
+        set_realtime = ["/usr/sbin/xfs_db", "-x", "-c", f"path /{name}", "-c", "write core.realtime 1", image]
+        subprocess.run(set_realtime, check=True, capture_output=True)
+    with image.open("rb") as file:
+        driver = Xfs(
+            parserprocess._Disk("disk", 320 * MIB, lambda _, start, length: os.pread(file.fileno(), length, start))
+        )
+        found = {entry.name: entry.node.number for entry in driver.entries(driver.root)}
+        assert driver.details(found["before"]).runs and driver.details(found["empty"]).runs == ()
+        assert driver.read(found["before"], 0, 3) == b"xxx"
+        with pytest.raises(NotSupported, match="realtime"):
+            driver.details(found["realtime"])
+        with pytest.raises(NotSupported, match="realtime"):
+            driver.read(found["realtime"], 0, 3)
 
 
 def test_a_large_directory_is_read_in_the_order_of_its_inodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

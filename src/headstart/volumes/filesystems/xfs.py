@@ -12,6 +12,7 @@ from headstart.volumes.filesystems.sourcefile import SourceFile
 from headstart.volumes.filesystems.tsk import kind_of, unknown
 
 _LOCAL, _EXTENTS, _BTREE = 1, 2, 3
+_REALTIME = 0x01
 _ROOT, _SECURE, _INCOMPLETE = 0x02, 0x04, 0x80
 _ACLS = {"SGI_ACL_FILE": "system.posix_acl_access", "SGI_ACL_DEFAULT": "system.posix_acl_default"}
 
@@ -47,6 +48,7 @@ class Xfs:
     def details(self, number: int) -> Details:
         inode = self._fs.get_inode(number)
         node = self._node(inode)
+        _refuse_realtime(inode)
         notes: list[str] = []
         xattrs = dict(_xattrs(inode, notes))
         target = inode.link if node.kind == "symlink" else ""
@@ -54,7 +56,9 @@ class Xfs:
         return Details(node, runs, target, xattrs, tuple(notes))
 
     def read(self, number: int, start: int, length: int) -> bytes:
-        file = self._fs.get_inode(number).open()
+        inode = self._fs.get_inode(number)
+        _refuse_realtime(inode)
+        file = inode.open()
         file.seek(start)
         found: bytes = file.read(length)
         return found
@@ -77,6 +81,12 @@ class Xfs:
             group, inside = self._library.fsb_to_bb(block, self._fs.sb.sb_agblklog)
             place = (group * self._fs.sb.sb_agblocks + inside) * size
             yield Run(start * size, count * size, None if unwritten else place)
+
+
+def _refuse_realtime(inode: Any) -> None:
+    """Its extents are of another device: here those blocks hold something else, if anything."""
+    if inode.inode.di_flags & _REALTIME and inode.size:
+        raise NotSupported("its content is on a realtime device of XFS")
 
 
 def _xattrs(inode: Any, notes: list[str]) -> Iterator[tuple[str, bytes]]:
