@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import astuple
 
 import pytest
 
 from headstart.agentd.segments import Segment, Stripe
-from headstart.volumes import lvm, volume
+from headstart.volumes import confined, lvm, volume
 from headstart.volumes.filesystem import Malformed
 from headstart.volumes.lvm import PhysicalVolume
 
@@ -118,6 +119,36 @@ def test_logical_volumes_are_told_as_places_of_disks() -> None:
         Segment(0, 16 * MIB, (Stripe("disk0", (2 + 80) * MIB), Stripe("disk1", (3 + 120) * MIB)), 65536),
     )
     assert found["vg0/small"].segments is None and found["vg0/small"].problem == "it is a thin volume"
+
+
+def segments_of(*starts: int) -> str:
+    """``vg0/root`` of 12 KiB, in parts of 4 KiB that begin at these."""
+    parts = "".join(
+        f"segment{number} {{ start_extent = {start} extent_count = 1 type = striped stripe_count = 1 "
+        f'stripes = [ "pv0", {number} ] }}\n'
+        for number, start in enumerate(starts, 1)
+    )
+    return (
+        f'vg0 {{ id = "v" seqno = 1 extent_size = 8 physical_volumes {{ pv0 {{ id = "{IDS[0]}" pe_start = 64 }} }}\n'
+        f"logical_volumes {{ root {{ status = [VISIBLE] segment_count = {len(starts)}\n{parts} }} }} }}"
+    )
+
+
+@pytest.mark.parametrize("starts", [(0, 0, 1), (0, 0, 2), (1, 0, 2), (0, 2, 1), (1, 2, 3), (0, 1, 3), (-1, 0, 1)])
+def test_parts_that_overlap_or_have_no_order(starts: tuple[int, ...]) -> None:
+    """Each survey is whole: one volume that makes no sense does not keep the others from being read."""
+    disks = {
+        "disk0": Bytes(on_disk(segments_of(*starts).encode(), 8192, 512)),
+        "disk1": Bytes(bytes(1080) + struct.pack("<H", 0xEF53) + bytes(MIB)),
+    }
+    found = {each.name: each for each in confined.survey(disks)}
+    assert found.keys() == {"disk0", "disk1", "vg0/root"}
+    assert (found["vg0/root"].segments, found["vg0/root"].problem) == (None, "where it lies makes no sense")
+    [its] = [each for each in lvm.volumes(physical(1, segments_of(0, 1, 2))) if each.name == "vg0/root"]
+    told = [*astuple(its)]
+    told[7] = [[4096 * start, 4096, [["disk0", 0]], 0] for start in starts]
+    with pytest.raises(Malformed):
+        volume.of_told(told, {"disk0": MIB})
 
 
 def test_a_missing_physical_volume_is_told() -> None:

@@ -25,7 +25,7 @@ from typing import Any
 from headstart.agentd import segments
 from headstart.agentd.segments import Segment, Stripe
 from headstart.volumes.filesystem import Malformed, Source
-from headstart.volumes.volume import Volume, covers
+from headstart.volumes.volume import Volume, covers, in_order
 
 _SECTOR = 512
 _MAGIC = b" LVM2 x[5A%r0N*>"
@@ -190,7 +190,7 @@ def _logical(name: str, told: Section, extent: int, bases: Mapping[str, tuple[Vo
     below = segments.compose(found, lower)
     if below is None:
         return Volume(name, size, segments=None, problem="it is striped over volumes that are in pieces")
-    if sum(segment.length for segment in below) != size:
+    if sum(segment.length for segment in below) != size or not in_order(below, size):
         return Volume(name, size, segments=None, problem="where it lies makes no sense")
     return Volume(name, size, segments=tuple(below))
 

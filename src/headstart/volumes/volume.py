@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +73,16 @@ def places(volume: Volume, start: int, length: int) -> Iterator[tuple[str, Exten
         yield run.disk, Extent(run.start, run.length)
 
 
+def in_order(parts: Iterable[Segment], size: int) -> bool:
+    """Whether the segments of a volume of ``size`` bytes ascend, without lying over each other or outside."""
+    position = 0
+    for part in parts:
+        if part.start < position or part.length < 0:
+            return False
+        position = part.start + part.length
+    return position <= size
+
+
 def partition(disk: str, number: str, start: int, size: int, **facts: str) -> Volume:
     return Volume(f"{disk}/{number}", size, segments=(Segment(0, size, (Stripe(disk, start),)),), **facts)
 
@@ -91,7 +101,9 @@ def of_told(told: Any, disks: Mapping[str, int]) -> Volume:
         if parts is not None and len(parts) > MOST:
             raise ValueError
         found = None if parts is None else tuple(_segment(*part, disks=disks) for part in parts)
-        return Volume(name, _count(size), content, label, uuid, partition_uuid, partition_label, found, problem, doubt)
+        if not in_order(found or (), _count(size)):
+            raise ValueError
+        return Volume(name, size, content, label, uuid, partition_uuid, partition_label, found, problem, doubt)
     except (TypeError, ValueError):
         raise Malformed("a volume that makes no sense") from None
 
