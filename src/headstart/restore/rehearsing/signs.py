@@ -11,8 +11,9 @@ from pathlib import Path
 from headstart import errors
 from headstart.restore.rehearsing.stage import Stage
 
-#: What a Linux that has started asks on its console.
-PROMPT = "login:"
+#: What a Linux that has started asks on its console: a word of its own (``sulogin:`` is of an emergency shell), behind
+#: a space, a line's end, or what clears the screen or sets colours.
+PROMPT = r"(?:^|\s|\x1b\[[0-9;?]*[A-Za-z])login:"
 #: The end of a console, in which a pattern is looked for.
 CONSOLE_LIMIT = 1 << 18
 
