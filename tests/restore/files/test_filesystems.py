@@ -267,7 +267,15 @@ def test_a_file_on_a_realtime_device_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "tree").write_text("\n".join(["/none", "0 0", "d--755 0 0", *files, "$", ""]))
     image = filetrees.make("xfs", tmp_path / "image", 320 * MIB, "-p", tmp_path / "tree")
     for name in names[1:]:
-        set_realtime = ["/usr/sbin/xfs_db", "-x", "-c", f"path /{name}", "-c", "write core.realtime 1", image]
+        set_realtime: list[str | Path] = [
+            "/usr/sbin/xfs_db",
+            "-x",
+            "-c",
+            f"path /{name}",
+            "-c",
+            "write core.realtime 1",
+            image,
+        ]
         subprocess.run(set_realtime, check=True, capture_output=True)
     with image.open("rb") as file:
         driver = Xfs(
