@@ -63,7 +63,7 @@ SPANNING = Volume(
 )
 THIN = Volume("vg/thin", 8 * MIB, segments=None, problem="it is a thin volume")
 ALL = (ROOT, SWAP, ODD, NEXT, BASE, OTHER_BASE, STRIPED, SPANNING, THIN)
-POINTS = Mounts({"vda/1": ("/",), "vg/db": ("/var/lib/mysql", "/mnt/db")})
+POINTS = Mounts({"vda/1": ("/",), "vg/fast": ("/srv",), "vg/db": ("/var/lib/mysql", "/mnt/db")})
 
 
 def select(*patterns: str, volumes: tuple[Volume, ...] = ALL, mounts: Mounts = POINTS) -> Selected:
@@ -87,8 +87,8 @@ def span(start: int, end: int) -> Blocks:
         (["*", "!label:scratch"], {"vda/3": "!label:scratch"}),
         (["*", "!label:s*"], {"vda/1": "!label:s*", "vda/3": "!label:s*"}),
         (["*", "!label:s*", "/"], {"vda/3": "!label:s*"}),
-        (["*", "!/var/lib/mysql"], {"vg/db": "!/var/lib/mysql"}),
-        (["*", "!/mnt/db/"], {"vg/db": "!/mnt/db/"}),
+        (["*", "!/srv/"], {"vg/fast": "!/srv/"}),
+        (["*", "!/mnt/db/", "!/var/lib/mysql"], {"vg/db": "!/mnt/db/"}),
         (["*", "!/mnt"], {}),
         (["!vg/*"], {"vg/fast": "!vg/*", "vg/db": "!vg/*"}),
         (["/var/lib/mysql"], dict.fromkeys(["vda/1", "vda/2", "vda/3", "vda/4", "vg/fast"], "")),
@@ -126,8 +126,43 @@ def test_the_last_block_of_a_disk_may_be_short() -> None:
 def test_each_list_counts_by_itself() -> None:
     found = selection.select([["/var/lib/mysql"], ["!vg/fast"]], Seen(ALL, POINTS), DISKS, BLOCK)
     assert names(found) == {**dict.fromkeys(["vda/1", "vda/2", "vda/3", "vda/4", "vg/fast"], "")}
-    nothing_left = selection.select([["/var/lib/mysql"], ["!/var/lib/mysql"]], Seen(ALL, POINTS), DISKS, BLOCK)
-    assert names(nothing_left)["vg/db"] == "!/var/lib/mysql"
+    nothing_left = selection.select([["/srv"], ["!/srv"]], Seen(ALL, POINTS), DISKS, BLOCK)
+    assert names(nothing_left)["vg/fast"] == "!/srv"
+
+
+@pytest.mark.parametrize(
+    ("points", "patterns", "left_out", "besides"),
+    [
+        (["/srv", "/var/cache"], ["*", "!/var/cache"], False, "/srv"),
+        (["/srv", "/var/cache"], ["!/var/cache", "!/srv/"], True, ""),
+        (["/srv", "/var/cache"], ["!/var/cache", "!vda/3"], True, ""),
+        (["/srv", "/var/cache"], ["!/var/cache", "!label:scratch"], True, ""),
+        (["/var/cache/", "/var/cache"], ["!/var/cache"], True, ""),
+        (["/var", "/var/cache"], ["!/var"], False, "/var/cache"),
+        (["/", "/var/cache"], ["!/var/cache"], False, "/"),
+        # A pattern without a ``!`` needs to name one of them.
+        (["/srv", "/var/cache"], ["*", "!/var/cache", "/srv"], False, ""),
+        (["/srv", "/var/cache"], ["*", "!/srv", "!/var/cache", "/srv"], False, ""),
+        # It would not be backed up if no pattern named it.
+        (["/srv", "/var/cache"], ["/", "!/var/cache"], True, ""),
+        (["/srv", "/var/cache"], ["vda", "/", "!/var/cache"], False, "/srv"),
+        (["/srv", "/var/cache"], ["/nowhere", "!/var/cache"], False, "/srv"),
+    ],
+)
+def test_what_is_mounted_at_several_points(
+    points: list[str], patterns: list[str], left_out: bool, besides: str
+) -> None:
+    """As the subvolumes of a btrfs are."""
+    mounts = Mounts({"vda/1": ("/",), "vda/3": tuple(points)})
+    found = select(*patterns, volumes=(ROOT, ODD), mounts=mounts)
+    assert ("vda/3" in names(found)) is left_out
+    told = f"volume vda/3 is backed up, and was to be left out: it is also mounted at {besides}"
+    assert [note for note in found.notes if "vda/3" in note] == ([told] if besides else [])
+
+
+def test_several_lists_that_each_name_one_of_its_points() -> None:
+    found = selection.select([["!/mnt/db"], ["!/var/lib/mysql"]], Seen(ALL, POINTS), DISKS, BLOCK)
+    assert not found.left_out and len(found.notes) == 2
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@
     what a pattern names     a disk       DISK, with wildcards          as ``headstart vm show`` calls it
                              volumes      swap                          by what they hold
                                           label:NAME                    by the label of the file system or partition
-                                          /PATH                         by where the guest mounts them
+                                          /PATH                         by where the guest mounts them; with a ``!``
+                                                                        all such places have to be named
                                           DISK/PARTITION, GROUP/VOLUME  by name, with wildcards
 
 Nothing is left out where there is a doubt where it lies or what it is: then it is backed up, and ``notes`` say why.
@@ -20,7 +21,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from headstart import blocks, extents
+from headstart import blocks, extents, plain
 from headstart.blocks import Blocks
 from headstart.extents import Extent
 from headstart.volumes import volume
@@ -134,13 +135,25 @@ def _named(patterns: Sequence[str], seen: Seen, notes: list[str]) -> Iterator[tu
     for each in seen.volumes:
         if any(names(pattern, each, seen) for pattern in including):
             continue
-        said = next((pattern for pattern in excluding if names(pattern[1:], each, seen)), None)
-        if said is None and (not including or lost or _on(each, whole) or each.content == CONTAINER):
+        said = [pattern for pattern in excluding if names(pattern[1:], each, seen)]
+        wanted = not including or lost or _on(each, whole) or each.content == CONTAINER
+        if wanted and not said:
             continue
-        if reason := "another volume has its name" if each.name in twins else _uncertain(each):
+        reason = _besides(said, each, seen) if wanted else ""
+        if reason := reason or ("another volume has its name" if each.name in twins else _uncertain(each)):
             notes.append(f"volume {each.name} is backed up, and was to be left out: {reason}")
             continue
-        yield each, said or ""
+        yield each, next(iter(said), "")
+
+
+def _besides(said: Sequence[str], each: Volume, seen: Seen) -> str:
+    """Why those that name mount points alone do not leave it out; empty if they do. What lies at another point may be
+    something else of it: another subvolume of a btrfs."""
+    points = {_tidy(pattern[1:]) for pattern in said}
+    others = [point for point in seen.mounted(each) if _tidy(point) not in points]
+    if not others or any(not pattern.startswith("!/") for pattern in said):
+        return ""
+    return f"it is also mounted at {plain.joined(', '.join(others))}"
 
 
 def names(pattern: str, each: Volume, seen: Seen) -> bool:
@@ -151,8 +164,12 @@ def names(pattern: str, each: Volume, seen: Seen) -> bool:
         label = pattern.removeprefix(_LABEL)
         return any(its and fnmatch.fnmatchcase(its, label) for its in (each.label, each.partition_label))
     if pattern.startswith("/"):
-        return (pattern.rstrip("/") or "/") in (point.rstrip("/") or "/" for point in seen.mounted(each))
+        return _tidy(pattern) in map(_tidy, seen.mounted(each))
     return fnmatch.fnmatchcase(each.name, pattern)
+
+
+def _tidy(point: str) -> str:
+    return point.rstrip("/") or "/"
 
 
 def _on(each: Volume, patterns: Sequence[str]) -> bool:
