@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
-from headstart.volumes import mounts, survey
+from headstart.volumes import mounts, survey, volume
 from headstart.volumes.looker import Looker
 from headstart.volumes.mounts import Mounts
 from headstart.volumes.selection import Seen
@@ -56,3 +57,27 @@ def test_a_name_of_two_volumes_is_neither_s(tmp_path: Path) -> None:
     copy.write_bytes(content[start : start + length])
     assert look(image).mounts.points["vda/3"] == ("/srv",)
     assert "vda/3" not in look(image, copy).mounts.points
+
+
+ROOT = dataclasses.replace(volume.partition("vda", "1", 0, 1 << 20), content="ext4", label="system", uuid="a-1")
+#: Of which a part may be mounted by its own name, and another by one that tells nothing.
+BTRFS = dataclasses.replace(volume.whole("vdb", 1 << 20), content="btrfs", label="pool", uuid="b-1")
+OTHER = dataclasses.replace(volume.whole("vdc", 1 << 20), content="btrfs", label="pool", uuid="c-1")
+CACHE = "UUID=b-1 /var/cache btrfs subvol=@cache\n"
+
+
+@pytest.mark.parametrize(
+    ("fstab", "points"),
+    [
+        (CACHE, {"vdb": ("/var/cache",)}),
+        (CACHE + "UUID=b-1 /srv btrfs subvol=@srv\n", {"vdb": ("/var/cache", "/srv")}),
+        (CACHE + "UUID=c-1 /srv btrfs x\n", {"vdb": ("/var/cache",), "vdc": ("/srv",)}),
+        (CACHE + "UUID=elsewhere /srv btrfs x\n", {"vdb": ("/var/cache",)}),
+        (CACHE + "/dev/vdb /srv btrfs subvol=@srv\n", {}),
+        (CACHE + "UUID=c-1 /mnt btrfs x\n/dev/disk/by-id/virtio-1 /srv auto,btrfs subvol=@srv\n", {}),
+        (CACHE + "LABEL=pool /srv btrfs subvol=@srv\n", {}),
+        (CACHE + "/dev/vdd /srv ext4 x\n/dev/sr0 /media/cdrom auto x\n", {"vdb": ("/var/cache",)}),
+    ],
+)
+def test_where_another_part_of_a_btrfs_may_be_mounted(fstab: str, points: dict[str, tuple[str, ...]]) -> None:
+    assert mounts.told(fstab, ROOT, [ROOT, BTRFS, OTHER]).points == {"vda/1": ("/",), **points}

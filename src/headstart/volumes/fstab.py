@@ -10,6 +10,8 @@ from headstart.volumes.volume import Volume
 
 #: More of the file is not looked at.
 LONGEST = 1 << 20
+#: Names that are on the disks, and not only the guest's.
+_TELLING = re.compile(r"((PART)?(UUID|LABEL)=|/dev/disk/by-(part)?(uuid|label)/)")
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
@@ -17,13 +19,14 @@ _ESCAPE = re.compile(r"\\([0-7]{3})")
 class Line:
     spec: str
     point: str
+    type: str
 
 
 def parse(text: str) -> Iterator[Line]:
     for line in text.splitlines():
         fields = line.split()
         if len(fields) >= 3 and not fields[0].startswith("#") and fields[1].startswith("/"):
-            yield Line(_unescaped(fields[0].strip('"')), _unescaped(fields[1]))
+            yield Line(_unescaped(fields[0].strip('"')), _unescaped(fields[1]), fields[2])
 
 
 def volume_of(spec: str, volumes: Iterable[Volume]) -> Volume | None:
@@ -34,6 +37,11 @@ def volume_of(spec: str, volumes: Iterable[Volume]) -> Volume | None:
 def volumes_of(spec: str, volumes: Iterable[Volume]) -> list[Volume]:
     """All that it may mean: copies of a volume have its names."""
     return [each for each in volumes if _means(spec, each)]
+
+
+def may_mean(spec: str, volume: Volume) -> bool:
+    """Unless the name tells that it is another one."""
+    return _means(spec, volume) or not _TELLING.match(spec)
 
 
 def _means(spec: str, volume: Volume) -> bool:

@@ -12,6 +12,8 @@ from headstart.volumes.volume import ReadOnlyBytes, Volume
 
 #: What a Unix system may be on, and can be read.
 _READABLE = (*signatures.EXT, "xfs")
+#: Of which parts are mounted, each somewhere else.
+_IN_PARTS = "btrfs"
 _ROOT = "/"
 _Read = Callable[[str, int, int], bytes]
 
@@ -36,12 +38,21 @@ def find(volumes: Sequence[Volume], read: _Read) -> Mounts:
         which = "several volumes have" if systems else "no volume that can be read has"
         return Mounts(problem=f"{which} an /etc/fstab")
     root, text = systems[0]
+    return told(text, root, volumes)
+
+
+def told(text: str, root: Volume, volumes: Sequence[Volume]) -> Mounts:
+    """By an fstab that lies on ``root``. No mount point of a btrfs is known where there may be others: what is mounted
+    there by a name that tells nothing, as ``/dev/vdb1``, may be another part of it."""
     points: dict[str, list[str]] = {root.name: [_ROOT]}
+    doubtful: set[str] = set()
     for line in fstab.parse(text):
         named = fstab.volumes_of(line.spec, volumes)
         if len(named) == 1 and line.point != _ROOT:
             points.setdefault(named[0].name, []).append(line.point)
-    return Mounts({name: tuple(dict.fromkeys(each)) for name, each in points.items()})
+        elif len(named) != 1 and _IN_PARTS in line.type.split(","):
+            doubtful |= {each.name for each in volumes if each.content == _IN_PARTS and fstab.may_mean(line.spec, each)}
+    return Mounts({name: tuple(dict.fromkeys(each)) for name, each in points.items() if name not in doubtful})
 
 
 def _fstab(volume: Volume, read: _Read) -> str | None:
