@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import subprocess
 import zlib
@@ -62,6 +63,65 @@ def test_a_sound_table(tmp_path: Path, table: str, name: str) -> None:
     assert left_out(found) == [name]
     [its] = [each for each in found if each.name == name]
     assert (its.content, its.label, its.uuid) == ("swap", "paging", "00010203-0405-0607-0809-0a0b0c0d0e0f")
+
+
+#: Logical partitions, the first of which is deleted and made again, and then another one behind them.
+CHAIN = (
+    "label: dos\nlabel-id: 0x1234abcd\nstart=2048, size=8192\nstart=16384, size=100000, type=5\n"
+    "start=18432, size=8192\nstart=36864, size=8192\nstart=61440, size=8192\n"
+)
+AGAIN = ("start=18432, size=8192", "start=81920, size=8192")
+
+
+def sfdisk(*options: str, told: str = "") -> str:
+    done = subprocess.run(["/sbin/sfdisk", "-q", *options], input=told, text=True, capture_output=True, check=True)
+    return done.stdout
+
+
+def test_logical_partitions_have_the_numbers_of_their_chain(tmp_path: Path) -> None:
+    disk(tmp_path, CHAIN)
+    image = tmp_path / "disk"
+    sfdisk("--delete", str(image), "5")
+    for each in AGAIN:
+        sfdisk("--append", str(image), told=each)
+    table = json.loads(sfdisk("--json", str(image)))["partitiontable"]
+    wanted = {
+        f"vda/{number}": (each["start"] * SECTOR, f"1234abcd-{number:02x}")
+        for each in table["partitions"]
+        if each["type"] != "5"
+        for number in [int(each["node"].removeprefix(str(image)))]
+    }
+    found = look(image.read_bytes())
+    told = {each.name: (each.segments[0].stripes[0].start, each.partition_uuid) for each in found if each.segments}
+    assert told == wanted and not any(each.doubt for each in found)
+    logical = [start for start, _ in list(wanted.values())[1:]]
+    assert len(logical) == 4 and logical != sorted(logical), "sfdisk goes by the chain"
+
+
+def entry(start: int, length: int, kind: int = 0x83) -> bytes:
+    return struct.pack("<4xB3xII", kind, start, length)
+
+
+def test_a_logical_partition_that_is_not_there_has_a_number_if_sfdisk_says_so(tmp_path: Path) -> None:
+    content = disk(tmp_path, CHAIN)
+    first, second = 16384 * SECTOR + 446, 34816 * SECTOR + 446
+    assert content[second : second + 16] != bytes(16), "the table of the second one is here"
+    emptied, behind = bytearray(content), bytearray(content)
+    emptied[first : first + 16] = bytes(16)
+    assert {each.name for each in look(emptied)} == {"vda/1", "vda/5", "vda/6"}
+    behind[second : second + 16] = entry(SIZE // SECTOR, 8192)
+    assert {each.name for each in look(behind)} == {"vda/1", "vda/5", "vda/7"}
+
+
+def test_several_extended_partitions_are_doubtful(tmp_path: Path) -> None:
+    """Linux numbers the logical ones of both, sfdisk does not see those of the second."""
+    content = disk(tmp_path, CHAIN)
+    assert left_out(look(content)) == ["vda/6"]
+    content[446 + 32 : 446 + 48] = entry(120000, 8000, 5)
+    content[120000 * SECTOR + 446 : 120000 * SECTOR + 462] = entry(16, 4000)
+    content[120000 * SECTOR + 510 : 120001 * SECTOR] = b"\x55\xaa"
+    found = look(content)
+    assert len(found) == 5 and left_out(found) == [] and all("chain" in each.doubt for each in found)
 
 
 def half_written(content: bytearray) -> None:

@@ -6,7 +6,10 @@ import itertools
 import struct
 import uuid
 import zlib
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytsk3
 
@@ -16,7 +19,7 @@ from headstart.volumes.filesystems.sleuthkit import SourceImage
 from headstart.volumes.volume import Volume
 
 #: Of The Sleuth Kit (tsk_vs.h).
-_ALLOCATED = 1
+_ALLOCATED, _LINK = 1, 4
 _DOS, _GPT = 0x1, 0x10
 _FIRST_LOGICAL = 5
 #: Bytes of a table of GPT: as a rule it has 128 entries of 128 bytes.
@@ -31,13 +34,17 @@ def find(disk: str, source: Source) -> list[Volume]:
         return []
     kind, sector = int(table.info.vstype), table.info.block_size
     found, reasons = [], [_doubt_of_gpt(source, sector)] if kind == _GPT else []
-    logical = _FIRST_LOGICAL
-    for part in table:
+    parts = list(table)
+    logical: dict[int, int] = {}
+    if kind == _DOS:
+        logical = _logical(parts)
+        reasons.append(_doubt_of_chain(parts))
+    for part in parts:
         start, size = part.start * sector, part.len * sector
         if int(part.flags) != _ALLOCATED or start >= source.size:
             continue
-        if kind == _DOS and part.table_num > 0:
-            number, logical = logical, logical + 1
+        if part.addr in logical:
+            number = logical[part.addr]
         elif kind in (_DOS, _GPT):
             number = part.slot_num + 1
         else:
@@ -56,6 +63,27 @@ def find(disk: str, source: Source) -> list[Volume]:
         )
     doubt = next(filter(None, (*reasons, _overlap(found))), "")
     return [replace(each, doubt=doubt) for each in found]
+
+
+def _logical(parts: Iterable[Any]) -> dict[int, int]:
+    """Numbers of logical partitions, by the library's. Each has a table that links to the next one's: they are numbered
+    along this chain, whereas the library lists what there is by where it begins."""
+    chain = sorted(
+        (each.table_num, each.slot_num, each.addr)
+        for each in parts
+        if int(each.flags) == _ALLOCATED and each.table_num > 0
+    )
+    return {each[-1]: number for number, each in enumerate(chain, _FIRST_LOGICAL)}
+
+
+def _doubt_of_chain(parts: Iterable[Any]) -> str:
+    """Where others may number logical partitions in another way: a table has several of them, or several links."""
+    its = Counter(
+        (int(each.flags), each.table_num)
+        for each in parts
+        if each.slot_num >= 0 and (each.table_num > 0 or int(each.flags) == _LINK)
+    )
+    return "its logical partitions are in no simple chain" if any(count > 1 for count in its.values()) else ""
 
 
 def _overlap(found: list[Volume]) -> str:
