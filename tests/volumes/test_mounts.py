@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from headstart.volumes import mounts, survey, volume
 from headstart.volumes.looker import Looker
 from headstart.volumes.mounts import Mounts
 from headstart.volumes.selection import Seen
+from headstart.volumes.volume import Volume
 from tests.kit import layouts
 from tests.volumes.test_lvm import Bytes
 
@@ -59,7 +61,9 @@ def test_a_name_of_two_volumes_is_neither_s(tmp_path: Path) -> None:
     assert "vda/3" not in look(image, copy).mounts.points
 
 
-ROOT = dataclasses.replace(volume.partition("vda", "1", 0, 1 << 20), content="ext4", label="system", uuid="a-1")
+ROOT = dataclasses.replace(
+    volume.partition("vda", "1", 0, 1 << 20), content="ext4", label="system", uuid="a-1", partition_uuid="1234-01"
+)
 #: Of which a part may be mounted by its own name, and another by one that tells nothing.
 BTRFS = dataclasses.replace(volume.whole("vdb", 1 << 20), content="btrfs", label="pool", uuid="b-1")
 OTHER = dataclasses.replace(volume.whole("vdc", 1 << 20), content="btrfs", label="pool", uuid="c-1")
@@ -81,3 +85,59 @@ CACHE = "UUID=b-1 /var/cache btrfs subvol=@cache\n"
 )
 def test_where_another_part_of_a_btrfs_may_be_mounted(fstab: str, points: dict[str, tuple[str, ...]]) -> None:
     assert mounts.told(fstab, ROOT, [ROOT, BTRFS, OTHER]).points == {"vda/1": ("/",), **points}
+
+
+LOGICAL = Volume("vg/root", 1 << 20, "ext4", "system", "l-1")
+LOCKED = dataclasses.replace(volume.whole("vdd", 1 << 20), content="crypto_LUKS", uuid="d-1")
+
+
+@pytest.mark.parametrize("root", [ROOT, LOGICAL])
+@pytest.mark.parametrize(
+    ("its", "whose"),
+    [
+        ("UUID=A-1", [ROOT]),
+        ("UUID=l-1", [LOGICAL]),
+        ('LABEL="system"', [ROOT, LOGICAL]),
+        ("/dev/disk/by-uuid/a-1", [ROOT]),
+        ("PARTUUID=1234-01", [ROOT]),
+        ("UUID=b-1", []),
+        ("UUID=elsewhere", []),
+        ("LABEL=elsewhere", []),
+        ("PARTUUID=1234-02", []),
+        ("/dev/disk/by-label/elsewhere", []),
+        ("/dev/vg/root", [LOGICAL]),
+        ("/dev/mapper/vg-root", [LOGICAL]),
+        ("/dev/vg/other", []),
+        ("/dev/mapper/vg-other", []),
+        # As the guest calls it, which tells nothing; also what lies below it, or the filter of a guest-only VM.
+        ("/dev/vda1", [ROOT, LOGICAL]),
+        ("/dev/sdx9", [ROOT, LOGICAL]),
+        ("/dev/md0", [ROOT, LOGICAL]),
+        ("/dev/disk/by-id/virtio-1", [ROOT, LOGICAL]),
+        ("/dev/mapper/root", [ROOT, LOGICAL]),
+        ("overlay", [ROOT, LOGICAL]),
+    ],
+)
+def test_an_fstab_of_another_system_tells_nothing(root: Volume, its: str, whose: Sequence[Volume]) -> None:
+    other = dataclasses.replace(LOGICAL, name="vg/other", label="", uuid="o-1")
+    found = mounts.told(f"{its} / ext4 x\nUUID=b-1 /srv btrfs x\n", root, [ROOT, LOGICAL, other, BTRFS])
+    if root in whose:
+        assert found == Mounts({root.name: ("/",), "vdb": ("/srv",)})
+    else:
+        assert found == Mounts(problem=f"the /etc/fstab on volume {root.name} has another one at /")
+
+
+def test_a_root_that_is_encrypted_beside_an_old_one() -> None:
+    text = "/dev/mapper/root / ext4 x\nUUID=b-1 /srv btrfs x\n"
+    assert mounts.told(text, ROOT, [ROOT, BTRFS]).points
+    assert "has another one at /" in mounts.told(text, ROOT, [ROOT, BTRFS, LOCKED]).problem
+    assert mounts.told("UUID=a-1 / ext4 x\n", ROOT, [ROOT, BTRFS, LOCKED]).points == {"vda/1": ("/",)}
+
+
+@pytest.mark.parametrize(("kind", "its"), [("btrfs", False), ("xfs", False), ("ext3", True), ("auto", True)])
+def test_a_root_of_another_kind(kind: str, its: bool) -> None:
+    assert bool(mounts.told(f"/dev/vda1 / {kind} x\n", ROOT, [ROOT]).points) is its
+
+
+def test_an_fstab_without_a_root() -> None:
+    assert mounts.told(CACHE, ROOT, [ROOT, BTRFS]).points == {"vda/1": ("/",), "vdb": ("/var/cache",)}

@@ -8,12 +8,16 @@ from dataclasses import dataclass, field
 from headstart.volumes import fstab, signatures
 from headstart.volumes.filesystem import Driver, Malformed, NotSupported
 from headstart.volumes.filesystems import drivers
+from headstart.volumes.fstab import Line
 from headstart.volumes.volume import ReadOnlyBytes, Volume
 
 #: What a Unix system may be on, and can be read.
 _READABLE = (*signatures.EXT, "xfs")
 #: Of which parts are mounted, each somewhere else.
 _IN_PARTS = "btrfs"
+#: That nothing else is mounted as, whereas ext4 mounts ext3.
+_UNMISTAKABLE = (_IN_PARTS, "xfs")
+_ENCRYPTED = "crypto_LUKS"
 _ROOT = "/"
 _Read = Callable[[str, int, int], bytes]
 
@@ -48,11 +52,24 @@ def told(text: str, root: Volume, volumes: Sequence[Volume]) -> Mounts:
     doubtful: set[str] = set()
     for line in fstab.parse(text):
         named = fstab.volumes_of(line.spec, volumes)
-        if len(named) == 1 and line.point != _ROOT:
+        if line.point == _ROOT:
+            if _is_another(line, root, volumes):
+                return Mounts(problem=f"the /etc/fstab on volume {root.name} has another one at /")
+        elif len(named) == 1:
             points.setdefault(named[0].name, []).append(line.point)
-        elif len(named) != 1 and _IN_PARTS in line.type.split(","):
+        elif _IN_PARTS in line.type.split(","):
             doubtful |= {each.name for each in volumes if each.content == _IN_PARTS and fstab.may_mean(line.spec, each)}
     return Mounts({name: tuple(dict.fromkeys(each)) for name, each in points.items() if name not in doubtful})
+
+
+def _is_another(line: Line, root: Volume, volumes: Sequence[Volume]) -> bool:
+    """Whether what an fstab has at ``/`` is surely not the volume that it lies on: then it is an old one, or a copy."""
+    if line.type in _UNMISTAKABLE and line.type != root.content:
+        return True
+    if named := fstab.volumes_of(line.spec, volumes):
+        return root not in named
+    within = line.spec.startswith("/dev/mapper/") and any(each.content == _ENCRYPTED for each in volumes)
+    return within or not fstab.may_mean(line.spec, root)
 
 
 def _fstab(volume: Volume, read: _Read) -> str | None:
