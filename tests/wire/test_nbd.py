@@ -6,13 +6,14 @@ import contextlib
 import os
 import queue
 import random
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -243,19 +244,99 @@ def test_a_server_that_dies_is_noticed(tmp_path: Path) -> None:
         assert time.monotonic() - began < 10
 
 
-def test_a_server_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nbd, "SILENCE_SECONDS", 0.3)
-    with nbdkit("--filter=delay", "memory", "1M", "rdelay=30") as (export, _), nbd.Client(export) as client:
-        began = time.monotonic()
-        with pytest.raises(errors.Unreachable, match="has not answered"):
-            collect(client.read([Extent(0, 4 * KIB)]))
-        assert time.monotonic() - began < 5
+DELAYED = ("--filter=delay", "memory", "1M")
+
+
+@pytest.mark.parametrize(
+    ("words", "ask"),
+    [
+        ([*DELAYED, "rdelay=30"], lambda client: collect(client.read([Extent(0, 64 * KIB)]))),
+        ([*DELAYED, "delay-extents=30"], lambda client: list(client.allocated())),
+        ([*DELAYED, "delay-write=30"], lambda client: client.write(0, b"x" * MIB)),
+        ([*DELAYED, "delay-zero=30"], lambda client: client.zero([Extent(0, MIB)])),
+        (["eval", "get_size=echo 1M", "can_write=exit 0", "can_flush=exit 0", "flush=sleep 5"], nbd.Client.flush),
+    ],
+    ids=["read", "block status", "write", "zero", "flush"],
+)
+def test_a_server_that_hangs_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, words: list[str], ask: Callable[[nbd.Client], object]
+) -> None:
+    """Once: whatever is asked for afterwards fails at once, and leaving waits for nothing."""
+    monkeypatch.setattr(nbd, "SILENCE_SECONDS", 0.5)
+    monkeypatch.setattr(nbd, "FLUSH_SECONDS", 0.5)
+    with nbdkit(*words) as (export, _):
+        with nbd.Client(export, failure=errors.PointLost) as client:
+            began = time.monotonic()
+            with pytest.raises(errors.PointLost, match=r"has not answered for 0\.5 s"):
+                ask(client)
+            for _ in range(2 * nbd.DEPTH):
+                with pytest.raises(errors.PointLost, match=r"has not answered for 0\.5 s"):
+                    ask(client)
+            with pytest.raises(errors.PointLost, match=r"has not answered for 0\.5 s"):
+                collect(client.read([Extent(0, 4 * KIB)]))
+        assert time.monotonic() - began < 2.5
+
+
+def test_a_server_that_takes_nothing_any_longer_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It is stopped, with more written to it than its socket holds, and lets go of nothing either."""
+    monkeypatch.setattr(nbd, "SILENCE_SECONDS", 0.5)
+    with nbdkit("memory", "16M") as (export, process):
+        with nbd.Client(export) as client:
+            process.send_signal(signal.SIGSTOP)
+            began, before = time.monotonic(), descriptors()
+            with pytest.raises(errors.Unreachable, match="has not answered"):
+                client.write(0, bytes(4 * MIB))
+            assert descriptors() < before
+        assert time.monotonic() - began < 2.5
+
+
+def test_a_server_that_does_not_let_go_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nbd, "SILENCE_SECONDS", 0.5)
+    with nbdkit(*DELAYED, "delay-close=30") as (export, _):
+        with nbd.Client(export) as client:
+            began = time.monotonic()
+        assert time.monotonic() - began < 2.5
+        assert client.size == MIB
+
+
+def test_what_is_left_with_requests_under_way_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has closed the iterator when the client is left."""
+    monkeypatch.setattr(nbd, "SILENCE_SECONDS", 0.5)
+    slow = "pread=if [ $4 -ge 65536 ]; then sleep 4; fi; head -c $3 /dev/zero"
+    with nbdkit("eval", "get_size=echo 1M", slow) as (export, _):
+        with nbd.Client(export) as client:
+            pieces = client.read([Extent(0, 4 * KIB), Extent(64 * KIB, 4 * KIB)])
+            next(pieces).release()
+            began = time.monotonic()
+        assert time.monotonic() - began < 2
+        with pytest.raises(errors.Unreachable, match=r"NBD read .*failed"):
+            next(pieces)
+
+
+def test_who_accepts_and_says_nothing_is_unreachable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(nbd, "SILENCE_SECONDS", 0.5)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "silent"))
+        server.listen()
+        near, far = socket.socketpair()
+        ways: list[nbd.Way] = [nbd.Export(tmp_path / "silent", ""), nbd.Connected(near.detach(), "a disk")]
+        for way in ways:
+            began = time.monotonic()
+            with pytest.raises(errors.Unreachable, match=r"has not answered for 0\.5 s"):
+                nbd.Client(way)
+            assert time.monotonic() - began < 2.5
+        # It was hung up, though the one that failed may still be remembered.
+        far.settimeout(5)
+        assert far.recv(1) == b""
+        far.close()
 
 
 def test_what_cannot_be_opened_is_unreachable(tmp_path: Path) -> None:
     with pytest.raises(errors.Unreachable, match="cannot be opened"):
         nbd.Client(nbd.Export(tmp_path / "missing", "disk"))
     with nbdkit("memory", "1M") as (export, _):
+        with pytest.raises(errors.Unreachable, match="cannot be opened"):
+            nbd.Client(nbd.Export(export.socket, "x" * 5000))
         with pytest.raises(errors.Unreachable, match="does not offer qemu:dirty-bitmap:x"):
             nbd.Client(export, ["qemu:dirty-bitmap:x"])
         export = nbd.Export(export.socket, "")
@@ -266,14 +347,18 @@ def test_what_cannot_be_opened_is_unreachable(tmp_path: Path) -> None:
 def test_what_is_written_is_what_the_image_holds(tmp_path: Path) -> None:
     image = tmp_path / "image"
     content = bytearray(sparse(image, 16 * MIB, [Extent(0, 16 * MIB)]))
+    long = random.Random(6).randbytes(3 * MIB + 5)
     ranges = [Extent(n * 64 * KIB, 4 * KIB) for n in range(3 * nbd.CONTROL_DEPTH)]
     with nbdkit("file", str(image)) as (export, _), nbd.Client(export) as client:
         client.zero(ranges)
         client.write(15 * MIB, b"end")
+        client.write(13 * MIB // 2, long)
+        client.write(0, b"")
         client.trim([Extent(14 * MIB, 64 * KIB)])
         client.flush()
     for extent in ranges:
         content[extent.start : extent.end] = bytes(extent.length)
+    content[13 * MIB // 2 : 13 * MIB // 2 + len(long)] = long
     content[15 * MIB : 15 * MIB + 3] = b"end"
     content[14 * MIB : 14 * MIB + 64 * KIB] = bytes(64 * KIB)
     assert image.read_bytes() == content
@@ -290,6 +375,26 @@ def test_clients_one_after_another_take_no_more_memory(tmp_path: Path) -> None:
             if number == 3:
                 before = resident()
     assert resident() - before < 4 * nbd.DEPTH * MIB
+
+
+def test_what_cannot_be_written_is_told_and_takes_no_more_memory(tmp_path: Path) -> None:
+    """The server fails beyond 4 MiB."""
+    fail = "pwrite=cat >/dev/null; if [ $4 -ge 4194304 ]; then echo ENOSPC no >&2; exit 1; fi"
+    with (
+        nbdkit("eval", "get_size=echo 8M", "can_write=exit 0", fail) as (export, _),
+        nbd.Client(export, failure=errors.TargetRefused) as client,
+    ):
+        for number in range(24):
+            with pytest.raises(errors.TargetRefused, match="No space left"):
+                client.write(4 * MIB - number * KIB, bytes([number + 1]) * MIB)
+            client.write(number * 64 * KIB, bytes([number + 1]) * 2 * MIB)
+            if number == 3:
+                before = resident()
+    assert resident() - before < 16 * MIB
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def resident() -> int:

@@ -12,6 +12,7 @@ import functools
 import itertools
 import os
 import queue
+import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from typing import Any, Protocol
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from headstart import errors, extents, plain
+from headstart.batches import batched
 from headstart.blocks import Blocks
 from headstart.extents import Extent
 from headstart.reading import PIECE_SIZE, Piece
@@ -50,6 +52,8 @@ DEPTH = 12
 WORTH_A_LOOK = 4 * PIECE_SIZE
 #: No reply for this long means that the server hangs.
 SILENCE_SECONDS = 60.0
+#: As long as a flush may take: it writes what the server's kernel still has in memory.
+FLUSH_SECONDS = 600.0
 #: Trim and zero requests in flight; their length is a multiple of any block size.
 CONTROL_DEPTH = 64
 CONTROL_LENGTH = 2 * GIB
@@ -64,7 +68,7 @@ class Way(Protocol):
         ...
 
     def open(self, handle: Any) -> None:
-        """Connect a handle of libnbd's. Raises ``nbd.Error``."""
+        """Begin to connect a handle of libnbd's; waits for nothing. Raises ``nbd.Error``."""
         ...
 
 
@@ -87,7 +91,7 @@ class Export:
 
     def open(self, handle: Any) -> None:
         handle.set_export_name(self.name)
-        handle.connect_unix(str(self.socket))
+        handle.aio_connect_unix(str(self.socket))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +102,7 @@ class Connected:
     uri: str
 
     def open(self, handle: Any) -> None:
-        handle.connect_socket(self.descriptor)
+        handle.aio_connect_socket(self.descriptor)
 
 
 def _unopened(uri: str, error: nbd.Error) -> str:
@@ -109,7 +113,11 @@ def _unopened(uri: str, error: nbd.Error) -> str:
 
 
 class Client:
-    """A connection to one export; a ``Reader`` (see headstart.reading). One thread at a time."""
+    """A connection to one export; a ``Reader`` (see headstart.reading). One thread at a time.
+
+    A server that hangs is given up after ``SILENCE_SECONDS``, whatever it was asked for, and for good: the connection
+    is cut. libnbd's synchronous calls, ``shutdown`` among them, would wait for as long as it hangs.
+    """
 
     def __init__(
         self,
@@ -122,6 +130,12 @@ class Client:
         self._export = export
         self._failure = failure
         self._buffers: queue.Queue[_Buffer] = queue.Queue()
+        self._made = 0
+        self._flying = 0
+        #: Answered requests and their error numbers, put there by libnbd's callbacks.
+        self._answered: deque[tuple[_Buffer, int]] = deque()
+        #: What to say about a server that was given up.
+        self._silence = ""
         self._handle = nbd.NBD()
         # Our buffers are overwritten by every reply: no need to clear them before each request.
         self._handle.set_pread_initialize(False)
@@ -129,6 +143,9 @@ class Client:
             self._handle.add_meta_context(context)
         try:
             export.open(self._handle)
+            while not self._handle.aio_is_ready():
+                if not self._wait(SILENCE_SECONDS):
+                    raise errors.Unreachable(self._silence)
             missing = [context for context in contexts if not self._handle.can_meta_context(context)]
         except nbd.Error as error:
             self.close()
@@ -137,10 +154,6 @@ class Client:
             self.close()
             raise errors.Unreachable(f"The NBD export {export.uri} does not offer {', '.join(missing)}.")
         self._has_allocation = ALLOCATION in contexts
-        self._made = 0
-        self._flying = 0
-        #: Answered requests and their error numbers, put there by libnbd's callbacks.
-        self._answered: deque[tuple[_Buffer, int]] = deque()
         self._size: int = self._handle.get_size()
 
     @property
@@ -171,7 +184,7 @@ class Client:
                 told.extend(entries)
             return 0
 
-        self._guarded(lambda: self._handle.block_status(length, start, receive), "block status")
+        self._ask("block status", functools.partial(self._handle.aio_block_status, length, start, receive))
         runs, states = told[::2], told[1::2]
         if not runs or not all(runs):
             raise errors.Unreachable(f"The NBD export {self._export.uri} gave no block status.")
@@ -261,7 +274,7 @@ class Client:
     def _landed(self) -> Iterator[Piece]:
         """The pieces of requests that are answered, at least one; raises what the first failed one failed of."""
         while not self._answered:
-            self._poll(SILENCE_SECONDS)
+            self._poll("read")
         while self._answered:
             buffer, error = self._answered.popleft()
             self._flying -= 1
@@ -272,16 +285,51 @@ class Client:
             data = buffer.view[: buffer.extent.length]
             yield Piece(buffer.extent, data, functools.partial(self._buffers.put, buffer))
 
-    def _poll(self, seconds: float) -> None:
-        if self._guarded(lambda: self._handle.poll(int(seconds * 1000)), "read") == 0:
-            raise self._failure(f"The NBD export {self._export.uri} has not answered for {seconds:.0f} s.")
+    def _ask(self, what: str, *requests: Callable[..., int], seconds: float | None = None) -> None:
+        """Send requests, and wait until all of them are answered. Each takes a completion callback."""
+        numbers: list[int] = []
+
+        def answered(error: Any) -> int:
+            numbers.append(error.value)
+            return 1
+
+        for request in requests:
+            self._guarded(functools.partial(request, answered), what)
+        while len(numbers) < len(requests):
+            self._poll(what, seconds)
+        if any(numbers):
+            raise self._failure(f"NBD {what} failed on {self._export.uri}: {os.strerror(next(filter(None, numbers)))}")
+
+    def _poll(self, what: str, seconds: float | None = None) -> None:
+        """Until something moves."""
+        if not self._guarded(lambda: self._wait(SILENCE_SECONDS if seconds is None else seconds), what):
+            raise self._failure(self._silence)
+
+    def _wait(self, seconds: float) -> bool:
+        """Whether something moved; the server is given up otherwise. Raises ``nbd.Error``, also when the connection
+        has ended."""
+        if self._handle.poll(int(seconds * 1000)):
+            return True
+        self._silence = f"The NBD export {self._export.uri} has not answered for {seconds:g} s."
+        self._cut()
+        return False
+
+    def _cut(self) -> None:
+        """End the connection without a word. What is under way has failed then: its buffers are not libnbd's any
+        longer. The socket is closed even if an exception's traceback keeps the handle."""
+        with contextlib.suppress(nbd.Error, OSError):
+            with socket.socket(fileno=os.dup(self._handle.aio_get_fd())) as connection:
+                connection.shutdown(socket.SHUT_RDWR)
+            # It sees the end at once, and raises when there is nothing more to see.
+            while self._handle.poll(0):
+                pass
 
     def _drain(self) -> None:
         """After a failure, or a consumer that stopped early: no reply may land in a buffer that is used
         again, and no buffer may be lost."""
         with contextlib.suppress(errors.HeadstartError):
             while self._flying > len(self._answered):
-                self._poll(SILENCE_SECONDS)
+                self._poll("read")
         self._flying -= len(self._answered)
         while self._answered:
             self._buffers.put(self._answered.popleft()[0])
@@ -293,10 +341,26 @@ class Client:
         self._control(ranges, self._handle.aio_zero)
 
     def write(self, start: int, data: bytes) -> None:
-        self._guarded(lambda: self._handle.pwrite(data, start), "write")
+        """Returns when the server has it."""
+        parts = extents.split(Extent(start, len(data)), PIECE_SIZE) if data else ()
+        for some in batched(parts, DEPTH):
+            # From memory that is used again: libnbd keeps what it was once given.
+            buffers = [_spare() for _ in some]
+            requests = []
+            for part, buffer in zip(some, buffers, strict=True):
+                buffer.view[: part.length] = memoryview(data)[part.start - start : part.end - start]
+                window = buffer.window(part.length)
+                requests.append(functools.partial(self._handle.aio_pwrite, window, part.start))
+            try:
+                self._ask("write", *requests)
+            finally:
+                # What an end of the connection has not taken back is never used again.
+                if not self._handle.aio_in_flight():
+                    for buffer in buffers:
+                        _SPARE.put(buffer)
 
     def flush(self) -> None:
-        self._guarded(self._handle.flush, "flush")
+        self._ask("flush", self._handle.aio_flush, seconds=FLUSH_SECONDS)
 
     def _control(self, ranges: Iterable[Extent], request: Any) -> None:
         flying = 0
@@ -312,7 +376,7 @@ class Client:
     def _control_landed(self, flying: int) -> int:
         """How many of so many requests are answered now. (Of a large disk there are thousands: none is asked for that
         is not.)"""
-        self._poll(SILENCE_SECONDS)
+        self._poll("trim")
         landed = 0
         while landed < flying and (cookie := self._guarded(self._handle.aio_peek_command_completed, "trim")):
             self._guarded(lambda cookie=cookie: self._handle.aio_command_completed(cookie), "trim")
@@ -323,14 +387,15 @@ class Client:
         try:
             return call()
         except nbd.Error as error:
-            raise self._failure(
-                f"NBD {what} failed on {self._export.uri}: {plain.joined(str(error.string))}"
-            ) from error
+            said = f"NBD {what} failed on {self._export.uri}: {plain.joined(str(error.string))}"
+            raise self._failure(self._silence or said) from error
 
     def close(self) -> None:
-        """Ends the connection; libnbd frees the handle with the object."""
+        """Ends the connection, with a word where the server still answers; libnbd frees the handle with the object."""
         with contextlib.suppress(nbd.Error):
-            self._handle.shutdown()
+            self._handle.aio_disconnect()
+            while self._wait(SILENCE_SECONDS):
+                pass
         with contextlib.suppress(queue.Empty):
             while True:
                 _SPARE.put(self._buffers.get_nowait())
