@@ -27,10 +27,11 @@ def derived(
     variables: Path | None = None,
     memory: int | None = None,
     folder: Path = FOLDER,
+    trusted: bool = False,
 ) -> Derived:
     disks = [Disk(name, 1 << 20, "raw", None, 65536, serial) for name in names]
     images = {name: Path(f"/overlays/{name}.qcow2") for name in names}
-    place = Place("web", folder, images, variables, network, memory, there=lambda path: path in there)
+    place = Place("web", folder, images, variables, network, memory, trusted, lambda path: path in there)
     return definition.derive(f"qemu-system-x86_64 -nodefaults {text}", disks, place)
 
 
@@ -54,8 +55,6 @@ def rest(found: Derived) -> list[str]:
     [
         # what is kept, known or not
         ("-m 4G -smp 4 -cpu host -machine q35,accel=kvm", "-m 4G -smp 4 -cpu host -machine q35,accel=kvm"),
-        ("-newer-option x=y,z -newer-flag -uuid 12", "-newer-option x=y,z -newer-flag -uuid 12"),
-        ("-flash x -medium -drives y", "-flash x -medium -drives y"),
         ("-kernel /k -initrd /i -append 'a b'", "-kernel /k -initrd /i -append 'a b'"),
         # what is another start's, or ours
         ("-S -daemonize -pidfile /p -incoming defer -snapshot -no-shutdown -name old -loadvm s", ""),
@@ -134,6 +133,13 @@ def test_every_option(text: str, words: str | None) -> None:
         assert found.words[4:6] == ("-m", "1") and "vnc=unix:/run/place/vnc" in found.words
     else:
         assert rest(found) == shlex.split(text if words is None else words)
+
+
+@pytest.mark.parametrize("text", ["-newer-option x=y,z -newer-flag -uuid 12", "-flash x -medium -drives y"])
+def test_what_is_not_known_stays_in_a_definition_of_the_users(text: str) -> None:
+    assert " ".join(rest(derived(text, trusted=True))) == text
+    found = derived(text)
+    assert rest(found) == (["-uuid", "12"] if "-uuid" in text else []) and found.notes
 
 
 DISK_OPTIONS = [

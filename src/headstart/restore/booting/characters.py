@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from headstart import errors, plain
-from headstart.restore.booting.commandline import Option, option
+from headstart.restore.booting.commandline import Option, compose, option
 
 #: Options that this is about.
 NAMES = frozenset({"chardev", "serial", "parallel", "virtioconsole", "debugcon"})
@@ -21,6 +21,8 @@ NAMES = frozenset({"chardev", "serial", "parallel", "virtioconsole", "debugcon"}
 SOCKET_LIMIT = 107
 #: Backends that are of one VM alone.
 _OWN = frozenset({"null", "vc", "ringbuf", "memory", "pty", "spicevmc", "spiceport", "msmouse", "qemu-vdagent", "hub"})
+#: What they keep; else it would be a file of the host that somebody writes to (``logfile``).
+_OWN_KEYS = re.compile(r"(backend|id|mux|size|width|height|cols|rows|name|debug|mouse|clipboard|chardevs\.\d+)$")
 _LISTENING = ("unix:", "tcp:", "telnet:", "websocket:")
 
 
@@ -75,8 +77,11 @@ class Characters:
         users = self._users.get(name, set())
         if users == {False}:
             return  # with all that used it
-        if None in users or kind in _OWN:
+        if None in users:
             yield given
+        elif kind in _OWN:
+            kept = {key: value for key, value in given.values.items() if _OWN_KEYS.match(key)}
+            yield Option("chardev", compose(kept, "backend"))
         elif kind == "socket" and given.word("server") != "on":
             self._note(f"character device {plain.line(name)} leads to nothing: a program of the host was behind it")
             yield option("chardev", first="null", id=name, mux=mux)
@@ -108,8 +113,11 @@ class Characters:
     def _port(self, given: Option) -> Iterator[Option]:
         """A port with what is behind it in one word."""
         text = given.text or ""
-        if text in ("none", "null") or text.startswith(("chardev:", "vc", "pty")):
+        if text in ("none", "null") or text.startswith("chardev:") or re.fullmatch(r"vc(:[0-9Cx]+)?", text):
             yield given
+            return
+        if text.startswith(("vc", "pty")):
+            yield Option(given.name, "pty" if text.startswith("pty") else "vc")  # a newer QEMU takes a path behind it
             return
         name = f"hs-{given.name}{len(self.consoles)}"
         if text.startswith(_LISTENING):

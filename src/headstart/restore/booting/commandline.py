@@ -19,7 +19,17 @@ from headstart import errors, plain
 #: Options that take no argument (``qemu-options.def`` of QEMU 2.x to 9.x).
 FLAGS = frozenset(
     {
-        *("S", "alt-grab", "ctrl-grab", "curses", "daemonize", "enable-fips", "enable-kvm", "enable-sync-profile"),
+        *(
+            "S",
+            "alt-grab",
+            "async-teardown",
+            "ctrl-grab",
+            "curses",
+            "daemonize",
+            "enable-fips",
+            "enable-kvm",
+            "enable-sync-profile",
+        ),
         *("full-screen", "h", "help", "mem-prealloc", "no-acpi", "no-fd-bootchk", "no-frame", "no-hpet", "no-kvm"),
         *("no-kvm-irqchip", "no-kvm-pit", "no-kvm-pit-reinjection", "no-quit", "no-reboot", "no-shutdown"),
         *("no-user-config", "nodefaults", "nodefconfig", "nographic", "old-param", "only-migratable", "portrait"),
@@ -32,9 +42,12 @@ _ANYTHING = frozenset({"append", "name", "m", "smp"})
 #: The key of a first value that has none.
 _FIRST = {
     "accel": "accel",
+    "audio": "driver",
+    "audiodev": "driver",
     "blockdev": "driver",
     "chardev": "backend",
     "device": "driver",
+    "icount": "shift",
     "m": "size",
     "machine": "type",
     "mon": "chardev",
@@ -50,6 +63,7 @@ _FIRST = {
 _SAME = {"M": "machine"}
 #: Where a shell's command ends.
 _ENDS = frozenset({"&", "&&", "|", "||", ";", ">", ">>", "2>", "2>&1", "<"})
+_KEY = re.compile(r"[^=,]+")
 _PROGRAM = re.compile(r"(qemu-system-[a-z0-9_]+|qemu-kvm|kvm|qemu)(-[a-z0-9.]+)?$")
 
 
@@ -168,6 +182,10 @@ def _parts(text: str) -> list[str]:
 
 
 def compose(values: Mapping[str, Any], first: str = "") -> str:
+    """Raises ``Unsupported`` for a key that QEMU would take for another one."""
+    for key in values:
+        if not _KEY.fullmatch(key):
+            raise errors.Unsupported(f"The VM's definition has an option {plain.line(key)!r} that makes no sense.")
     parts = []
     if first in values:
         parts.append(_quoted(values[first]))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart import errors, plain, units
+from headstart.hypervisor.qemu.graph import FILTERS
 from headstart.repository.manifest import Disk
 from headstart.restore.booting import characters, commandline, drives, trust
 from headstart.restore.booting.characters import Characters
@@ -41,7 +42,8 @@ _REFUSED = {
 _SHARED = {"virtfs": "a folder of the host", "fsdev": "a folder of the host", "tpmdev": ""}
 _DEVICES_LEFT_OUT = (
     (r"vfio-|usb-host$|pci-assign", "a device of the host"),
-    (r"virtio-9p|vhost-user-fs", "a folder of the host"),
+    (r"virtio-9p|vhost-user-fs|usb-mtp$", "a folder of the host"),
+    (r"virtio-input-host|u2f-|ccid-card-|vhost-vdpa", "a device of the host"),
     (r"vhost-user-", "a program of the host serves it"),
     (r"vhost-vsock|vhost-scsi", "the host's kernel serves it"),
     (r"ivshmem", "memory that is shared with others"),
@@ -99,7 +101,9 @@ def derive(definition: str, disks: Iterable[Disk], place: Place) -> Derived:
     for a disk or a file that is missing."""
     notes: dict[str, None] = {}
     line = commandline.read(definition)
-    line = drives.normal(line if place.trusted else trust.tamed(line, lambda text: notes.update({text: None})))
+    if not place.trusted:
+        line = trust.tamed(line, lambda text: notes.update({text: None}), _HANDLED)
+    line = drives.normal(line)
     for each in line.options:
         if each.name in _REFUSED:
             raise errors.Unsupported(
@@ -182,7 +186,7 @@ class _Derivation:
             elif drive.kind is Kind.REMOVABLE:
                 self._adjust_medium(drive)
             elif drive.read_only and self._place.there(drive.file):
-                self._kept_nodes.update(drive.options)
+                self._keep(drive)
             else:
                 self._leave_out(drive)
         if sum(drive.kind is Kind.FLASH and not drive.read_only for drive in found) > 1:
@@ -212,8 +216,9 @@ class _Derivation:
             new = kept | {"file": image, "format": "qcow2", "werror": "stop", "rerror": "stop"}
             self._changed[number] = Option("drive", commandline.compose(new))
         else:
-            filters = drive.options[: drive.options.index(number)]
-            self._kept_nodes.update((*filters, number))
+            above = drive.options[: drive.options.index(number)]
+            self._kept_nodes.update(each for each in above if self._line.options[each].values.get("driver") in FILTERS)
+            self._kept_nodes.add(number)
             node = {"driver": "qcow2", "node-name": old.word("node-name")}
             node |= {key: old.word(key) for key in _NODE_KEEPS if old.word(key)}
             self._changed[number] = _node(node, image)
@@ -237,7 +242,7 @@ class _Derivation:
     def _adjust_flash(self, drive: Drive) -> None:
         if drive.read_only:
             self._require(drive.file, "the VM's firmware")
-            self._kept_nodes.update(drive.options)
+            self._keep(drive)
             return
         if self._place.variables is None:
             raise errors.NotFound(
@@ -262,8 +267,8 @@ class _Derivation:
             drive.device is not None and self._line.options[drive.device].word("driver").endswith("-cd")
         )
         if drive.file and is_cd and self._place.there(drive.file):
-            self._kept_nodes.update(drive.options)
-            if old.name == "drive":
+            self._keep(drive)
+            if old.name == "drive" and self._place.trusted:
                 self._changed[drive.options[0]] = old.having(readonly="on")
             return
         if drive.file:
@@ -282,6 +287,12 @@ class _Derivation:
                 self._changed[number] = None
         if drive.device is not None:
             self._changed[drive.device] = None
+
+    def _keep(self, drive: Drive) -> None:
+        """It is on this host, and is read only."""
+        self._kept_nodes.update(drive.options)
+        if not self._place.trusted:
+            self._changed |= {number: trust.medium(self._line.options[number]) for number in drive.options}
 
     def _require(self, file: str, what: str) -> None:
         if file and not self._place.there(file):
@@ -342,7 +353,7 @@ class _Derivation:
         kind = given.word("qom-type")
         if _OBJECTS_LEFT_OUT.match(kind):
             return
-        if kind in ("memory-backend-file", "memory-backend-memfd"):
+        if kind in ("memory-backend-file", "memory-backend-memfd", "memory-backend-shm"):
             # Two VMs upon one file would be in each other's memory.
             self._note("the VM's memory is the host's ordinary memory, and no file")
             share = given.word("share") or None
@@ -433,6 +444,8 @@ _ADJUSTED: Mapping[str, Callable[[_Derivation, Option], Iterator[Option]]] = {
     "spice": _Derivation._adjust_spice,
     "usbdevice": _Derivation._adjust_usbdevice,
 }
+#: Those that this is about; all others stay as they are.
+_HANDLED = frozenset({*_OURS, *_REFUSED, *_SHARED, *_ADJUSTED, *characters.NAMES, *drives.SHORT, "drive"})
 
 
 def _node(values: Mapping[str, Any], file: str) -> Option:

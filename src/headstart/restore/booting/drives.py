@@ -21,7 +21,7 @@ from headstart.restore.booting import commandline
 from headstart.restore.booting.commandline import CommandLine, Option
 
 #: Options that stand for a ``-drive``.
-_SHORT = {
+SHORT = {
     "": {"index": "0", "media": "disk"},
     "hda": {"index": "0", "media": "disk"},
     "hdb": {"index": "1", "media": "disk"},
@@ -86,8 +86,8 @@ class _Places:
 def normal(line: CommandLine) -> CommandLine:
     """With a ``-drive`` in place of each option that stands for one."""
     options = tuple(
-        commandline.option("drive", **_SHORT[each.name], file=each.text)
-        if each.name in _SHORT and each.text is not None
+        commandline.option("drive", **SHORT[each.name], file=each.text)
+        if each.name in SHORT and each.text is not None
         else each
         for each in line.options
     )
