@@ -144,6 +144,23 @@ def test_who_it_is() -> None:
             "<graphics type='vnc' autoport='yes'/>",
         ),
         ("<audio id='1' type='alsa'/>", "<audio id='1' type='none'/>"),
+        ("<audio id='1' type='file' path='/sound'><output/></audio>", "<audio id='1' type='none'/>"),
+        # files that the VM as it was has open
+        (
+            "<memory model='nvdimm' access='shared'><source><path>/pmem</path></source><target/></memory>"
+            "<memory model='dimm'><target><size unit='MiB'>1</size></target></memory>",
+            "<memory model='dimm'><target><size unit='MiB'>1</size></target></memory>",
+        ),
+        ("<memory model='virtio-pmem'><source><path>/pmem</path></source></memory>", ""),
+        ("<pstore backend='acpi-erst'><path>/pstore</path><size unit='KiB'>64</size></pstore>", ""),
+        ("<lease><lockspace>l</lockspace><key>k</key><target path='/lease'/></lease>", ""),
+        (
+            "<input type='evdev'><source dev='/dev/input/event1'/></input><input type='tablet'/>",
+            "<input type='tablet'/>",
+        ),
+        ("<input type='passthrough'><source evdev='/dev/input/event1'/></input>", ""),
+        ("<disk type='vhostuser'><source type='unix' path='/s'/><target dev='vdx'/><readonly/></disk>", ""),
+        ("<disk type='nvme'><source type='pci'/><target dev='vdx'/><readonly/></disk>", ""),
         (
             "<emulator>/usr/bin/kvm</emulator><watchdog model='i6300esb'/><anything newer='yes'/><memory/><medium/>",
             None,
@@ -151,7 +168,7 @@ def test_who_it_is() -> None:
     ],
 )
 def test_every_device(before: str, after: str | None) -> None:
-    root, _ = derived(before, there={"/there.iso"})
+    root, _ = derived(before, there={"/there.iso", ""})
     assert same(inside(root), before if after is None else after), inside(root)
 
 
@@ -168,6 +185,26 @@ def test_uefi_starts_with_variables_of_its_own() -> None:
     assert nvram is not None and nvram.text == "/mine.fd" and len(nvram) == 0
     with pytest.raises(errors.NotFound, match="UEFI variables"):
         derived("", head=head)
+
+
+def test_firmware_is_opened_to_be_read_only() -> None:
+    """Else the guest of a rehearsal writes into the flash of the VM that runs."""
+    vars_ = "<nvram>/v</nvram>"
+    for readonly in ("", "readonly='no'", "readonly='yes'"):
+        loader = f"<loader type='pflash' {readonly}>/ovmf</loader>"
+        root, _ = derived("", head=f"<os>{loader}{vars_}</os>", variables=Path("/mine.fd"))
+        found = root.find("os/loader")
+        assert found is not None and found.get("readonly") == "yes"
+    with pytest.raises(errors.Unsupported, match="one flash"):
+        derived("", head="<os><loader type='pflash' readonly='no'>/ovmf</loader></os>")
+
+
+def test_variables_of_the_newer_kind() -> None:
+    root, _ = derived("", head="<os><varstore path='/v' template='/t'/></os>", variables=Path("/mine.json"))
+    varstore = root.find("os/varstore")
+    assert varstore is not None and varstore.attrib == {"path": "/mine.json"}
+    with pytest.raises(errors.NotFound, match="UEFI variables"):
+        derived("", head="<os><varstore path='/v'/></os>")
 
 
 def test_a_domain_can_be_started_with_less_memory() -> None:
@@ -187,6 +224,11 @@ def test_a_domain_can_be_started_with_less_memory() -> None:
             "<domain xmlns:q='http://libvirt.org/schemas/domain/qemu/1.0'><devices/><q:commandline/></domain>",
             errors.Unsupported,
             "qemu:commandline",
+        ),
+        (
+            "<domain xmlns:q='http://libvirt.org/schemas/domain/qemu/1.0'><devices/><q:override/></domain>",
+            errors.Unsupported,
+            "qemu:override",
         ),
     ],
 )
@@ -210,3 +252,21 @@ def test_a_snapshot_chooses_no_programs() -> None:
         found = domainxml.derive(xml, (), Around(place))
         assert ("/tmp/x" in found.xml) == trusted
         assert bool(found.notes) != trusted
+
+
+@pytest.mark.parametrize(
+    ("card", "becomes"),
+    [
+        (
+            "<interface type='vhostuser'><mac address='m'/><source path='/etc/x' mode='server'/></interface>",
+            "<interface type='user'><mac address='m'/><link state='down'/></interface>",
+        ),
+        (
+            "<interface type='user'><backend type='passt' logFile='/etc/x'/></interface>",
+            "<interface type='user'><backend type='passt'/></interface>",
+        ),
+    ],
+)
+def test_a_snapshot_chooses_no_files_of_its_network(card: str, becomes: str) -> None:
+    root, notes = derived(card, network=True)
+    assert same(inside(root), becomes) and notes

@@ -185,7 +185,7 @@ class _Derivation:
                 self._replace_disk(drive, chosen[drive.name])
             elif drive.kind is Kind.REMOVABLE:
                 self._adjust_medium(drive)
-            elif drive.read_only and self._place.there(drive.file):
+            elif drive.read_only and (drive.file or self._place.trusted) and self._place.there(drive.file):
                 self._keep(drive)
             else:
                 self._leave_out(drive)

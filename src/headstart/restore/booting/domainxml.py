@@ -18,7 +18,9 @@ from headstart.restore.booting import trust
 from headstart.restore.booting.definition import Place
 from headstart.wire.nbd import Export
 
-_QEMU_OPTIONS = "{http://libvirt.org/schemas/domain/qemu/1.0}commandline"
+_QEMU = "{http://libvirt.org/schemas/domain/qemu/1.0}"
+#: What QEMU is told past libvirt.
+_QEMU_OPTIONS = ("commandline", "override")
 _UNITS = {
     "b": 1,
     "bytes": 1,
@@ -38,10 +40,16 @@ _UNITS = {
 _LEFT_OUT = {
     "hostdev": "a device of the host",
     "filesystem": "a folder of the host",
+    "lease": "the VM as it was has it",
+    "pstore": "its content is in no backup",
     "shmem": "memory that is shared with others",
     "smartcard": "a device of the host",
     "tpm": "its state is in no backup; a guest that seals keys with it (BitLocker) asks for a recovery key",
 }
+#: Disks that are no files, and cannot be had twice.
+_DISKS_LEFT_OUT = ("vhostuser", "vhostvdpa", "nvme", "dir")
+#: Networks whose socket or device the definition names.
+_NETWORKS_BY_PATH = ("vhostuser", "vdpa")
 #: What an interface keeps that is connected to nothing.
 _INTERFACE_KEEPS = ("mac", "model", "address", "alias", "boot", "rom", "mtu", "acpi")
 #: What a disk's driver keeps.
@@ -74,11 +82,12 @@ class Around:
 def derive(xml: str, disks: tuple[Disk, ...], around: Around) -> Derived:
     """Raises ``Unsupported`` for what cannot be adjusted, ``NotFound`` for a disk that the definition has not."""
     root = parse(xml)
-    if root.find(_QEMU_OPTIONS) is not None:
-        raise errors.Unsupported(
-            "The VM's definition has options for QEMU itself (qemu:commandline), of which it cannot be told what they"
-            " share. Restore its disks with 'headstart restore'."
-        )
+    for tag in _QEMU_OPTIONS:
+        if root.find(_QEMU + tag) is not None:
+            raise errors.Unsupported(
+                f"The VM's definition has options for QEMU itself (qemu:{tag}), of which it cannot be told what they"
+                " share. Restore its disks with 'headstart restore'."
+            )
     derivation = _Derivation(root, disks, around)
     derivation.adjust()
     return Derived(
@@ -160,6 +169,10 @@ class _Derivation:
             for child in parent.findall("script") + parent.findall("downscript"):
                 parent.remove(child)
                 self._note("the script of a network card is left out: a program of the host")
+            for child in parent.findall("backend"):
+                for name in [each for each in ("logFile", "tap", "vhost") if each in child.attrib]:
+                    del child.attrib[name]
+                    self._note(f"the {name} of a network card is left out: a file of the host")
 
     def _note(self, text: str) -> None:
         self.notes[text] = None
@@ -178,18 +191,34 @@ class _Derivation:
             element.set("unit", "KiB")
 
     def _adjust_firmware(self) -> None:
-        nvram = self._root.find("os/nvram")
-        if nvram is None:
+        nvram, varstore = self._root.find("os/nvram"), self._root.find("os/varstore")
+        self._adjust_loader(has_variables=nvram is not None)
+        if nvram is None and varstore is None:
             return
         if self._place.variables is None:
             raise errors.NotFound(
                 "The VM has UEFI variables, and the snapshot has not: its firmware would not know what to boot."
                 " Restore the disks with 'headstart restore', and start the VM with variables of its own."
             )
-        for child in list(nvram):
-            nvram.remove(child)
-        nvram.attrib.pop("type", None)
-        nvram.text = str(self._place.variables)
+        if varstore is not None:
+            varstore.attrib = {"path": str(self._place.variables)}
+        if nvram is not None:
+            for child in list(nvram):
+                nvram.remove(child)
+            nvram.attrib.pop("type", None)
+            nvram.text = str(self._place.variables)
+
+    def _adjust_loader(self, *, has_variables: bool) -> None:
+        """It is the file of the VM as it was, too, and of others."""
+        loader = self._root.find("os/loader")
+        if loader is None or loader.get("type") != "pflash" or not (loader.text or "").strip():
+            return
+        if loader.get("readonly") == "no" and not has_variables:
+            raise errors.Unsupported(
+                "The VM has firmware and UEFI variables in one flash, which is in no backup. Restore the disks with"
+                " 'headstart restore', and start the VM with a flash of its own."
+            )
+        loader.set("readonly", "yes")
 
     # -- disks
 
@@ -217,7 +246,11 @@ class _Derivation:
             self._replace(element, self._disks[name])
         elif element.get("device") in ("cdrom", "floppy"):
             self._adjust_medium(element)
-        elif element.find("readonly") is None or not self._place.there(_file(element)):
+        elif (
+            element.find("readonly") is None
+            or element.get("type") in _DISKS_LEFT_OUT
+            or not self._place.there(_file(element))
+        ):
             devices.remove(element)
             self._note(f"disk {plain.line(name)} is left out: it is not in the snapshot")
 
@@ -252,8 +285,11 @@ class _Derivation:
         if element.get("type") == "hostdev":
             self._leave_out(devices, element, "a device of the host")
             return
-        if self._place.network:
+        by_path = element.get("type") in _NETWORKS_BY_PATH and not self._place.trusted
+        if self._place.network and not by_path:
             return
+        if self._place.network:
+            self._note("a network card is connected to nothing: its definition names a file of the host")
         for child in list(element):
             if child.tag not in _INTERFACE_KEEPS:
                 element.remove(child)
@@ -305,7 +341,18 @@ class _Derivation:
 
     def _adjust_audio(self, devices: Element, element: Element) -> None:
         if element.get("type") not in ("none", "spice"):
-            element.set("type", "none")
+            element.attrib = {"id": element.get("id", "1"), "type": "none"}
+            for child in list(element):
+                element.remove(child)
+
+    def _adjust_input(self, devices: Element, element: Element) -> None:
+        if element.get("type") in ("evdev", "passthrough"):
+            self._leave_out(devices, element, "a device of the host")
+
+    def _adjust_memory_device(self, devices: Element, element: Element) -> None:
+        """Two guests upon one file would have one file system mounted."""
+        if element.find("source/path") is not None:
+            self._leave_out(devices, element, "it is a file, whose content is in no backup")
 
 
 #: By devices, what adjusts them.
@@ -315,7 +362,9 @@ _ADJUSTED: Mapping[str, Callable[[_Derivation, Element, Element], None]] = {
     "console": _Derivation._adjust_character,
     "disk": _Derivation._adjust_disk,
     "graphics": _Derivation._adjust_graphics,
+    "input": _Derivation._adjust_input,
     "interface": _Derivation._adjust_interface,
+    "memory": _Derivation._adjust_memory_device,
     "parallel": _Derivation._adjust_character,
     "redirdev": _Derivation._adjust_redirdev,
     "rng": _Derivation._adjust_rng,
