@@ -20,7 +20,7 @@ from headstart import errors, plain
 from headstart.hypervisor import overlays, power
 from headstart.hypervisor.qemu import offline
 from headstart.wire.qga import Qga
-from headstart.wire.qmp import Qmp
+from headstart.wire.qmp import CommandFailed, Qmp
 
 _END_SECONDS = 60.0
 _START_SECONDS = 30.0
@@ -31,13 +31,15 @@ _HANDED = re.compile(r"(^|[=,:])(fd|fds|vhostfd|vhostfds)=|(^|[=:,])fd:|/dev/fds
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """How a process was started. ``unit``: the service that it is of, if it is of one."""
+    """How a process was started. ``unit``: the service that it is of, if it is of one; ``ran``: its guest was
+    running."""
 
     words: tuple[str, ...]
     folder: str
     environment: tuple[tuple[str, str], ...]
     user: int
     unit: str
+    ran: bool = False
 
 
 class QemuPower:
@@ -58,7 +60,7 @@ class QemuPower:
 
     def memory(self) -> str:
         with Qmp(self._monitor) as qmp:
-            self._started = _look(qmp.peer_pid)
+            self._started = _look(qmp.peer_pid, ran=qmp.execute("query-status")["status"] == _HEARING)
         return json.dumps(dataclasses.asdict(self._started)) if self._started else ""
 
     def recall(self, memory: str) -> None:
@@ -102,15 +104,25 @@ class QemuPower:
     def start(self) -> str:
         if self.runs():
             return ""  # whoever minds it was faster
-        reason = _why_not(self._started)
+        reason = why_not(self._started)
         if reason or self._started is None:
             return reason
         with tempfile.TemporaryFile("w+") as said:
             process = _spawn(self._started, said.fileno())
             if power.wait(lambda: self.runs() or bool(process.poll()), _START_SECONDS) and not process.poll():
-                return ""
+                return self._let_run() if self._started.ran and "S" in _options(self._started) else ""
             said.seek(0)
             return f"QEMU did not start: {plain.joined(said.read().strip()) or 'it says nothing'}"
+
+    def _let_run(self) -> str:
+        """Whoever started it with ``-S`` did that, too. Returns why it stands still."""
+        try:
+            with Qmp(self._monitor) as qmp:
+                qmp.execute("cont")
+                status = str(qmp.execute("query-status")["status"])
+        except (errors.Unreachable, CommandFailed) as error:
+            return f"QEMU waits for 'cont', as it was started with -S: {error}"
+        return "" if status == _HEARING else f"QEMU was started, and its guest stands still: {plain.line(status)}"
 
 
 def _spawn(started: Started, said: int) -> subprocess.Popen[bytes]:
@@ -128,7 +140,7 @@ def _spawn(started: Started, said: int) -> subprocess.Popen[bytes]:
         raise errors.Unreachable(f"QEMU cannot be started again: {error.strerror}. Start it as you do.") from error
 
 
-def _look(pid: int | None) -> Started | None:
+def _look(pid: int | None, *, ran: bool) -> Started | None:
     """None where the kernel does not tell all of it."""
     place = Path(f"/proc/{pid}")
     try:
@@ -143,7 +155,7 @@ def _look(pid: int | None) -> Started | None:
     if os.sep not in words[0] or not Path(folder, words[0]).exists():
         words[0] = program
     environment = tuple((name, value) for name, _, value in settings)
-    return Started(tuple(words), folder, environment, facts.st_uid, unit)
+    return Started(tuple(words), folder, environment, facts.st_uid, unit, ran)
 
 
 def _unit(cgroup: str) -> str:
@@ -155,7 +167,12 @@ def _unit(cgroup: str) -> str:
     return ""
 
 
-def _why_not(started: Started | None) -> str:
+def _options(started: Started) -> set[str]:
+    return {word.lstrip("-") for word in started.words if word.startswith("-")}
+
+
+def why_not(started: Started | None) -> str:
+    """Why its owner has to start it; empty if it can be done here."""
     if started is None:
         return "how QEMU was started is not known: start the VM as you do"
     if started.unit:
@@ -164,8 +181,13 @@ def _why_not(started: Started | None) -> str:
         return "QEMU was handed open files when it was started: start the VM as you do"
     if any("stdio" in word.split(",")[0] for word in started.words) or "-nographic" in started.words:
         return "QEMU was started on a terminal: start the VM as you do"
-    if "-incoming" in started.words:
-        return "QEMU was started to receive a migration: start the VM as you do"
+    options = _options(started)
+    if "incoming" in options:
+        return "QEMU was started to receive a migration (-incoming): start the VM as you do"
+    if "loadvm" in options:
+        return "QEMU was started with -loadvm, which puts the disks back to that moment: start the VM without it"
+    if "preconfig" in options:
+        return "QEMU was started with -preconfig: start the VM as you do"
     if started.user != os.geteuid():
         return "QEMU runs as another user: start the VM as you do"
     return ""
