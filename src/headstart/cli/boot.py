@@ -151,7 +151,8 @@ def _move(session: Session, given: argparse.Namespace, source: Source) -> None:
                 with session.output.progress() as progress:
                     values = moving.to(home, progress, undoing)
             except KeyboardInterrupt:
-                booted.instance.power_off(POWER_OFF_SECONDS)
+                if booted.instance.status == "running":
+                    booted.instance.power_off(POWER_OFF_SECONDS)
                 raise
     session.output.result(values, _moved(values))
 
@@ -198,15 +199,33 @@ class _Moving:
             with self._session.journal() as journal:
                 settling.require_free(journal, self._name)
         home = settling.prepared(self._source.repo, self._source.manifest, directory)
-        return self.to(home, report, contextlib.ExitStack())
+        try:
+            return self.to(home, report, contextlib.ExitStack())
+        except errors.HeadstartError:
+            self._after_a_failure()
+            raise
+
+    def _after_a_failure(self) -> None:
+        """Once the guest goes on, a disk that has gone over has writes that its overlay has not."""
+        if self._booted.instance.status != "paused":
+            return
+        if not self._booted.overlays.kept:
+            self._booted.instance.resume()
+            return
+        _tell(self._session, ("moving the VM failed in the middle: it is ended, and what it wrote is kept",))
+        with contextlib.suppress(errors.HeadstartError):
+            self._booted.instance.qmp.execute("quit")
 
     def to(self, home: Home, report: moves.Progress, undoing: contextlib.ExitStack) -> dict[str, Any]:
         """The VM moves, and is let go. From then on nothing is undone."""
         begun, manifest = time.monotonic(), self._source.manifest
-        moves.move(self._booted.instance.qmp, home.images, self._marks, report, self.attendance.look)
-        self._booted.instance.let_go()
-        self._booted.overlays.discard()
-        undoing.pop_all()
+
+        def moved() -> None:
+            undoing.pop_all()
+            self._booted.instance.let_go()
+            self._booted.overlays.discard()
+
+        moves.move(self._booted.instance.qmp, home.images, self._marks, report, self.attendance.look, moved)
         notes = settling.write_start(self._booted, manifest, home)
         if self._name:
             self._adopt(self._name)

@@ -66,15 +66,19 @@ def move(
         for note in ("the VM runs, and is being moved", *booted.notes):
             session.output.note(note)
         attendance = Attendance(booted.instance, booted.served)
+
+        def moved() -> None:
+            undoing.pop_all()
+            booted.instance.let_go()
+            booted.overlays.discard()
+
         try:
             with session.output.progress() as progress:
-                domainboot.move(booted.instance.domain, home.images, progress, attendance.look)
+                domainboot.move(booted.instance.domain, home.images, progress, attendance.look, moved)
         except KeyboardInterrupt:
-            booted.instance.power_off(POWER_OFF_SECONDS)
+            if booted.instance.status == "running":
+                booted.instance.power_off(POWER_OFF_SECONDS)
             raise
-        booted.instance.let_go()
-        booted.overlays.discard()
-        undoing.pop_all()
         domainboot.settle(booted, uri, manifest.disks, home.images)
         if given.name:
             _adopt(session, name, uri, marks, manifest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import tempfile
@@ -121,3 +122,32 @@ def test_more_memory_than_the_host_has() -> None:
     with pytest.raises(errors.NoSpace, match="--memory SIZE"):
         instance.require_memory(1 << 60)
     instance.require_memory(os.sysconf("SC_PAGE_SIZE"))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_guest_stands_still_while_its_disks_go_over(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """If one has gone over and the next fails, the overlays still are of one moment: nothing was written since."""
+    statuses: list[str] = []
+    complete = moving._Move.complete
+
+    def completing(move: moving._Move) -> None:
+        statuses.append(running.status)
+        if fails and len(statuses) == 2:
+            raise errors.HeadstartError("It fails.")
+        complete(move)
+
+    monkeypatch.setattr(moving._Move, "complete", completing)
+    names = ("virtio0", "virtio1")
+    images = {name: folder / f"{name}.moved" for name in names}
+    with Instance(derived(folder, "-drive file=/a,if=virtio -drive file=/b,if=virtio", *names)) as running:
+        running.resume()
+        expected = pytest.raises(errors.HeadstartError, match="It fails") if fails else contextlib.nullcontext()
+        with expected:
+            moving.move(
+                running.qmp, images, None, lambda *told: None, lambda: None, lambda: statuses.append(running.status)
+            )
+        assert statuses == ["paused"] * (2 if fails else 3)
+        assert running.status == ("paused" if fails else "running")
+        assert images["virtio1"].exists() != fails

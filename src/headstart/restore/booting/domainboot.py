@@ -123,9 +123,26 @@ def described(
         return found, machine.keepsakes()
 
 
-def move(domain: Domain, images: Mapping[str, Path], progress: Progress, attend: Callable[[], None]) -> None:
-    """Each disk into its image, which is made; all of them go over when all are ready."""
-    go_over([_Move(domain, disk, image) for disk, image in images.items()], progress, attend)
+def move(
+    domain: Domain,
+    images: Mapping[str, Path],
+    progress: Progress,
+    attend: Callable[[], None],
+    moved: Callable[[], None] = lambda: None,
+) -> None:
+    """Each disk into its image, which is made; all of them go over when all are ready. As ``moving.move`` does it, the
+    guest stands still meanwhile."""
+
+    def hold() -> None:
+        if domain.ask(lambda each: each.state())[0] == libvirt.VIR_DOMAIN_RUNNING:
+            held.append(True)
+            domain.order(lambda each: each.suspend())
+
+    held: list[bool] = []
+    go_over([_Move(domain, disk, image) for disk, image in images.items()], progress, attend, hold)
+    moved()
+    if held:
+        domain.order(lambda each: each.resume())
 
 
 class _Move:

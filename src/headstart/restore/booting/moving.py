@@ -46,24 +46,39 @@ def described(qmp: Qmp) -> Inventory:
 
 
 def move(
-    qmp: Qmp, images: Mapping[str, Path], marks: Marks | None, progress: Progress, attend: Callable[[], None]
+    qmp: Qmp,
+    images: Mapping[str, Path],
+    marks: Marks | None,
+    progress: Progress,
+    attend: Callable[[], None],
+    moved: Callable[[], None] = lambda: None,
 ) -> None:
     """Each disk into its image, which is made; all of them go over when all are ready, so that the overlays have
     everything until then. ``marks`` go along; ``attend`` is called again and again. When it fails, or is interrupted,
-    the disks that have not gone over stay where they are, and their images are removed."""
+    the disks that have not gone over stay where they are, and their images are removed.
+
+    The guest stands still while they go over, so that the overlays, and the images, are of one moment: it goes on after
+    ``moved``, and not at all when it fails in between."""
     found = attachments(qmp)
     moves = [_Move(qmp, found[disk], image) for disk, image in images.items()]
 
     def carry() -> None:
         for each in moves:
             each.carry(marks)
+        if qmp.execute("query-status")["running"]:
+            held.append(True)
+            qmp.execute("stop")
 
+    held: list[bool] = []
     go_over(moves, progress, attend, carry)
     for each in moves:
         each.forget_old()
     below = [node.name for node in inventory.look(qmp, Devices(qmp), ()).graph.nodes.values() if node.driver == "nbd"]
     if below:
         raise errors.HeadstartError(f"The VM has moved, and still reads from the backup (node {below[0]}).")
+    moved()
+    if held:
+        qmp.execute("cont")
 
 
 class Move(Protocol):
@@ -84,7 +99,7 @@ class Move(Protocol):
 def go_over(
     moves: Sequence[Move], progress: Progress, attend: Callable[[], None], carry: Callable[[], None] = lambda: None
 ) -> None:
-    """All of them when all are ready, after ``carry``."""
+    """All of them when all are ready, after ``carry``, which also holds the guest."""
     try:
         for each in moves:
             each.begin()

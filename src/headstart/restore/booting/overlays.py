@@ -29,7 +29,7 @@ class Overlays:
     def __init__(self, folder: Path, manifest: Manifest, *, kept: bool) -> None:
         """Raises ``TargetRefused`` for a folder with anything else in it, ``Usage`` if it cannot be made."""
         self.folder = folder
-        self._kept = kept
+        self.kept = kept
         self._manifest = manifest
         if not kept:
             shutil.rmtree(folder, ignore_errors=True)
@@ -86,10 +86,10 @@ class Overlays:
 
     def discard(self) -> None:
         """Nobody needs them any longer."""
-        self._kept = False
+        self.kept = False
 
     def close(self) -> None:
-        if not self._kept:
+        if not self.kept:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> Overlays:
