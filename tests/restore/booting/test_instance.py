@@ -65,6 +65,20 @@ LINES = {
         " -blockdev file,node-name=vf,filename=/vars -blockdev raw,node-name=vars,file=vf"
         " -machine pc,pflash0=code,pflash1=vars -drive file=/a,if=virtio",
     ),
+    "what is left of names of files": (
+        ("v",),
+        "-nodefaults -machine q35 -audiodev wav,id=a,path=/x -device ich9-intel-hda -device hda-duplex,audiodev=a"
+        " -nic stream,model=e1000,server=on,addr.type=unix,addr.path=/x -netdev user,id=n,smb=/x"
+        " -device virtio-net-pci,netdev=n -device qemu-xhci -device usb-tablet,pcap=/x -icount 7,rr=record,rrfile=/x"
+        f" -blockdev raw,node-name=r,file.driver=file,file.filename={BIOS} -device ide-cd,drive=r,bus=ide.0"
+        f' -blockdev \'{{"driver":"file","node-name":"r2f","filename":"{BIOS}","cache":{{"direct":false}}}}\''
+        ' -blockdev \'{"driver":"raw","node-name":"r2","file":"r2f"}\' -device ide-cd,drive=r2,bus=ide.1'
+        f" -drive file={BIOS},media=cdrom,id=r3,if=none,format=raw,cache=none -device ide-cd,drive=r3,bus=ide.2"
+        " -object throttle-group,id=g -blockdev file,node-name=f,filename=/a -blockdev raw,node-name=d,file=f"
+        " -blockdev throttle,node-name=t,throttle-group=g,file=d -device virtio-blk-pci,drive=t,id=v"
+        " -chardev pty,id=c,logfile=/x -serial chardev:c -object rng-random,id=s,filename=/x"
+        " -device virtio-rng-pci,rng=s",
+    ),
     "everything around": (
         (),
         "-m 64 -smp 2 -name old,debug-threads=on -uuid 11111111-2222-3333-4444-555555555555 -S -daemonize -pidfile /p"

@@ -72,6 +72,7 @@ LOGGED = '{"driver":"raw","node-name":"top","file":"d","log":{"driver":"file","f
         "-device new-device,log=/etc/x",
         "-object qtest,id=q,chardev=c,log=/etc/x",
         "-object filter-dump,id=f,netdev=n,file=/etc/x",
+        "-object rng-random,id=r,filename=/etc/x",
         "-object pr-manager-helper,id=p,path=/etc/x",
         """-object '{"qom-type":"rng-egd","id":"r","chardev":"/etc/x"}'""",
         # network

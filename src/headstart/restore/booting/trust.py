@@ -52,6 +52,7 @@ _OBJECTS = re.compile(
     r"|tls-creds-(anon|psk|x509)|authz-(simple|list)|memory-backend-(ram|file|memfd|shm|epc)"
     r"|cryptodev-backend(-builtin)?|sev-guest|sev-snp-guest|s390-pv-guest|can-bus|acpi-generic-\w+)$"
 )
+_RANDOM = ("", "/dev/random", "/dev/urandom", "/dev/hwrng")
 #: What is not to be had with the keys of an option that stays.
 _LOSES = {
     "accel": (("device",), "a device of the host"),
@@ -197,6 +198,9 @@ def _global(option: Option, note: Note) -> Option | None:
 
 def _object(option: Option, note: Note) -> Option | None:
     kind = option.word("qom-type")
+    if kind == "rng-random" and option.word("filename") not in _RANDOM:
+        # A device may do something for being opened: a watchdog ends the host.
+        return _without(option, ("filename",), "it is no source of randomness", note)
     if _OBJECTS.match(kind):
         return option
     note(f"object {plain.line(kind)} is left out: it leads to files or programs of the host")
