@@ -25,7 +25,7 @@ from tests.e2e.test_agent import wait_for_agentd
 from tests.kit import disks, workloads
 from tests.kit.vm import Vm
 
-pytestmark = pytest.mark.vm
+pytestmark = [pytest.mark.vm, pytest.mark.alone]
 
 MIB = disks.MIB
 SIZES = {"fast": 64 * MIB, "slow": 64 * MIB}
