@@ -15,7 +15,7 @@ import pytest
 
 from headstart.agentd import loop, messages
 from headstart.agentd.diskread import LONGEST
-from headstart.agentd.links import Gone
+from headstart.agentd.links import Gone, Link
 from headstart.agentd.messages import PIECE
 from headstart.agentd.session import Session
 from headstart.agentd.work import Work
@@ -221,6 +221,37 @@ def test_orders_that_came_while_the_guest_kept_us_are_obeyed_before_anything_is_
             assert max(begun) < cancelled, "it read on with the order to cancel before it"
             host.tell(messages.ASK, 2, do="read")
         host.send(messages.CANCEL, 2)
+
+
+def test_orders_that_came_while_the_guest_kept_us_in_poll_are_obeyed_before_anything_is_read(
+    image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[float] = []
+    kept, looked = threading.Event(), threading.Event()
+    wait = loop._wait
+
+    def slow(link: Link, session: Session) -> dict[int, int]:
+        ready = wait(link, session)
+        if kept.is_set() and session.works:
+            kept.clear()
+            looked.set()
+            time.sleep(2 * loop.STALE_SECONDS)
+        return ready
+
+    monkeypatch.setattr(loop, "_wait", slow)
+    with served.agent({"vda": image}, handlers={"read": lambda session, request, told: Steady(begun)}) as link:
+        host = Host(link)
+        host.hello()
+        for _ in range(5):
+            host.tell(messages.ASK, 2, do="read")
+            time.sleep(0.05)
+            kept.set()
+            assert looked.wait(served.SECONDS)
+            looked.clear()
+            host.send(messages.CANCEL, 2)
+            cancelled = time.monotonic()
+            assert host.refusal(2) == messages.CANCELLED
+            assert max(begun) < cancelled, "it read on with the order to cancel before it"
 
 
 def test_reads_have_turns(image: Path) -> None:

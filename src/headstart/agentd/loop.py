@@ -40,6 +40,8 @@ def serve(link: Link, session: Session) -> None:
 
 def _turn(link: Link, session: Session) -> bool:
     """Wait for something, and do it. False: nobody is at the other end."""
+    # Before the wait: the guest may keep us from running between what poll saw and our hearing of it.
+    looked = time.monotonic()
     ready = _wait(link, session)
     now = time.monotonic()
     events = ready.get(link.fileno(), 0)
@@ -58,7 +60,7 @@ def _turn(link: Link, session: Session) -> bool:
         late = work.due is not None and work.due <= now
         if waited or late:
             session.step(request, now)
-    if not session.outbox and time.monotonic() - now < STALE_SECONDS:
+    if not session.outbox and time.monotonic() - looked < STALE_SECONDS:
         _read_on(session, now)
     _write(link, session)
     return True
