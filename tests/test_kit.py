@@ -212,6 +212,20 @@ def test_qga_freezes(module_vm: Vm) -> None:
     guest.unmount("/mnt")
 
 
+def test_guests_of_one_state_are_not_one(tmp_path: Path, new_vm: Callable[..., Vm]) -> None:
+    """They have booted once, and then gone their own ways."""
+
+    def told(name: str) -> list[str]:
+        vm = new_vm([disks.Disk(disks.make_empty(tmp_path / name, MIB), "raw", name)])
+        assert vm.device(name) == "/dev/vda"
+        assert abs(float(vm.guest.run("date +%s").output) - time.time()) < 10
+        sources = ("/dev/urandom", "/proc/sys/kernel/random/uuid", "/proc/sys/kernel/random/boot_id")
+        return [vm.guest.run(f"head -c 16 {each} | od -A n -t x1").output for each in sources]
+
+    one, other = told("one"), told("other")
+    assert not set(one) & set(other)
+
+
 def test_a_vm_lives_on_through_reset_and_restart(tmp_path: Path, new_vm: Callable[..., Vm]) -> None:
     """A ledger survives a power cut and goes on; a workload's disks stand in an iothread and in a plain -drive."""
     paths = [disks.make_empty(tmp_path / f"{name}.raw", 32 * MIB) for name in "ab"]

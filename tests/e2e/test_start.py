@@ -144,7 +144,7 @@ class PlainVm(debian.DebianVm):
         self._options = options.split()
         self._image = debian.build()
         drives = (word for path in (SYSTEM, DATA) for word in ("-drive", f"file={path},if=virtio"))
-        Vm.__init__(self, (), memory_mib=512, cpus=2, extra=tuple(drives))
+        Vm.__init__(self, (), memory_mib=512, cpus=2, extra=tuple(drives), boots=True)
         self.qga_socket = apart.path("/run/web-qga.sock")
 
     def _for_the_product(self) -> list[str]:

@@ -61,7 +61,7 @@ class ApplianceVm(Vm):
         extra += ["-netdev", f"user,id=net,restrict=on,{forward}", "-device", "virtio-net-pci,netdev=net"]
         if controller:
             extra += ["-device", "virtio-scsi-pci"]
-        super().__init__([], memory_mib=MEMORY_MIB, cpus=2, extra=extra)
+        super().__init__([], memory_mib=MEMORY_MIB, cpus=2, extra=extra, boots=True)
 
     def __enter__(self) -> ApplianceVm:
         super().__enter__()

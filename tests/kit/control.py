@@ -6,6 +6,7 @@ import base64
 import contextlib
 import itertools
 import json
+import os
 import socket
 import threading
 import time
@@ -65,6 +66,10 @@ class Control:
             if self._boot in ("", not_boot):
                 raise NoAnswer(f"no control program answered in {timeout:.0f} s")
             return self._boot
+
+    def resume(self) -> None:
+        """To a guest that was started from a state: what is different now. ``booted`` has more."""
+        self.call("resume", now=time.time(), entropy=os.urandom(64).hex())
 
     def run(self, command: str, *, timeout: float = TIMEOUT, check: bool = True) -> Ran:
         """A shell command in the guest."""

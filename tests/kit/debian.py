@@ -122,7 +122,7 @@ class DebianVm(Vm):
         overlay = folder / "root.qcow2"
         base = self._image / "root.raw"
         subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "raw", overlay], check=True)
-        super().__init__([Disk(overlay, "qcow2", "root"), *more], memory_mib=512, cpus=2, extra=extra)
+        super().__init__([Disk(overlay, "qcow2", "root"), *more], memory_mib=512, cpus=2, extra=extra, boots=True)
 
     def _command(self) -> list[str]:
         command = super()._command()

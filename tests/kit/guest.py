@@ -28,7 +28,12 @@ STDLIB = Path("/usr/lib/python3.11")
 BUSYBOX = Path("/bin/busybox")
 
 #: Modules to load; those that they depend on come by themselves. ext4 and GPT are built into the kernel.
-MODULES = ("virtio_pci", "virtio_console", "virtio_blk", "virtio_scsi", "sd_mod", "dm-mod", "vsock_loopback")
+MODULES = ("virtio_pci", "virtio_console", "dm-mod", "vsock_loopback")
+#: Loaded after those, or when ``inguest.control`` is told that there are disks now.
+DISK_MODULES = ("virtio_blk", "virtio_scsi", "sd_mod")
+
+#: A word of the kernel's command line: disks come later, see ``booted``.
+WITHOUT_DISKS = "headstart.disks=later"
 
 #: Parts of the standard library that no program in the guest needs. Unpacking costs boot time under TCG.
 PRUNED = (
@@ -47,6 +52,7 @@ mount -t proc proc /proc
 mount -t sysfs sys /sys
 mkdir -p /run /tmp /mnt /var/run
 for module in $(cat /modules/order); do insmod /modules/$module; done
+grep -q headstart.disks=later /proc/cmdline || sh /modules/disks/load
 # Not for agentd: it has to find its port where there is no udev.
 for port in /sys/class/virtio-ports/*; do
     mkdir -p /dev/virtio-ports
@@ -130,8 +136,11 @@ def _add_busybox(root: Path) -> None:
 
 
 def _add_modules(target: Path, kernel: Path) -> None:
-    target.mkdir()
+    disks = target / "disks"
+    disks.mkdir(parents=True)
     _copy_modules(target, kernel, MODULES)
+    _copy_modules(disks, kernel, DISK_MODULES, there=(target / "order").read_text().split())
+    (disks / "load").write_text("for module in $(cat /modules/disks/order); do insmod /modules/disks/$module; done\n")
 
 
 def add_modules(target: Path, wanted: Iterable[str]) -> None:
@@ -139,9 +148,9 @@ def add_modules(target: Path, wanted: Iterable[str]) -> None:
     _copy_modules(target, packages.unpacked(_kernel_package(), CACHE), wanted)
 
 
-def _copy_modules(target: Path, kernel: Path, wanted: Iterable[str]) -> None:
+def _copy_modules(target: Path, kernel: Path, wanted: Iterable[str], there: Iterable[str] = ()) -> None:
     files = {path.stem.replace("-", "_"): path for path in kernel.glob("lib/modules/**/*.ko")}
-    order = list(_load_order(wanted, files))
+    order = [name for name in _load_order(wanted, files) if f"{name}.ko" not in there]
     for name in order:
         shutil.copy(files[name], target / f"{name}.ko")
     (target / "order").write_text("".join(f"{name}.ko\n" for name in order))

@@ -10,12 +10,12 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tests.kit import control, disks, guest
+from tests.kit import booted, control, disks, guest
 from tests.kit import qmp as qmp_client
 
 #: TCG: a stock guest may hang on the KVM of a nested machine. Override with HEADSTART_TEST_ACCEL=kvm.
@@ -35,6 +35,9 @@ class Vm:
 
     ``qmp_socket``, ``qga_socket`` and ``agent_socket`` are for the product, nobody else is connected to them; the
     tests have a monitor of their own behind ``qmp()``. QEMU is killed when the thread that started it ends, in any way.
+
+    The guest has booted before, see ``booted``, if nothing is ``extra``. ``boots``: it boots here, for who starts it
+    once more by QEMU's command line.
     """
 
     def __init__(
@@ -45,11 +48,14 @@ class Vm:
         cpus: int = 1,
         machine: str = "pc",
         extra: Sequence[str] = (),
+        boots: bool = False,
     ) -> None:
         self.disks = tuple(vm_disks)
         self.extra = tuple(extra)
+        self._boots = boots or bool(extra) or machine != "pc"
         self.boot_id = ""
         self._size = (memory_mib, cpus, machine)
+        self._kernel_words = KERNEL_COMMAND_LINE
         # The path of a unix socket has at most 107 bytes: pytest's folders are too deep.
         self._folder = Path(tempfile.mkdtemp(prefix="headstart-vm-", dir="/tmp"))
         self.qmp_socket = self._folder / "qmp"
@@ -127,14 +133,24 @@ class Vm:
     # -- its life
 
     def start(self) -> None:
-        """Start QEMU, in a new process. The guest has not booted when this returns."""
+        """Start QEMU, in a new process. The guest may not have booted when this returns."""
+        if self._boots:
+            self._launch(*self._command())
+        else:
+            machine = [word.replace(str(self._folder), "") for word in self._machine()]
+            state = booted.state(machine, self._save_booted)
+            self._launch(*self._command(), "-incoming", f"exec:cat {state}")
+            self._wait(lambda: bool(self.qmp("query-status")["running"]))
+            self.guest.resume()
+
+    def _launch(self, *command: str) -> None:
         assert not self.running, "the VM is running already"
         self._disconnect()
         for name in ("qmp", "qga", "agent", "test-qmp", "control"):
             (self._folder / name).unlink(missing_ok=True)
         with (self._folder / "qemu.log").open("wb") as log:
-            command = ["setpriv", "--pdeathsig", "KILL", *self._command()]
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            words = ["setpriv", "--pdeathsig", "KILL", *command]
+            self._process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self._qmp = self._connect()
         self._control = control.Control(self._control_socket)
 
@@ -196,33 +212,22 @@ class Vm:
     # -- how
 
     def _command(self) -> list[str]:
+        arguments = [word for disk in self.disks for word in _disk_arguments(disk)]
+        return [*self._machine(), *arguments, *self.extra]
+
+    def _machine(self) -> list[str]:
+        """Without disks."""
         image = guest.build()
         memory, cpus, machine = self._size
         return [
             *("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none"),
-            *(
-                "-machine",
-                f"{machine},accel={ACCELERATOR}",
-                "-cpu",
-                "max",
-                "-smp",
-                str(cpus),
-                "-m",
-                str(memory),
-            ),
-            *("-kernel", str(image.kernel), "-initrd", str(image.initrd), "-append", KERNEL_COMMAND_LINE),
+            *("-machine", f"{machine},accel={ACCELERATOR}", "-cpu", "max", "-smp", str(cpus), "-m", str(memory)),
+            *("-kernel", str(image.kernel), "-initrd", str(image.initrd), "-append", self._kernel_words),
             *("-qmp", f"unix:{self._test_qmp_socket},server=on,wait=off"),
-            *(
-                "-chardev",
-                f"file,id=console,path={self._folder / 'console.log'}",
-                "-serial",
-                "chardev:console",
-            ),
+            *("-chardev", f"file,id=console,path={self._folder / 'console.log'}", "-serial", "chardev:console"),
             *("-device", "virtio-serial-pci,id=serial"),
             *self._port("control", self._control_socket, "org.headstart.test.0"),
             *self._for_the_product(),
-            *(word for disk in self.disks for word in _disk_arguments(disk)),
-            *self.extra,
         ]
 
     def _for_the_product(self) -> list[str]:
@@ -239,6 +244,35 @@ class Vm:
             *("-chardev", f"socket,id=char-{name},path={path},server=on,wait=off"),
             *("-device", f"virtserialport,id=port-{name},chardev=char-{name},name={port}"),
         ]
+
+    def _save_booted(self, target: Path) -> None:
+        memory, cpus, machine = self._size
+        with contextlib.closing(Vm((), memory_mib=memory, cpus=cpus, machine=machine, boots=True)) as vm:
+            vm._kernel_words = f"{KERNEL_COMMAND_LINE} {guest.WITHOUT_DISKS}"
+            vm.start()
+            vm._wait_idle()
+            vm.qmp("migrate-set-parameters", max_bandwidth=1 << 40)
+            vm.qmp("migrate", uri=f"exec:cat >{target}")
+            vm._wait(lambda: vm.qmp("query-migrate")["status"] == "completed")
+
+    def _wait_idle(self) -> None:
+        """All that starts with the guest has started."""
+
+        def idle() -> bool:
+            before, after = (self._idle_seconds() for _ in range(2))
+            return after - before > 0.7
+
+        self._wait(idle)
+
+    def _idle_seconds(self) -> float:
+        time.sleep(1.0)
+        return float(self.guest.run("cat /proc/uptime", timeout=BOOT_TIMEOUT).output.split()[1])
+
+    def _wait(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + BOOT_TIMEOUT
+        while not condition():
+            assert time.monotonic() < deadline, f"the guest does not boot:\n{self.log}"
+            time.sleep(0.01)
 
     def _connect(self) -> qmp_client.Qmp:
         deadline = time.monotonic() + EXIT_TIMEOUT

@@ -4,6 +4,8 @@ A request is ``{"id", "op", ...}``; its answer ``{"id", "result" | "error", "clo
 the guest's ``time.monotonic()`` at the answer. Each request has its own thread, so that one which blocks (a
 write to a frozen file system) blocks no other. Beside answers there are events: ``ready`` at the start,
 ``progress`` of a workload.
+
+Where disks come later (see ``tests/kit/booted.py``), ``ready`` is told once they have.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import hashlib
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -27,6 +30,8 @@ PORT = "/dev/virtio-ports/org.headstart.test.0"
 
 FIFREEZE = 0xC0045877
 FITHAW = 0xC0045878
+#: Linux, include/uapi/linux/random.h.
+RNDADDENTROPY, RNDRESEEDCRNG = 0x40085203, 0x5207
 
 HASH_PIECE = 4 << 20
 
@@ -34,6 +39,22 @@ HASH_PIECE = 4 << 20
 def boot_id() -> str:
     with open("/proc/sys/kernel/random/boot_id") as boot:
         return boot.read().strip()
+
+
+def waits_for_disks() -> bool:
+    with open("/proc/cmdline") as words:
+        return "headstart.disks=later" in words.read().split()
+
+
+def resume(now: float, entropy: str) -> None:
+    """Be another guest than those that were started from the same state: by its clock, by what is random there, and
+    by its disks."""
+    time.clock_settime(time.CLOCK_REALTIME, now)
+    noise = bytes.fromhex(entropy)
+    with open("/dev/urandom", "wb", buffering=0) as random:
+        fcntl.ioctl(random, RNDADDENTROPY, struct.pack("ii", 8 * len(noise), len(noise)) + noise)
+        fcntl.ioctl(random, RNDRESEEDCRNG)
+    subprocess.run("echo 1 >/sys/bus/pci/rescan; sh /modules/disks/load", shell=True, check=True)
 
 
 def run(command: str, timeout_in_guest: float) -> dict[str, Any]:
@@ -172,6 +193,7 @@ class Control:
         self._lock = threading.Lock()
         workloads = Workloads(self.send)
         self._operations: dict[str, Callable[..., Any]] = {
+            "resume": self._resume,
             "clock": time.monotonic,
             "run": run,
             "devices": direct.by_serial,
@@ -191,7 +213,8 @@ class Control:
 
     def serve(self) -> None:
         self._write(b"\n")  # ends the half line that a guest before a reset may have left
-        self.send({"event": "ready", "boot_id": boot_id()})
+        if not waits_for_disks():
+            self._tell_ready()
         rest = b""
         while True:
             chunk = os.read(self._port, 65536)
@@ -201,6 +224,14 @@ class Control:
             *lines, rest = (rest + chunk).split(b"\n")
             for line in filter(None, lines):
                 threading.Thread(target=self._answer, args=(line,), daemon=True).start()
+
+    def _resume(self, now: float, entropy: str) -> None:
+        resume(now, entropy)
+        self._tell_ready()
+
+    def _tell_ready(self) -> None:
+        # The kernel makes up this number when it is read first.
+        self.send({"event": "ready", "boot_id": boot_id()})
 
     def send(self, message: dict[str, Any]) -> None:
         self._write(json.dumps(message).encode() + b"\n")
