@@ -63,6 +63,11 @@ class Bare:
         said = self._io(device, f"read -P {pattern} {offset} {length}")
         return "verification failed" not in said and said.startswith("read ")
 
+    def flush(self, device: str) -> None:
+        """As the guest does: what it has written is there when QEMU is killed."""
+        said = self._io(device, "flush")
+        assert not said, said
+
     def _io(self, device: str, command: str) -> str:
         path = next(entry["qdev"] for entry in self.qmp("query-block") if device in entry["qdev"].split("/"))
         before = self._log.stat().st_size

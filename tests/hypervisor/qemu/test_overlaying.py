@@ -39,7 +39,7 @@ def test_an_overlay_of_which_nobody_told_whether_it_was_put_on(
             with pytest.raises(type(failure)):
                 machine.transact([Start(DISK, "a")])
         vm.write(DISK, 0, BLOCK, 1)
-        vm.qmp("human-monitor-command", command_line=f"qemu-io -d /machine/peripheral/{DISK} flush")
+        vm.flush(DISK)
     with bare.running(*arguments(link)) as vm:
         assert vm.read_is(DISK, 0, BLOCK, 1)
         rotate(vm, "b")
