@@ -81,15 +81,15 @@ LONG: Mapping[str, Long] = {
     "tests/e2e/test_volumes.py": Long(
         (
             "[raw]",
-            "leaves_nothing_out[iothread]",
-            "alone[iothread]",
+            "[iothread]",
+            "left_out[False]",
             "over_two_disks",
             "policy_of_a_daemon",
             "where_changes",
         ),
         "partitions that are left out, with qcow2, are kept",
     ),
-    "tests/e2e/test_proxmox.py": Long(("[drive]", "[blockdev]"), "the same with an iothread, which is harder"),
+    "tests/e2e/test_proxmox.py": Long(("[drive]", "[blockdev"), "one with an iothread, which is harder, is kept"),
     # fault points: one of each kind is kept
     "tests/e2e/test_overlays.py": Long(
         (
@@ -157,6 +157,8 @@ LONG: Mapping[str, Long] = {
             "to_after_a_failed",
             "again_and_again",
             "dash_snapshot",
+            "before_the_last_backup",
+            "came_and_went",
         ),
         "variants; a restart, a kill, what was rolled back, moved, unplugged or exchanged are kept",
     ),
@@ -182,10 +184,12 @@ LONG: Mapping[str, Long] = {
         "fault points; what stops a run and a store that fails are kept",
     ),
     "tests/e2e/test_felt.py": Long(
-        ("slow", "fills_up", "[precopy]", "full", "loses_a_pack", "disk_fails", "mebibyte"),
-        "a scratch, a spool and a store that hang are the worst of them",
+        ("slow", "fills_up", "[precopy]", "full", "loses_a_pack", "disk_fails", "mebibyte", "spool_that_hangs"),
+        "a scratch and a store that hang are the worst of them",
     ),
-    "tests/e2e/test_migration.py": Long(("[plain]", "plain-", "-failed]"), "with the bitmaps it is harder"),
+    "tests/e2e/test_migration.py": Long(
+        ("[plain]", "plain-", "-failed]", "comes_to_nothing"), "with the bitmaps, and arriving, it is harder"
+    ),
     "tests/e2e/test_audit.py": Long(("[jobs]",), "the same by jobs"),
     "tests/e2e/test_enemy.py": Long(("[jobs]",), "the same by jobs"),
     "tests/e2e/test_offline.py": Long(
@@ -196,7 +200,10 @@ LONG: Mapping[str, Long] = {
         ("host_that_is_killed", "without_the_host", "transports_are_compared", "daemon_has_its_rounds"),
         "rounds through two of them, lies and a kill are kept",
     ),
-    "tests/e2e/test_guest_appliance.py": Long(("killed", "dies"), "exact rounds are kept"),
+    "tests/e2e/test_guest_appliance.py": Long(ALL, "rounds through appliances that are no guests are kept"),
+    "tests/e2e/test_iothread.py": Long(
+        ("[qcow2]",), "with bitmaps; tests/e2e/test_proxmox.py has an iothread and those"
+    ),
     "tests/e2e/test_guest_only.py": Long(
         (
             "logical_volume",
@@ -213,6 +220,7 @@ LONG: Mapping[str, Long] = {
         ),
         "rounds and backups under constant writes, and a host that is gone, are kept",
     ),
+    "tests/e2e/test_trim.py": Long(("[qga]",), "the same by the agent"),
     "tests/e2e/test_lvm.py": Long(
         ("[joined]", "cycles_of_writes"), "where a logical volume lies is kept; tests/agentd/test_segments.py"
     ),
@@ -310,7 +318,7 @@ LONG: Mapping[str, Long] = {
         ("rehearsed_and_booted", "while_the_server_is_away"),
         "tests/server/test_liaison.py, and orders in tests/server; a repository at the server is kept",
     ),
-    "tests/e2e/test_daemon_pair.py": Long(("take_turns",), "tests/host has the same in simulated days"),
+    "tests/e2e/test_daemon_pair.py": Long(ALL, "tests/host has the same in simulated days"),
     "tests/e2e/test_daemon_load.py": Long(
         (
             "from_outside",

@@ -42,12 +42,12 @@ class Victim:
         self.rig.backup()
         self._ids = set(self.rig.snapshots())
 
-    def start(self, *faults: str) -> None:
+    def start(self, *faults: str, ahead: float = 5.0) -> None:
         """A backup is due in a moment; until then a slow round copies what was changed."""
         self.rig.vm.guest.write(self.rig.vm.device("data"), 2 * MIB, 6 * MIB, seed=next(self._numbers))
         if self.daemon.running:
             self.daemon.kill()
-        calendar, self._moment = self.daemon.soon(5.0)
+        calendar, self._moment = self.daemon.soon(ahead)
         self.daemon.configure(calendar, rate="4MiB/s")
         self.daemon.start(*faults)
 
@@ -84,7 +84,8 @@ def victim(tmp_path_factory: pytest.TempPathFactory, machine: Vm) -> Iterator[Vi
 
 
 def test_while_it_waits(victim: Victim) -> None:
-    victim.start()
+    # A busy machine needs some of it before there is a round.
+    victim.start(ahead=12.0)
     victim.daemon.wait_said("by=agent", count=victim.daemon.log.count("by=agent") + 1)
     victim.daemon.wait(lambda: victim.daemon.status()["state"] == "waiting")
     victim.daemon.kill()
