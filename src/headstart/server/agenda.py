@@ -23,7 +23,7 @@ _DESTROYS = {
 }
 #: What the site sees of tenants' jobs: how they are, and nothing of what they are about.
 _HEALTH = ("id", "tenant", "repository", "kind", "state", "created", "due", "begun", "beat", "ended", "attempts")
-_SHOWN = (*_HEALTH, "actor", "arguments", "progress", "result", "error", "stop")
+SHOWN = (*_HEALTH, "actor", "arguments", "progress", "result", "error", "stop")
 
 
 def order(connection: Connection, call: Call, place: Place, kind: str, arguments: Mapping[str, Any]) -> str:
@@ -92,7 +92,7 @@ def _visible(call: Call) -> Select[Any]:
 
 def _shown(call: Call, row: dict[str, Any]) -> dict[str, Any]:
     foreign = call.who.tenant is None and row["tenant"] is not None
-    return {name: row[name] for name in (_HEALTH if foreign else _SHOWN)}
+    return {name: row[name] for name in (_HEALTH if foreign else SHOWN)}
 
 
 def _none(job: str) -> errors.NotFound:

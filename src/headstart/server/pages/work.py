@@ -34,7 +34,8 @@ def show(request: Request, here: Here, call: Visitor, before: Before = None) -> 
         request,
         call,
         "part/jobs.html" if render.is_part(request) else "jobs.html",
-        jobs=[{**each, "may": _may(call, each["kind"])} for each in jobs[:ROWS]],
+        # Of a tenant's jobs the site is told less.
+        jobs=[{**dict.fromkeys(agenda.SHOWN), **each, "may": _may(call, each["kind"])} for each in jobs[:ROWS]],
         older=jobs[ROWS - 1]["created"] if len(jobs) > ROWS else None,
         before=before,
         places=places,
