@@ -112,15 +112,25 @@ def test_verify_reads_what_is_new_and_finds_damage(shop: Shop) -> None:
     assert shop.done("verify", everything=True)["packs"] == first["packs_there"]
 
     pack = max((shop.folder / "packs").iterdir(), key=lambda path: path.stat().st_size)
-    whole = bytearray(pack.read_bytes())
-    whole[len(whole) // 2] ^= 1
-    pack.write_bytes(whole)
+    whole = pack.read_bytes()
+    pack.write_bytes(whole[: len(whole) // 2] + bytes([whole[len(whole) // 2] ^ 1]) + whole[len(whole) // 2 + 1 :])
     told = shop.done("verify", everything=True)
     assert told["damaged"] == 1
     assert told["findings"][0]["object"] == f"packs/{pack.name}"
     assert told["findings"][0]["snapshots"] == [made.id]
-    assert shop.tenant.admin.get(f"/v1/snapshots/{made.id}")["verified"] is None
+    point = shop.tenant.admin.get(f"/v1/snapshots/{made.id}")
+    assert (point["verified"], point["damaged"] > 0) == (None, True)
     assert "repository.damaged" in [each["kind"] for each in shop.tenant.admin.get("/v1/events")]
+    page = shop.tenant.admin.ask("GET", "/jobs").data.decode()
+    assert "damage found" in page and "1 damaged object" in page and "1 restore point needs it" in page
+    assert "Damaged" in shop.tenant.admin.ask("GET", f"/snapshots/{made.id}").data.decode()
+
+    assert shop.done("verify")["damaged"] == 1
+    assert shop.tenant.admin.get(f"/v1/snapshots/{made.id}")["damaged"] == point["damaged"], "known since then"
+    pack.write_bytes(whole)
+    assert shop.done("verify")["damaged"] == 0
+    point = shop.tenant.admin.get(f"/v1/snapshots/{made.id}")
+    assert (point["verified"] > 0, point["damaged"]) == (True, None)
 
 
 def catalogue(shop: Shop) -> None:

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from urllib.parse import urlencode
 
 import pytest
+from sqlalchemy import create_engine, update
 
 from headstart import repository
 from headstart.repository import keyring
+from headstart.server import tables
 from headstart.store.server import ServerStore
 from headstart.wire.https import Answer
-from tests.kit import machine
+from tests.kit import machine, tenancy
 from tests.kit.machine import Machine
 from tests.kit.server import PASSWORD, Person, Server, Tenant
 from tests.kit.shop import STRUCTURE
@@ -82,6 +84,8 @@ def test_each_role_sees_its_pages(server: Server, fleet: Fleet) -> None:
         for role in ("viewer", "operator"):
             assert fleet.people[role].ask("GET", path).status == 403, (role, path)
     site = server.site()
+    tenancy.add_row(server, tables.jobs, tenant=fleet.tenant.id, kind="gc", state="running", error="of theirs")
+    assert "of theirs" not in get(site, "/jobs") and "of theirs" in get(fleet.people["viewer"], "/jobs")
     for path in ("/tenants", "/users", "/audit", "/jobs", "/settings"):
         get(site, path)
     for path in ("/hosts", "/policies", "/repositories", "/tokens", "/notices", f"/vms/{fleet.vm}"):
@@ -389,6 +393,37 @@ def test_whom_notices_reach_is_set_and_tried_on_a_page(fleet: Fleet) -> None:
     assert send(admin, "/notices/addresses", {"url": "json://x"}, csrf=False).status == 403
     assert send(admin, "/notices/addresses/remove", {"number": "0", "url": "json://localhost..."}).status == 303
     assert "Nobody is told" in get(admin, "/notices")
+
+
+def test_damage_and_a_rehearsal_that_failed_reach_the_overview(server: Server) -> None:
+    tenant = server.tenant("doubtful")
+    tenant.repository()
+    host, its, now = Machine(tenant.host("rack")), tables.snapshots.c, time.time()
+    host.tell({"web": machine.view(), "db": machine.view()})
+    points = {}
+    for vm, age in (("web", 7200), ("web", 3600), ("db", 3600)):
+        report = machine.backup(vm, now - age, 1 << 30, 9 << 20, 0.4)
+        host.ran(vm, "backup", now - age, report)
+        points[vm, age] = report["snapshot"]
+    vms = {each["name"]: each["id"] for each in tenant.admin.get("/v1/vms")}
+
+    def note(vm: str, age: int, **values: object) -> None:
+        with create_engine(tenancy.database(server)).begin() as connection:
+            connection.execute(update(tables.snapshots).where(its.id == points[vm, age]).values(**values))
+
+    assert "At risk" not in get(tenant.admin, "/") and "none yet" in get(tenant.admin, f"/vms/{vms['web']}")
+    # What is newer was not looked at yet, and shares with it.
+    note("web", 7200, damaged=now)
+    assert "Verifying found" in get(tenant.admin, "/") and "Damaged" in get(tenant.admin, f"/vms/{vms['web']}/live")
+    assert "Damaged" not in get(tenant.admin, f"/vms/{vms['db']}")
+    note("web", 3600, verified=now)
+    assert "At risk" not in get(tenant.admin, "/")
+    note("web", 3600, rehearsed=now, proof={"passed": False, "reason": "It shows a login of nobody."})
+    assert "Rehearsal failed" in get(tenant.admin, "/") and "a login of nobody" in get(tenant.admin, "/?show=warn")
+    note("web", 7200, rehearsed=now, proof={"passed": True})
+    assert "Rehearsal failed" in get(tenant.admin, "/"), "an older one that lives is no newest one"
+    note("web", 3600, rehearsed=now, proof={"passed": True})
+    assert "At risk" not in get(tenant.admin, "/")
 
 
 def test_the_picture_is_drawn_for_both_grounds(fleet: Fleet) -> None:

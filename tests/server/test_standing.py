@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from headstart.server.pages import standing, view
+from headstart.server.pages.doubts import Doubt
 from headstart.server.pages.standing import Known, Level
 from tests.kit import machine
 
@@ -25,6 +28,7 @@ def told(**changes: object) -> dict[str, object]:
     return machine.view(**{"due": NOW + 3600, **changes})
 
 
+DOUBT = Doubt("Damaged", "of yesterday")
 BACKING_UP = {"verb": "backup", "since": NOW - 5, "what": "residue", "done": 1, "total": 2}
 
 
@@ -51,6 +55,9 @@ BACKING_UP = {"verb": "backup", "since": NOW - 5, "what": "residue", "done": 1, 
         (known(told(missed=True)), Level.WARN, "Missed", ""),
         (known(told(state="unreachable", reason="no monitor")), Level.WARN, "VM unreachable", "no monitor"),
         (known(told(forecast={"warnings": ["too large"]})), Level.WARN, "Will not fit", "too large"),
+        (replace(known(told()), doubt=DOUBT), Level.WARN, "Damaged", "of yesterday"),
+        (replace(known(told(due=NOW - 7200)), doubt=DOUBT), Level.BAD, "Overdue", ""),
+        (replace(known(None), doubt=DOUBT), Level.OFF, "No policy", ""),
     ],
 )
 def test_it_says_why(given: Known, level: Level, title: str, why: str) -> None:

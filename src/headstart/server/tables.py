@@ -237,11 +237,14 @@ snapshots = Table(
     Column("window_seconds", Float),
     Column("place", Text),  # the address of another repository than ours that has it; NULL: it is in ours
     Column("verified", Float),
+    Column("damaged", Float),  # since when that is known; NULL: it was found whole, or not looked at
     Column("rehearsed", Float),
     Column("proof", JSON),  # of the newest rehearsal
     PrimaryKeyConstraint("repository", "id"),
     Index("ix_snapshots_vm", "tenant", "vm", "created"),
     Index("ix_snapshots_created", "tenant", "created"),
+    Index("ix_snapshots_damaged", "tenant", "damaged"),
+    Index("ix_snapshots_rehearsed", "tenant", "rehearsed"),
 )
 
 #: Backups and rounds, as hosts reported them.

@@ -1,8 +1,8 @@
-"""All VMs of a tenant with their standing: two queries, whatever their number."""
+"""All VMs of a tenant with their standing: a few queries, whatever their number."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,8 @@ from sqlalchemy import Connection, Select, func, select
 from headstart import errors
 from headstart.server import tables
 from headstart.server.call import Call
-from headstart.server.pages import standing, view
+from headstart.server.pages import doubts, standing, view
+from headstart.server.pages.doubts import Doubt
 from headstart.server.pages.standing import Known, Level, Standing
 from headstart.server.pages.view import View
 from headstart.server.roles import Right
@@ -70,7 +71,8 @@ SORT = "state"
 
 
 def all_of(connection: Connection, call: Call) -> list[Vm]:
-    return [_vm(tuple(row), call.now) for row in connection.execute(_query(call))]
+    known = doubts.known(connection, call.who.of(Right.SEE))
+    return [_vm(tuple(row), known, call.now) for row in connection.execute(_query(call))]
 
 
 def one(connection: Connection, call: Call, vm: str) -> Vm:
@@ -78,7 +80,7 @@ def one(connection: Connection, call: Call, vm: str) -> Vm:
     row = connection.execute(_query(call).where(tables.vms.c.id == vm)).first()
     if row is None:
         raise errors.NotFound(f"There is no VM {vm!r} here.")
-    return _vm(tuple(row), call.now)
+    return _vm(tuple(row), doubts.known(connection, call.who.of(Right.SEE), row[1]), call.now)
 
 
 def _query(call: Call) -> Select[Any]:
@@ -91,10 +93,10 @@ def _query(call: Call) -> Select[Any]:
     )
 
 
-def _vm(row: tuple[Any, ...], now: float) -> Vm:
+def _vm(row: tuple[Any, ...], known: Mapping[tuple[str, str], Doubt], now: float) -> Vm:
     its, name, host_id, host, seen, told, success, failure, error, residue, window = row
     found = view.of(told)
-    state = standing.of(Known(found, seen, success, failure, error), now)
+    state = standing.of(Known(found, seen, success, failure, error, known.get((name, host))), now)
     return Vm(its, name, host_id, host, found, success, window, residue, state)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from headstart.server.hosts import AWAY_SECONDS
 from headstart.server.pages import words
+from headstart.server.pages.doubts import Doubt
 from headstart.server.pages.view import View
 from headstart.server.vms import LATE_SECONDS
 
@@ -39,6 +40,7 @@ class Known:
     last_success: float | None
     last_failure: float | None
     last_error: str | None
+    doubt: Doubt | None = None
 
     @property
     def failed(self) -> bool:
@@ -78,7 +80,7 @@ def of(known: Known, now: float) -> Standing:
         return Standing(Level.BAD, "Overdue", f"{_overdue(told, now)} {_host_says(told)}".rstrip())
     if away is not None:
         return Standing(Level.WARN, "Host away", f"{_absent(away)} It goes on by itself if it runs.")
-    return _protected(told, now)
+    return _doubted(known) or _protected(told, now)
 
 
 def _without_policy(known: Known, now: float) -> Standing:
@@ -86,6 +88,11 @@ def _without_policy(known: Known, now: float) -> Standing:
     if known.last_success is not None:
         why += f" Its last backup is {words.rough(max(0.0, now - known.last_success))} old."
     return Standing(Level.OFF, "No policy", why)
+
+
+def _doubted(known: Known) -> Standing | None:
+    """There are backups, and something was found out of them."""
+    return None if known.doubt is None else Standing(Level.WARN, known.doubt.title, known.doubt.why)
 
 
 def _protected(told: View, now: float) -> Standing:

@@ -7,10 +7,10 @@ snapshot counts as verified when everything that it needs was read within those 
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 
 from headstart.batches import batched
 from headstart.repository import census, snapshot, verify
@@ -44,8 +44,9 @@ def run(site: Site, job: Job, beat: Beat) -> dict[str, Any]:
         finally:
             aged.flush()
     touched = {touched.snapshot for finding in done.findings for touched in finding.touched}
-    _note(site, place, [each for each in ids if each not in touched], begun)
-    _note(site, place, touched, None)
+    _note(site, place, [each for each in ids if each not in touched], {"verified": begun, "damaged": None})
+    since = func.coalesce(tables.snapshots.c.damaged, begun)
+    _note(site, place, touched, {"verified": None, "damaged": since})
     told = _told(done)
     if done.findings:
         _alarm(site, job, told)
@@ -74,8 +75,10 @@ class Aged:
     def of(self, packs: Collection[bytes]) -> set[bytes]:
         known = self._known()
         here = {pack.hex() for pack in packs}
-        self._forget([pack for pack in known if pack not in here])
-        return {pack for pack in packs if self._is_due(pack, known.get(pack.hex()))}
+        due = {pack for pack in packs if self._is_due(pack, known.get(pack.hex()))}
+        # What is read now counts as read when it has passed: where it is damaged, the next job looks again.
+        self._forget([pack for pack in known if pack not in here or bytes.fromhex(pack) in due])
+        return due
 
     def _is_due(self, pack: bytes, read: float | None) -> bool:
         if read is None or read > self._now:
@@ -115,12 +118,12 @@ class Aged:
                 connection.execute(delete(tables.packs_read).where(*mine))
 
 
-def _note(site: Site, place: Place, ids: Iterable[str], moment: float | None) -> None:
+def _note(site: Site, place: Place, ids: Iterable[str], values: Mapping[str, Any]) -> None:
     its = tables.snapshots.c
     with site.database.write() as connection:
         for batch in batched(ids, _BATCH):
             mine = (its.tenant == place.tenant, its.repository == place.id, its.id.in_(batch))
-            connection.execute(update(tables.snapshots).where(*mine).values(verified=moment))
+            connection.execute(update(tables.snapshots).where(*mine).values(values))
 
 
 def _told(done: Report) -> dict[str, Any]:

@@ -310,6 +310,7 @@ def upgrade() -> None:
         sa.Column("window_seconds", sa.Float(), nullable=True),
         sa.Column("place", sa.Text(), nullable=True),
         sa.Column("verified", sa.Float(), nullable=True),
+        sa.Column("damaged", sa.Float(), nullable=True),
         sa.Column("rehearsed", sa.Float(), nullable=True),
         sa.Column("proof", sa.JSON(), nullable=True),
         sa.ForeignKeyConstraint(
@@ -320,6 +321,8 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("snapshots", schema=None) as batch_op:
         batch_op.create_index("ix_snapshots_created", ["tenant", "created"], unique=False)
+        batch_op.create_index("ix_snapshots_damaged", ["tenant", "damaged"], unique=False)
+        batch_op.create_index("ix_snapshots_rehearsed", ["tenant", "rehearsed"], unique=False)
         batch_op.create_index("ix_snapshots_vm", ["tenant", "vm", "created"], unique=False)
 
     op.create_table(
