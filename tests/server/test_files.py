@@ -45,7 +45,8 @@ FILES = {
     "srv/large": LARGE,
     "srv/n\u00e4me with \U0001f680": b"odd",
 }
-
+#: Latin-1, as file systems have had names for long.
+OLD = "odd/t\udce9l\udce9/\udce9t\udce9"
 
 PROVEN = Proof(1.7e9, "alpha", True, 9.0, "agent")
 
@@ -82,7 +83,7 @@ def shown(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Shown:
     tenant = server.tenant("browsing")
     tenant.repository()
     host = tenant.host("alpha")
-    image = ext4(tmp_path_factory.mktemp("image"), "system", FILES)
+    image = ext4(tmp_path_factory.mktemp("image"), "system", {**FILES, OLD: b"summer"})
     with repository.create(ServerStore(Client(host.identity), "main"), PASSWORD, cost=QUICK) as repo:
         manifest = stored.store_snapshot(repo, {"sda": image.read_bytes()})
         proof.record(repo, manifest.id, PROVEN, Evidence(SCREEN))
@@ -124,6 +125,36 @@ def test_what_is_listed_and_downloaded_is_what_is_there(shown: Shown) -> None:
         assert "sandbox" in answer.headers["content-security-policy"]
     by_volume = admin.ask("GET", shown.path("file", volume=seen[0]["name"], path="/etc/hosts"), headers=told)
     assert by_volume.data == FILES["etc/hosts"]
+
+
+def test_names_that_are_no_utf_8_are_listed_and_lead_to_what_they_name(shown: Shown) -> None:
+    admin = shown.tenant.admin
+    told = {"X-Unlock": shown.unlock(admin).json()["unlock"]}
+    folder = f"/v1/snapshots/{shown.snapshot}/files?path=/odd"
+    (listed,) = admin.ask("GET", folder, headers=told).json()["files"]
+    assert (listed["name"], listed["quoted"]) == ("t\\xe9l\\xe9", "t%E9l%E9")
+    answer = admin.ask("GET", f"{folder}/{listed['quoted']}", headers=told).json()
+    assert answer["path"] == "/odd/t\\xe9l\\xe9" and answer["files"][0]["quoted"] == "%E9t%E9"
+    after = admin.ask("GET", f"{folder}/{listed['quoted']}&after=%E9t%E9", headers=told).json()
+    assert after["files"] == []
+    file = admin.ask("GET", f"/v1/snapshots/{shown.snapshot}/file?path=/odd/t%E9l%E9/%E9t%E9", headers=told)
+    assert file.data == b"summer" and "UTF-8''%E9t%E9" in file.headers["content-disposition"]
+    assert "/odd/t\\xe9l\\xe9/\\xe9t\\xe9" in admin.get("/v1/audit")[0]["object"]
+    missing = admin.ask("GET", f"{folder}/%E9", headers=told)
+    assert missing.status == 404 and admin.ask("GET", f"{folder}/%E9&volume=%E9", headers=told).status in (400, 404)
+
+    # On the pages: also through the form that asks for the password.
+    page, cookies = f"/snapshots/{shown.snapshot}/files?path=/odd/t%E9l%E9", admin.headers["Cookie"]
+    locked = admin.ask("GET", page).data.decode()
+    assert 'name="path" value="/odd/t%E9l%E9"' in locked
+    form = {"csrf": admin.headers["X-Csrf-Token"], "password": PASSWORD.decode(), "path": "/odd/t%E9l%E9"}
+    sent = {"Cookie": cookies, "Content-Type": "application/x-www-form-urlencoded"}
+    opened = admin.client.request("POST", f"/snapshots/{shown.snapshot}/unlock", urlencode(form).encode(), sent)
+    assert opened.status == 303 and opened.headers["location"].endswith("?path=%2Fodd%2Ft%E9l%E9")
+    cookie = opened.headers["set-cookie"].partition(";")[0]
+    seen = admin.client.request("GET", opened.headers["location"], None, {"Cookie": f"{cookies}; {cookie}"})
+    assert seen.status == 200 and "\\xe9t\\xe9</bdi>" in seen.data.decode()
+    assert "path=%2Fodd%2Ft%E9l%E9%2F%E9t%E9" in seen.data.decode()
 
 
 def test_a_directory_comes_as_tar(shown: Shown) -> None:

@@ -14,6 +14,7 @@ from sqlalchemy import create_engine, update
 from headstart import repository
 from headstart.repository import keyring
 from headstart.server import tables
+from headstart.server.pages import words
 from headstart.store.server import ServerStore
 from headstart.wire.https import Answer
 from tests.kit import machine, tenancy
@@ -393,6 +394,27 @@ def test_whom_notices_reach_is_set_and_tried_on_a_page(fleet: Fleet) -> None:
     assert send(admin, "/notices/addresses", {"url": "json://x"}, csrf=False).status == 403
     assert send(admin, "/notices/addresses/remove", {"number": "0", "url": "json://localhost..."}).status == 303
     assert "Nobody is told" in get(admin, "/notices")
+
+
+def test_a_moment_that_no_calendar_has_is_a_dash(server: Server) -> None:
+    """NTFS counts to the year 60056, and a host may say anything."""
+    for moment in (2.0**63, 1e300, float("inf"), float("nan"), -1e17, 1.8e12, None):
+        assert words.when(moment) == words.at(moment) == words.ago(moment, 1.8e9) == "\u2013", moment
+    assert words.at(1.8e9).startswith('<time datetime="2027-01-15T08:00:00Z"')
+    tenant = server.tenant("timeless")
+    tenant.repository()
+    host = Machine(tenant.host("rack"))
+    host.tell({"web": machine.view(due=1.8e12)})
+    host.ran("web", "backup", time.time() - 60, machine.backup("web", 2.0**62, 1 << 30, 9 << 20, 0.4))
+    vm = tenant.admin.get("/v1/vms")[0]["id"]
+    for path in ("/", f"/vms/{vm}", f"/vms/{vm}/live", f"/vms/{vm}/picture.svg", f"/snapshots/{_points(tenant)[0]}"):
+        get(tenant.admin, path)
+    host.ran("web", "backup", time.time() - 60, machine.backup("web", 1e300, 1 << 30, 9 << 20, 0.4))
+    assert len(_points(tenant)) == 1, "that is no report"
+
+
+def _points(tenant: Tenant) -> list[str]:
+    return [each["id"] for each in tenant.admin.get("/v1/snapshots")]
 
 
 def test_damage_and_a_rehearsal_that_failed_reach_the_overview(server: Server) -> None:

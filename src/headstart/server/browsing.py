@@ -147,6 +147,11 @@ def find(contents: Contents, volume: str, path: str) -> tuple[FileTree, File]:
     return contents.find(GuestPath("", volume, path or ("/" if volume else "")))
 
 
+def shown(name: str) -> str:
+    """Names and paths as text that can be written: bytes that are no UTF-8 as ``\\xe9``."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def content(file: File) -> Iterator[bytes]:
     """Of a regular file, in pieces. Raises ``Usage`` for another kind at once."""
     if file.node.kind != "file":

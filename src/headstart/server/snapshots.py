@@ -43,7 +43,7 @@ def of_report(report: Mapping[str, Any]) -> Entry | None:
         found = Entry(
             id=str(report["snapshot"]),
             vm=str(report["vm"]),
-            created=float(report["created"]),
+            created=_moment(report["created"]),
             consistency=str(report["consistency"]),
             size=sum(int(disk["size"]) for disk in disks),
             changed_bytes=sum(int(disk["changed_bytes"]) for disk in disks),
@@ -55,6 +55,13 @@ def of_report(report: Mapping[str, Any]) -> Entry | None:
     except (KeyError, TypeError, ValueError):
         return None
     return found if ids.is_id(found.id) else None
+
+
+def _moment(told: object) -> float:
+    found = number(told)
+    if found is None:
+        raise ValueError(f"{told!r} is no moment.")
+    return found
 
 
 def add(connection: Connection, call: Call, entry: Entry) -> None:

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field
 from headstart import errors
 from headstart.repository.keys import Secrets
 from headstart.restore.files.contents import Contents
+from headstart.restore.files.filetree import File
 from headstart.server import audit, browsing, evidence, repositories, snapshots, unlocking
 from headstart.server.api.request import Caller, Here
 from headstart.server.browsing import Key, Shelf
@@ -36,7 +37,24 @@ _INERT = {"Content-Security-Policy": "default-src 'none'; sandbox", "X-Content-T
 
 Unlock = Annotated[str, Header(alias="X-Unlock", max_length=2048, description="As /unlock has told it.")]
 Volume = Annotated[str, Query(max_length=255, description="As /volumes names it; without, as the guest sees files.")]
-Path = Annotated[str, Query(max_length=4096)]
+
+
+def _path(request: Request, path: Annotated[str, Query(max_length=4096)] = "/") -> str:
+    return _as_sent(request, "path", path)
+
+
+def _after(request: Request, after: Annotated[str, Query(max_length=255)] = "") -> str:
+    return _as_sent(request, "after", after)
+
+
+def _as_sent(request: Request, name: str, told: str) -> str:
+    """Bytes that are no UTF-8 stay what they are, as in the names of files: what was decoded has lost them."""
+    found = parse_qs(request.scope["query_string"].decode("latin-1"), errors="surrogateescape").get(name)
+    return found[-1] if found else told
+
+
+Path = Annotated[str, Depends(_path)]
+After = Annotated[str, Depends(_after)]
 
 
 class Password(BaseModel):
@@ -50,6 +68,9 @@ class Opened(BaseModel):
 
 class Listed(BaseModel):
     name: str
+    quoted: str | None = Field(
+        None, description="Where the name is no UTF-8, and is shown with \\x: its bytes, as they stand in an address."
+    )
     kind: str
     size: int
     modified: float
@@ -123,40 +144,43 @@ def volumes(into: Into) -> list[VolumeSeen]:
                 name=each.volume.name,
                 content=each.volume.content,
                 size=each.volume.size,
-                label=each.volume.label or each.volume.partition_label,
-                mounted=each.mounted,
+                label=browsing.shown(each.volume.label or each.volume.partition_label),
+                mounted=browsing.shown(each.mounted),
             )
             for each in contents.seen()
         ]
 
 
 @router.get("/snapshots/{snapshot}/files", summary="A directory, by name.")
-def files(
-    into: Into, volume: Volume = "", path: Path = "/", after: Annotated[str, Query(max_length=255)] = ""
-) -> Listing:
+def files(into: Into, path: Path, after: After, volume: Volume = "") -> Listing:
     with into.open() as contents:
-        return listing(contents, volume, path, after)
+        top, found, more = listing(contents, volume, path, after)
+        notes = [browsing.shown(note) for note in contents.notes]
+    return Listing(path=browsing.shown(top.path), files=[_listed(file) for file in found], more=more, notes=notes)
 
 
-def listing(contents: Contents, volume: str, path: str, after: str = "") -> Listing:
+def _listed(file: File) -> Listed:
+    name = browsing.shown(file.name)
+    return Listed(
+        name=name,
+        quoted=None if name == file.name else quote(file.name, errors="surrogateescape"),
+        kind=file.node.kind,
+        size=file.node.size,
+        modified=file.node.mtime / 10**9,
+        mode=file.node.mode,
+    )
+
+
+def listing(contents: Contents, volume: str, path: str, after: str = "") -> tuple[File, list[File], bool]:
+    """What was found there; that itself, or what is in it, by name; whether there is more."""
     tree, top = browsing.find(contents, volume, path)
     found = tree.files_in(top) if top.node.kind == "directory" else [top]
     rest = [file for file in found if file.name > after]
-    rows = [
-        Listed(
-            name=file.name,
-            kind=file.node.kind,
-            size=file.node.size,
-            modified=file.node.mtime / 10**9,
-            mode=file.node.mode,
-        )
-        for file in rest[:PAGE]
-    ]
-    return Listing(path=top.path, files=rows, more=len(rest) > PAGE, notes=contents.notes)
+    return top, rest[:PAGE], len(rest) > PAGE
 
 
 @router.get("/snapshots/{snapshot}/file", response_class=StreamingResponse, responses=_BYTES, summary="A file.")
-def file(into: Into, volume: Volume = "", path: Path = "/") -> StreamingResponse:
+def file(into: Into, path: Path, volume: Volume = "") -> StreamingResponse:
     return download(into, volume, path, "file")
 
 
@@ -166,7 +190,7 @@ def file(into: Into, volume: Volume = "", path: Path = "/") -> StreamingResponse
     responses=_BYTES,
     summary="A directory and all below it, as tar.",
 )
-def archive(into: Into, volume: Volume = "", path: Path = "/") -> StreamingResponse:
+def archive(into: Into, path: Path, volume: Volume = "") -> StreamingResponse:
     return download(into, volume, path, "archive")
 
 
@@ -200,7 +224,8 @@ def download(into: Asked, volume: str, path: str, kind: Literal["file", "archive
         else:
             pieces, size, called = browsing.archive(tree, top, name), None, f"{name}.tar"
         with into.site.database.write() as connection:
-            audit.note(connection, into.call, f"{kind}.download", f"{into.snapshot}{top.path}"[:255], volume=volume)
+            named = f"{into.snapshot}{browsing.shown(top.path)}"[:255]
+            audit.note(connection, into.call, f"{kind}.download", named, volume=volume)
         headers = {**_INERT, "Content-Disposition": disposition(called)}
         if size is not None:
             headers["Content-Length"] = str(size)

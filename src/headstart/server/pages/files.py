@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
+from urllib.parse import quote, unquote
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from headstart import errors
-from headstart.server import repositories, snapshots, unlocking
+from headstart.restore.files import guestpath
+from headstart.server import browsing, repositories, snapshots, unlocking
 from headstart.server.api import files
-from headstart.server.api.files import Asked
+from headstart.server.api.files import Asked, Path
 from headstart.server.api.request import Here, is_secure
 from headstart.server.call import Call
 from headstart.server.pages import render
@@ -26,7 +28,8 @@ router = APIRouter(prefix="/snapshots/{snapshot}", include_in_schema=False, rout
 _COOKIE = "headstart-unlock"
 
 Volume = Annotated[str, Query(max_length=255)]
-Path = Annotated[str, Query(max_length=4096)]
+#: Of a path in a form, each byte of it as %XX.
+_LONGEST = 3 * 4096
 
 
 def _asked(request: Request, here: Here, call: Visitor, snapshot: str) -> Asked:
@@ -37,18 +40,18 @@ Into = Annotated[Asked, Depends(_asked)]
 
 
 @router.get("/files")
-def show(request: Request, into: Into, volume: Volume = "", path: Path = "/") -> Response:
+def show(request: Request, into: Into, path: Path, volume: Volume = "") -> Response:
     point, place = _point(into.site, into.call, into.snapshot)
     try:
         with into.open() as contents:
-            listed = files.listing(contents, volume, path)
-            seen = contents.seen()
+            top, found, more = files.listing(contents, volume, path)
+            seen, notes = contents.seen(), contents.notes
     except NotUnlocked:
         return _locked(request, into.call, point, place, volume=volume, path=path, wrong=False)
-    parts = [part for part in listed.path.split("/") if part]
-    crumbs = [(part, "/" + "/".join(parts[: number + 1])) for number, part in enumerate(parts)]
-    values: dict[str, Any] = {"point": point, "volume": volume, "path": listed.path, "crumbs": crumbs}
-    return render.page(request, into.call, "files.html", listed=listed, seen=seen, **values)
+    crumbs = [(part, guestpath.joined(top.parts[: number + 1])) for number, part in enumerate(top.parts)]
+    values: dict[str, Any] = {"point": point, "volume": volume, "path": top.path, "crumbs": crumbs}
+    values |= {"files": found, "more": more, "notes": notes, "seen": seen, "shown": browsing.shown}
+    return render.page(request, into.call, "files.html", **values)
 
 
 @router.get("/unlock")
@@ -75,7 +78,8 @@ def is_unlocked(request: Request, here: Site, call: Call, snapshot: str) -> bool
 @router.post("/unlock")
 def unlock(request: Request, here: Here, call: Visitor, form: Sent, snapshot: str) -> Response:
     point, place = _point(here, call, snapshot)
-    volume, path, back = form.text("volume"), form.text("path", 4096), "back" in form
+    volume, back = form.text("volume"), "back" in form
+    path = unquote(form.text("path", _LONGEST), errors="surrogateescape")
     try:
         made = unlocking.unlock(here, call, point["repository"], form.text("password", 1024))
     except errors.WrongPassword:
@@ -95,12 +99,12 @@ def unlock(request: Request, here: Here, call: Visitor, form: Sent, snapshot: st
 
 
 @router.get("/file")
-def file(into: Into, volume: Volume = "", path: Path = "/") -> StreamingResponse:
+def file(into: Into, path: Path, volume: Volume = "") -> StreamingResponse:
     return files.download(into, volume, path, "file")
 
 
 @router.get("/archive")
-def archive(into: Into, volume: Volume = "", path: Path = "/") -> StreamingResponse:
+def archive(into: Into, path: Path, volume: Volume = "") -> StreamingResponse:
     return files.download(into, volume, path, "archive")
 
 
@@ -125,5 +129,6 @@ def _locked(
     back: bool = False,
 ) -> Response:
     """``back``: to the restore point's page, and not to its files."""
-    values = {"point": point, "repository": place, "volume": volume, "path": path, "wrong": wrong, "back": back}
-    return render.page(request, call, "locked.html", 401 if wrong else 200, **values)
+    values = {"point": point, "repository": place, "volume": volume, "wrong": wrong, "back": back}
+    quoted = quote(path, errors="surrogateescape")
+    return render.page(request, call, "locked.html", 401 if wrong else 200, path=quoted, **values)

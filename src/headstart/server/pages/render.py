@@ -106,9 +106,9 @@ def text(request: Request, call: Call | None, template: str, **values: Any) -> s
 
 
 def link(path: str, /, **query: object) -> str:
-    """With what has a value."""
+    """With what has a value. Names of a guest's files that are no UTF-8 are written as the bytes that they are."""
     told = {name: value for name, value in query.items() if value not in (None, "")}
-    return f"{quote(path)}?{urlencode(told)}" if told else quote(path)
+    return f"{quote(path)}?{urlencode(told, errors='surrogateescape')}" if told else quote(path)
 
 
 def go(path: str, done: str = "", /, **query: object) -> Response:

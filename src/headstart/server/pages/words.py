@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from datetime import UTC, datetime
 from typing import Any
@@ -35,29 +36,39 @@ def rough(told: float) -> str:
 
 def ago(moment: float | None, now: float) -> Markup:
     """``3 h ago`` or ``in 20 min``, with the moment itself for who points at it."""
-    if moment is None or not math.isfinite(moment):
+    found = _date(moment)
+    if moment is None or found is None:
         return Markup(_NONE)
     passed = now - moment
     told = "just now" if abs(passed) < 5 else f"{rough(passed)} ago" if passed > 0 else f"in {rough(-passed)}"
-    return Markup('<time datetime="{}" title="{}">{}</time>').format(_iso(moment), when(moment), told)
+    return Markup('<time datetime="{}" title="{}">{}</time>').format(_iso(found), when(moment), told)
 
 
 def when(moment: float | None) -> str:
     """In UTC; a script of the page's writes it in the clock of who looks."""
-    if moment is None or not math.isfinite(moment):
-        return _NONE
-    return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d %H:%M} UTC"
+    found = _date(moment)
+    return _NONE if found is None else f"{found:%Y-%m-%d %H:%M} UTC"
 
 
 def at(moment: float | None) -> Markup:
     """The moment itself."""
-    if moment is None or not math.isfinite(moment):
-        return Markup(_NONE)
-    return Markup('<time datetime="{}" data-at>{}</time>').format(_iso(moment), when(moment))
+    found = _date(moment)
+    return (
+        Markup(_NONE)
+        if found is None
+        else Markup('<time datetime="{}" data-at>{}</time>').format(_iso(found), when(moment))
+    )
 
 
-def _iso(moment: float) -> str:
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _date(moment: float | None) -> datetime | None:
+    """None also where no calendar has such a day: guests and hosts say what they like."""
+    with contextlib.suppress(ValueError, OverflowError, OSError):
+        return None if moment is None else datetime.fromtimestamp(moment, UTC)
+    return None
+
+
+def _iso(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def share(told: float | None) -> str:
