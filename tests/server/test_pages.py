@@ -13,8 +13,8 @@ from sqlalchemy import create_engine, update
 
 from headstart import repository
 from headstart.repository import keyring
-from headstart.server import tables
-from headstart.server.pages import words
+from headstart.server import acts, tables
+from headstart.server.pages import wishes, words
 from headstart.store.server import ServerStore
 from headstart.wire.https import Answer
 from tests.kit import machine, tenancy
@@ -295,7 +295,7 @@ def test_what_waits_for_a_second_admin_is_decided_on_a_page(server: Server, flee
     doomed = next(vm["id"] for vm in admin.get("/v1/vms") if vm["name"] == "doomed")
     answer = send(admin, f"/vms/{doomed}/remove", {})
     assert answer.headers["location"] == "/?done=asked"
-    assert "vm.remove" in get(second, "/jobs")
+    assert "vm.remove" in get(second, "/jobs") and ">doomed<" in get(second, "/jobs")
     approval = next(each["id"] for each in admin.get("/v1/approvals") if each["state"] == "waiting")
     assert send(admin, f"/approvals/{approval}/approve", {}).status == 403
     assert send(second, f"/approvals/{approval}/approve", {}).status == 303
@@ -303,6 +303,54 @@ def test_what_waits_for_a_second_admin_is_decided_on_a_page(server: Server, flee
     send(admin, "/settings/caution", {"hours": "0"})
     weaker = next(each["id"] for each in admin.get("/v1/approvals") if each["state"] == "waiting")
     assert send(second, f"/approvals/{weaker}/approve", {}).status == 303
+
+
+def test_who_approves_sees_what_it_is(server: Server) -> None:
+    tenant = server.tenant("sighted")
+    one = tenant.admin
+    place = tenant.repository("vault")
+    host = Machine(tenant.host("rack", "vault"))
+    report = machine.backup("web", 1.7e9, 1 << 30, 9 << 20, 0.4)
+    host.ran("web", "backup", time.time() - 60, report)
+    with create_engine(tenancy.database(server)).begin() as connection:
+        connection.execute(update(tables.repositories).where(tables.repositories.c.id == place).values(structure=b"x"))
+    server.user(tenant, "sighted-two", "admin")
+    two = server.person("sighted-two")
+    me = two.get("/v1/session")["id"]
+    text = '[schedule]\ncalendar = "daily"\n[retention]\nkeep_daily = 7\n'
+    one.put("/v1/policies/gold", {"text": text})
+    one.put("/v1/tenants/own/caution", {"second_person": True, "delay_seconds": 0})
+    shorter = f"# {'x' * 200}\u2028keep_daily = 7\n{text.replace('= 7', '= 1')}"
+    assert one.ask("PUT", "/v1/policies/gold", {"text": shorter}).status == 202
+    assert one.ask("POST", f"/v1/users/{me}/reset", {"password": PASSWORD}).status == 202
+    assert one.ask("DELETE", f"/v1/repositories/vault/snapshots/{report['snapshot']}").status == 202
+    assert one.ask("DELETE", f"/v1/hosts/{host.joined.host}").status == 202
+    weaker = {"second_person": False, "delay_seconds": 0}
+    assert one.ask("PUT", "/v1/tenants/own/caution", weaker).status == 202
+    page = get(two, "/jobs")
+    assert "<del>- keep_daily = 7</del>\n" in page and "<ins>+ keep_daily = 1</ins>\n" in page
+    assert f"<ins>+ # {'x' * 200}?keep_daily = 7</ins>\n" in page and "  [retention]\n" in page
+    assert "sighted-two (admin), who is you" in page and me not in page
+    assert "web, 2023-11-14 22:13 UTC" in page and ">vault<" in page and ">rack<" in page
+    reset, forget = (
+        next(each["id"] for each in two.get("/v1/approvals") if each["act"] == act)
+        for act in ("user.reset", "snapshot.forget")
+    )
+    assert f"/approvals/{reset}/approve" not in page and f"/approvals/{forget}/approve" in page
+    refused = send(two, f"/approvals/{reset}/approve", {})
+    assert refused.status == 403 and b"would have your account" in refused.data
+    assert "who is you" not in get(one, "/jobs") and "sighted-two (admin)" in get(one, "/jobs")
+    assert send(two, f"/approvals/{reset}/reject", {}).status == 303
+    two.get("/v1/session")
+
+
+def test_every_act_has_words_and_a_text_is_shown_whole() -> None:
+    assert wishes.TITLES.keys() == acts.ALL.keys()
+    assert wishes._compared("-- a\nb\n", "b\n++ c") == (("-", "-- a"), (" ", "b"), ("+", "++ c"))
+    assert wishes._compared("", "a\r\n\nb\n") == (("+", "a"), ("+", ""), ("+", "b"))
+    assert wishes._compared("a\n", "a\n") == ((" ", "a"),)
+    long = "\n".join(map(str, range(5000)))
+    assert [text for _, text in wishes._compared("1", long)] == long.split("\n")
 
 
 def test_a_repository_is_removed_on_a_page(fleet: Fleet) -> None:

@@ -108,6 +108,11 @@ def _reset(connection: Connection, call: Call, given: Arguments) -> bool:
     return bool(found["role"] == Role.ADMIN and found["id"] != call.who.person)
 
 
+def is_about(name: str, given: Arguments, person: str | None) -> bool:
+    """Whether it hands the account of ``person`` over to whoever asks for it."""
+    return name == "user.reset" and person is not None and given.get("user") == person
+
+
 ALL: dict[str, Act] = {
     "vm.remove": Act(_vm, lambda connection, call, given: vms.remove(connection, call, given["vm"])),
     "host.remove": Act(_host, lambda connection, call, given: hosts.remove(connection, call, given["host"])),

@@ -131,7 +131,7 @@ def _row(connection: Connection, call: Call, approval: str) -> Row[Any]:
 
 def approve(connection: Connection, call: Call, approval: str) -> State:
     """By another admin than the one who asked, and no program: a token is of whoever made it. Raises ``Denied``,
-    ``NotFound``, ``Busy`` for what does not wait any longer."""
+    also for one's own way in, ``NotFound``, ``Busy`` for what does not wait any longer."""
     row = _row(connection, call, approval)
     if row.state != State.WAITING:
         raise errors.Busy(f"That does not wait any longer: it is {row.state}.")
@@ -141,6 +141,11 @@ def approve(connection: Connection, call: Call, approval: str) -> State:
         raise errors.Denied("A person approves, and no token.")
     if call.who.person == row.person or row.person is None:
         raise errors.Denied("Another admin than the one who asked approves.")
+    if acts.is_about(row.act, row.arguments, call.who.person):
+        raise errors.Denied(
+            "This is about you: whoever asked for it would have your account. Reject it, unless a third admin is to"
+            " decide."
+        )
     _decide(connection, row, State.APPROVED, call)
     audit.note(connection, call, "approval.approve", row.id, wanted=row.act, asker=row.asker)
     return State.APPROVED if row.due > call.now else _carry_out(connection, row, call.now)

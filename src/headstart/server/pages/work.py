@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from headstart.server import agenda, approvals, kinds, repositories
 from headstart.server.api.request import Here
 from headstart.server.call import Call
-from headstart.server.pages import render, stores
+from headstart.server.pages import render, stores, wishes
 from headstart.server.pages.forms import Sent
 from headstart.server.pages.visitor import Visitor
 from headstart.server.roles import Right, allows
@@ -30,6 +30,9 @@ def show(request: Request, here: Here, call: Visitor, before: Before = None) -> 
         is_of_tenant = call.who.tenant is not None
         places = stores.listed(connection, call) if is_of_tenant else []
         asked = approvals.listed(connection, call) if is_of_tenant and allows(call.who.role, Right.CONFIGURE) else []
+        waiting = [each for each in asked if each["state"] in (approvals.State.WAITING, approvals.State.APPROVED)]
+        # The part of the page that moves has none of them.
+        wanted = {} if render.is_part(request) else {each["id"]: wishes.of(connection, call, each) for each in waiting}
     return render.page(
         request,
         call,
@@ -42,7 +45,8 @@ def show(request: Request, here: Here, call: Visitor, before: Before = None) -> 
         names={each["id"]: each["name"] for each in places},
         kinds=[each for each in _ORDERED if _may(call, each) and is_of_tenant],
         approvals=asked,
-        waiting=[each for each in asked if each["state"] in (approvals.State.WAITING, approvals.State.APPROVED)],
+        waiting=waiting,
+        wishes=wanted,
     )
 
 
