@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import io
 import os
 import re
@@ -11,7 +13,7 @@ import tarfile
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +21,14 @@ from urllib.parse import quote, urlencode
 
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
+from starlette.requests import ClientDisconnect
 
 from headstart import errors, repository
 from headstart.repository import proof
 from headstart.repository.proof import Evidence, Proof
 from headstart.restore.files.contents import Contents
 from headstart.server import browsing, evidence, unlocking
+from headstart.server.api import sending
 from headstart.server.browsing import Key, Shelf
 from headstart.server.evidence import NoPicture
 from headstart.store.memory import MemoryStore
@@ -339,9 +343,56 @@ def test_a_tar_that_nobody_reads_on_ends(whole: Contents) -> None:
     tree, top = browsing.find(whole, "", "/srv")
     pieces = browsing.archive(tree, top, "srv")
     next(pieces)
-    pieces.close()  # type: ignore[attr-defined]
+    pieces.close()
     assert not [each for each in threading.enumerate() if "_write" in each.name]
     assert b"left-out" not in b"".join(browsing.archive(tree, top, "srv"))
+
+
+@pytest.mark.parametrize("spec", ["2.3", "2.4"])
+def test_a_download_that_is_given_up_is_closed_at_once_and_in_nobodys_way(spec: str) -> None:
+    """As servers of either kind tell that whoever asked is gone: by a message, or where they are to send."""
+    closing, let_go, closed = threading.Event(), threading.Event(), threading.Event()
+    threads: list[threading.Thread] = []
+
+    def pieces() -> Generator[bytes]:
+        try:
+            while True:
+                yield b"piece"
+        finally:
+            threads.append(threading.current_thread())
+            closing.set()
+            assert let_go.wait(10)
+
+    async def give_up(started: bool) -> None:
+        kept, came = contextlib.ExitStack(), asyncio.Event()
+        kept.callback(closed.set)
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.body" or not started:
+                came.set()
+                if spec == "2.4":
+                    raise OSError
+                await asyncio.sleep(0)
+
+        async def receive() -> dict[str, str]:
+            await came.wait()
+            return {"type": "http.disconnect"}
+
+        answer = sending.Sending(pieces(), kept, {}, "application/octet-stream")
+        scope = {"type": "http", "asgi": {"spec_version": spec}}
+        task = asyncio.ensure_future(answer(scope, receive, send))
+        async with asyncio.timeout(5):
+            while started and not closing.is_set():
+                await asyncio.sleep(0.001)
+        let_go.set()
+        with contextlib.suppress(ClientDisconnect):
+            await task
+        assert closed.is_set()
+
+    asyncio.run(give_up(started=True))
+    assert threads and threads[0] is not threading.main_thread()
+    closed.clear()
+    asyncio.run(give_up(started=False))
 
 
 # -- in a browser

@@ -10,7 +10,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -152,7 +152,7 @@ def shown(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def content(file: File) -> Iterator[bytes]:
+def content(file: File) -> Generator[bytes]:
     """Of a regular file, in pieces. Raises ``Usage`` for another kind at once."""
     if file.node.kind != "file":
         raise errors.Usage(f"{file.path!r} is no file that could be downloaded: it is a {file.node.kind}.")
@@ -160,13 +160,13 @@ def content(file: File) -> Iterator[bytes]:
     return _pieces(file, details.node.size)
 
 
-def _pieces(file: File, size: int) -> Iterator[bytes]:
+def _pieces(file: File, size: int) -> Generator[bytes]:
     details = file.details()
     for start in range(0, size, _PIECE):
         yield file.system.read(details, start, min(_PIECE, size - start))
 
 
-def archive(tree: FileTree, top: File, name: str) -> Iterator[bytes]:
+def archive(tree: FileTree, top: File, name: str) -> Generator[bytes]:
     """A tar of ``top`` and all below it, as it is made. What cannot be read is left out of it, or zeroes, and told in
     a file that comes last, ``NAME.left-out``. Raises what else keeps it from being made, such as ``StoreFailed``."""
     reading, writing = os.pipe()

@@ -18,6 +18,7 @@ from headstart.restore.files.contents import Contents
 from headstart.restore.files.filetree import File
 from headstart.server import audit, browsing, evidence, repositories, snapshots, unlocking
 from headstart.server.api.request import Caller, Here
+from headstart.server.api.sending import Sending
 from headstart.server.browsing import Key, Shelf
 from headstart.server.call import Call
 from headstart.server.repositories import Place
@@ -230,12 +231,7 @@ def download(into: Asked, volume: str, path: str, kind: Literal["file", "archive
         if size is not None:
             headers["Content-Length"] = str(size)
         kept = stack.pop_all()
-    return StreamingResponse(_sent(pieces, kept), headers=headers, media_type="application/octet-stream")
-
-
-def _sent(pieces: Iterator[bytes], kept: contextlib.ExitStack) -> Iterator[bytes]:
-    with kept:
-        yield from pieces
+    return Sending(pieces, kept, headers, "application/octet-stream")
 
 
 def disposition(name: str) -> str:
