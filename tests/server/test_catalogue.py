@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, update
+from sqlalchemy import insert, select, update
 
 from headstart import errors, repository
-from headstart.server import dumps, rebuild, signposts, tables
+from headstart.server import approvals, dumps, rebuild, signposts, tables
 from headstart.server.settings import Settings
 from headstart.server.site import Site, open_site
 from headstart.store.server import ServerStore
@@ -135,8 +135,34 @@ def test_copies_are_kept_for_a_while_and_half_ones_do_not_count(tmp_path: Path) 
         now[0] += 86400
         made.append(dumps.make(site))
     assert dumps.names(site) == made[2:]
-    site.place(()).delete(f"{dumps.PREFIX}{made[-1]}/complete")
+    store = site.place(())
+    store.delete(f"{dumps.PREFIX}{made[-1]}/complete")
     assert dumps.names(site) == made[2:-1]
+    # Somebody may be at it still; a day before the newest one nobody is.
+    for passed, there in ((43200, True), (43201, False)):
+        now[0] += passed
+        dumps.make(site)
+        assert bool(list(store.list(f"{dumps.PREFIX}{made[-1]}/"))) is there
+    assert len(dumps.names(site)) == dumps.KEPT == len({key.split("/")[2] for key, _ in store.list(dumps.PREFIX)})
+
+
+def test_what_waited_when_a_copy_was_made_is_not_done_after_it_is_restored(tmp_path: Path) -> None:
+    settings = Settings(tmp_path, f"sqlite:///{tmp_path / 'db'}", str(tmp_path / "objects"))
+    site = open_site(settings, lambda: 1000.0)
+    tenant = {"id": "1" * 32, "name": "one", "created": 1.0, "second_person": False, "delay_seconds": 60.0}
+    asked = {"tenant": "1" * 32, "act": "vm.remove", "arguments": {"vm": "x"}, "asker": "ann", "asker_id": "2" * 32}
+    with site.database.write() as connection:
+        connection.execute(insert(tables.tenants).values(tenant))
+        for state in ("waiting", "approved", "rejected"):
+            row = {**asked, "id": state, "state": state, "second_person": False, "created": 1.0, "due": 61.0}
+            connection.execute(insert(tables.approvals).values(row))
+    name = dumps.make(site)
+    restored = open_site(Settings(tmp_path, f"sqlite:///{tmp_path / 'other'}", settings.store), lambda: 2000.0)
+    dumps.restore(restored, name)
+    assert approvals.due(restored) == 0
+    with restored.database.read() as connection:
+        states = {row.id: row.state for row in connection.execute(select(tables.approvals))}
+    assert states == {"waiting": "lapsed", "approved": "lapsed", "rejected": "rejected"}
 
 
 def test_a_copy_opens_with_the_servers_key_alone(tmp_path: Path) -> None:

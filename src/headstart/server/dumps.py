@@ -21,6 +21,7 @@ from sqlalchemy import Connection, LargeBinary, Table, func, insert, select, upd
 from headstart import errors
 from headstart.batches import batched
 from headstart.server import tables
+from headstart.server.approvals import State
 from headstart.server.site import Site
 from headstart.store.contract import Store
 
@@ -28,6 +29,8 @@ PREFIX = "site/catalogue/"
 _COMPLETE = "complete"
 #: So many are kept.
 KEPT = 14
+#: Longer than making one takes.
+_HALF_SECONDS = 86400
 #: Rows of one object, and that are written at a time.
 _ROWS, _BATCH = 20_000, 500
 _LEFT_OUT = {"figures", "events", "runs", "sessions", "jobs", "attempts", "turns"}
@@ -58,10 +61,13 @@ def _names(store: Store) -> list[str]:
 
 
 def _forget_old(store: Store) -> None:
-    old = _names(store)[:-KEPT]
+    """And those that were never completed, once nobody can be at them any longer."""
+    complete = _names(store)
+    kept, left = set(complete[-KEPT:]), int(complete[-1]) - _HALF_SECONDS
+    # The mark of being complete comes last in the order of names, and goes first.
     for key in sorted((key for key, _ in store.list(PREFIX)), reverse=True):
-        # The mark of being complete comes last in the order of names, and goes first.
-        if key.removeprefix(PREFIX).partition("/")[0] in old:
+        name = key.removeprefix(PREFIX).partition("/")[0]
+        if name not in kept and (name in complete or (name.isdecimal() and int(name) < left)):
             store.delete(key)
 
 
@@ -83,8 +89,16 @@ def restore(site: Site, name: str) -> dict[str, int]:
         # Events begin anew, and so does what is told of them.
         again = {"cursor": 0, "upto": None, "remaining": None, "claimed": 0.0}
         connection.execute(update(tables.notices).values(again))
+        _lapse(connection, site.clock())
         _go_on_counting(connection)
     return counts
+
+
+def _lapse(connection: Connection, now: float) -> None:
+    """What waited when the copy was made may have been rejected since, and would be done when its time comes."""
+    open_ = tables.approvals.c.state.in_((State.WAITING, State.APPROVED))
+    why = "The database was restored from a copy. Ask for it again."
+    connection.execute(update(tables.approvals).where(open_).values(state=State.LAPSED, decided=now, error=why))
 
 
 def require_empty(connection: Connection) -> None:
