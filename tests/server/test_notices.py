@@ -238,6 +238,61 @@ def test_in_quiet_hours_nothing_is_sent(bench: Bench, webhook: Webhook) -> None:
     assert telling.tell(bench.site) == 1 and webhook.taken.get(timeout=10)
 
 
+def test_what_was_held_back_is_told_though_somebody_changes_who_is(bench: Bench, webhook: Webhook) -> None:
+    with Webhook() as another, Webhook() as third:
+        notices.put(bench.site, bench.call, [webhook.url], ["backup.failed"], notices.Quiet(22 * 60, 23 * 60))
+        bench.happens(FAILED)
+        assert telling.tell(bench.site) == 0
+        notices.add(bench.site, bench.call, another.url)
+        notices.put(bench.site, bench.call, None, ["backup.failed", "host.away"], None)
+        assert telling.tell(bench.site) == 1
+        assert webhook.taken.get(timeout=10) == another.taken.get(timeout=10)
+        # What an address did not take yet is tried again there, whatever its number is now, and with the others not.
+        bench.now += 3600
+        another.status = 500
+        bench.happens(FAILED)
+        telling.tell(bench.site)
+        webhook.taken.get(timeout=10)
+        notices.drop(bench.site, bench.call, 0, notices.masked(webhook.url))
+        notices.add(bench.site, bench.call, third.url)
+        row = bench.row()
+        assert (row["remaining"], row["failures"]) == ([0], 1) and row["error"]
+        another.status = 200
+        assert telling.tell(bench.site) == 1
+        another.taken.get(timeout=10)
+        assert third.taken.empty() and webhook.taken.empty()
+        # Once the address that did not take it is gone, nothing is owed to anybody.
+        bench.now += 3600
+        another.status = 500
+        bench.happens(FAILED)
+        telling.tell(bench.site)
+        notices.drop(bench.site, bench.call, 0, notices.masked(another.url))
+        assert (bench.row()["remaining"], bench.row()["error"], telling.tell(bench.site)) == (None, None, 0)
+
+
+def test_of_two_who_add_an_address_at_once_none_is_lost(
+    bench: Bench, postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = threading.Barrier(2, timeout=20)
+
+    def check(urls: object) -> list[str]:
+        both.wait()
+        return [""]
+
+    monkeypatch.setattr(heralds, "check", check)
+    other = bench_of(tmp_path / "postgres", postgres.new_database())
+    for each in (bench, other):
+        threads = [
+            threading.Thread(target=notices.add, args=(each.site, each.call, f"json://example.com/{name}"))
+            for name in ("one", "two")
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(notices.urls_of(each.site, each.row())) == ["json://example.com/one", "json://example.com/two"]
+
+
 @pytest.mark.parametrize(
     ("begin", "end", "minute", "holds"),
     [(60, 120, 60, True), (60, 120, 120, False), (1320, 360, 1380, True), (1320, 360, 360, False), (5, 5, 5, False)],

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -97,28 +97,24 @@ def get(site: Site, call: Call) -> dict[str, Any]:
 
 
 def put(site: Site, call: Call, urls: Sequence[str] | None, kinds: Sequence[str], quiet: Quiet | None) -> None:
-    """``urls`` None: those before; none at all: nothing is told. What has happened before is not told. Raises ``Usage``
-    for what is no address of apprise's."""
+    """``urls`` None: those before; none at all: nobody is. What happened before the first address is not told, what
+    is held back or tried again is. Raises ``Usage`` for what is no address of apprise's."""
     tenant = call.who.of(Right.CONFIGURE)
     if unknown := sorted(set(kinds) - KINDS.keys()):
         raise errors.Usage(f"There is no kind {unknown[0]!r} of notice: there are {', '.join(sorted(KINDS))}.")
-    before = _urls(site, tenant)
-    if urls is None:
-        urls = before
-    _check([url for url in urls if url not in before])
-    with site.database.write() as connection:
-        connection.execute(delete(tables.notices).where(tables.notices.c.tenant == tenant))
-        if urls:
-            fresh = {"failures": 0, "due": 0.0, "claimed": 0.0, "cursor": events.last(connection, tenant)}
-            sealed = site.sealer.seal(PURPOSE, json.dumps(list(urls)).encode())
-            hours = None if quiet is None else {"begin": quiet.begin, "end": quiet.end, "zone": quiet.zone}
-            values = {"tenant": tenant, "urls": sealed, "kinds": sorted(set(kinds)), "quiet": hours, **fresh}
-            connection.execute(insert(tables.notices).values(values))
-        facts = {"urls": [masked(url) for url in urls], "kinds": sorted(set(kinds))}
-        audit.note(connection, call, "notices.set", tenant, **facts)
+    if urls is not None:
+        with site.database.read() as connection:
+            known = _wanted(site, _row(connection, tenant)).urls
+        _check([url for url in urls if url not in known])
+    _change(
+        site,
+        call,
+        lambda before: Wanted(before.urls if urls is None else tuple(urls), tuple(sorted(set(kinds))), quiet),
+    )
 
 
 def _check(urls: Sequence[str]) -> None:
+    """Takes its time: in no transaction."""
     results = heralds.check(urls) if urls else []
     for url, why in zip(urls, results, strict=True):
         if why:
@@ -127,31 +123,80 @@ def _check(urls: Sequence[str]) -> None:
 
 def add(site: Site, call: Call, url: str) -> None:
     """One more address; all else stays. Raises ``Usage``."""
-    urls = _urls(site, call.who.of(Right.CONFIGURE))
-    if url in urls:
-        raise errors.Usage("That address is told already.")
-    if len(urls) >= MOST_URLS:
-        raise errors.Usage(f"So many addresses are too many: {MOST_URLS} at most.")
-    _change(site, call, [*urls, url])
+    call.who.of(Right.CONFIGURE)
+    _check([url])
+
+    def added(before: Wanted) -> Wanted:
+        if url in before.urls:
+            raise errors.Usage("That address is told already.")
+        if len(before.urls) >= MOST_URLS:
+            raise errors.Usage(f"So many addresses are too many: {MOST_URLS} at most.")
+        return replace(before, urls=(*before.urls, url))
+
+    _change(site, call, added)
 
 
 def drop(site: Site, call: Call, number: int, shown: str) -> None:
     """The address of that number, from 0 on, which has to be the one that was ``shown``. Raises ``NotFound``."""
-    urls = _urls(site, call.who.of(Right.CONFIGURE))
-    if not 0 <= number < len(urls) or masked(urls[number]) != shown:
-        raise errors.NotFound("There is no such address any longer. Load the page again.")
-    _change(site, call, urls[:number] + urls[number + 1 :])
+
+    def dropped(before: Wanted) -> Wanted:
+        if not 0 <= number < len(before.urls) or masked(before.urls[number]) != shown:
+            raise errors.NotFound("There is no such address any longer. Load the page again.")
+        return replace(before, urls=before.urls[:number] + before.urls[number + 1 :])
+
+    _change(site, call, dropped)
 
 
-def _change(site: Site, call: Call, urls: Sequence[str]) -> None:
-    told = get(site, call)
-    put(site, call, urls, told["kinds"], None if told["quiet"] is None else Quiet(**told["quiet"]))
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    urls: tuple[str, ...]
+    kinds: tuple[str, ...]
+    quiet: Quiet | None
 
 
-def _urls(site: Site, tenant: str) -> list[str]:
-    with site.database.read() as connection:
+def _wanted(site: Site, row: Mapping[str, Any] | None) -> Wanted:
+    if row is None:
+        return Wanted((), tuple(sorted(KINDS)), None)
+    return Wanted(tuple(urls_of(site, row)), tuple(row["kinds"]), quiet_of(row))
+
+
+def _change(site: Site, call: Call, change: Callable[[Wanted], Wanted]) -> None:
+    """Of two who change it at once, the second one changes what the first one has made."""
+    tenant = call.who.of(Right.CONFIGURE)
+    its = tables.notices.c
+    with site.database.write() as connection:
+        connection.execute(select(tables.tenants.c.id).where(tables.tenants.c.id == tenant).with_for_update())
         row = _row(connection, tenant)
-    return [] if row is None else urls_of(site, row)
+        before = _wanted(site, row)
+        wanted = change(before)
+        connection.execute(delete(tables.notices).where(its.tenant == tenant))
+        if wanted.urls:
+            place = _first(events.last(connection, tenant)) if row is None else _going_on(row, before, wanted)
+            quiet = wanted.quiet
+            values = {
+                "tenant": tenant,
+                "urls": site.sealer.seal(PURPOSE, json.dumps(wanted.urls).encode()),
+                "kinds": list(wanted.kinds),
+                "quiet": None if quiet is None else {"begin": quiet.begin, "end": quiet.end, "zone": quiet.zone},
+            }
+            # Whoever sends just now has other addresses in hand: what comes of it is not noted, and it is sent again.
+            connection.execute(insert(tables.notices).values(**values, **place, due=0.0, claimed=0.0))
+        facts = {"urls": [masked(url) for url in wanted.urls], "kinds": list(wanted.kinds)}
+        audit.note(connection, call, "notices.set", tenant, **facts)
+
+
+def _first(cursor: int) -> dict[str, Any]:
+    return {"cursor": cursor, "upto": None, "remaining": None, "failures": 0, "error": None}
+
+
+def _going_on(row: Mapping[str, Any], before: Wanted, wanted: Wanted) -> dict[str, Any]:
+    """How far it was, with the numbers that addresses have now."""
+    kept = {name: row[name] for name in ("cursor", "upto", "remaining", "failures", "error")}
+    if row["remaining"] is None:
+        return kept
+    lacking = {before.urls[number] for number in row["remaining"]}
+    remaining = [number for number, url in enumerate(wanted.urls) if url in lacking]
+    return {**kept, "remaining": remaining} if remaining else _first(row["upto"])
 
 
 def test(site: Site, call: Call) -> list[dict[str, str]]:

@@ -53,7 +53,7 @@ def show(here: Here, call: Caller) -> Shown:
     return Shown(**notices.get(here, call))
 
 
-@router.put("", status_code=204, summary="Set that. Nothing of what has happened before is told.")
+@router.put("", status_code=204, summary="Set that. Nothing of what happened before the first address is told.")
 def put(here: Here, call: Caller, wanted: Wanted) -> None:
     quiet = None if wanted.quiet is None else notices.Quiet(**wanted.quiet.model_dump())
     notices.put(here, call, wanted.urls, wanted.kinds, quiet)
