@@ -29,7 +29,9 @@ from headstart.server import heralds
 _MEMORY = 2 << 30
 _PROGRAMS = ("subprocess.Popen", "os.exec", "os.posix_spawn", "os.system", "os.fork", "os.forkpty", "os.spawn")
 _TO = ("socket.connect", "socket.sendto", "socket.sendmsg")
-_NAT64, _6TO4 = ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("2002::/16")
+#: Of IPv6, all that is given out for the public network. What stands for an address of IPv4 (but for 6to4 and Teredo,
+#: which are within it), for a site, or for nothing yet is not.
+_PUBLIC, _6TO4 = ipaddress.ip_network("2000::/3"), ipaddress.ip_network("2002::/16")
 
 
 class Refused(PermissionError):
@@ -45,7 +47,7 @@ def is_public(text: str) -> bool:
     if isinstance(found, ipaddress.IPv6Address):
         if found.ipv4_mapped is not None:
             return is_public(str(found.ipv4_mapped))
-        if found in _NAT64 or found in _6TO4 or found.teredo is not None:
+        if found not in _PUBLIC or found in _6TO4 or found.teredo is not None:
             return False
     return found.is_global and not found.is_multicast
 
