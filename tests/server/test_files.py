@@ -21,19 +21,21 @@ from urllib.parse import quote, urlencode
 
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
+from sqlalchemy import create_engine, delete, insert
 from starlette.requests import ClientDisconnect
 
 from headstart import errors, repository
 from headstart.repository import proof
 from headstart.repository.proof import Evidence, Proof
 from headstart.restore.files.contents import Contents
-from headstart.server import browsing, evidence, unlocking
+from headstart.server import browsing, evidence, tables, unlocking
 from headstart.server.api import sending
 from headstart.server.browsing import Key, Shelf
 from headstart.server.evidence import NoPicture
 from headstart.store.memory import MemoryStore
 from headstart.store.server import ServerStore
 from headstart.wire.https import Answer, Client
+from tests.kit import tenancy
 from tests.kit.server import PASSWORD as LOGIN
 from tests.kit.server import Person, Server, Tenant
 from tests.kit.stores import PASSWORD, QUICK
@@ -222,6 +224,24 @@ def test_what_is_no_small_picture_is_not_passed_on(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(evidence, "_OBJECT", 1000)
         with pytest.raises(NoPicture, match="larger"):
             seen(evidence.PNG + os.urandom(1000), 8.0)
+
+
+def test_what_two_repositories_have_opens_with_either_ones_unlocking(shown: Shown) -> None:
+    admin, its = shown.tenant.admin, tables.snapshots.c
+    second = shown.tenant.repository("second")
+    (row,) = tenancy.rows(shown.server, tables.snapshots, its.id == shown.snapshot)
+    folder = shown.server.folder / "objects" / shown.tenant.id
+    shutil.copytree(folder / row["repository"], folder / second)
+    engine = create_engine(tenancy.database(shown.server))
+    with engine.begin() as connection:
+        connection.execute(insert(tables.snapshots).values({**row, "repository": second}))
+    for name in ("main", "second"):
+        unlock = admin.post(f"/v1/repositories/{name}/unlock", {"password": PASSWORD.decode()})["unlock"]
+        answer = admin.ask("GET", shown.path("file", path="/etc/hosts"), headers={"X-Unlock": unlock})
+        assert answer.data == FILES["etc/hosts"], name
+    assert admin.ask("GET", shown.path("file", path="/etc/hosts"), headers={"X-Unlock": "x"}).status == 401
+    with engine.begin() as connection:
+        connection.execute(delete(tables.snapshots).where(its.repository == second))
 
 
 @pytest.mark.parametrize("path", ["files", "file", "archive", "volumes", "screenshot"])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from urllib.parse import urlencode
 
 import pytest
-from sqlalchemy import create_engine, update
+from sqlalchemy import create_engine, insert, update
 
 from headstart import repository
 from headstart.repository import keyring
@@ -463,6 +463,35 @@ def test_a_moment_that_no_calendar_has_is_a_dash(server: Server) -> None:
 
 def _points(tenant: Tenant) -> list[str]:
     return [each["id"] for each in tenant.admin.get("/v1/snapshots")]
+
+
+def test_what_two_repositories_have_is_one_restore_point(server: Server) -> None:
+    tenant = server.tenant("twofold")
+    tenant.repository()
+    mirror = tenant.repository("mirror")
+    rack, spare = Machine(tenant.host("rack")), Machine(tenant.host("spare", "mirror"))
+    rack.state = spare.state = {"restores": True}
+    rack.tell({"web": machine.view()})
+    spare.tell({})
+    report = machine.backup("web", time.time() - 60, 1 << 30, 9 << 20, 0.4)
+    rack.ran("web", "backup", time.time() - 60, report)
+    point = report["snapshot"]
+    (row,) = tenancy.rows(server, tables.snapshots, tables.snapshots.c.id == point)
+    copied = {**row, "repository": mirror, "changed_bytes": None, "window_seconds": None}
+    with create_engine(tenancy.database(server)).begin() as connection:
+        connection.execute(insert(tables.snapshots).values(copied))
+    vm = tenant.admin.get("/v1/vms")[0]["id"]
+    overview = get(tenant.admin, "/")
+    assert 'data-label="Restore points">1<' in overview and "<b>1</b><span>Restore points" in overview
+    assert get(tenant.admin, f"/vms/{vm}").count(f'href="/snapshots/{point}"') == 1
+    page = get(tenant.admin, f"/snapshots/{point}")
+    assert "main, mirror" in page or "mirror, main" in page
+    for host in (rack.joined.host, spare.joined.host):
+        assert f'value="{host}"' in page
+        tenant.admin.post(f"/v1/hosts/{host}/orders", {"kind": "restore", "snapshot": point})
+    listed = tenant.admin.get("/v1/snapshots")
+    assert sorted(each["repository"] for each in listed) == sorted([row["repository"], mirror])
+    assert tenant.admin.get(f"/v1/snapshots/{point}")["repository"] == row["repository"], "whoever made it tells more"
 
 
 def test_damage_and_a_rehearsal_that_failed_reach_the_overview(server: Server) -> None:

@@ -187,7 +187,10 @@ class _OfTenant:
     def collect(self) -> Iterator[Metric]:
         now, vms, snapshots = self._site.clock(), tables.vms.c, tables.snapshots.c
         newest = select(snapshots.changed_bytes).where(
-            snapshots.tenant == self._tenant, snapshots.vm == vms.name, snapshots.created == vms.last_success
+            snapshots.tenant == self._tenant,
+            snapshots.vm == vms.name,
+            snapshots.created == vms.last_success,
+            snapshots.changed_bytes.is_not(None),  # a copy in another repository tells none
         )
         query = (
             select(

@@ -127,7 +127,7 @@ def _give(connection: Connection, call: Call, host: str, vm: str | None, wish: W
 def _of_snapshot(connection: Connection, call: Call, host: Mapping[str, Any], wish: Wish) -> dict[str, Any]:
     if wish.snapshot is None:
         raise errors.Usage(f"Say which snapshot to {wish.kind}.")
-    found = snapshots.get(connection, call, wish.snapshot)
+    found = snapshots.get(connection, call, wish.snapshot, host["repository"])
     offers = host["state"].get(OFFERS[wish.kind])
     if not offers:
         key = _OFFERED_BY[wish.kind]

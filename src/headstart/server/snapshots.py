@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Exists, case, exists, insert, select, update
 
 from headstart import errors
 from headstart.host.account import number
@@ -96,9 +96,15 @@ def _values(entry: Entry) -> dict[str, Any]:
 
 
 def listed(
-    connection: Connection, call: Call, vm: str | None = None, before: float | None = None, limit: int = _PAGE
+    connection: Connection,
+    call: Call,
+    vm: str | None = None,
+    before: float | None = None,
+    limit: int = _PAGE,
+    *,
+    once: bool = False,
 ) -> list[dict[str, Any]]:
-    """Newest first; ``vm`` by its name."""
+    """Newest first; ``vm`` by its name. ``once``: of what several repositories have the copy that ``get`` finds."""
     tenant = call.who.of(Right.SEE, bound=True)
     its = tables.snapshots.c
     query = select(tables.snapshots).where(its.tenant == tenant).order_by(its.created.desc()).limit(min(limit, _PAGE))
@@ -108,20 +114,42 @@ def listed(
         query = query.where(its.vm == vm)
     if before is not None:
         query = query.where(its.created < before)
+    if once:
+        query = query.where(~_better())
     return [dict(row) for row in connection.execute(query).mappings()]
 
 
-def get(connection: Connection, call: Call, snapshot: str) -> dict[str, Any]:
-    """Raises ``NotFound``."""
+def _worse(its: Any) -> ColumnElement[int]:
+    """Of copies in several repositories: those where a host has it come after those in a repository of ours, and those
+    that a catalogue alone tells of after those of whoever made it."""
+    return case((its.place.is_not(None), 2), else_=0) + case((its.changed_bytes.is_(None), 1), else_=0)
+
+
+def _better() -> Exists:
+    """Another copy."""
+    its, other = tables.snapshots.c, tables.snapshots.alias().c
+    mine, theirs = _worse(its), _worse(other)
+    before = (theirs < mine) | ((theirs == mine) & (other.repository < its.repository))
+    return exists().where(other.tenant == its.tenant, other.id == its.id, before)
+
+
+def copies(connection: Connection, call: Call, snapshot: str, repository: str | None = None) -> list[dict[str, Any]]:
+    """One for each repository that has it, that of ``repository`` first. Raises ``NotFound``."""
     tenant = call.who.of(Right.SEE, bound=True)
     its = tables.snapshots.c
     query = select(tables.snapshots).where(its.tenant == tenant, its.id == snapshot)
     if call.who.repository is not None:
         query = query.where(its.repository == call.who.repository)
-    row = connection.execute(query).mappings().first()
-    if row is None:
+    rows = connection.execute(query.order_by(_worse(its), its.repository)).mappings()
+    found = sorted((dict(row) for row in rows), key=lambda row: row["repository"] != repository)
+    if not found:
         raise errors.NotFound(f"There is no snapshot {snapshot!r} here.")
-    return dict(row)
+    return found
+
+
+def get(connection: Connection, call: Call, snapshot: str, repository: str | None = None) -> dict[str, Any]:
+    """The first of its ``copies``. Raises ``NotFound``."""
+    return copies(connection, call, snapshot, repository)[0]
 
 
 def require_in(connection: Connection, call: Call, repository: str, snapshot: str) -> None:

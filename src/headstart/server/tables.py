@@ -241,6 +241,7 @@ snapshots = Table(
     Column("rehearsed", Float),
     Column("proof", JSON),  # of the newest rehearsal
     PrimaryKeyConstraint("repository", "id"),
+    Index("ix_snapshots_tenant", "tenant", "id"),
     Index("ix_snapshots_vm", "tenant", "vm", "created"),
     Index("ix_snapshots_created", "tenant", "created"),
     Index("ix_snapshots_damaged", "tenant", "damaged"),

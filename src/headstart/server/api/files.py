@@ -25,6 +25,7 @@ from headstart.server.repositories import Place
 from headstart.server.roles import Right
 from headstart.server.site import Site
 from headstart.server.tended import Tended
+from headstart.server.unlocking import NotUnlocked
 
 router = APIRouter(prefix="/v1", tags=["files"])
 
@@ -112,14 +113,18 @@ class Asked:
     unlock: str
 
     def unlocked(self) -> tuple[Place, Secrets]:
-        """The repository of the snapshot, and what opens it. Raises ``Denied``, ``NotFound``, ``NotUnlocked``."""
+        """A repository of the snapshot, and what opens it. Raises ``Denied``, ``NotFound``, ``NotUnlocked``."""
         self.call.who.require(Right.RESTORE)
         with self.site.database.read() as connection:
-            row = snapshots.get(connection, self.call, self.snapshot)
-            if row["place"]:
-                raise errors.NotFound(f"This snapshot lies in {row['place']}, where this server has no access.")
-            place = repositories.get(connection, self.call.who, row["repository"])
-        return place, unlocking.secrets_of(self.site, self.call, place, self.unlock)
+            copies = snapshots.copies(connection, self.call, self.snapshot)
+            here = [row["repository"] for row in copies if not row["place"]]
+            if not here:
+                raise errors.NotFound(f"This snapshot lies in {copies[0]['place']}, where this server has no access.")
+            *others, last = [repositories.get(connection, self.call.who, each) for each in here]
+        for place in others:
+            with contextlib.suppress(NotUnlocked):
+                return place, unlocking.secrets_of(self.site, self.call, place, self.unlock)
+        return last, unlocking.secrets_of(self.site, self.call, last, self.unlock)
 
     @contextlib.contextmanager
     def open(self) -> Iterator[Contents]:

@@ -116,16 +116,18 @@ def counts(vms: Iterable[Vm]) -> dict[str, int]:
 
 
 def points(connection: Connection, tenant: str, vms: Sequence[Vm]) -> dict[str, int]:
-    """By name of the VM, how many restore points there are: those of the name, on whatever host it was."""
+    """By name of the VM, how many restore points there are: those of the name, on whatever host it was, and each once,
+    however many repositories have it."""
     if not vms:
         return {}
     its = tables.snapshots.c
-    query = select(its.vm, func.count()).where(its.tenant == tenant, its.vm.in_({vm.name for vm in vms}))
+    query = select(its.vm, func.count(its.id.distinct())).where(
+        its.tenant == tenant, its.vm.in_({vm.name for vm in vms})
+    )
     return {row[0]: row[1] for row in connection.execute(query.group_by(its.vm))}
 
 
 def point_count(connection: Connection, tenant: str) -> int:
     its = tables.snapshots.c
-    return connection.execute(
-        select(func.count()).select_from(tables.snapshots).where(its.tenant == tenant)
-    ).scalar_one()
+    each = select(its.id).where(its.tenant == tenant).distinct().subquery()
+    return connection.execute(select(func.count()).select_from(each)).scalar_one()

@@ -27,8 +27,9 @@ _ORDERS = 10
 @router.get("/snapshots/{snapshot}")
 def show(request: Request, here: Here, call: Visitor, snapshot: str) -> Response:
     with here.database.read() as connection:
-        point = snapshots.get(connection, call, snapshot)
-        place = repositories.named(connection, point["tenant"], point["repository"])
+        copies = snapshots.copies(connection, call, snapshot)
+        point = copies[0]
+        places = [repositories.named(connection, each["tenant"], each["repository"]) for each in copies]
         known = hosts.listed(connection, call)
         named = [each for each in vms.listed(connection, call) if each["name"] == point["vm"]]
         mine = _orders(connection, call, point)
@@ -38,9 +39,9 @@ def show(request: Request, here: Here, call: Visitor, snapshot: str) -> Response
         "snapshot.html",
         point=point,
         proof=proofs.of(point),
-        repository="" if place is None else place.name,
+        repository=", ".join(place.name for place in places if place is not None),
         vms=named,
-        offers={kind.value: [each for each in known if _offers(each, kind, point)] for kind in OFFERS},
+        offers={kind.value: [each for each in known if _offers(each, kind, copies)] for kind in OFFERS},
         formats=_FORMATS,
         orders=mine,
         vm={"id": ""},
@@ -64,9 +65,10 @@ def _orders(connection: Connection, call: Call, point: dict[str, Any]) -> list[d
     return [each for each in told if each["arguments"].get("snapshot") == point["id"]][:_ORDERS]
 
 
-def _offers(host: dict[str, Any], kind: Kind, point: dict[str, Any]) -> bool:
-    same = host["repository"] == point["repository"] and (not point["place"] or point["host"] == host["name"])
-    return same and bool(host["state"].get(OFFERS[kind]))
+def _offers(host: dict[str, Any], kind: Kind, copies: list[dict[str, Any]]) -> bool:
+    mine = [each for each in copies if each["repository"] == host["repository"]]
+    has = any(not each["place"] or each["host"] == host["name"] for each in mine)
+    return has and bool(host["state"].get(OFFERS[kind]))
 
 
 @router.post("/snapshots/{snapshot}/orders")

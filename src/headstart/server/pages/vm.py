@@ -39,7 +39,7 @@ Theme = Annotated[str, Query(max_length=8)]
 def show(request: Request, here: Here, call: Visitor, vm: str, before: Before = None, hours: Hours = 24) -> Response:
     with here.database.read() as connection:
         row = vms.get(connection, call, vm)
-        points = snapshots.listed(connection, call, row["name"], before, ROWS + 1)
+        points = snapshots.listed(connection, call, row["name"], before, ROWS + 1, once=True)
         values = _live(connection, call, row)
     shown = points[:ROWS]
     return render.page(

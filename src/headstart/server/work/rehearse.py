@@ -53,7 +53,7 @@ def _newest(connection: Connection, place: Place, vm: str) -> str:
 
 def _offering(connection: Connection, call: Call, place: Place, snapshot: str) -> str:
     """The host that made it, if that offers itself; else the one that was heard of last."""
-    found = snapshots.get(connection, call, snapshot)
+    found = snapshots.get(connection, call, snapshot, place.id)
     its = tables.hosts.c
     query = select(its.id, its.name, its.state, its.seen).where(
         its.tenant == place.tenant, its.repository == place.id, its.seen >= call.now - hosts.AWAY_SECONDS

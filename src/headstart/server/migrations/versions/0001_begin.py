@@ -323,6 +323,7 @@ def upgrade() -> None:
         batch_op.create_index("ix_snapshots_created", ["tenant", "created"], unique=False)
         batch_op.create_index("ix_snapshots_damaged", ["tenant", "damaged"], unique=False)
         batch_op.create_index("ix_snapshots_rehearsed", ["tenant", "rehearsed"], unique=False)
+        batch_op.create_index("ix_snapshots_tenant", ["tenant", "id"], unique=False)
         batch_op.create_index("ix_snapshots_vm", ["tenant", "vm", "created"], unique=False)
 
     op.create_table(
