@@ -25,6 +25,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 metadata = MetaData(
@@ -50,6 +51,11 @@ def _of(table: str, *, null: bool = False) -> Column[Any]:
     """A row of another table; it takes this one with it when it goes."""
     name = {"repositories": "repository", "policies": "policy"}.get(table, table.removesuffix("s"))
     return Column(name, String(32), ForeignKey(f"{table}.id", ondelete="CASCADE"), nullable=null)
+
+
+def _where(condition: str) -> dict[str, Any]:
+    """Of an index: the rows that are in it."""
+    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
 
 
 tenants = Table(
@@ -244,8 +250,9 @@ snapshots = Table(
     Index("ix_snapshots_tenant", "tenant", "id"),
     Index("ix_snapshots_vm", "tenant", "vm", "created"),
     Index("ix_snapshots_created", "tenant", "created"),
-    Index("ix_snapshots_damaged", "tenant", "damaged"),
-    Index("ix_snapshots_rehearsed", "tenant", "rehearsed"),
+    # Of few of them.
+    Index("ix_snapshots_damaged", "tenant", "damaged", **_where("damaged IS NOT NULL")),
+    Index("ix_snapshots_rehearsed", "tenant", "vm", "host", "created", **_where("rehearsed IS NOT NULL")),
 )
 
 #: Backups and rounds, as hosts reported them.

@@ -39,7 +39,7 @@ def _damaged(connection: Connection, tenant: str, vm: str | None) -> dict[tuple[
         query = query.where(its.vm == vm)
     return {
         (row.vm, row.host): Doubt("Damaged", f"Verifying found the restore point of {words.when(row.created)} damaged.")
-        for row in connection.execute(query.order_by(its.created))
+        for row in sorted(connection.execute(query), key=lambda row: row.created)
     }
 
 
@@ -48,12 +48,13 @@ def _rehearsed(connection: Connection, tenant: str, vm: str | None) -> dict[tupl
     mine = [its.tenant == tenant, its.rehearsed.is_not(None)]
     if vm is not None:
         mine.append(its.vm == vm)
-    newest = select(its.vm, its.host, func.max(its.created).label("created")).where(*mine).group_by(its.vm, its.host)
-    last = newest.subquery()
-    same = and_(its.vm == last.c.vm, its.host == last.c.host, its.created == last.c.created)
+    newest = select(its.tenant, its.vm, its.host, func.max(its.created).label("created")).where(*mine)
+    last = newest.group_by(its.tenant, its.vm, its.host).subquery()
+    # With the tenant out of there: SQLite would begin with all that is the tenant's otherwise.
+    same = and_(*(its[name] == column for name, column in last.c.items()), its.rehearsed.is_not(None))
     query = select(its.vm, its.host, its.created, its.rehearsed, its.proof).join_from(tables.snapshots, last, same)
     found = {}
-    for row in connection.execute(query.where(*mine)):
+    for row in connection.execute(query):
         shown = proofs.of({"proof": row.proof, "rehearsed": row.rehearsed})
         if shown is not None and shown.level == "bad":
             why = f"The restore point of {words.when(row.created)} did not live when it was rehearsed. {shown.why}"

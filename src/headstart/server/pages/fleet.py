@@ -128,6 +128,10 @@ def points(connection: Connection, tenant: str, vms: Sequence[Vm]) -> dict[str, 
 
 
 def point_count(connection: Connection, tenant: str) -> int:
-    its = tables.snapshots.c
-    each = select(its.id).where(its.tenant == tenant).distinct().subquery()
-    return connection.execute(select(func.count()).select_from(each)).scalar_one()
+    its, places = tables.snapshots.c, tables.repositories.c
+    query = select(its.id).where(its.tenant == tenant)
+    # To find what is there twice takes a few times as long as to count.
+    several = select(func.count()).select_from(tables.repositories).where(places.tenant == tenant)
+    if connection.execute(several).scalar_one() > 1:
+        query = query.distinct()
+    return connection.execute(select(func.count()).select_from(query.subquery())).scalar_one()

@@ -321,8 +321,20 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("snapshots", schema=None) as batch_op:
         batch_op.create_index("ix_snapshots_created", ["tenant", "created"], unique=False)
-        batch_op.create_index("ix_snapshots_damaged", ["tenant", "damaged"], unique=False)
-        batch_op.create_index("ix_snapshots_rehearsed", ["tenant", "rehearsed"], unique=False)
+        batch_op.create_index(
+            "ix_snapshots_damaged",
+            ["tenant", "damaged"],
+            unique=False,
+            sqlite_where=sa.text("damaged IS NOT NULL"),
+            postgresql_where=sa.text("damaged IS NOT NULL"),
+        )
+        batch_op.create_index(
+            "ix_snapshots_rehearsed",
+            ["tenant", "vm", "host", "created"],
+            unique=False,
+            sqlite_where=sa.text("rehearsed IS NOT NULL"),
+            postgresql_where=sa.text("rehearsed IS NOT NULL"),
+        )
         batch_op.create_index("ix_snapshots_tenant", ["tenant", "id"], unique=False)
         batch_op.create_index("ix_snapshots_vm", ["tenant", "vm", "created"], unique=False)
 
