@@ -165,7 +165,9 @@ def _change(site: Site, call: Call, change: Callable[[Wanted], Wanted]) -> None:
     tenant = call.who.of(Right.CONFIGURE)
     its = tables.notices.c
     with site.database.write() as connection:
-        connection.execute(select(tables.tenants.c.id).where(tables.tenants.c.id == tenant).with_for_update())
+        connection.execute(
+            select(tables.tenants.c.id).where(tables.tenants.c.id == tenant).with_for_update(key_share=True)
+        )
         row = _row(connection, tenant)
         before = _wanted(site, row)
         wanted = change(before)
