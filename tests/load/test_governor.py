@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import random
+import statistics
 from collections.abc import Callable, Iterable, Iterator
 
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import strategies as some
 
 from headstart.load import governor as governors
 from headstart.load.governor import AHEAD, FULL_RATE, LEAST_RATE, START_RATE, Demand, Governor, Marks, Reading, State
-from headstart.load.usual import Usual
+from headstart.load.usual import STEP_SECONDS, Usual
 from headstart.units import GIB, MIB
 
 MARKS = Marks(0.25, 0.7)
@@ -174,18 +176,33 @@ def test_reasons_tell_the_sensor_and_the_mark() -> None:
     ("figures", "low", "high", "marks"),
     [
         ([], None, None, Marks()),
-        ([0.0] * 100, None, None, Marks(0.10, 0.15)),
-        ([1.0] * 100, None, None, Marks(0.90, 0.95)),
+        ([0.0] * 100, None, None, Marks(0.10, 0.20)),
+        ([1.0] * 100, None, None, Marks(0.85, 0.95)),
         ([0.3] * 60 + [0.6] * 40, None, None, Marks(0.3, 0.6)),
-        ([0.4] * 100, None, None, Marks(0.35, 0.4)),
+        ([0.4] * 100, None, None, Marks(0.4, 0.5)),
         ([0.3] * 60 + [0.6] * 40, 0.2, 0.9, Marks(0.2, 0.9)),
-        ([0.3] * 60 + [0.6] * 40, None, 0.2, Marks(0.15, 0.2)),
-        ([0.3] * 60 + [0.6] * 40, 0.8, None, Marks(0.8, 0.85)),
+        ([0.3] * 60 + [0.6] * 40, None, 0.2, Marks(0.1, 0.2)),
+        ([0.3] * 60 + [0.6] * 40, 0.8, None, Marks(0.8, 0.9)),
     ],
 )
 def test_marks(figures: list[float], low: float | None, high: float | None, marks: Marks) -> None:
     found = governors.marks_of(Usual.of(figures), low, high)
     assert [found.low, found.high] == pytest.approx([marks.low, marks.high])
+
+
+@pytest.mark.parametrize(("usually", "spread"), [(0.05, 0.02), (0.16, 0.02), (0.25, 0.01), (0.2, 0.03), (0.8, 0.03)])
+def test_a_steady_load_does_not_halt_itself_and_a_burst_does(usually: float, spread: float) -> None:
+    """Its own history makes the marks. A look every two seconds: six hours to know it, an hour to look, a burst."""
+    chance, tick = random.Random(1), 2.0
+    loads = [min(1.0, max(0.0, chance.gauss(usually, spread))) for _ in range(7 * 1800)]
+    each = int(STEP_SECONDS / tick)
+    history = [statistics.fmean(loads[begin : begin + each]) for begin in range(0, 6 * 1800, each)]
+    marks, governor, states = governors.marks_of(Usual.of(history)), Governor(), []
+    for number, load in enumerate([*loads[6 * 1800 :], 1.0]):
+        governor = governors.step(governor, Reading(number * tick, load), NO_HURRY, marks)
+        states.append(governor.state)
+    assert states[:-1].count(State.HALTED) < 0.02 * len(states)
+    assert states[-1] is State.HALTED
 
 
 readings = some.builds(

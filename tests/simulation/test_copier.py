@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 
 import pytest
 
@@ -46,6 +47,13 @@ def test_every_block_is_copied_once_and_in_order(load: Load) -> None:
 
 def test_nothing_is_copied_in_a_busy_vm() -> None:
     assert not list(Governed(BUSY, 20.0 * MIB).copy(Blocks(range(100)), 0.0, 5000.0, DAY))
+
+
+def test_beside_a_load_that_trembles_but_is_always_the_same_it_is_copied() -> None:
+    chance = random.Random(1)
+    load = Load([2.0 * each for each in range(6000)], [chance.gauss(0.3, 0.03) for _ in range(6000)], 12_000.0)
+    found = list(Governed(load, 20.0 * MIB).copy(Blocks(range(1000)), 7200.0, 12_000.0, DAY))
+    assert total(found) == 1000
 
 
 def test_it_goes_on_when_the_load_has_gone() -> None:

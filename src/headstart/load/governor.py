@@ -31,8 +31,9 @@ LOW, HIGH = 0.25, 0.7
 #: but nobody can notice us below the floor, and somebody will above the ceiling, however usual that is.
 LOW_SHARE, HIGH_SHARE = 0.5, 0.75
 FLOOR, CEILING = 0.1, 0.95
-#: The high mark is at least so far above the low one.
-APART = 0.05
+#: The high mark is at least so far above the low one. Figures of five minutes do not tell how a load trembles from second
+#: to second; 0.1 leaves room for three times a standard deviation of 0.03 around what is usual.
+APART = 0.1
 #: Copying goes so much faster than the deadline needs (vSphere Replication; Pacer, USENIX ATC 2011).
 AHEAD = 1.2
 #: Where nothing tells the load, and where the deadline is far.
@@ -129,13 +130,15 @@ def marks_of(
     high: float | None = None,
     shares: tuple[float, float] = (LOW_SHARE, HIGH_SHARE),
 ) -> Marks:
-    """From what is usual for a VM, by percentiles (0 to 1); what the owner has set counts as it is."""
+    """From what is usual for a VM, by percentiles (0 to 1); what the owner has set counts as it is.
+
+    Where both are near to each other the high one gives way: a load that is always the same must not halt itself."""
     half, most = (usual.percentile(share) for share in shares)
-    if high is None:
-        high = HIGH if most is None else min(max(most, FLOOR + APART), CEILING)
-        high = high if low is None else max(high, low + APART)
     if low is None:
-        low = min(LOW if half is None else max(half, FLOOR), high - APART)
+        low = LOW if half is None else min(max(half, FLOOR), CEILING - APART)
+        low = low if high is None else min(low, high - APART)
+    if high is None:
+        high = max(HIGH if most is None else min(most, CEILING), low + APART)
     return Marks(low, high)
 
 
