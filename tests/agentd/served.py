@@ -123,6 +123,33 @@ def agent(
         assert [type(error) for error in ended] == [Gone], ended
 
 
+@contextlib.contextmanager
+def listening(path: Path, handlers: Mapping[str, Handler]) -> Iterator[None]:
+    """An agent without disks, for one host after the other, at a socket."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+    served = session({}, handlers=handlers)
+
+    def run() -> None:
+        # Until the listener is shut down.
+        with contextlib.suppress(OSError):
+            while True:
+                link, _ = listener.accept()
+                with link, contextlib.suppress(Gone):
+                    loop.serve(PairLink(link), served)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(SECONDS)
+        listener.close()
+        assert not thread.is_alive()
+
+
 class Host:
     """Speaks frames, as a host does or as none would."""
 

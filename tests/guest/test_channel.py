@@ -16,6 +16,7 @@ from headstart import errors
 from headstart.agentd import frames, messages
 from headstart.extents import Extent
 from headstart.guest import channel as channels
+from headstart.guest import trimming
 from headstart.guest.channel import Channel, Lost, Mismatch, Refused
 from headstart.guest.reader import AgentReader
 from tests.agentd import served
@@ -346,12 +347,25 @@ def test_who_waits_attends_four_times_a_second() -> None:
     def script(guest: Guest) -> None:
         request = guest.next(messages.ASK).request
         time.sleep(0.9)
-        guest.tell(messages.ANSWER, request, well=True)
+        guest.tell(messages.ANSWER, request, filesystems=[])
 
     with hostile.playing(script) as link, Channel(link) as channel:
         channel.attend = lambda: times.append(time.monotonic())
-        assert channel.ask("map") == {"well": True}
+        assert trimming.through_agent(channel, 10.0) == []
     assert 2 <= len(times) <= 4
+
+
+def test_who_asks_for_what_is_done_in_a_moment_does_not_attend() -> None:
+    """A halt must not come between what was read and its being counted."""
+
+    def script(guest: Guest) -> None:
+        request = guest.next(messages.ASK).request
+        time.sleep(0.6)
+        guest.tell(messages.ANSWER, request, well=True)
+
+    with hostile.playing(script) as link, Channel(link) as channel:
+        channel.attend = lambda: pytest.fail("the answer is needed")
+        assert channel.ask("flush") == {"well": True}
 
 
 def test_what_attending_raises_ends_the_wait_and_the_request_can_be_cancelled() -> None:

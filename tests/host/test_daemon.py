@@ -14,6 +14,9 @@ from unittest import mock
 import pytest
 
 from headstart import errors
+from headstart.agentd import messages
+from headstart.agentd.figures import Watching
+from headstart.agentd.session import Session
 from headstart.backup import publish, trim
 from headstart.backup.complete import Completing, Options
 from headstart.backup.context import Context
@@ -25,6 +28,7 @@ from headstart.host.policy import Assignment, Config, HeadStart, Host
 from headstart.host.retry import AGAIN_AT_MOST, Retry
 from headstart.state.runs import Runs
 from headstart.state.values import Vm
+from tests.agentd import served as agents
 from tests.host import home as homes
 from tests.host.home import HOUR, MIDNIGHT, NIGHTLY, Home, with_policy
 from tests.kit.waiting import wait_until
@@ -285,6 +289,28 @@ def test_a_policy_that_is_changed_in_the_middle_of_a_round_holds_at_once(home: H
         time.sleep(0.2)
         assert home.verbs().count("precopy") == 1, "no further round"
     assert Runs(home.journal).newest("web", 1)[0].report["halted"] == "the policy was changed"
+
+
+def test_a_busy_guest_that_no_hypervisor_looks_at_halts_the_round(home: Home) -> None:
+    """What it says of itself is all that there is to see."""
+    told = {"time": 0.0, "ticks": 100, "cpus": 1, "cpu": {"user": 0, "idle": 0}}
+
+    def busier(told: dict[str, Any]) -> dict[str, Any]:
+        told["time"] += 0.2
+        told["cpu"]["user"] += 20
+        return told
+
+    def watched(session: Session, request: int, asked: dict[str, Any]) -> Watching:
+        return Watching(0.2, lambda _: session.send(request, messages.NOTE, messages.pack_json(busier(told))))
+
+    home.add("web", blocks=1024, filled=1024)
+    home.journal.remove_vm("web")
+    home.journal.add_vm(Vm("web", None, str(home.folder / "agent"), added=home.now))
+    with agents.listening(home.folder / "agent", {"figures": watched}), home.serving():
+        wait_until(lambda: (runs := Runs(home.journal).newest("web")) and runs[-1].ended, 30)
+    report = Runs(home.journal).newest("web")[-1].report
+    assert report["halted"].startswith("guest.cpu"), report
+    assert report["remaining_bytes"] > 0
 
 
 def test_a_backup_that_was_moved_forward_ends_the_round(home: Home) -> None:

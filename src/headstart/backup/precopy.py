@@ -194,12 +194,13 @@ class _Copying:
 
 def _copy(contact: Contact, fill: Filling, tracked: Tracked, source: Source, wanted: Blocks) -> None:
     """An agent that fails costs the rest of the round: what it had delivered counts."""
+    inside = source.by is Transport.AGENT
     try:
-        inside = source.by is Transport.AGENT
         sparing = inside and bool(contact.layered([tracked.name]))
         fill.disk(tracked, source.reader, wanted, delivered=inside, sparing=sparing)
     except (Lost, Refused, slices.NotNow) as error:
-        if isinstance(error, Lost):
+        # That of a guest without a hypervisor is the machine's: what is read of it has still to be counted.
+        if inside and isinstance(error, Lost):
             contact.inside.lost(error)
         contact.note(f"the rest of disk {tracked.name} remains to be copied: {error}")
 

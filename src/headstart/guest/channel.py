@@ -76,7 +76,7 @@ class Channel:
 
     ``attend`` is called by whoever waits in ``frame`` whenever nothing has come of its request for ``ATTEND_SECONDS``.
     It may take what ``newest`` has, may not wait for the guest, and may raise: that ends the wait of the caller, whose
-    request goes on until it is cancelled."""
+    request goes on until it is cancelled. Not by ``ask``: what is done in a moment is not left without its answer."""
 
     def __init__(
         self, link: socket.socket, *, secret: str = "", seconds: float = HELLO_SECONDS, any_protocol: bool = False
@@ -167,7 +167,7 @@ class Channel:
         """The answer. Raises ``Refused``, ``Lost``."""
         request = self.start(do, **arguments)
         try:
-            return self.answer(request, seconds)
+            return self._told(request, self.frame(request, seconds, attending=False))
         finally:
             self.forget(request)
 
@@ -224,7 +224,7 @@ class Channel:
         self._grant()
         return request
 
-    def frame(self, request: int, seconds: float = SILENCE_SECONDS) -> Frame:
+    def frame(self, request: int, seconds: float = SILENCE_SECONDS, *, attending: bool = True) -> Frame:
         """The next frame of a request; none follows an ANSWER. Raises ``Refused`` where it says that, ``Lost``."""
         deadline = time.monotonic() + seconds
         probe, attend = time.monotonic() + PROBE_SECONDS, time.monotonic() + ATTEND_SECONDS
@@ -234,7 +234,8 @@ class Channel:
                     frame = self._next(request, min(deadline, probe, attend))
             except TimeoutError:
                 if time.monotonic() > attend:
-                    self.attend()
+                    if attending:
+                        self.attend()
                     attend = time.monotonic() + ATTEND_SECONDS
                 now = time.monotonic()
                 if request in self._reads and self._starved():

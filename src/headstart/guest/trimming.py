@@ -30,11 +30,14 @@ class Trimmed:
 
 
 def through_agent(channel: Channel, seconds: float) -> list[Trimmed]:
-    """Raises ``Unsupported`` (the agent is too old, or fails), ``Lost``."""
+    """Whoever attends may end it. Raises ``Unsupported`` (the agent is too old, or fails), ``Lost``."""
+    request = channel.start("trim")
     try:
-        told = channel.ask("trim", seconds)
+        told = channel.answer(request, seconds)
     except Refused as refusal:
         raise errors.Unsupported(f"The agent in the guest does not trim: {refusal}") from None
+    finally:
+        channel.forget(request)
     return _parsed(told.get("filesystems"), lambda each: (each["point"], each.get("trimmed"), each.get("problem", "")))
 
 

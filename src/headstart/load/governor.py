@@ -31,8 +31,8 @@ LOW, HIGH = 0.25, 0.7
 #: but nobody can notice us below the floor, and somebody will above the ceiling, however usual that is.
 LOW_SHARE, HIGH_SHARE = 0.5, 0.75
 FLOOR, CEILING = 0.1, 0.95
-#: The high mark is at least so far above the low one. Figures of five minutes do not tell how a load trembles from second
-#: to second; 0.1 leaves room for three times a standard deviation of 0.03 around what is usual.
+#: The high mark is at least so far above the low one. Figures of five minutes do not tell how a load trembles from
+#: second to second; 0.1 leaves room for three times a standard deviation of 0.03 around what is usual.
 APART = 0.1
 #: Copying goes so much faster than the deadline needs (vSphere Replication; Pacer, USENIX ATC 2011).
 AHEAD = 1.2
