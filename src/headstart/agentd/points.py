@@ -12,15 +12,12 @@ not answer before it is resumed.
 """
 
 import contextlib
-import ctypes
 import time
-from typing import Dict, Iterable, Iterator, List, Tuple
+from typing import ContextManager, Dict, Iterable, Iterator, List, Tuple
 
-from headstart.agentd import dmdevice, filters, priority
+from headstart.agentd import dmdevice, filters, standstill
 from headstart.agentd.devicemapper import SECTOR
 from headstart.agentd.filters import BASE, COW, LIVE, POINT, Filter
-
-_LOCK_ALL = 3
 
 
 def rotate(chosen: Iterable[Filter], starts: Dict[str, List[str]]) -> None:
@@ -41,11 +38,10 @@ def take(chosen: Iterable[Filter], starts: Dict[str, List[str]]) -> Tuple[Dict[s
             for each in found:
                 dmdevice.create(each.title(COW), each.uuid(COW), each.table(COW))
                 dmdevice.prepare(each.title(POINT), each.uuid(POINT), each.table(POINT))
-            began = time.monotonic()
-            with _standstill(found):
+            with _standstill(found) as began:
                 for each in found:
                     each.compare_counters()
-                    with _suspended(each.uuid(BASE)):
+                    with standstill.suspended(each.uuid(BASE)):
                         dmdevice.resume(each.uuid(POINT))
             seconds = time.monotonic() - began
             _settle(found)
@@ -72,7 +68,7 @@ def _release(each: Filter) -> None:
     if each.device(POINT) is not None:
         dmdevice.remove(each.uuid(POINT))
         # What is written to its disk need not be cut to its chunks any longer.
-        with _suspended(each.uuid(BASE)):
+        with standstill.suspended(each.uuid(BASE)):
             pass
     if each.device(COW) is not None:
         dmdevice.remove(each.uuid(COW))
@@ -119,26 +115,5 @@ def _begun(found: List[Filter], starts: Dict[str, List[str]]) -> Iterator[None]:
         raise
 
 
-@contextlib.contextmanager
-def _standstill(found: List[Filter]) -> Iterator[None]:
-    """Nothing is written to any of them inside. Nothing of ours may have to be read from there meanwhile, and nobody
-    may keep us from running."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mlockall(_LOCK_ALL)
-    try:
-        with priority.hurried(), contextlib.ExitStack() as stack:
-            for each in found:
-                stack.enter_context(_suspended(each.uuid(LIVE)))
-            yield
-    finally:
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).munlockall()
-
-
-@contextlib.contextmanager
-def _suspended(uuid: str) -> Iterator[None]:
-    try:
-        dmdevice.suspend(uuid)
-        yield
-    finally:
-        dmdevice.resume(uuid, hidden=not uuid.endswith(LIVE))
+def _standstill(found: List[Filter]) -> ContextManager[float]:
+    return standstill.standstill([each.uuid(LIVE) for each in found], [each.uuid(BASE) for each in found])

@@ -8,6 +8,6 @@ the asks ``renew`` and ``install`` (see ``renewal``); and what ``--check`` print
 #: Grows with every change of this folder that an installed agentd should get.
 RELEASE = 1
 #: Digest of the other modules at this release; a test tells what it has to be.
-SOURCES = "57d6d0ff8972c119a07441cd40b61d34"
+SOURCES = "e377073c271bacd869cd56ce0dee1db9"
 #: The oldest and the newest protocol that are spoken.
 PROTOCOLS = (1, 1)

@@ -1,0 +1,91 @@
+"""Devices that are suspended are resumed, whatever becomes of the agent meanwhile."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from headstart import agentd
+from tests.kit.waiting import wait_until
+
+FOLDER = Path(agentd.__file__).parents[2]
+#: Devices are lines in a file; while the second one is being suspended something happens to the process.
+PROGRAM = """
+import os, signal, sys
+from headstart.agentd import dmdevice, standstill
+
+def say(what):
+    with open(sys.argv[1], "a") as file:
+        file.write(what + "\\n")
+
+def suspend(uuid):
+    say("suspend " + uuid)
+    if uuid == "b-live":
+        {happening}
+
+REAL = standstill._lock_memory
+dmdevice.suspend = suspend
+dmdevice.resume = lambda uuid, hidden: say("resume " + uuid)
+dmdevice.suspended = lambda uuid: "suspend " + uuid in open(sys.argv[1]).read()
+# Who is not root may lock too little.
+if os.geteuid():
+    standstill._lock_memory = lambda: None
+{before}
+with standstill.standstill(["a-live", "b-live"], ["a-base"]):
+    say("inside")
+say("after")
+"""
+
+
+def run(path: Path, happening: str, before: str = "") -> tuple[int, list[str]]:
+    """How it ended, and what was done until then."""
+    path.touch()
+    code = PROGRAM.format(happening=happening, before=before)
+    # Without what pytest has loaded: all of its memory is locked.
+    ended = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.append('{FOLDER}'); {code}", path],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    return ended.returncode, path.read_text().splitlines()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "done"
+
+
+def test_all_stand_still_at_once(path: Path) -> None:
+    status, done = run(path, "pass")
+    assert status == 0
+    assert done == ["suspend a-live", "suspend b-live", "inside", "resume b-live", "resume a-live", "after"]
+
+
+def test_one_that_fails_lets_the_others_go_on(path: Path) -> None:
+    status, done = run(path, "raise OSError('no')")
+    assert status == 1
+    assert done == ["suspend a-live", "suspend b-live", "resume b-live", "resume a-live"]
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
+def test_a_signal_waits_for_the_end(path: Path, name: str) -> None:
+    status, done = run(path, f"os.kill(os.getpid(), signal.{name})", "signal.signal(signal.SIGINT, signal.SIG_DFL)")
+    assert status == -getattr(signal, name)
+    assert done == ["suspend a-live", "suspend b-live", "inside", "resume b-live", "resume a-live"]
+
+
+def test_a_guard_resumes_what_one_that_is_killed_has_suspended(path: Path) -> None:
+    status, _ = run(path, "os.kill(os.getpid(), signal.SIGKILL)")
+    assert status == -signal.SIGKILL
+    wait_until(lambda: "resume b-live" in path.read_text(), 10)
+    assert path.read_text().splitlines() == ["suspend a-live", "suspend b-live", "resume a-live", "resume b-live"]
+
+
+def test_without_locked_memory_nothing_is_suspended(path: Path) -> None:
+    status, done = run(path, "pass", "standstill._lock_memory, standstill._LOCK_ALL = REAL, 1 << 30")
+    assert (status, done) == (1, [])
