@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 
+from headstart import errors
 from headstart.agentd import messages
 from headstart.blocks import Blocks
+from headstart.guest.agent import Agent
 from headstart.guest.channel import Channel, Lost
 from headstart.guest.filters import Filter, Filters
+from headstart.guest.only.machine import GuestMachine
 from headstart.units import BLOCK_SIZE
 from tests.guest import hostile
 from tests.guest.hostile import Guest
@@ -48,6 +51,15 @@ def test_what_is_there() -> None:
         seen = Filters(channel).look()
     assert seen.filters == (KNOWN,)
     assert seen.missing == {"gone": "it ? is not there"}
+    assert (seen.unreadable, seen.forgets) == ("", False)
+
+
+def test_a_record_that_nobody_in_the_guest_can_read_is_told_before_anything_is_frozen() -> None:
+    told = {"filters": [TOLD], "grain": BLOCK_SIZE, "unreadable": "there is no era_invalidate in the guest"}
+    with hostile.playing(answering(told)) as link, Channel(link) as channel:
+        machine = GuestMachine(Agent(channel), installation="0" * 8, block_size=BLOCK_SIZE)
+        with pytest.raises(errors.NotReady, match="era_invalidate"):
+            machine.inventory()
 
 
 @pytest.mark.parametrize(

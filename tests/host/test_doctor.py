@@ -14,6 +14,8 @@ from headstart import errors
 from headstart.host.doctor import clocks, daemons, examination, inside, places
 from headstart.host.doctor.finding import Check, Finding, Level
 from headstart.host.doctor.schedules import Jam, jams
+from headstart.state.values import Vm
+from tests.agentd import served
 
 # -- running them
 
@@ -48,6 +50,41 @@ def test_what_was_found_before_an_error_is_kept(error: Exception, level: Level, 
     assert first.what == "so far"
     assert (second.level, second.advice) == (level, advice)
     assert what in second.what
+
+
+# -- guests that no hypervisor helps
+
+FILTER = {"name": "data", "missing": "", "id": "01", "size": 1 << 30, "origin": "/dev/vda", "device": "dm-2"}
+FILTER |= {"era": 7, "marks": {}, "metadata": [9, 2304], "cow": 1 << 28}
+
+
+def of_filters(folder: Path, **told: Any) -> dict[str, Level]:
+    answer = {"filters": [FILTER], "grain": 65536, **told}
+    with served.listening(folder / "agent", {"filters": lambda session, request, asked: answer}):
+        return {each.what: each.level for each in inside.filters(Vm("web", agent=str(folder / "agent")), None)}
+
+
+def test_filters_that_serve(tmp_path: Path) -> None:
+    assert list(of_filters(tmp_path, unreadable="", forgets=False).values()) == [Level.OK]
+
+
+def test_a_record_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
+    found = of_filters(tmp_path, unreadable="there is no era_invalidate in the guest")
+    assert [level for what, level in found.items() if "era_invalidate" in what] == [Level.PROBLEM]
+
+
+def test_a_kernel_that_forgets_is_a_warning(tmp_path: Path) -> None:
+    found = of_filters(tmp_path, forgets=True)
+    assert [level for what, level in found.items() if "forgets" in what] == [Level.WARNING]
+
+
+@pytest.mark.parametrize(("monitor", "level"), [(None, Level.PROBLEM), (Path("/run/qmp"), Level.WARNING)])
+def test_an_agent_that_is_silent_is_a_problem_where_there_is_nothing_else(
+    tmp_path: Path, monitor: Path | None, level: Level
+) -> None:
+    vm = Vm("web", monitor, str(tmp_path / "nowhere"))
+    assert [each.level for each in inside.agent(vm, None)] == [level]
+    assert inside.silent("agent", vm, errors.Unreachable("Nobody answers.")).level is level
 
 
 # -- schedules

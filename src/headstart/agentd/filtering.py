@@ -13,6 +13,7 @@
 """
 
 import os
+import platform
 import re
 import time
 from typing import Any, Dict, List, Optional
@@ -65,7 +66,21 @@ class Hold(Work):
 def describe(session: Session, request: int, told: Dict[str, Any]) -> Dict[str, Any]:
     """``filters``."""
     _tidy(session)
-    return {"filters": [_described(place) for place in _guarded(filters.configured)], "grain": filters.GRAIN}
+    return {
+        "filters": [_described(place) for place in _guarded(filters.configured)],
+        "grain": filters.GRAIN,
+        "unreadable": _unreadable(),
+        "forgets": filters.forgets(platform.release(), platform.version()),
+    }
+
+
+def _unreadable() -> str:
+    """Why nobody could tell what was recorded; empty if somebody can."""
+    try:
+        changes.program()
+        return ""
+    except OSError as error:
+        return str(error)
 
 
 def _described(place: filters.Place) -> Dict[str, Any]:
@@ -100,6 +115,7 @@ def greet(session: Session, request: int, told: Dict[str, Any]) -> Dict[str, Any
     for each in _guarded(filters.standing).values():
         words = each.ledger.met(installation)
         each.compare_era()
+        each.compare_boot()
         each.compare_discards()
         if each.name in kept and kept[each.name] not in words:
             each.ledger.doubt("its record of changes is not the one of the last contact", installation)

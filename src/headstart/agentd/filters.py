@@ -11,6 +11,7 @@
 
 import json
 import os
+import platform
 import re
 import shlex
 from typing import Any, Dict, List, Optional, Tuple
@@ -26,6 +27,8 @@ GRAIN = 64 << 10
 LIVE, BASE, META, COW, POINT = "live", "base", "meta", "cow", "point"
 #: From the top to the bottom.
 STANDING = (LIVE, BASE, META)
+#: Linux 5.12 was released in April 2021, and stable kernels with the same corrections in March.
+_MENDED, _MENDED_SINCE = (5, 12), 2022
 _NUMBER = "/sys/dev/block/%d:%d/%s"
 _IDENTITIES = ("dm/uuid", "serial", "wwid", "device/serial", "device/wwid", "partition")
 
@@ -134,6 +137,7 @@ class Filter:
             dmdevice.create(self.title(role), self.uuid(role), self.table(role), hidden=role != LIVE)
         self._set_discards(0)
         self.compare_era()
+        self.compare_boot()
         self.ledger.told.update(boot=boot(), beside=self.beside())
         self.ledger.write()
         return True
@@ -171,6 +175,14 @@ class Filter:
             self.ledger.told["seen"] = max([seen, *self.ledger.marks.values()])
             self.ledger.doubt("its record of changes is an older one: era %d, after era %d was seen" % (era, seen))
         self.ledger.told["seen"] = era
+
+    def compare_boot(self) -> None:
+        """Where the kernel may forget after a crash, no boot is known to be none."""
+        told = self.ledger.told
+        if told["boot"] not in ("", boot()) and forgets(platform.release(), platform.version()):
+            self.ledger.doubt("the guest was booted, and after a crash its kernel forgets what was recorded")
+            # Until its counters are known.
+            told["boot"] = ""
 
     def compare_discards(self) -> None:
         """A discard of several blocks is recorded in the first of them alone: there must be none."""
@@ -259,6 +271,14 @@ def _written(device: Tuple[int, int]) -> int:
     """Sectors written and discarded (Linux, Documentation/block/stat.rst)."""
     figures = _text(_NUMBER % (*device, "stat")).split()
     return int(figures[6]) + (int(figures[13]) if len(figures) > 13 else 0)
+
+
+def forgets(kernel: str, built: str) -> bool:
+    """Whether a kernel (``uname -r``, ``uname -v``) may forget after a crash which blocks were written: before Linux
+    5.12. Those that distributions have built since have been mended, and tell when they were built."""
+    found = re.match(r"(\d+)\.(\d+)", kernel)
+    years = [int(year) for year in re.findall(r"(?<!\d)20\d\d(?!\d)", built)]
+    return (found is None or (int(found.group(1)), int(found.group(2))) < _MENDED) and max([0, *years]) < _MENDED_SINCE
 
 
 def boot() -> str:

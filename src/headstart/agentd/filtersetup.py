@@ -8,7 +8,7 @@ import struct
 import sys
 from typing import Any, List
 
-from headstart.agentd import diskread, filters, ledger
+from headstart.agentd import changes, diskread, filters, ledger
 from headstart.agentd.devicemapper import SECTOR
 from headstart.agentd.filters import GRAIN, Filter, Place, Wrong
 
@@ -70,6 +70,8 @@ def add(place: Place, later: bool = False) -> None:
     origin, companion = filters.number(place.origin), filters.number(place.companion)
     if origin == companion:
         raise Wrong("a disk cannot be its own companion")
+    # A record that nobody can read is of no use, and costs all the same.
+    changes.program()
     if not later:
         _require_unused(place.origin)
     _require_unused(place.companion)

@@ -51,11 +51,14 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """``missing``: why filters do not stand that are configured; ``grain`` is that of their records, in bytes."""
+    """``missing``: why filters do not stand that are configured; ``grain`` is that of their records, in bytes.
+    ``unreadable``: why those cannot be read, if so; ``forgets``: what is in them may get lost in a crash."""
 
     filters: tuple[Filter, ...]
     missing: Mapping[str, str]
     grain: int
+    unreadable: str = ""
+    forgets: bool = False
 
     def of(self, name: str) -> Filter:
         """Raises ``NotFound``."""
@@ -92,7 +95,8 @@ class Filters:
             names = [*missing, *(each.name for each in standing)]
             if len(set(names)) != len(names):
                 raise ValueError("two filters of one name")
-            return Seen(standing, missing, _positive(told["grain"]))
+            unreadable, forgets = _text(told.get("unreadable", "")), bool(told.get("forgets"))
+            return Seen(standing, missing, _positive(told["grain"]), unreadable, forgets)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise Lost(f"The agent in the guest answered nonsense about its filters: {error}") from None
 

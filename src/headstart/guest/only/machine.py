@@ -73,8 +73,11 @@ class GuestMachine:
         return [each for each in self._look().filters if each.name not in self._excluded]
 
     def inventory(self) -> Inventory:
-        """Raises ``NotReady`` where a filter that is configured does not stand: there is no point in time of it."""
+        """Raises ``NotReady`` where a filter that is configured does not stand: there is no point in time of it. Also
+        where nobody in the guest can tell what was recorded."""
         seen = self._look()
+        if seen.unreadable:
+            raise errors.NotReady(f"What filters in the guest record cannot be read: {seen.unreadable}.")
         missing = {name: why for name, why in seen.missing.items() if name not in self._excluded}
         if missing:
             told = "; ".join(f"{name}: {why}" for name, why in missing.items())

@@ -47,11 +47,16 @@ def agent(vm: Vm, channels: Channels | None) -> Iterator[Finding]:
         yield Finding(check, Level.WARNING, said, f"headstart agent install {vm.name}")
         return
     if where.startswith("/"):
-        wrong = list(machine.socket(check, Path(where), _CORRECT, Level.WARNING))
+        wrong = list(machine.socket(check, Path(where), _CORRECT, _level(vm)))
         if wrong:
             yield from wrong
             return
     yield from _asked(check, vm, where)
+
+
+def _level(vm: Vm) -> Level:
+    """Of an agent that cannot be talked to: there are backups without, where a hypervisor helps."""
+    return Level.PROBLEM if vm.guest_only else Level.WARNING
 
 
 def _asked(check: str, vm: Vm, where: str) -> Iterator[Finding]:
@@ -66,6 +71,12 @@ def filters(vm: Vm, channels: Channels | None) -> Iterator[Finding]:
     check, place = "filters", links.parse(vm.agent)
     with Channel(place.connect(), secret=place.secret, seconds=ASK_SECONDS) as channel:
         seen = Filters(channel).look()
+    if seen.unreadable:
+        said = f"what is recorded cannot be read, and nothing can be backed up: {seen.unreadable}"
+        yield Finding(check, Level.PROBLEM, said, "era_invalidate of thin-provisioning-tools reads it.")
+    if seen.forgets:
+        said = "after a crash the guest's kernel forgets what was recorded: all is read after every boot"
+        yield Finding(check, Level.WARNING, said, "Linux 5.12, or a kernel that a distribution has built since 2022.")
     for name, why in seen.missing.items():
         advice = "'headstart-agentd filter up' there, before anything is mounted (docs/guest-only.md)."
         yield Finding(check, Level.PROBLEM, f"{name} does not stand, and cannot be backed up: {why}", advice)
@@ -87,12 +98,13 @@ def filters(vm: Vm, channels: Channels | None) -> Iterator[Finding]:
 
 
 def silent(check: str, vm: Vm, error: errors.Unreachable) -> Finding:
-    """Nobody answered, also when asked again. Backups work without."""
+    """Nobody answered, also when asked again."""
     where = str(vm.qga or "") if check == "qga" else vm.agent
     busy = ", ".join(peers.clients(Path(where))) if where.startswith("/") else ""
-    found = of_error(check, error, Level.WARNING)
+    level = _level(vm)
+    found = of_error(check, error, level)
     said = f"{where}: {found.what}" if where and where not in found.what else found.what
-    return Finding(check, Level.WARNING, f"{said} (connected: {busy})" if busy else said, found.advice)
+    return Finding(check, level, f"{said} (connected: {busy})" if busy else said, found.advice)
 
 
 def _welcome(check: str, vm: Vm, channel: Channel) -> Iterator[Finding]:
@@ -101,7 +113,7 @@ def _welcome(check: str, vm: Vm, channel: Channel) -> Iterator[Finding]:
     try:
         channel.require_protocol()
     except Lost as error:
-        yield of_error(check, error, Level.WARNING)
+        yield of_error(check, error, _level(vm))
         return
     if renewal.due(told):
         said = f"it is not the one of this host ({running}; here is {release.RELEASE})"

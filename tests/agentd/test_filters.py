@@ -1,0 +1,63 @@
+"""What agentd knows of filters without a device-mapper."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from headstart.agentd import changes, filters, filtersetup
+from headstart.agentd.filters import Filter, Place
+from headstart.agentd.ledger import Ledger
+
+
+@pytest.mark.parametrize(
+    ("kernel", "built", "may"),
+    [
+        ("6.1.0-50-cloud-amd64", "#1 SMP PREEMPT_DYNAMIC Debian 6.1.170-1 (2026-04-21)", False),
+        ("5.12.0", "#1 SMP", False),
+        ("5.11.22", "#1 SMP Wed May 19 2021", True),
+        ("5.4.0-42-generic", "#46-Ubuntu SMP Fri Jul 10 00:24:02 UTC 2020", True),
+        ("5.4.0-182-generic", "#202-Ubuntu SMP Fri Apr 26 12:29:36 UTC 2024", False),
+        ("5.10.0-28-amd64", "#1 SMP Debian 5.10.209-2 (2024-01-31)", False),
+        ("4.18.0-80.el8.x86_64", "#1 SMP Wed Mar 13 12:02:46 UTC 2019", True),
+        ("strange", "", True),
+    ],
+)
+def test_kernels_that_forget_after_a_crash(kernel: str, built: str, may: bool) -> None:
+    assert filters.forgets(kernel, built) is may
+
+
+@pytest.mark.parametrize(
+    ("told", "forgetful", "begun"),
+    [("another", True, 0), ("this", True, 3), ("", True, 3), ("another", False, 3)],
+    ids=["booted", "the same boot", "not known", "a kernel that does not"],
+)
+def test_there_a_boot_is_a_doubt(monkeypatch: pytest.MonkeyPatch, told: str, forgetful: bool, begun: int) -> None:
+    monkeypatch.setattr(filters, "boot", lambda: "this")
+    monkeypatch.setattr(filters, "forgets", lambda kernel, built: forgetful)
+    subject = Filter.__new__(Filter)
+    subject.ledger = Ledger("", {"boot": told, "seen": 7, "marks": {"a": 3}, "reason": ""})
+    subject.compare_boot()
+    assert subject.ledger.marks == {"a": begun}
+    if not begun:
+        # Once, and not at every contact until the counters are known again.
+        subject.ledger.told.update(marks={"b": 5}, reason="")
+        subject.compare_boot()
+        assert subject.ledger.marks == {"b": 5}
+
+
+def test_a_filter_is_not_added_where_nobody_can_read_its_record(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def untouched(*_: Any) -> None:
+        pytest.fail("a disk was touched")
+
+    monkeypatch.setattr(changes, "_FOLDERS", ())
+    monkeypatch.setattr(filters, "number", lambda path: (8, len(path)))
+    for name in ("_require_unused", "_require_empty", "_clear"):
+        monkeypatch.setattr(filtersetup, name, untouched)
+    with pytest.raises(OSError, match="thin-provisioning-tools"):
+        filtersetup.add(Place("data", "/dev/vda", "/dev/vdbb"))
+    assert filtersetup.main(["add", "data", "/dev/vda", "/dev/vdbb"]) == 1
+    assert "install thin-provisioning-tools" in capsys.readouterr().err
