@@ -10,6 +10,7 @@ import pytest
 from headstart import errors
 from headstart.agentd import messages
 from headstart.blocks import Blocks
+from headstart.guest import filters
 from headstart.guest.agent import Agent
 from headstart.guest.channel import Channel, Lost
 from headstart.guest.filters import Filter, Filters
@@ -89,7 +90,14 @@ def test_a_filter_that_cannot_be(wrong: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "told", [{}, {"filters": 3, "grain": 1}, {"filters": [], "grain": 0}, {"filters": [TOLD, TOLD], "grain": 1}]
+    "told",
+    [
+        {},
+        {"filters": 3, "grain": BLOCK_SIZE},
+        {"filters": [], "grain": 1},
+        {"filters": [], "grain": "much"},
+        {"filters": [TOLD, TOLD], "grain": BLOCK_SIZE},
+    ],
 )
 def test_answers_that_are_none(told: dict[str, Any]) -> None:
     with hostile.playing(answering(told)) as link, Channel(link) as channel, pytest.raises(Lost, match="nonsense"):
@@ -113,7 +121,7 @@ def test_a_time_that_is_none(seconds: str) -> None:
 
 def changed(*notes: dict[str, Any]) -> dict[int, Blocks]:
     with hostile.playing(answering(*notes, {"ended": True})) as link, Channel(link) as channel:
-        return Filters(channel).changed(KNOWN, [3, 5], BLOCK_SIZE, BLOCK_SIZE)
+        return Filters(channel).changed(KNOWN, [3, 5], BLOCK_SIZE)
 
 
 def test_changes_by_era() -> None:
@@ -140,8 +148,27 @@ def test_changes_that_cannot_be(note: dict[str, Any]) -> None:
         changed(note)
 
 
-def test_changes_without_an_end() -> None:
+def test_changes_without_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Lost, match="nonsense"):
         changed(*[{"since": 3, "ranges": [[0, 1]]}] * 2)
     with pytest.raises(Lost, match="nonsense"):
-        changed(*[{"since": 3, "ranges": []}] * 4)
+        changed(*[{"since": 3, "ranges": []}] * 5)
+    with pytest.raises(Lost, match="nonsense"):
+        # They ascend, and there are as many as a disk has blocks.
+        changed(*({"since": 3, "ranges": [[number, number + 1]]} for number in range(5)))
+    monkeypatch.setattr(filters, "TOLD_SECONDS", 0.0)
+    with pytest.raises(Lost, match="has not told all"):
+        changed({"since": 3, "ranges": [[0, 1]]})
+
+
+def test_whoever_waits_for_changes_may_give_up() -> None:
+    def give_up() -> None:
+        raise ZeroDivisionError
+
+    notes = ({"since": 3, "ranges": [[0, 1]]}, {"ended": True})
+    with (
+        hostile.playing(answering(*notes)) as link,
+        Channel(link) as channel,
+        pytest.raises(ZeroDivisionError),
+    ):
+        Filters(channel).changed(KNOWN, [3], BLOCK_SIZE, give_up)

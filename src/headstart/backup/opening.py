@@ -89,7 +89,9 @@ def connect(context: Context, vm: Vm, excluded: Container[str] = ()) -> Machine:
         )
     if vm.guest_only:
         session = context.agent(vm.agent)
-        return GuestMachine(session, installation=installation, block_size=BLOCK_SIZE, excluded=left_out)
+        return GuestMachine(
+            session, installation=installation, block_size=BLOCK_SIZE, excluded=left_out, beat=context.beat
+        )
     assert vm.monitor is not None, "either a domain or a monitor"
     return QemuMachine(
         vm.monitor,

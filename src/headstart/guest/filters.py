@@ -5,12 +5,13 @@ The guest's word, so everything is checked: it can lie about its own disks, and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from headstart import blocks, errors, plain
-from headstart.agentd.filters import NAME
+from headstart.agentd.filters import GRAIN, NAME
 from headstart.blocks import Blocks
 from headstart.extents import Extent
 from headstart.guest.channel import Channel, Lost
@@ -21,8 +22,10 @@ _MOST = 256
 _MOST_MARKS = 4096
 #: How long the guest may take to let all writes come to their end, and to write that down.
 CHANGE_SECONDS = 60.0
-#: How long reading the record may take without a word.
-RECORD_SECONDS = 300.0
+#: How long reading the record may take without a word; and, of each era, until all is told.
+RECORD_SECONDS, TOLD_SECONDS = 300.0, 900.0
+#: Ranges that notes of changes have on average, where there are many notes. An agent tells 4,000 at a time.
+_RANGES = 1000
 #: How long a point in time may stand at most, should neither we nor the channel end.
 HOLD_SECONDS = 86400.0
 _LONGEST_NAME = 64
@@ -51,12 +54,11 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """``missing``: why filters do not stand that are configured; ``grain`` is that of their records, in bytes.
-    ``unreadable``: why those cannot be read, if so; ``forgets``: what is in them may get lost in a crash."""
+    """``missing``: why filters do not stand that are configured. ``unreadable``: why their records cannot be read, if
+    so; ``forgets``: what is in them may get lost in a crash."""
 
     filters: tuple[Filter, ...]
     missing: Mapping[str, str]
-    grain: int
     unreadable: str = ""
     forgets: bool = False
 
@@ -96,7 +98,9 @@ class Filters:
             if len(set(names)) != len(names):
                 raise ValueError("two filters of one name")
             unreadable, forgets = _text(told.get("unreadable", "")), bool(told.get("forgets"))
-            return Seen(standing, missing, _positive(told["grain"]), unreadable, forgets)
+            if told["grain"] != GRAIN:
+                raise ValueError("another grain")
+            return Seen(standing, missing, unreadable, forgets)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise Lost(f"The agent in the guest answered nonsense about its filters: {error}") from None
 
@@ -113,24 +117,31 @@ class Filters:
         """All of ``start`` at one moment. What is dropped is dropped before."""
         self._channel.ask("marks", CHANGE_SECONDS, start=_lists(start), drop=_lists(drop))
 
-    def changed(self, found: Filter, since: Sequence[int], grain: int, block_size: int) -> dict[int, Blocks]:
-        """By era, what was written then or later, as of some moment after the call."""
+    def changed(
+        self, found: Filter, since: Sequence[int], block_size: int, beat: Callable[[], None] = lambda: None
+    ) -> dict[int, Blocks]:
+        """By era, what was written then or later, as of some moment after the call. ``beat`` is called all the time,
+        and may raise."""
         changed = {era: Blocks() for era in since}
-        #: Ranges ascend, and a note may be empty once for each era: so they come to an end.
-        ends, empty = dict.fromkeys(since, 0), 0
+        #: Ranges ascend, and few notes have few of them: so they come to an end.
+        ends, notes, count = dict.fromkeys(since, 0), 0, 0
+        deadline = time.monotonic() + TOLD_SECONDS * max(1, len(changed))
         request = self._channel.start("changes", filter=found.name, since=sorted(changed))
         try:
             while True:
                 told = self._channel.answer(request, RECORD_SECONDS)
                 if "ended" in told:
                     return changed
+                beat()
                 era, ranges = told["since"], told["ranges"]
-                reported = [_extent(each, grain, found.size) for each in ranges]
-                empty += not reported
-                if empty > len(changed) or any(
+                reported = [_extent(each, GRAIN, found.size) for each in ranges]
+                notes, count = notes + 1, count + len(reported)
+                if notes > 2 * len(changed) + count // _RANGES or any(
                     begin < end for (begin, _), (_, end) in zip(ranges, [(0, ends[era]), *ranges], strict=False)
                 ):
                     raise ValueError("ranges without an end")
+                if time.monotonic() > deadline:
+                    raise Lost(f"The agent in the guest has not told all that was written in {TOLD_SECONDS:.0f} s.")
                 ends[era] = ranges[-1][1] if ranges else ends[era]
                 changed[era] |= blocks.of_extents(reported, block_size)
         except (KeyError, TypeError, ValueError) as error:

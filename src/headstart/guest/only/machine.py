@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 
 from headstart import blocks, errors
 from headstart.blocks import Blocks
@@ -35,13 +35,22 @@ class GuestMachine:
     agent = ""
     off = False
 
-    def __init__(self, session: Agent, *, installation: str, block_size: int, excluded: Container[str] = ()) -> None:
-        """Owns ``session``."""
+    def __init__(
+        self,
+        session: Agent,
+        *,
+        installation: str,
+        block_size: int,
+        excluded: Container[str] = (),
+        beat: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Owns ``session``. ``beat`` is called while the guest tells what was written, and may raise."""
         self.session = session
         self._filters = session.filters()
         self._installation = installation
         self._block_size = block_size
         self._excluded = excluded
+        self._beat = beat
         self._words: dict[str, str] = {}
 
     # -- meeting
@@ -129,13 +138,13 @@ class GuestMachine:
         if not any(names.values()):
             return {disk: {} for disk in names}
         seen = self._look()
-        return {disk: self._recorded(seen, seen.of(disk), each) for disk, each in names.items()}
+        return {disk: self._recorded(seen.of(disk), each) for disk, each in names.items()}
 
-    def _recorded(self, seen: Seen, found: Filter, names: Sequence[str]) -> dict[str, Blocks]:
+    def _recorded(self, found: Filter, names: Sequence[str]) -> dict[str, Blocks]:
         """A mark that something has spoken against since it was seen recorded everything."""
         begun = {name: _begun(found, name) for name in names}
         eras = sorted({era for era in begun.values() if era})
-        changed = self._filters.changed(found, eras, seen.grain, self._block_size) if eras else {}
+        changed = self._filters.changed(found, eras, self._block_size, self._beat) if eras else {}
         changed[0] = blocks.everything(found.size, self._block_size)
         return {name: changed[era] for name, era in begun.items()}
 
