@@ -6,9 +6,15 @@ from typing import Any
 
 import pytest
 
-from headstart.agentd import changes, filters, filtersetup
+from headstart.agentd import changes, filtering, filters, filtersetup, messages, points
+from headstart.agentd.filtering import Hold
 from headstart.agentd.filters import Filter, Place
 from headstart.agentd.ledger import Ledger
+from headstart.agentd.session import Session
+from headstart.agentd.work import Work
+from tests.agentd import served
+from tests.agentd.served import Host
+from tests.kit.waiting import wait_until
 
 
 @pytest.mark.parametrize(
@@ -61,3 +67,53 @@ def test_a_filter_is_not_added_where_nobody_can_read_its_record(
         filtersetup.add(Place("data", "/dev/vda", "/dev/vdbb"))
     assert filtersetup.main(["add", "data", "/dev/vda", "/dev/vdbb"]) == 1
     assert "install thin-provisioning-tools" in capsys.readouterr().err
+
+
+# -- a point in time
+
+
+class Reading(Work):
+    """Of the point in time, which cannot be taken away meanwhile."""
+
+    def __init__(self, ended: list[str]) -> None:
+        self._ended = ended
+
+    def cancel(self) -> None:
+        self._ended.append("read")
+
+
+@pytest.fixture
+def ended(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What has ended, where a point in time of nothing can be had."""
+    found: list[str] = []
+    monkeypatch.setattr(points, "take", lambda chosen, starts: ({}, 0.0))
+    monkeypatch.setattr(points, "release", lambda chosen: found.append("point"))
+    return found
+
+
+def hold(session: Session, request: int, told: dict[str, Any]) -> Work:
+    return Hold(session, request, [], {"start": {}, "limit": 100.0})
+
+
+def test_a_host_that_is_lost_leaves_no_point_in_time_that_was_read(ended: list[str]) -> None:
+    handlers = {"hold": hold, "read": lambda session, request, told: Reading(ended)}
+    with served.agent({}, handlers=handlers) as link:
+        host = Host(link)
+        host.hello()
+        host.tell(messages.ASK, 2, do="hold")
+        assert host.next().kind == messages.NOTE
+        host.tell(messages.ASK, 3, do="read")
+    wait_until(lambda: ended, 10)
+    assert ended == ["read", "point"]
+
+
+def test_a_point_in_time_that_is_released_is_answered(ended: list[str]) -> None:
+    with served.agent({}, handlers={"hold": hold, "release": filtering.release}) as link:
+        host = Host(link)
+        host.hello()
+        host.tell(messages.ASK, 2, do="hold")
+        assert host.next().kind == messages.NOTE
+        host.tell(messages.ASK, 3, do="release")
+        kinds = {frame.request: frame.kind for frame in (host.next(), host.next())}
+    assert kinds == {2: messages.ANSWER, 3: messages.ANSWER}
+    assert ended == ["point"]

@@ -15,6 +15,7 @@ from headstart import errors
 from headstart.backup import opening
 from headstart.backup.complete import Options
 from headstart.backup.report import BackupReport
+from headstart.extents import Extent
 from headstart.hypervisor.contract import PointRequest
 from tests.e2e.rig import NAME, Rig, digest
 from tests.e2e.test_agent import kill, wait_for_agentd
@@ -226,8 +227,11 @@ def test_an_agent_that_is_killed_leaves_no_point_in_time(alone: Alone) -> None:
 def test_a_host_that_is_gone_leaves_no_point_in_time(alone: Alone) -> None:
     with alone.rig.context() as context:
         machine = opening.machine(context, context.journal.vm(NAME))
-        machine.take(PointRequest((), (), {}))
+        point = machine.take(PointRequest((), (), {}))
         assert alone.points() != []
+        # In the middle of reading it: the agent has it open.
+        reading = point.reader("data").read([Extent(0, SIZES["data"])])
+        next(iter(reading)).release()
         machine.close()
     deadline = time.monotonic() + 30
     while alone.points():

@@ -35,6 +35,8 @@ _LONGEST_HOLD = 7 * 86400.0
 class Hold(Work):
     """A point in time. Its end, of whatever kind, takes it away."""
 
+    keeps = True
+
     def __init__(self, session: Session, request: int, chosen: List[Filter], told: Dict[str, Any]) -> None:
         self._chosen = chosen
         stands, seconds = points.take(chosen, told["start"])
@@ -47,7 +49,8 @@ class Hold(Work):
         return {each.name: points.figures(each) for each in self._chosen}
 
     def step(self, now: float) -> None:
-        raise Refused(messages.FAILED, "the point in time stood for too long")
+        if self.answer is None:
+            raise Refused(messages.FAILED, "the point in time stood for too long")
 
     def release(self) -> None:
         """Raises ``OSError``: somebody reads there. Then the next ``hold`` or ``filters`` does it."""
@@ -59,7 +62,7 @@ class Hold(Work):
         try:
             self.release()
         except OSError:
-            # What is being read is closed after us; ``tidy`` does the rest.
+            # Somebody else reads there; ``tidy`` does the rest.
             pass
 
 

@@ -8,6 +8,6 @@ the asks ``renew`` and ``install`` (see ``renewal``); and what ``--check`` print
 #: Grows with every change of this folder that an installed agentd should get.
 RELEASE = 1
 #: Digest of the other modules at this release; a test tells what it has to be.
-SOURCES = "3a70a9e59e392a7b470bf4419abc31a6"
+SOURCES = "dfdee6509da43dcf5a4d8139b3fe6ca5"
 #: The oldest and the newest protocol that are spoken.
 PROTOCOLS = (1, 1)

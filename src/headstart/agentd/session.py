@@ -42,7 +42,7 @@ class Session:
 
     def clear(self) -> None:
         """The other side is gone: nothing is owed to it."""
-        for work in getattr(self, "works", {}).values():
+        for work in sorted(getattr(self, "works", {}).values(), key=lambda work: work.keeps):
             work.cancel()
         self.devices.forget()
         self._decoder = Decoder(frames.TO_GUEST)

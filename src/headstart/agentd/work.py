@@ -20,6 +20,8 @@ class Work:
     descriptor: Optional[int] = None
     #: When ``step`` is to be called at the latest, by ``time.monotonic``.
     due: Optional[float] = None
+    #: Others may use what it keeps: where all end, it ends after them.
+    keeps = False
 
     def hungry(self, credit: int) -> bool:
         """``step`` has something to do at once."""
