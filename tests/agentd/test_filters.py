@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -67,6 +68,51 @@ def test_a_filter_is_not_added_where_nobody_can_read_its_record(
         filtersetup.add(Place("data", "/dev/vda", "/dev/vdbb"))
     assert filtersetup.main(["add", "data", "/dev/vda", "/dev/vdbb"]) == 1
     assert "install thin-provisioning-tools" in capsys.readouterr().err
+
+
+# -- the ledger
+
+A, B = "a" * 8, "b" * 8
+
+
+def meet(ledger: Ledger, installation: str, word: str, known: str | None = None) -> None:
+    ledger.meet(installation, known, word)
+
+
+def empty() -> Ledger:
+    return Ledger("", {"met": {}, "marks": {}, "reason": "", "seen": 7})
+
+
+def test_the_last_words_are_known() -> None:
+    ledger = empty()
+    for number in range(20):
+        meet(ledger, A, str(number), str(number - 1))
+    assert ledger.met(A) == [str(number) for number in range(12, 20)]
+    assert ledger.met(B) == []
+
+
+def test_who_fails_after_each_greeting_is_believed_all_the_same() -> None:
+    """What it kept is older by as many words as it failed."""
+    ledger = empty()
+    meet(ledger, A, "kept")
+    for number in range(20):
+        meet(ledger, A, str(number), "kept")
+    assert ledger.met(A) == ["kept", "19"]
+
+
+def test_installations_without_end_leave_room_for_those_that_have_marks() -> None:
+    ledger = empty()
+    ledger.marks[f"headstart-{A}-0-base"] = 3
+    ledger.told["met"] = {A: ["old"], B: ["old"]}
+    for number in range(500):
+        for word in range(8):
+            meet(ledger, f"{number:08x}", f"{word:032x}")
+        if number % 10 == 0:
+            meet(ledger, "c" * 8, f"{number:032x}")
+    assert len(json.dumps(ledger.told)) < 10_000
+    assert ledger.met(A) == ["old"] and ledger.met(B) == []
+    assert ledger.met("c" * 8) and ledger.met(f"{499:08x}") and not ledger.met(f"{480:08x}")
+    assert set(ledger.told["order"]) == set(ledger.told["met"])
 
 
 # -- a point in time

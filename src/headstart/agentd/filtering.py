@@ -27,8 +27,6 @@ from headstart.agentd.work import Refused, Work
 _MARK = re.compile(r"[A-Za-z0-9._-]{1,200}\Z")
 _WORD = re.compile(r"[0-9a-f]{8,64}\Z")
 _MOST_MARKS = 256
-#: Of one installation.
-_WORDS = 64
 _LONGEST_HOLD = 7 * 86400.0
 
 
@@ -116,13 +114,13 @@ def greet(session: Session, request: int, told: Dict[str, Any]) -> Dict[str, Any
         raise Refused(messages.WRONG, "no such words")
     kept, doubted = told["kept"], {}
     for each in _guarded(filters.standing).values():
-        words = each.ledger.met(installation)
+        known = kept.get(each.name)
         each.compare_era()
         each.compare_boot()
         each.compare_discards()
-        if each.name in kept and kept[each.name] not in words:
+        if known is not None and known not in each.ledger.met(installation):
             each.ledger.doubt("its record of changes is not the one of the last contact", installation)
-        words[:] = [*words, word][-_WORDS:]
+        each.ledger.meet(installation, known, word)
         if each.ledger.told["reason"]:
             doubted[each.name], each.ledger.told["reason"] = each.ledger.told["reason"], ""
         _guarded(each.ledger.write)

@@ -12,7 +12,7 @@ import json
 import os
 import struct
 import zlib
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 from headstart.agentd import diskread
 
@@ -22,6 +22,8 @@ _MAGIC = b"headstart filter"
 _HEAD = struct.Struct("<16sQII")
 _PLACES = (0, 64 << 10)
 _LONGEST = 60 << 10
+#: Words of one installation; installations, but for those with marks.
+WORDS, INSTALLATIONS = 8, 16
 
 
 class Unreadable(Exception):
@@ -32,8 +34,8 @@ class Ledger:
     """``told`` is JSON; ``write`` makes it last. ``name``, ``origin`` and ``id`` of the filter, ``size`` and
     ``metadata`` in bytes; ``seen`` is the newest era known; ``marks`` are, by name, the eras from which on they
     record; ``met`` has, by installation, the words that it left here last, so that it finds out when this is older
-    than what it met; ``boot`` and ``beside`` are of the counters, see ``filters``; ``reason``: why there are no marks
-    of before."""
+    than what it met; ``order``: of installations, who was met last comes last; ``boot`` and ``beside`` are of the
+    counters, see ``filters``; ``reason``: why there are no marks of before."""
 
     def __init__(self, path: str, told: Dict[str, Any], number: int = 0) -> None:
         self.path = path
@@ -46,8 +48,22 @@ class Ledger:
         return found
 
     def met(self, installation: str) -> List[str]:
-        found: List[str] = self.told["met"].setdefault(installation, [])
+        found: List[str] = self.told["met"].get(installation, [])
         return found
+
+    def meet(self, installation: str, known: Optional[str], word: str) -> None:
+        """It leaves a ``word``, and kept ``known``, so nothing that it left after that. Of those who were met longest
+        ago and have no mark here, nothing is known any longer."""
+        met, words = self.told["met"], self.met(installation)
+        if known in words:
+            words = words[: words.index(known) + 1]
+        met[installation] = [*words, word][-WORDS:]
+        before = [each for each in self.told.get("order", ()) if each in met and each != installation]
+        order = [*sorted(each for each in met if each not in before and each != installation), *before]
+        idle = [each for each in order if not any(is_of(mark, each) for mark in self.marks)]
+        for each in idle[: max(0, len(met) - INSTALLATIONS)]:
+            del met[each]
+        self.told["order"] = [*(each for each in order if each in met), installation]
 
     def doubt(self, reason: str, installation: str = "") -> None:
         """No mark (of this installation, or of any) that has begun tells all that was written since: it records from
