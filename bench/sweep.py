@@ -152,7 +152,7 @@ def calm(world: World) -> World:
 def share(world: World, totals: Totals) -> Share:
     changed = max(1, totals.changed)
     under_load = totals.under_load / max(1, totals.copied)
-    longest = max(totals.windows(world.bandwidth))
+    longest = max(world.windows(totals))
     return Share(totals.residue / changed, (totals.copied + totals.residue) / changed, under_load, longest)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -36,7 +37,7 @@ def seen(count: int = 100) -> Disk:
     return Disk(heat, learned, Blocks())
 
 
-def told(disk: Disk, left: float | None = 3600.0, **options: int | None) -> forecast.Forecast:
+def told(disk: Disk, left: float | None = 3600.0, **options: Any) -> forecast.Forecast:
     now = disk.heat.moment or 0.0
     situation = Situation(now, None if left is None else now + left, len(disk.remaining) * BLOCK_SIZE, 100.0 * MIB)
     return forecast.forecast([disk], situation, **options)
@@ -48,6 +49,13 @@ def test_it_is_about_what_a_last_round_reports() -> None:
     assert found.window.likely == pytest.approx(forecast.WINDOW_SECONDS + found.residue.likely / (100 * MIB))
     assert found.spool == found.residue
     assert not found.reasons
+
+
+def test_the_audit_is_in_the_window_and_in_nothing_else() -> None:
+    plain, audited = told(seen(1000)), told(seen(1000), audited=200 * MIB)
+    assert audited.window.likely == pytest.approx(plain.window.likely + 2.0)
+    assert audited.window.low == pytest.approx(plain.window.low + 2.0)
+    assert (audited.residue, audited.spool) == (plain.residue, plain.spool)
 
 
 def test_what_there_is_no_time_for_is_residue() -> None:

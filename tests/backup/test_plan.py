@@ -379,6 +379,8 @@ def test_a_sample_is_as_large_as_wanted_if_there_is_as_much(
     # Shares of disks are rounded up.
     assert min(wanted, there) <= drawn <= min(there, wanted + round(wanted * plan.AUDIT_REST_SHARE) + 3 * len(disks))
     assert min(wanted, delivered) <= of_agent <= min(delivered, wanted + len(disks))
+    foreseen = plan.sample_size([sum(each) for each in sizes], wanted, delivered=delivered > 0)
+    assert drawn <= foreseen + 3 * len(disks)
 
 
 @given(some.lists(counts, max_size=4), some.randoms(use_true_random=False))
@@ -386,6 +388,8 @@ def test_everything_can_be_wanted(sizes: list[tuple[int, int, int]], source: ran
     disks = vm_of(sizes)
     everything = {disk: plan.Sample(each.delivered | each.copied, each.unchanged) for disk, each in disks.items()}
     assert plan.sample(disks, None, source) == everything
+    there = [sum(each) for each in sizes]
+    assert plan.sample_size(there, None, delivered=True) == sum(there)
 
 
 def test_what_the_agent_delivered_is_drawn_in_full_and_of_the_rest_a_third_more() -> None:

@@ -104,6 +104,14 @@ def test_our_copies_stay_within_the_bandwidth(played: tuple[list[Write], World, 
             assert len(portion.blocks) * BLOCK_SIZE <= of_all.bandwidth * portion.seconds + 2 * BLOCK_SIZE
 
 
+def test_windows_are_as_long_as_reading_residue_and_audit_takes() -> None:
+    small, large = (trace.of([(0.0, 0, BLOCK_SIZE)], size) for size in (100 * BLOCK_SIZE, 10_000 * BLOCK_SIZE))
+    totals = Totals(residues=[0, 50 * MIB])
+    worlds = [World(each, load.of_trace(each, DAY), DAY, 100.0 * MIB) for each in (small, large)]
+    assert worlds[0].windows(totals) == pytest.approx([0.0625, 0.5625]), "no more than there is"
+    assert worlds[1].windows(totals) == pytest.approx([1.875, 2.375])
+
+
 def test_the_targets_hold_on_a_quiet_week() -> None:
     """What the sweep tells of 32 VMs, in small: it has to fail if the planner is spoiled."""
     rows = made.writes(7, hours=7 * 24 - 0.1, every=30.0)

@@ -24,7 +24,7 @@ TAIL = 0.1
 #: As if there had been these completions, before there are enough of one's own: left for each block expected. One in
 #: five is a day on which the guest was busy until the end, so that nothing was copied.
 BEFORE = (0.15, 0.4, 0.8, 1.5, 20.0)
-#: Freezing, the point in time, letting go: seconds of a window without residue.
+#: Freezing, the point in time, letting go: seconds of a window in which nothing is read.
 WINDOW_SECONDS = 0.2
 #: Copying may have to wait for the guest: of the time left so much is counted upon.
 USABLE = 0.8
@@ -68,11 +68,13 @@ def forecast(
     disks: Iterable[Disk],
     situation: Situation,
     *,
+    audited: int = 0,
     read_rate: float | None = None,
     scratch_free: int | None = None,
     spool_free: int | None = None,
 ) -> Forecast:
-    """Of a VM. ``read_rate``: at which residue is read, bytes a second; ``*_free``: bytes in these places.
+    """Of a VM. ``audited``: bytes that are compared in the window as well; ``read_rate``: at which that and residue are
+    read, bytes a second; ``*_free``: bytes in these places.
 
     It fits if the high end of the range does."""
     rate = read_rate or situation.rate or selection.RATE
@@ -80,7 +82,9 @@ def forecast(
     known = list(disks)
     for disk in known:
         residue = residue.plus(_residue(disk, situation).times(disk.block_size))
-    window = Range(*(WINDOW_SECONDS + value / rate for value in (residue.low, residue.likely, residue.high)))
+    window = Range(
+        *(WINDOW_SECONDS + (value + audited) / rate for value in (residue.low, residue.likely, residue.high))
+    )
     for disk in known:
         found = learning.dirtied_within(disk.learned, window.likely) or 0.0
         written = written.plus(Range(0.0, found, found).times(disk.block_size))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from headstart import blocks, units
@@ -200,6 +200,15 @@ def sample(disks: Mapping[str, Population], wanted: int | None, source: random.R
     drawn = draw(delivered, from_delivered, source)
     others, same = draw(copied, from_copied, source), draw(unchanged, from_unchanged, source)
     return {disk: Sample(drawn[disk] | others[disk], same[disk]) for disk in disks}
+
+
+def sample_size(disks: Iterable[int], wanted: int | None, *, delivered: bool) -> int:
+    """Blocks that are compared of disks of so many blocks, at most. ``delivered``: the guest may have said something of
+    them, which is drawn from by itself."""
+    everything = sum(disks)
+    if wanted is None:
+        return everything
+    return min(everything, wanted + (round(wanted * AUDIT_REST_SHARE) if delivered else 0))
 
 
 def draw(disks: Mapping[str, Blocks], wanted: int, source: random.Random) -> dict[str, Blocks]:

@@ -203,13 +203,16 @@ class Planner:
         deadline: float | None,
         rank: float | None,
         *,
+        audited: int = 0,
         read_rate: float | None = None,
         free: int | None,
     ) -> Forecast:
-        """``free``: bytes for scratch and spool."""
+        """``audited``: bytes that the backup compares; ``free``: bytes for scratch and spool."""
         disks = [self._disk(known) for known in self.disks.values()]
         situation = self.situation(now, deadline, rank)
-        return forecast.forecast(disks, situation, read_rate=read_rate, scratch_free=free, spool_free=free)
+        return forecast.forecast(
+            disks, situation, audited=audited, read_rate=read_rate, scratch_free=free, spool_free=free
+        )
 
     def _disk(self, known: Known) -> Disk:
         return Disk(known.heat, known.learned, known.remaining, self.block_size)

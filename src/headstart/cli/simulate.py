@@ -58,7 +58,7 @@ def run(session: Session, given: argparse.Namespace) -> None:
         "deadline": given.deadline,
         "bandwidth": given.bandwidth,
         "backups": count,
-        "policies": {name: _values(each, given.bandwidth) for name, each in totals.items()},
+        "policies": {name: _values(each, found) for name, each in totals.items()},
     }
     session.output.result(values, _text(values))
 
@@ -89,8 +89,8 @@ def seconds(told: str) -> float:
     return found
 
 
-def _values(totals: Totals, bandwidth: float) -> dict[str, Any]:
-    windows = totals.windows(bandwidth)
+def _values(totals: Totals, played: World) -> dict[str, Any]:
+    windows = played.windows(totals)
     return {
         "changed_bytes": totals.changed,
         "copied_bytes": totals.copied,

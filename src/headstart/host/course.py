@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from headstart import errors, units
-from headstart.backup import agenda, heat
+from headstart import blocks, errors, units
+from headstart.backup import agenda, heat, plan
 from headstart.backup.contact import Contact
 from headstart.backup.forecast import Forecast
 from headstart.backup.identify import Identified
 from headstart.backup.planner import Outcome, Planner, Reported
 from headstart.backup.report import BackupReport, PrecopyReport
+from headstart.backup.transport import Transport
 from headstart.blocks import Blocks
 from headstart.host import log, memory
 from headstart.host.calendar import Due
@@ -292,11 +293,20 @@ class Course:
             free = shutil.disk_usage(self._house.scratch).free
         except OSError:
             free = None
-        self.forecast = self.planner.foresee(now, self._deadline(), self._rank(), free=free)
+        self.forecast = self.planner.foresee(now, self._deadline(), self._rank(), audited=self._audited(), free=free)
         if self.forecast.reasons != self._warned:
             self._warned = self.forecast.reasons
             for reason in self._warned:
                 log.warning(self._name, event="will-not-fit", reason=reason)
+
+    def _audited(self) -> int:
+        """Bytes that the backup compares in its window."""
+        if self._policy is None:
+            return 0
+        size = self.planner.block_size
+        disks = [blocks.count_of(each.facts.size, size) for each in self._house.journal.tracked(self._name).values()]
+        delivered = self._policy.head_start.transports[:1] != (Transport.HOST,)
+        return plan.sample_size(disks, self._policy.audit, delivered=delivered) * size
 
     # -- completions
 

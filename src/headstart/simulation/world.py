@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from headstart import blocks, units
+from headstart.backup import plan
 from headstart.blocks import Blocks
 from headstart.extents import Extent
 from headstart.simulation.copier import Portion
@@ -21,13 +22,15 @@ BUSY_SHARE = 0.75
 class World:
     """``period``: seconds from one deadline to the next, the first one that long after the trace's begin.
 
-    ``scale``: each block of the trace stands for so many: a sample of a large VM at the rates of the whole."""
+    ``scale``: each block of the trace stands for so many: a sample of a large VM at the rates of the whole. ``audit``:
+    blocks that each backup compares in its window."""
 
     trace: Trace
     load: Load
     period: float
     bandwidth: float
     scale: int = 1
+    audit: int = plan.AUDIT_BLOCKS
 
     @property
     def block_bytes(self) -> int:
@@ -39,6 +42,11 @@ class World:
 
     def bytes_of(self, found: Blocks) -> int:
         return blocks.total_bytes(found, units.BLOCK_SIZE, self.trace.disk_size) * self.scale
+
+    def windows(self, totals: Totals) -> list[float]:
+        """Seconds in which the residue is read, and the audit's sample, of each backup."""
+        audited = min(self.audit * units.BLOCK_SIZE, self.trace.disk_size * self.scale)
+        return [(each + audited) / self.bandwidth for each in totals.residues]
 
 
 def count_of_deadlines(trace: Trace, period: float) -> int:
@@ -71,10 +79,6 @@ class Totals:
     @property
     def residue(self) -> int:
         return sum(self.residues)
-
-    def windows(self, bandwidth: float) -> list[float]:
-        """Seconds in which the residue is read, of each backup."""
-        return [each / bandwidth for each in self.residues]
 
 
 def copies_of(portion: Portion, size: int) -> Iterator[Copy]:

@@ -100,7 +100,8 @@ def play(policy: Policy, minutes: Sequence[Minute], runs: Sequence[Run], until: 
     load = _load(minutes, since, moments[-1])
     bandwidth, is_measured = _bandwidth(backups)
     writes = trace.of(_writes(stretches, since, moments[-1], scale))
-    week = _Week(writes, load, moments[-1] / len(moments), bandwidth, scale, moments)
+    # The audit is in the rate, which is that of whole windows.
+    week = _Week(writes, load, moments[-1] / len(moments), bandwidth, scale, audit=0, moments=moments)
     return Replayed(
         (_recorded(backups), *_played(policy, week)),
         (until - since) / 86400,
@@ -215,7 +216,7 @@ def _played(policy: Policy, week: _Week) -> Iterator[Row]:
 
 
 def _row(title: str, week: _Week, totals: Totals) -> Row:
-    windows = totals.windows(week.bandwidth)
+    windows = week.windows(totals)
     mean = sum(windows) / len(windows)
     return Row(title, len(windows), totals.residue, mean, max(windows), totals.copied, totals.wasted, totals.under_load)
 
