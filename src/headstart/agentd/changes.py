@@ -12,6 +12,8 @@ from headstart.agentd.session import Session
 from headstart.agentd.work import Refused, Work
 
 PROGRAM = "era_invalidate"
+#: With what it ends from version 1 on where it does not know its arguments; then nothing was told.
+_USAGE = 2
 _FOLDERS = ("/usr/sbin", "/sbin", "/usr/bin", "/bin", "/usr/local/sbin")
 _LOCK = "/run/headstart-changes"
 #: Of one note: such a frame is far from too long.
@@ -94,18 +96,38 @@ def _portions(ranges: Iterator[Range]) -> Iterator[List[Range]]:
     yield kept
 
 
+class _Misunderstood(Exception):
+    """How it was called."""
+
+
 def changed(path: str, since: int) -> Iterator[Range]:
     """Blocks written in era ``since`` or later. Raises ``OSError`` unless all was told."""
+    try:
+        yield from _told("--metadata-snapshot", path, since)
+    except _Misunderstood:
+        # 1.0.7 to 1.2.1 want a value there, and take any.
+        yield from _told("--metadata-snapshot=yes", path, since)
+
+
+def _told(option: str, path: str, since: int) -> Iterator[Range]:
     # Here, and not at the top: only a child of ours loads it.
     import subprocess
 
-    command = [program(), "--metadata-snapshot", "--written-since", str(since), path]
+    command = [program(), option, "--written-since", str(since), path]
+    failure = None
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stderr is not None
-        yield from parse(iter(lambda: process.stdout.read(1 << 16), b""))  # type: ignore[union-attr]
+        try:
+            yield from parse(iter(lambda: process.stdout.read(1 << 16), b""))  # type: ignore[union-attr]
+        except OSError as error:
+            failure = error
         said = process.stderr.read(1000).decode("utf-8", "replace").strip()
+    if process.returncode == _USAGE and option == "--metadata-snapshot":
+        raise _Misunderstood
     if process.returncode != 0:
         raise OSError("%s ended with %d: %s" % (PROGRAM, process.returncode, said))
+    if failure is not None:
+        raise failure
 
 
 def parse(pieces: Iterator[bytes]) -> Iterator[Range]:
