@@ -251,6 +251,40 @@ def test_due(missed: bool, last: float | None, now: float, watched: float, expec
     assert calendar.due(schedule, "web", last, now, watched) == expected
 
 
+def owed(schedule: Schedule, last: float | None, now: float, watched: float) -> float:
+    found = calendar.due(schedule, "web", last, now, watched)
+    return calendar.owed(found, schedule, "web", last, now, watched)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "last", "now", "watched", "expected"),
+    [
+        # Nothing is: as it will be due.
+        (NIGHTLY, TODAY + 5, TODAY + 600, DAY, TOMORROW),
+        (NIGHTLY, BEFORE + 60, TODAY + 600, DAY, TODAY),
+        # The oldest one, whoever was there; not the newest, nor when somebody came to make up for it.
+        (HOURLY, TODAY - 1700, TODAY + 9 * HOUR, DAY, TODAY + 0.5 * HOUR),
+        (NIGHTLY, BEFORE + 60, TODAY + 600, 10.0, TODAY),
+        (NIGHTLY, BEFORE - 9 * DAY, TODAY + 600, 10.0, BEFORE - 8 * DAY),
+        # Those that nobody wants made up for are not owed.
+        (Schedule(("hourly",), BERLIN, missed=False), BEFORE, TODAY + 3 * HOUR, 2 * HOUR, TODAY + 1.5 * HOUR),
+        # A backup of a clock that was years ahead tells nothing.
+        (NIGHTLY, TODAY + 900 * DAY, TODAY + 600, DAY, TODAY),
+        (NIGHTLY, None, TODAY + 600, DAY, TODAY),
+        (Schedule(("2020-01-01 02:30",), BERLIN), TODAY, TODAY + 600, DAY, math.inf),
+    ],
+)
+def test_owed(schedule: Schedule, last: float | None, now: float, watched: float, expected: float) -> None:
+    assert owed(schedule, last, now, watched) == expected
+
+
+def test_what_is_owed_is_so_after_its_delay() -> None:
+    schedule = Schedule(("02:30",), BERLIN, random_delay=3600.0)
+    wait = calendar.delay(schedule, "web", BEFORE)
+    assert owed(schedule, BEFORE - DAY + 3600, BEFORE + wait + 600, 0) == BEFORE + wait
+    assert owed(schedule, BEFORE - DAY + 3600, TODAY + 7200, DAY) == BEFORE + wait
+
+
 def test_an_ended_schedule_is_never_due() -> None:
     schedule = Schedule(("2026-11-26 02:30",), BERLIN)
     assert calendar.due(schedule, "web", BEFORE, TODAY - 60) == Due(TODAY, False, TODAY)

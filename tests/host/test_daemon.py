@@ -26,6 +26,7 @@ from headstart.host.daemon import Daemon
 from headstart.host.notify import Notifier
 from headstart.host.policy import Assignment, Config, HeadStart, Host
 from headstart.host.retry import AGAIN_AT_MOST, Retry
+from headstart.state import journal as journals
 from headstart.state.runs import Runs
 from headstart.state.values import Vm
 from tests.agentd import served as agents
@@ -481,6 +482,53 @@ def test_a_place_for_backups_that_is_not_there_yet(home: Home) -> None:
         home.now = TWO
         wait_until(lambda: home.pass_time(30) and home.snapshots())
         wait_until(lambda: backups(home) == 1)
+
+
+def test_a_backup_that_cannot_even_begin_is_owed_and_told(home: Home, caplog: pytest.LogCaptureFixture) -> None:
+    """Rounds meet the store that is away first, so that no run of a backup begins."""
+    home.add("web")
+
+    def failed() -> list[str]:
+        return [run.report["error"] for run in Runs(home.journal).newest("web", 100) if run.verb == "backup"]
+
+    def tries() -> int:
+        return caplog.text.count("event=failed verb=backup")
+
+    keep, home.store = home.store, type(home.store)()
+    with home.serving():
+        home.now = TWO
+        wait_until(lambda: failed())
+        wait_until(lambda: home.pass_time(60) and tries() >= 4)
+        assert home.status()["due"] == TWO
+        assert len(failed()) == 1 and "There is no repository" in failed()[0]
+        # The next night's is another one; and the first is owed still.
+        home.now = TWO + 24 * HOUR
+        wait_until(lambda: len(failed()) == 2)
+        wait_until(lambda: home.status()["due"] == TWO)
+        home.store = keep
+        wait_until(lambda: home.pass_time(30) and home.snapshots())
+        wait_until(lambda: home.status()["due"] == TWO + 48 * HOUR)
+
+
+def test_a_backup_that_was_missed_is_owed_since_its_time(home: Home) -> None:
+    """Also if the daemon is started again while it cannot be made."""
+    home.add("web")
+    keep, home.store = home.store, type(home.store)()
+    home.now = TWO + 3 * 24 * HOUR + 12 * HOUR
+    with home.serving():
+        wait_until(lambda: (told := home.status())["missed"] and told["due"] == TWO)
+        home.store = keep
+        wait_until(lambda: home.pass_time(30) and backups(home) == 1)
+        wait_until(lambda: home.status()["due"] == TWO + 4 * 24 * HOUR)
+
+
+def test_a_backup_that_waits_for_another_process_is_owed_and_no_failure(home: Home) -> None:
+    home.add("web")
+    with mock.patch.multiple(journals, LOCK_SECONDS=0.05), home.journal.lock("web", "restore"), home.serving():
+        home.now = TWO
+        wait_until(lambda: home.pass_time(600) and home.now > TWO + HOUR)
+        assert home.status()["due"] == TWO
+        assert not [run for run in Runs(home.journal).newest("web") if run.verb == "backup"]
 
 
 def test_two_daemons_do_not_serve_one_state(home: Home) -> None:

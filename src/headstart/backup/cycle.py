@@ -28,6 +28,7 @@ from headstart.backup.spooling import spool_of
 from headstart.backup.transport import Transport, Wanted
 from headstart.hypervisor.contract import Disturbed, NotTaken
 from headstart.repository.manifest import Manifest
+from headstart.state.journal import Journal
 from headstart.state.noted import Noted
 from headstart.state.runs import Runs
 
@@ -291,6 +292,14 @@ def running(context: Context, name: str, verb: str) -> Iterator[dict[str, Any]]:
                 Runs(context.journal).end(number, _failed(verb, error))
             raise
         Runs(context.journal).end(number, report)
+
+
+def note_failed(journal: Journal, name: str, verb: str, error: BaseException) -> None:
+    """A run that failed before it began: there was no context to run in. Raises ``Locked`` where another one is under
+    way."""
+    journal.vm(name)
+    with journal.lock(name, verb):
+        Runs(journal).end(Runs(journal).begin(name, verb), _failed(verb, error))
 
 
 def _failed(verb: str, error: BaseException) -> dict[str, Any]:

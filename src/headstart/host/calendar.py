@@ -117,6 +117,22 @@ def due(schedule: Schedule, vm: str, last_completed: float | None, now: float, w
     return Due(math.inf) if upcoming is None else Due(upcoming + delay(schedule, vm, upcoming), False, upcoming)
 
 
+def owed(
+    found: Due, schedule: Schedule, vm: str, last_completed: float | None, now: float, watched: float = 0.0
+) -> float:
+    """Since when a backup is owed: when the oldest of those that did not come was to begin. As ``found``, which ``due``
+    told of the same, where none is. What is late is seen by this one: the newest of an hourly schedule is never an hour
+    old."""
+    if found.at > now:
+        return found.at
+    since = _since(schedule, last_completed, now, watched)
+    if not schedule.missed:
+        since = max(since, math.ceil(now - watched) - 1.0)
+    oldest = _next(schedule, since) if math.isfinite(since) else None
+    moment = found.moment if oldest is None else oldest
+    return min(found.at, moment + delay(schedule, vm, moment))
+
+
 def _since(schedule: Schedule, last_completed: float | None, now: float, watched: float) -> float:
     """Scheduled moments after this one want a backup."""
     unknown = math.ceil(now - watched) - 1.0

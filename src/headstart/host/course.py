@@ -64,7 +64,10 @@ class Course:
         self.said = Said("waiting", "it was not looked at yet")
         self.reachable = False
         self.forecast: Forecast | None = None
+        #: What rounds are planned for. Of a backup that failed: when it is tried again.
         self.due: Due | None = None
+        #: Since when the backup is owed, or when the next one will be: whatever becomes of it, until it is made.
+        self.owed = float("inf")
         self.remaining = 0
         self.gauge = Gauge(house.tally, house.sample, lambda: house.vault.interface)
         self.planner = Planner(disks=memory.load(house.series, name))
@@ -111,8 +114,12 @@ class Course:
 
     # -- what it is told
 
-    def expect(self, due: Due, policy: Policy) -> None:
-        self.due, self._policy = due, policy
+    def expect(self, due: Due, policy: Policy, owed: float) -> None:
+        self.due, self._policy, self.owed = due, policy, owed
+
+    def plan_for(self, due: Due) -> None:
+        """Rounds go by another moment than the backup that is owed."""
+        self.due = due
 
     def renew(self, policy: Policy) -> None:
         """Its marks and limits hold from the next look on, also in the middle of a round. For any thread."""

@@ -19,7 +19,7 @@ def of(ward: Ward, hangs: bool) -> dict[str, Any]:
         "policy": ward.policy.name,
         "state": "hangs" if hangs else doing.verb if doing and doing.verb not in _AHEAD else course.said.state,
         "reason": course.said.reason,
-        "due": due.at if due is not None and math.isfinite(due.at) else None,
+        "due": course.owed if math.isfinite(course.owed) else None,
         "missed": due is not None and due.missed,
         "remaining_bytes": course.remaining,
         "deferred_bytes": course.deferred,

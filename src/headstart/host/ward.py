@@ -37,6 +37,7 @@ from headstart.hypervisor.contract import Machine
 from headstart.load.governor import State
 from headstart.load.throttle import Halted
 from headstart.state.noted import Noted
+from headstart.state.runs import Runs
 from headstart.state.values import Completion, Vm
 
 _log = logging.getLogger("headstart.host")
@@ -73,6 +74,8 @@ class Ward:
         self._began = self._seen = time.monotonic()
         self._served = 0.0
         self._settle = False
+        #: Failures of what could not begin, as they were noted: of which backup, and what kind of error.
+        self._noted: set[tuple[float | str, str]] = set()
         #: A backup is being made, and does not only wait for its turn.
         self.completes = False
         self._machine: Machine | None = None
@@ -171,7 +174,7 @@ class Ward:
             return 0.0
         now = self._house.clock()
         due = self.due(now)
-        self.course.expect(due, self._policy)
+        self.course.expect(due, self._policy, self._owed(due, now))
         if self._house.series.paused(self.name):
             self.course.say("paused", "by its owner: 'headstart resume' goes on")
             return LOOK_SECONDS
@@ -183,11 +186,17 @@ class Ward:
         return self._ahead(vm, now, due)
 
     def due(self, now: float) -> Due:
+        return calendar.due(self._policy.schedule, self.name, self._last(), now, time.monotonic() - self._began)
+
+    def _owed(self, due: Due, now: float) -> float:
+        watched = time.monotonic() - self._began
+        return calendar.owed(due, self._policy.schedule, self.name, self._last(), now, watched)
+
+    def _last(self) -> float:
         point = self._house.journal.point(self.name)
         last = point.created if point is not None else self._house.journal.vm(self.name).added
         # A clock that is put back while a backup is made: it is for its moment all the same.
-        last = max(last, self._served)
-        return calendar.due(self._policy.schedule, self.name, last, now, time.monotonic() - self._began)
+        return max(last, self._served)
 
     # -- copying ahead
 
@@ -195,7 +204,7 @@ class Ward:
         if due.at <= now:
             # It failed and is tried again: what changes until then is copied ahead all the same.
             due = replace(due, at=self._backups.at)
-            self.course.expect(due, self._policy)
+            self.course.plan_for(due)
         self._look(vm)
         if not self._policy.head_start.transports or not self.course.reachable or self._rounds.waits(now):
             return self._rest(now, due, now + LOOK_SECONDS)
@@ -302,7 +311,7 @@ class Ward:
         options = replace(_options(self._policy), settle=self._settle)
         # Where scratch or spool are too small for what is left, it is copied before the point in time at the next try.
         self._settle = False
-        with self._trying("backup", self._backups, now):
+        with self._trying("backup", self._backups, now), self._noting("backup", due.moment):
             try:
                 self._back_up(options, "it is due")
             except errors.NoSpace:
@@ -339,7 +348,8 @@ class Ward:
     def _publish(self, now: float, waiting: Completion) -> float:
         if self._backups.waits(now):
             return LOOK_SECONDS
-        with self.activity.doing("publish"), self._trying("publish", self._backups, now):
+        trying = self._trying("publish", self._backups, now)
+        with self.activity.doing("publish"), trying, self._noting("publish", waiting.id):
             self.course.say("publish", "a complete backup waits in the spool")
             with self._context(self.activity.beat) as context:
                 notes = cycle.finish(context, self.name)
@@ -361,6 +371,24 @@ class Ward:
             raise
         else:
             retry.succeeded()
+
+    @contextlib.contextmanager
+    def _noting(self, verb: str, which: float | str) -> Iterator[None]:
+        """What fails before its run began, as where the repository cannot be opened, is noted as one that failed, so
+        that it is told: once of each backup and kind of error, as it is tried again and again."""
+        journal = self._house.journal
+        before = Runs(journal).backups(self.name, 0, 1)
+        try:
+            yield
+        except errors.Interrupted:
+            raise
+        except Exception as error:
+            kind = errors.kind(error) if isinstance(error, errors.HeadstartError) else type(error).__name__
+            with contextlib.suppress(errors.HeadstartError):
+                if (which, kind) not in self._noted and Runs(journal).backups(self.name, 0, 1) == before:
+                    cycle.note_failed(journal, self.name, verb, error)
+                    self._noted = {*(each for each in self._noted if each[0] == which), (which, kind)}
+            raise
 
     @contextlib.contextmanager
     def _context(self, beat: Beat) -> Iterator[Context]:
