@@ -181,6 +181,7 @@ def test_processes_on_postgresql_tell_once(postgres: Postgres, tmp_path: Path, w
     bench = bench_of(tmp_path, postgres.new_database())
     notices.put(bench.site, bench.call, [webhook.url], ["backup.failed", "host.away"], None)
     host = bench.host("alpha", seen=0.0)
+    bench.vm(host, "web", {"due": 1.0, "doing": {"verb": "backup", "since": bench.now}})
     barrier = threading.Barrier(4)
 
     def one() -> None:
@@ -194,7 +195,7 @@ def test_processes_on_postgresql_tell_once(postgres: Postgres, tmp_path: Path, w
         each.start()
     for each in threads:
         each.join(60)
-    assert bench.kinds() == [("host.away", None)], host
+    assert sorted(bench.kinds()) == [("backup.late", "web"), ("host.away", None)]
     assert "alpha" in webhook.taken.get(timeout=10)["message"] and webhook.taken.empty()
 
 
@@ -324,7 +325,8 @@ def test_backups_that_are_late(bench: Bench) -> None:
     past = bench.now - 7200
     bench.vm(host, "late", {"due": past, "doing": None})
     bench.vm(host, "soon", {"due": bench.now - 60})
-    bench.vm(host, "at-it", {"due": past, "doing": {"verb": "backup"}})
+    bench.vm(host, "at-it", {"due": past, "doing": {"verb": "backup", "since": past}})
+    bench.vm(host, "publishes", {"due": past, "doing": {"verb": "publish", "since": past}})
     bench.vm(host, "paused", {"due": past, "state": "paused"})
     bench.vm(host, "none", None)
     odds: list[dict[str, Any]] = [{}, {"due": [past]}, {"due": "soon"}, {"due": True}, {"due": past, "doing": 3}]
@@ -335,6 +337,27 @@ def test_backups_that_are_late(bench: Bench) -> None:
     bench.change("vms", **vms.told_by({"due": bench.now + 60}))
     lapses.look(bench.site)
     assert ("backup.caught-up", "late") in bench.kinds()
+
+
+@pytest.mark.parametrize("how", ["it takes days", "the host is away", "it is not told of", "nobody knows since when"])
+def test_a_backup_under_way_excuses_what_is_late_while_it_is_news(bench: Bench, how: str) -> None:
+    host = bench.host("alpha", seen=bench.now)
+    past = bench.now - 7200
+    bench.vm(host, "web", {"due": past, "doing": {"verb": "backup", "since": past}})
+    assert lapses.look(bench.site) == 0
+    if how == "it takes days":
+        bench.now += 30 * 86400
+        bench.change("hosts", seen=bench.now)
+        bench.change("vms", seen=bench.now)
+    elif how == "the host is away":
+        bench.now += lapses.AWAY_SECONDS + 1
+    elif how == "it is not told of":
+        bench.now += vms.UNTOLD_SECONDS + 1
+        bench.change("hosts", seen=bench.now)
+    else:
+        bench.change("vms", **vms.told_by({"due": past, "doing": {"verb": "backup", "since": "then"}}))
+    lapses.look(bench.site)
+    assert ("backup.late", "web") in bench.kinds()
 
 
 def test_of_several_processes_one_looks_at_a_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,8 +20,11 @@ def known(
     success: float | None = NOW - 3600,
     failure: float | None = None,
     error: str | None = None,
+    told_at: float | None = None,
 ) -> Known:
-    return Known(view.of(told), seen, success, failure, error)
+    """``seen``: the host; ``told_at``: when it told of the VM, if that is longer ago."""
+    moment = told_at if told_at is not None else seen if seen is not None else NOW
+    return Known(view.of(told), moment, seen, success, failure, error)
 
 
 def told(**changes: object) -> dict[str, object]:
@@ -29,7 +32,9 @@ def told(**changes: object) -> dict[str, object]:
 
 
 DOUBT = Doubt("Damaged", "of yesterday")
+DAY = 86400.0
 BACKING_UP = {"verb": "backup", "since": NOW - 5, "what": "residue", "done": 1, "total": 2}
+FOR_DAYS = {**BACKING_UP, "since": NOW - 30 * DAY}
 
 
 @pytest.mark.parametrize(
@@ -48,6 +53,16 @@ BACKING_UP = {"verb": "backup", "since": NOW - 5, "what": "residue", "done": 1, 
         (known(told(due=NOW - 7200)), Level.BAD, "Overdue", "due since 2 h"),
         (known(told(due=NOW - 600)), Level.GOOD, "Protected", ""),
         (known(told(due=NOW - 7200, doing=BACKING_UP)), Level.GOOD, "Protected", ""),
+        # It is no excuse for ever.
+        (known(told(due=NOW - 30 * DAY, doing=FOR_DAYS)), Level.BAD, "Overdue", "30 d. One is under way for 30 d."),
+        (known(told(due=NOW - 7200, doing={**FOR_DAYS, "verb": "precopy"})), Level.BAD, "Overdue", "due since 2 h"),
+        (known(told(doing=FOR_DAYS), success=None), Level.WARN, "First backup", "under way"),
+        # A host that died in the middle of it, or one that does not tell of it any longer.
+        (known(told(due=NOW - 7200, doing=BACKING_UP), seen=NOW - 3600), Level.BAD, "Host away", "due since 2 h"),
+        (known(told(doing=BACKING_UP), told_at=NOW - 3600), Level.WARN, "Not told of", "remove it here"),
+        (known(told(due=NOW - 7200, doing=BACKING_UP), told_at=NOW - 3600), Level.BAD, "Overdue", "any longer"),
+        (known(told(doing=BACKING_UP), told_at=NOW - 3600, success=None), Level.BAD, "No backup yet", "due in"),
+        (known(told(), told_at=NOW - 600), Level.GOOD, "Protected", ""),
         (known(told(), seen=NOW - 3600), Level.WARN, "Host away", "60 min ago"),
         (known(told(due=NOW - 7200), seen=NOW - 10800), Level.BAD, "Host away", "due since 2 h"),
         (known(told(), seen=None, success=None), Level.BAD, "Host away", "never heard of"),
@@ -78,4 +93,4 @@ def test_what_a_host_says_is_read_with_care(hostile: dict[str, object]) -> None:
     found = view.of(hostile)
     assert found is not None
     assert found.window is None and found.doing is None and found.remaining == 0.0
-    assert standing.of(Known(found, NOW, NOW, None, None), NOW).title
+    assert standing.of(Known(found, NOW, NOW, NOW, None, None), NOW).title

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, func, insert, or_, select
+from sqlalchemy import Connection, case, delete, func, insert, select
 
+from headstart.host.account import number
 from headstart.server import events, tables, vms
 from headstart.server.call import Call
 from headstart.server.events import Event
@@ -93,14 +94,33 @@ def _away(connection: Connection, now: float) -> Iterator[tuple[Key, Lapse]]:
 
 
 def _late(connection: Connection, now: float) -> Iterator[tuple[Key, Lapse]]:
-    its = tables.vms.c
+    its, hosts = tables.vms.c, tables.hosts.c
+    # Views are long, and most that are late do nothing.
+    view = case((its.doing.in_(vms.BACKS_UP), its.view)).label("view")
     query = select(
-        its.id, its.tenant, its.name, its.due, its.last_success, tables.hosts.c.name.label("host")
-    ).join_from(tables.vms, tables.hosts, its.host == tables.hosts.c.id)
-    late = and_(its.due < now - vms.LATE_SECONDS, or_(its.doing.is_(None), its.doing != "backup"))
-    for row in connection.execute(query.where(late)):
+        its.id,
+        its.tenant,
+        its.name,
+        its.due,
+        its.last_success,
+        its.seen,
+        view,
+        hosts.name.label("host"),
+        hosts.seen.label("host_seen"),
+    ).join_from(tables.vms, tables.hosts, its.host == hosts.id)
+    for row in connection.execute(query.where(its.due < now - vms.LATE_SECONDS)):
+        if _is_excused(row.view, row.seen, row.host_seen, now):
+            continue
         facts = {"due": row.due, "last_success": row.last_success}
         yield ("backup.late", row.id), Lapse(row.tenant, row.host, row.name, row.due, facts)
+
+
+def _is_excused(view: Mapping[str, Any] | None, seen: float, host_seen: float | None, now: float) -> bool:
+    """The backup is being made; as far as that is news. ``view``: of one that is."""
+    if view is None or host_seen is None or host_seen < now - AWAY_SECONDS or vms.is_untold(seen, host_seen):
+        return False
+    since = number(view["doing"].get("since"))
+    return since is not None and vms.excuses(view["doing"]["verb"], since, now)
 
 
 def _full(connection: Connection, now: float, known: Mapping[Key, Lapse]) -> Iterator[tuple[Key, Lapse]]:

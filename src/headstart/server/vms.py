@@ -18,6 +18,10 @@ _PAGE = 1000
 LATE_SECONDS = 1800.0
 #: ``seen`` of a VM of which nothing changes is at most so old, while its host tells of it.
 SEEN_SECONDS = 300.0
+#: So a host that was heard of so long after a VM of its does not tell of that any longer.
+UNTOLD_SECONDS = 900.0
+#: What makes a backup that is late: it is being made. For so long, and not because nothing else was heard since.
+BACKS_UP, EXCUSE_SECONDS = ("backup", "publish"), 12 * 3600.0
 
 
 def seen(connection: Connection, call: Call, views: Mapping[str, Mapping[str, Any] | None]) -> dict[str, str]:
@@ -64,6 +68,16 @@ def told_by(view: Mapping[str, Any] | None) -> dict[str, Any]:
     verb = str(doing.get("verb", ""))[:16] if isinstance(doing, Mapping) else None
     moment = number(due) if view.get("state") != "paused" else None
     return {"view": dict(view), "doing": verb, "due": moment}
+
+
+def is_untold(seen: float, host_seen: float | None) -> bool:
+    """Its host tells of others, but not of it: it was removed there, or the host's state was made anew."""
+    return host_seen is not None and host_seen - seen > UNTOLD_SECONDS
+
+
+def excuses(verb: str, since: float, now: float) -> bool:
+    """Whether what is under way since then, by the host's clock, excuses a backup that is late."""
+    return verb in BACKS_UP and abs(now - since) < EXCUSE_SECONDS
 
 
 def _room(connection: Connection, call: Call) -> tuple[int | None, str]:

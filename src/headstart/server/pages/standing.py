@@ -5,11 +5,12 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from headstart.server import vms
 from headstart.server.hosts import AWAY_SECONDS
 from headstart.server.pages import words
 from headstart.server.pages.doubts import Doubt
-from headstart.server.pages.view import View
-from headstart.server.vms import LATE_SECONDS
+from headstart.server.pages.view import Doing, View
+from headstart.server.vms import BACKS_UP, LATE_SECONDS
 
 
 class Level(enum.StrEnum):
@@ -29,13 +30,16 @@ MEANING = {
     Level.OFF: "No policy",
 }
 ORDER = {level: number for number, level in enumerate(Level)}
+_UNTOLD = "Its host does not tell of it any longer. If it is gone, remove it here."
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Of a VM: as ``vms`` and ``hosts`` have it. Moments in seconds since 1970."""
+    """Of a VM: as ``vms`` and ``hosts`` have it. Moments in seconds since 1970. ``seen``: when its host told of it, and
+    ``host_seen`` when that told anything, last."""
 
     view: View | None
+    seen: float
     host_seen: float | None
     last_success: float | None
     last_failure: float | None
@@ -66,8 +70,11 @@ def of(known: Known, now: float) -> Standing:
     told = known.view
     if told is None:
         return _without_policy(known, now)
-    away = away_since(known.host_seen, now)
-    late = told.due is not None and told.due < now - LATE_SECONDS and not _backing_up(told)
+    away, untold = away_since(known.host_seen, now), vms.is_untold(known.seen, known.host_seen)
+    doing = None if away is not None or untold else told.doing
+    late = told.due is not None and told.due < now - LATE_SECONDS
+    if late and doing is not None and vms.excuses(doing.verb, doing.since, now):
+        late = False
     if away is not None and (late or known.last_success is None):
         return Standing(Level.BAD, "Host away", f"{_absent(away)} {_overdue(told, now)}".rstrip())
     if told.state == "paused":
@@ -75,9 +82,12 @@ def of(known: Known, now: float) -> Standing:
     if known.failed:
         return Standing(Level.BAD, "Backup failed", known.last_error or "The host did not say why.")
     if known.last_success is None:
-        return _first(told, now)
+        return _first(told, doing, now)
     if late:
-        return Standing(Level.BAD, "Overdue", f"{_overdue(told, now)} {_host_says(told)}".rstrip())
+        reason = _UNTOLD if untold else _under_way(doing, now) or _host_says(told)
+        return Standing(Level.BAD, "Overdue", f"{_overdue(told, now)} {reason}".rstrip())
+    if untold:
+        return Standing(Level.WARN, "Not told of", _UNTOLD)
     if away is not None:
         return Standing(Level.WARN, "Host away", f"{_absent(away)} It goes on by itself if it runs.")
     return _doubted(known) or _protected(told, now)
@@ -108,8 +118,8 @@ def _protected(told: View, now: float) -> Standing:
     return Standing(Level.GOOD, "Protected", told.reason)
 
 
-def _first(told: View, now: float) -> Standing:
-    if _backing_up(told):
+def _first(told: View, doing: Doing | None, now: float) -> Standing:
+    if doing is not None and doing.verb in BACKS_UP:
         return Standing(Level.WARN, "First backup", "Its first backup is under way.")
     if told.due is None:
         return Standing(Level.BAD, "No backup yet", "Its schedule has none to come.")
@@ -121,8 +131,11 @@ def _host_says(told: View) -> str:
     return f"The host says: {told.reason}." if told.reason and told.state in ("failed", "hangs", "unreachable") else ""
 
 
-def _backing_up(told: View) -> bool:
-    return told.doing is not None and told.doing.verb in ("backup", "publish")
+def _under_way(doing: Doing | None, now: float) -> str:
+    """Too long to be an excuse."""
+    if doing is None or doing.verb not in BACKS_UP:
+        return ""
+    return f"One is under way for {words.rough(max(0.0, now - doing.since))}."
 
 
 def _absent(seconds: float) -> str:
