@@ -21,7 +21,7 @@ from headstart.backup import publish, trim
 from headstart.backup.complete import Completing, Options
 from headstart.backup.context import Context
 from headstart.guest import trimming
-from headstart.host import control, requests, retry, steering
+from headstart.host import control, metrics, requests, retry, steering
 from headstart.host.daemon import Daemon
 from headstart.host.notify import Notifier
 from headstart.host.policy import Assignment, Config, HeadStart, Host
@@ -609,7 +609,11 @@ def test_a_backup_that_is_published_later_counts_for_the_rounds_after_it(home: H
         planner = served.wards["web"].course.planner
         wait_until(lambda: planner.since == TWO + 60)
         wait_until(lambda: home.verbs()[-1] == "precopy")
+        told = {each.name: each.samples for each in metrics.Collector(served).collect()}
+        assert told["headstart_host_vm_failing"][0].value == 0, "what failed is published by now"
     assert backups(home) == 0 and home.verbs().count("publish") == 1
+    [published] = [run for run in Runs(home.journal).newest("web") if run.verb == "publish"]
+    assert published.report["snapshot"] == home.snapshots()[-1].id
 
 
 def test_disks_that_the_policy_leaves_out(home: Home) -> None:

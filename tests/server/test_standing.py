@@ -18,13 +18,12 @@ def known(
     told: object,
     seen: float | None = NOW,
     success: float | None = NOW - 3600,
-    failure: float | None = None,
     error: str | None = None,
     told_at: float | None = None,
 ) -> Known:
     """``seen``: the host; ``told_at``: when it told of the VM, if that is longer ago."""
     moment = told_at if told_at is not None else seen if seen is not None else NOW
-    return Known(view.of(told), moment, seen, success, failure, error)
+    return Known(view.of(told), moment, seen, success, error)
 
 
 def told(**changes: object) -> dict[str, object]:
@@ -44,9 +43,8 @@ FOR_DAYS = {**BACKING_UP, "since": NOW - 30 * DAY}
         (known(None), Level.OFF, "No policy", "60 min old"),
         (known(None, success=None), Level.OFF, "No policy", "No policy names it."),
         (known(told(state="paused")), Level.BAD, "Paused", "resumes"),
-        (known(told(), failure=NOW - 60, error="The disk is full."), Level.BAD, "Backup failed", "The disk is full."),
-        # One that failed before the newest that went well is of the past.
-        (known(told(), failure=NOW - 7200, error="old"), Level.GOOD, "Protected", ""),
+        (known(told(), error="The disk is full."), Level.BAD, "Backup failed", "The disk is full."),
+        (known(told(), error=""), Level.BAD, "Backup failed", "did not say why"),
         (known(told(), success=None), Level.BAD, "No backup yet", "due in 60 min"),
         (known(told(due=NOW - 10), success=None), Level.BAD, "No backup yet", "due now"),
         (known(told(doing=BACKING_UP), success=None), Level.WARN, "First backup", "under way"),
@@ -93,4 +91,4 @@ def test_what_a_host_says_is_read_with_care(hostile: dict[str, object]) -> None:
     found = view.of(hostile)
     assert found is not None
     assert found.window is None and found.doing is None and found.remaining == 0.0
-    assert standing.of(Known(found, NOW, NOW, NOW, None, None), NOW).title
+    assert standing.of(Known(found, NOW, NOW, NOW, None), NOW).title

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import insert, select
+import pytest
+from sqlalchemy import insert, select, update
 
-from headstart.server import hosts, repositories, tables, tenants, vms
+from headstart.server import hosts, repositories, runs, tables, tenants, vms
 from headstart.server.call import Call
 from headstart.server.principal import Principal
 from headstart.server.roles import Role
 from headstart.server.settings import Settings
 from headstart.server.site import Site, open_site
+from tests.kit import machine
 
-NOW = 1_000_000.0
+NOW, YEAR = 1_000_000.0, 365 * 86400.0
 
 
 def site_with_host(folder: Path) -> tuple[Site, Principal]:
@@ -49,6 +52,107 @@ def test_what_did_not_change_is_not_written(tmp_path: Path) -> None:
         due = select(tables.vms.c.name, tables.vms.c.due)
         assert {row.name: row.due for row in connection.execute(due)} == {"a": NOW + 60, "b": NOW + 60}
     site.database.close()
+
+
+class Reports:
+    """What a host tells of its VM ``web``, and what is known of that then."""
+
+    def __init__(self, folder: Path) -> None:
+        self.site, self.host = site_with_host(folder)
+        self.now = NOW
+        self.number = 0
+        with self.site.database.write() as connection:
+            vms.seen(connection, self.call, {"web": {}})
+
+    @property
+    def call(self) -> Call:
+        return Call(self.host, self.now)
+
+    def ran(self, verb: str, ended: float, report: dict[str, Any]) -> None:
+        self.number += 1
+        with self.site.database.write() as connection:
+            runs.take(connection, self.call, [runs.Run(self.number, "web", verb, ended - 60, ended, report)])
+
+    def published(self, report: dict[str, Any]) -> None:
+        with self.site.database.write() as connection:
+            runs.take_snapshots(connection, self.call, [report])
+
+    def set(self, **values: object) -> None:
+        with self.site.database.write() as connection:
+            connection.execute(update(tables.vms).values(**values))
+
+    @property
+    def known(self) -> tuple[float | None, str | None]:
+        """The newest backup that went well; why the newest one did not."""
+        with self.site.database.read() as connection:
+            row = connection.execute(select(tables.vms)).one()
+            return row.last_success, row.last_error
+
+
+@pytest.fixture
+def reports(tmp_path: Path) -> Iterator[Reports]:
+    made = Reports(tmp_path)
+    yield made
+    made.site.database.close()
+
+
+FAILED = {"error": "The store is away."}
+
+
+def good(created: float) -> dict[str, Any]:
+    return machine.backup("web", created, 10, 5, 1.0)
+
+
+def test_a_clock_that_was_ahead_hides_nothing(reports: Reports) -> None:
+    early = good(NOW + 10 * YEAR)
+    reports.published(early)
+    reports.ran("backup", NOW + 10 * YEAR, early)
+    assert reports.known == (NOW, None), "it was made by now"
+    reports.now = NOW + 3600
+    reports.published(early)
+    assert reports.known == (NOW, None), "what is told again is no newer"
+    reports.ran("backup", NOW + 3500, FAILED)
+    assert reports.known == (NOW, FAILED["error"])
+    reports.now = NOW + 7200
+    reports.published(good(NOW + 7000))
+    assert reports.known == (NOW + 7000, None)
+    reports.ran("backup", NOW + 10 * YEAR, FAILED)
+    assert reports.known == (NOW + 7000, FAILED["error"])
+    reports.now = NOW + 9000
+    reports.published(good(NOW + 8000))
+    assert reports.known == (NOW + 8000, None)
+
+
+def test_moments_ahead_of_now_that_are_known_are_replaced(reports: Reports) -> None:
+    """This server's own clock may have been wrong."""
+    reports.set(last_success=NOW + YEAR, last_failure=NOW + YEAR, last_error="of the future")
+    reports.published(good(NOW - 60))
+    assert reports.known == (NOW - 60, None)
+    reports.set(last_success=NOW + YEAR, last_failure=NOW + YEAR)
+    reports.ran("backup", NOW - 30, FAILED)
+    assert reports.known == (None, FAILED["error"])
+
+
+def test_what_fails_on_the_way_to_publishing_is_over_once_it_is_published(reports: Reports) -> None:
+    """Its point in time is before the failure."""
+    made = good(NOW - 2400)
+    reports.ran("backup", NOW - 600, FAILED)
+    assert reports.known == (None, FAILED["error"])
+    reports.published(made)
+    reports.ran("publish", NOW - 300, {"notes": ["given up"]})
+    assert reports.known == (NOW - 2400, FAILED["error"]), "nobody said that it was this one"
+    reports.ran("publish", NOW - 60, {"notes": [], "snapshot": made["snapshot"]})
+    assert reports.known == (NOW - 2400, None)
+
+
+def test_failures_that_are_told_late_are_of_the_past(reports: Reports) -> None:
+    reports.published(good(NOW - 600))
+    reports.ran("backup", NOW - 1200, FAILED)
+    assert reports.known == (NOW - 600, None)
+    reports.ran("backup", NOW - 300, FAILED)
+    assert reports.known == (NOW - 600, FAILED["error"])
+    reports.ran("backup", NOW - 900, {"error": "older"})
+    assert reports.known == (NOW - 600, FAILED["error"])
 
 
 def test_a_token_that_never_came_is_revoked_and_that_is_written_down(tmp_path: Path) -> None:

@@ -206,9 +206,14 @@ def _finish_spooled(context: Context, name: str) -> list[str]:
 
 def finish(context: Context, name: str) -> list[str]:
     """Publish a backup that waits in the spool; the VM is not needed. Returns what was done."""
+    waiting = context.journal.completion(name)
     with running(context, name, "publish") as report:
         notes = _finish_spooled(context, name)
         report["notes"] = notes
+        point = context.journal.point(name)
+        if waiting is not None and point is not None and point.snapshot == waiting.id:
+            # It was not given up: what failed before is over.
+            report["snapshot"] = waiting.id
         return notes
 
 

@@ -75,6 +75,8 @@ class _Known:
 
     number: int = 0
     success: Run | None = None
+    #: Of the newest run that published something; one that was spooled may be reported by another one.
+    published: int = 0
     failure: Run | None = None
     failures: int = 0
 
@@ -130,8 +132,9 @@ class Collector:
             known.number = max(known.number, run.number)
             if "error" in run.report:
                 known.failure, known.failures = run, known.failures + 1
-            elif "created" in run.report:
-                known.success = run
+            elif "snapshot" in run.report:
+                known.published = run.number
+                known.success = run if "created" in run.report else known.success
         return known
 
     def _of_house(self, views: Mapping[str, Mapping[str, Any]]) -> Iterator[Metric]:
@@ -161,7 +164,7 @@ def newest_backups(journal: Journal, vm: str, after: int) -> list[Run]:
 
 
 def _is_failing(known: _Known) -> bool:
-    return known.failure is not None and (known.success is None or known.failure.number > known.success.number)
+    return known.failure is not None and known.failure.number > known.published
 
 
 def _of_views(views: Mapping[str, Mapping[str, Any]]) -> Iterator[Metric]:

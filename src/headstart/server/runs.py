@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, Update, case, delete, insert, select, update
 
 from headstart.server import events, schedule, snapshots, tables
 from headstart.server.call import Call
@@ -79,15 +79,20 @@ def _row(call: Call, run: Run) -> dict[str, Any]:
 def _note_backup(connection: Connection, call: Call, run: Run) -> None:
     if run.verb not in ("backup", "publish"):
         return
+    # A clock that is ahead must not hide what comes after it.
+    moment = min(run.ended or run.begun, call.now)
     if run.error is None:
         take_snapshots(connection, call, [run.report])
+        if run.report.get("snapshot"):
+            _clear_failure(connection, call, run.vm, moment)
         return
     its = tables.vms.c
-    moment = run.ended or run.begun
     # One that comes late tells of the past.
-    newer = (its.last_failure.is_(None)) | (its.last_failure <= moment)
-    change = update(tables.vms).where(its.host == call.who.host, its.name == run.vm, newer)
-    connection.execute(change.values(last_failure=moment, last_error=run.error))
+    newer = its.last_failure.is_(None) | (its.last_failure <= moment) | (its.last_failure > call.now)
+    over = (its.last_success > moment) & (its.last_success <= call.now)
+    values = {"last_failure": moment, "last_error": case((over, None), else_=run.error)}
+    known = case((its.last_success <= call.now, its.last_success))
+    connection.execute(_mine(call, run.vm).where(newer).values(**values, last_success=known))
 
 
 def take_snapshots(connection: Connection, call: Call, reports: Iterable[Mapping[str, Any]]) -> None:
@@ -95,20 +100,33 @@ def take_snapshots(connection: Connection, call: Call, reports: Iterable[Mapping
     of another version."""
     call.who.require(Right.REPORT)
     for found in filter(None, map(snapshots.of_report, reports)):
-        snapshots.add(connection, call, found)
-        _note_success(connection, call, found)
+        is_new = snapshots.add(connection, call, found)
+        if found.created <= call.now:
+            _note_success(connection, call, found, found.created)
+        elif is_new:
+            # By a clock that is ahead, so it is of now at the latest; but not when it is told again.
+            _note_success(connection, call, found, call.now)
         if call.who.tenant is not None and call.who.repository is not None:
             schedule.after_snapshot(connection, call.who.tenant, call.who.repository, found.vm, call.now)
 
 
-def _note_success(connection: Connection, call: Call, found: Entry) -> None:
+def _note_success(connection: Connection, call: Call, found: Entry, moment: float) -> None:
     its = tables.vms.c
-    change = update(tables.vms).where(its.host == call.who.host, its.name == found.vm)
-    newer = (its.last_success.is_(None)) | (its.last_success < found.created)
-    values = {"last_success": found.created, "window_seconds": found.window_seconds}
-    connection.execute(change.where(newer).values(residue_bytes=found.residue_bytes, **values))
-    over = (its.last_failure.is_(None)) | (its.last_failure < found.created)
-    connection.execute(change.where(over).values(last_error=None))
+    newer = its.last_success.is_(None) | (its.last_success < moment) | (its.last_success > call.now)
+    values = {"last_success": moment, "window_seconds": found.window_seconds, "residue_bytes": found.residue_bytes}
+    connection.execute(_mine(call, found.vm).where(newer).values(**values))
+    _clear_failure(connection, call, found.vm, moment)
+
+
+def _clear_failure(connection: Connection, call: Call, vm: str, moment: float) -> None:
+    """What failed until then does not count any longer: a backup was published."""
+    its = tables.vms.c
+    over = its.last_failure.is_(None) | (its.last_failure <= moment) | (its.last_failure > call.now)
+    connection.execute(_mine(call, vm).where(over).values(last_error=None))
+
+
+def _mine(call: Call, vm: str) -> Update:
+    return update(tables.vms).where(tables.vms.c.host == call.who.host, tables.vms.c.name == vm)
 
 
 def _event(run: Run) -> Event:

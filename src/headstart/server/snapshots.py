@@ -64,9 +64,9 @@ def _moment(told: object) -> float:
     return found
 
 
-def add(connection: Connection, call: Call, entry: Entry) -> None:
-    """By a host, of its repository. Of one that is there already what is said now holds, and what was found out of it
-    (verified, rehearsed) stays."""
+def add(connection: Connection, call: Call, entry: Entry) -> bool:
+    """By a host, of its repository; whether it was not known yet. Of one that is there already what is said now holds,
+    and what was found out of it (verified, rehearsed) stays."""
     its = tables.snapshots.c
     known = connection.execute(
         update(tables.snapshots)
@@ -74,10 +74,11 @@ def add(connection: Connection, call: Call, entry: Entry) -> None:
         .values({each: value for each, value in _values(entry).items() if value is not None})
     )
     if known.rowcount:
-        return
+        return False
     name = connection.execute(select(tables.hosts.c.name).where(tables.hosts.c.id == call.who.host)).scalar() or ""
     fixed = {"repository": call.who.repository, "tenant": call.who.tenant, "host": name, "id": entry.id}
     connection.execute(insert(tables.snapshots).values(**fixed, **_values(entry)))
+    return True
 
 
 def note_rehearsed(connection: Connection, call: Call, snapshot: str, told: Mapping[str, Any]) -> None:

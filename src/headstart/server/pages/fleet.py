@@ -87,16 +87,16 @@ def _query(call: Call) -> Select[Any]:
     vms, hosts = tables.vms.c, tables.hosts.c
     columns = (vms.id, vms.name, vms.host, hosts.name, vms.seen, hosts.seen, vms.view, vms.last_success)
     return (
-        select(*columns, vms.last_failure, vms.last_error, vms.residue_bytes, vms.window_seconds)
+        select(*columns, vms.last_error, vms.residue_bytes, vms.window_seconds)
         .join_from(tables.vms, tables.hosts, vms.host == hosts.id)
         .where(vms.tenant == call.who.of(Right.SEE))
     )
 
 
 def _vm(row: tuple[Any, ...], known: Mapping[tuple[str, str], Doubt], now: float) -> Vm:
-    its, name, host_id, host, seen, host_seen, told, success, failure, error, residue, window = row
+    its, name, host_id, host, seen, host_seen, told, success, error, residue, window = row
     found = view.of(told)
-    state = standing.of(Known(found, seen, host_seen, success, failure, error, known.get((name, host))), now)
+    state = standing.of(Known(found, seen, host_seen, success, error, known.get((name, host))), now)
     return Vm(its, name, host_id, host, found, success, window, residue, state)
 
 

@@ -42,14 +42,9 @@ class Known:
     seen: float
     host_seen: float | None
     last_success: float | None
-    last_failure: float | None
+    #: Of the newest backup, where that failed.
     last_error: str | None
     doubt: Doubt | None = None
-
-    @property
-    def failed(self) -> bool:
-        """The newest backup did."""
-        return self.last_failure is not None and (self.last_success is None or self.last_failure > self.last_success)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +74,7 @@ def of(known: Known, now: float) -> Standing:
         return Standing(Level.BAD, "Host away", f"{_absent(away)} {_overdue(told, now)}".rstrip())
     if told.state == "paused":
         return Standing(Level.BAD, "Paused", "No backups until somebody resumes it.")
-    if known.failed:
+    if known.last_error is not None:
         return Standing(Level.BAD, "Backup failed", known.last_error or "The host did not say why.")
     if known.last_success is None:
         return _first(told, doing, now)
