@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Update, case, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Update, case, delete, insert, select, true, update
 
 from headstart.server import events, schedule, snapshots, tables
 from headstart.server.call import Call
@@ -17,6 +17,8 @@ from headstart.server.snapshots import Entry
 #: As long as hosts keep them.
 KEPT_SECONDS = 90 * 86400.0
 _PAGE = 500
+#: Of a picture: a week with one every five minutes.
+ROUNDS = 2016
 #: Rounds that went well are too many to be events.
 _QUIET = ("precopy",)
 
@@ -141,15 +143,25 @@ def _facts(run: Run) -> dict[str, Any]:
     return {**told, **{name: run.report[name] for name in kept if name in run.report}}
 
 
-def of_vm(connection: Connection, tenant: str, vm: str, since: float, limit: int = _PAGE) -> list[dict[str, Any]]:
-    """Newest first."""
+def of_vm(connection: Connection, vm: Mapping[str, Any], since: float, limit: int = _PAGE) -> list[dict[str, Any]]:
+    """Newest first. ``vm`` as ``vms`` has it: another host's of the same name is another one."""
+    return _newest(connection, vm, since, true(), min(limit, _PAGE))
+
+
+def rounds_and_others(
+    connection: Connection, vm: Mapping[str, Any], since: float
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Each newest first: of many rounds, not all; but they are in the way of no backup."""
+    is_round = tables.runs.c.verb.in_(_QUIET)
+    return _newest(connection, vm, since, is_round, ROUNDS), _newest(connection, vm, since, ~is_round, _PAGE)
+
+
+def _newest(
+    connection: Connection, vm: Mapping[str, Any], since: float, which: ColumnElement[bool], limit: int
+) -> list[dict[str, Any]]:
     its = tables.runs.c
-    query = (
-        select(tables.runs)
-        .where(its.tenant == tenant, its.vm == vm, its.begun >= since)
-        .order_by(its.begun.desc())
-        .limit(min(limit, _PAGE))
-    )
+    mine = (its.tenant == vm["tenant"], its.vm == vm["name"], its.host == vm["host"])
+    query = select(tables.runs).where(*mine, its.begun >= since, which).order_by(its.begun.desc()).limit(limit)
     return [dict(row) for row in connection.execute(query).mappings()]
 
 

@@ -62,8 +62,7 @@ def remove_vm(here: Here, call: Caller, vm: str) -> Response:
 @router.get("/vms/{vm}/runs")
 def list_runs(here: Here, call: Caller, vm: str, since: Before = 0.0, limit: Limit = 500) -> list[dict[str, Any]]:
     with here.database.read() as connection:
-        found = vms.get(connection, call, vm)
-        return runs.of_vm(connection, found["tenant"], found["name"], since or 0.0, limit)
+        return runs.of_vm(connection, vms.get(connection, call, vm), since or 0.0, limit)
 
 
 @router.get("/snapshots")

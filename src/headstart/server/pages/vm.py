@@ -82,9 +82,10 @@ def draw(request: Request, here: Here, call: Visitor, vm: str, hours: Hours = 24
     with here.database.read() as connection:
         row = vms.get(connection, call, vm)
         minutes = figures.minutes(connection, row["id"], since, until)
-        reported = runs.of_vm(connection, row["tenant"], row["name"], since - 6 * _HOUR)
-    told = [_run(each) for each in reported if each["host"] == row["host"]]
-    drawn = picture.draw(History(row["name"], since, until, minutes, told, _zone(request)))
+        rounds, others = runs.rounds_and_others(connection, row, since - 6 * _HOUR)
+    told = [_run(each) for each in (*rounds, *others)]
+    note = f"the newest {len(rounds)} rounds are shown" if len(rounds) == runs.ROUNDS else ""
+    drawn = picture.draw(History(row["name"], since, until, minutes, told, _zone(request), note))
     return Response(paint.dark(drawn) if theme == "dark" else drawn, headers=_SVG, media_type="image/svg+xml")
 
 
