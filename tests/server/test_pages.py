@@ -125,6 +125,32 @@ def test_what_belongs_to_others_is_as_if_it_were_not_there(fleet: Fleet) -> None
     get(fleet.people["admin"], f"/vms/{fleet.vm}")
 
 
+@pytest.mark.parametrize("state", [{"policies": 7, "mistake": ["x"], "refused": "all"}, {"policies": {"refused": {}}}])
+def test_a_host_that_is_well_has_nothing_to_complain_of(server: Server, fleet: Fleet, state: dict[str, object]) -> None:
+    fleet.machine.state = state
+    fleet.machine.pulse(web=machine.view())
+    for path in ("/", "/hosts", "/policies"):
+        found = get(fleet.people["viewer"], path)
+        assert not any(each in found for each in ("cannot use", "mistakes", "not listed", "refused")), path
+
+
+def test_what_hosts_refuse_and_what_is_refused_of_them_is_told(server: Server) -> None:
+    tenant = server.tenant("unheard")
+    tenant.repository()
+    server.site().put(f"/v1/tenants/{tenant.id}/quota", {"quota_vms": 1})
+    host = Machine(tenant.host("unheard-rack"))
+    host.state = {
+        "policies": {"version": "1", "refused": "line 3: <b>no such key</b>", "refused_version": "2"},
+        "mistake": "headstart.toml:7: no such zone",
+    }
+    names = ("a-one", "b-two", "c-three", "d-four", "e-five", "f-six")
+    host.tell(dict.fromkeys(names, machine.view()))
+    for path in ("/", "/hosts", "/policies"):
+        found = get(tenant.admin, path)
+        assert "line 3: &lt;b&gt;no such key" in found and "headstart.toml:7" in found, path
+        assert "5 VMs" in found and "b-two" in found and "The quota of 1 VMs is used up" in found, path
+
+
 def test_a_policy_of_content_is_on_every_page(fleet: Fleet) -> None:
     paths = (*VIEWED, *CONFIGURED, f"/vms/{fleet.vm}", f"/vms/{fleet.vm}/live", "/login", "/vms/none")
     for path in paths:

@@ -141,8 +141,8 @@ def pulse(request: Request, here: Here, call: Caller, told: Pulse) -> Beat:
     has = {order: Told(orders.State(each.state), each.progress, each.result) for order, each in told.orders.items()}
     with here.database.write() as connection:
         refused = vms.seen(connection, call, told.vms)
-        state = {**told.state, **({"refused": refused} if refused else {})}
-        news = hosts.pulse(connection, call, told.version, state)
+        # What is refused is our word, and never the host's.
+        news = hosts.pulse(connection, call, told.version, {**told.state, "refused": refused})
         renew = hosts.comes_with(connection, call)
         states = orders.told(connection, call, has)
         offered = orders.waiting(connection, call)

@@ -10,7 +10,7 @@ from headstart.server import hosts, ids, repositories, tokens
 from headstart.server.api.request import Here
 from headstart.server.call import Call
 from headstart.server.credentials import Kind
-from headstart.server.pages import render, stores, waits
+from headstart.server.pages import complaints, render, stores, waits
 from headstart.server.pages.forms import Sent
 from headstart.server.pages.visitor import Visitor
 from headstart.server.tokens import Wish
@@ -35,6 +35,7 @@ def _page(request: Request, here: Here, call: Call, command: str = "", repositor
         call,
         "hosts.html",
         hosts=known,
+        complaints=complaints.of(known),
         names={each["id"]: each["name"] for each in places},
         places=places,
         command=command,

@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 
 from headstart.server import hosts, tables
 from headstart.server.api.request import Here
-from headstart.server.pages import fleet, render, standing, stores
+from headstart.server.pages import complaints, fleet, render, standing, stores
 from headstart.server.pages.fleet import Wish
 from headstart.server.pages.visitor import Visitor
 
@@ -65,6 +65,7 @@ def show(
         away=sum(each["away"] for each in known),
         hosts=known,
         shut=shut,
+        complaints=list(complaints.of(known).values()),
         meaning=standing.MEANING,
         query={"q": q, "show": show, "host": host, "sort": sort if sort != fleet.SORT else ""},
     )

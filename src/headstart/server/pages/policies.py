@@ -16,10 +16,10 @@ from headstart import errors
 from headstart.host import contradictions, keys, locate, mistakes, validation
 from headstart.host import tables as toml
 from headstart.host.policy import Policy
-from headstart.server import policies, tables
+from headstart.server import hosts, policies, tables
 from headstart.server.api.request import Here
 from headstart.server.call import Call
-from headstart.server.pages import render, stores, waits
+from headstart.server.pages import complaints, render, stores, waits
 from headstart.server.pages.forms import Sent
 from headstart.server.pages.visitor import Visitor
 from headstart.server.roles import Right
@@ -90,6 +90,7 @@ def show(request: Request, here: Here, call: Visitor, vm: Name = "") -> Response
         assigned = policies.assigned(connection, call.who.of(Right.SEE))
         names = _names(connection, call)
         shut = stores.shut(connection, call)
+        known = hosts.listed(connection, call)
     whose = _by_pattern(names, assigned)
     counts = {each["name"]: 0 for each in listed}
     for pattern, policy in assigned.items():
@@ -102,6 +103,7 @@ def show(request: Request, here: Here, call: Visitor, vm: Name = "") -> Response
         policies=[{**each, "vms": counts[each["name"]]} for each in listed],
         assigned=[Assigned(pattern, policy, whose[pattern]) for pattern, policy in assigned.items()],
         shut=shut,
+        complaints=list(complaints.of(known).values()),
         vm=vm,
         names=sorted(set(names))[:500],
     )
