@@ -11,13 +11,14 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from headstart import errors
 from headstart.cli import arguments, program
+from headstart.host import control
 from headstart.state.journal import Journal
 from tests.cli import console
 from tests.cli.shelf import Shelf
@@ -224,6 +225,24 @@ def test_a_vm_that_somebody_else_works_on(shelf: Shelf, tmp_path: Path) -> None:
 def test_a_state_directory_that_cannot_be(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert "--state" in cli.run("vm", "list", "--state", tmp_path / "file", expect=2).error["error"]["message"]
+
+
+def test_a_daemon_is_told_which_repository_was_named(cli: Cli) -> None:
+    """So that it can refuse: it has one of its own open."""
+    told: list[Mapping[str, object]] = []
+
+    def answer(request: Mapping[str, object], tell: control.Tell) -> object:
+        told.append(request)
+        if request["do"] == "status":
+            return {"vms": {"web": {}}}
+        raise errors.Usage("not there")
+
+    cli.state.mkdir()
+    with control.Server(control.address(cli.state), answer):
+        assert console.inside(cli, "--repository", "usb/", "backup", "web").status == 2
+        environment = {"HEADSTART_REPOSITORY": ""}
+        assert console.inside(cli, "backup", "web", environment=environment).status == 2
+    assert [each["repository"] for each in told if each["do"] == "backup"] == [str(Path("usb").absolute()), None]
 
 
 # -- what nobody thought of

@@ -88,6 +88,18 @@ def test_the_last_round_ends_just_before_the_backup(home: Home) -> None:
     assert begun and TWO - 4 < begun[-1] < TWO - 1, [TWO - each for each in begun]
 
 
+def test_a_backup_goes_nowhere_else_than_it_was_ordered_to(home: Home) -> None:
+    home.add("web")
+    ours = home.folder / "repository"
+    home.vault.address = f"file://{ours}/"
+    with home.serving():
+        with pytest.raises(errors.Usage, match=f"into file://{ours}/, not into /mnt/usb. Leave --repository"):
+            home.ask(**PLAIN, vm="web", repository="/mnt/usb")
+        assert not home.snapshots()
+        home.ask(**PLAIN, vm="web", repository=str(ours))
+    assert len(home.snapshots()) == 1
+
+
 def test_many_days(home: Home) -> None:
     vm = home.add("web")
     with home.serving():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from headstart import errors
-from headstart.store import address, open_store
+from headstart.store import address, membership, open_store
 
 
 @pytest.mark.parametrize("form", ["{}", "file://{}", "file://localhost{}", "FILE://{}"])
@@ -53,6 +53,34 @@ def test_the_address_of_a_bucket_is_opened_without_asking_it(
     monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
     assert repr(open_store(url)) == told
     assert address.local_directory(url) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("there/", "{here}/there"),
+        ("link", "{here}/there"),
+        ("file://{here}/a%20b", "{here}/a b"),
+        ("FILE://localhost{here}/there/../x", "{here}/x"),
+        ("S3://bucket/a/b/", "s3://bucket/a/b"),
+        ("HTTPS://Server/main/", "https://server:8443/main"),
+        ("https://server:8443/main", "https://server:8443/main"),
+    ],
+)
+def test_one_spelling_of_each_place(url: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to("there")
+    monkeypatch.chdir(tmp_path)
+    assert address.canonical(url.format(here=tmp_path)) == place.format(here=tmp_path)
+
+
+def test_the_repository_of_a_host_need_not_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    joined = tmp_path / membership.FILE
+    membership.save(joined, membership.Membership("https://server:8443", "t", "", "tenant", "host", "main", 0.0))
+    monkeypatch.setenv(membership.PATH, str(joined))
+    assert address.canonical("https://server") == "https://server:8443/main"
+    joined.unlink()
+    assert address.canonical("https://server") == "https://server:8443/"
 
 
 def test_who_uses_a_directory_loads_no_clouds(tmp_path: Path) -> None:

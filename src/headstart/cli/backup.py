@@ -14,6 +14,7 @@ from headstart.cli import arguments, text, volumelines
 from headstart.cli.session import Session
 from headstart.host import control, requests
 from headstart.repository import immutable
+from headstart.store import address
 
 
 def add(verbs: arguments.Verbs) -> None:
@@ -86,7 +87,9 @@ def _by_daemon(session: Session, name: str, options: Options) -> BackupReport | 
             return None
     except control.Absent:
         return None
-    request = {"do": "backup", "vm": name, "options": requests.options_json(options)}
+    url = session.settings.url
+    place = None if url is None else address.canonical(url)
+    request = {"do": "backup", "vm": name, "options": requests.options_json(options), "repository": place}
     with session.output.progress() as progress:
         return report.backup_of(control.ask(state, request, progress))
 

@@ -13,6 +13,7 @@ from headstart.host import view
 from headstart.host.control import Tell
 from headstart.host.house import House
 from headstart.host.ward import Ward
+from headstart.store import address
 
 #: Seconds between two reports of how far a backup is.
 TELL_SECONDS = 0.5
@@ -70,7 +71,9 @@ class Requests:
             case {"do": "cancel", "vm": str(name)}:
                 return {"vm": name, "cancelled": self._daemon.ward(name).activity.cancel("cancelled by its owner")}
             case {"do": "backup", "vm": str(name)}:
-                return self._backup(self._daemon.ward(name), _options(request["options"]), tell)
+                ward = self._daemon.ward(name)
+                self._check_place(request.get("repository"))
+                return self._backup(ward, _options(request["options"]), tell)
         raise errors.Usage("The daemon does not know this request: it is of another version.")
 
     def _status(self, name: str | None) -> dict[str, Any]:
@@ -91,6 +94,15 @@ class Requests:
         self._daemon.house.series.resume(name)
         ward.wake()
         return {"vm": name, "paused": False}
+
+    def _check_place(self, wanted: str | None) -> None:
+        """A backup goes nowhere else than it was ordered to. ``wanted``: of ``address.canonical``; None: ours."""
+        ours = self._daemon.house.vault.address
+        if wanted is not None and wanted != address.canonical(ours):
+            raise errors.Usage(
+                f"The daemon that protects this VM backs it up into {ours}, not into {wanted}. Leave --repository and "
+                "HEADSTART_REPOSITORY out to back it up there, or stop the daemon ('headstart run') first."
+            )
 
     def _backup(self, ward: Ward, options: Options | None, tell: Tell) -> dict[str, Any]:
         done = ward.order(options)

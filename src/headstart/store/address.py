@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -35,6 +36,25 @@ def open_store(url: str, patience: float = PATIENCE) -> contract.Store:
     if parts.netloc not in ("", "localhost"):
         raise errors.Usage(f"{url}: a directory of this machine is written file:///path.", url=url)
     return _in_path(_directory(unquote(parts.path), url))
+
+
+def canonical(url: str) -> str:
+    """One spelling for all that name the same place. Raises ``Usage``."""
+    scheme = _SCHEME.match(url)
+    kind = "file" if scheme is None else scheme[1].lower()
+    if kind == "file":
+        return str(_directory(url if scheme is None else unquote(_split(url).path), url).resolve())
+    parts = _split(url)
+    path = parts.path.strip("/")
+    if kind not in ("https", "http"):
+        return f"{kind}://{parts.netloc}/{path}"
+    # Loading what speaks HTTP takes its time.
+    from headstart.store.membership import identity_for, server_of
+
+    if not path:
+        with contextlib.suppress(errors.Usage, errors.Damaged):
+            path = identity_for(url)[1] or ""
+    return f"{server_of(url)}/{path}"
 
 
 def local_directory(url: str) -> Path | None:
