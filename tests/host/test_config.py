@@ -15,7 +15,7 @@ from headstart import errors
 from headstart.backup import hooks, plan
 from headstart.backup.hooks import Hook
 from headstart.backup.transport import Transport
-from headstart.host import config, tables
+from headstart.host import config, document, tables
 from headstart.host.policy import (
     Assignment,
     Config,
@@ -323,8 +323,6 @@ MISTAKES = [
      '4: policy.b.schedule.missed: must be true or false, not "yes"'),
     ("[policy.b]\nschedule = { calendar = '2027-02-30' }",
      '4: policy.b.schedule.calendar: "2027-02-30" can never be due: it never comes'),
-    ("[policy.b]\nschedule = { calendar = ['daily', '2026-11-26 11:00'], timezone = 'UTC' }",
-     '4: policy.b.schedule.calendar: "2026-11-26 11:00" can never be due: it came for the last time on 2026-11-26 1'),
     # Contradictions.
     ("[policy.b]\nschedule = { calendar = 'hourly', random_delay = '1h' }",
      "4: policy.b.schedule.random_delay: must be shorter than the time between two backups (1 h 0 min at least)"),
@@ -514,6 +512,28 @@ MODES = [
     ("", 0o777, True),
     ("", 0o1777, False),
 ]
+
+
+@pytest.mark.parametrize("calendar", ["['daily', '2026-11-26 11:00']", "'2026-11-26 11:00'"])
+def test_a_date_that_has_passed_takes_nothing_else_away(tmp_path: Path, root: None, calendar: str) -> None:
+    """It was right when it was written, and a restart must not refuse all policies for it."""
+    file = write(tmp_path, f"{RIGHT}[policy.b]\nschedule = {{ calendar = {calendar}, timezone = 'UTC' }}\n")
+    found = config.load(file, NOW)
+    assert set(found.policies) == {"a", "b"}
+    said = '"2026-11-26 11:00" is not due any more: it came for the last time on 2026-11-26 11:00'
+    assert found.warnings == (f"{file}:4: policy.b.schedule.calendar: {said}",)
+    (tmp_path / document.FILE).write_text(file.read_text())
+    assert document.beside(Config(file, ()), tmp_path, NOW).warnings[0].endswith(said)
+
+
+def test_what_a_server_said_and_cannot_be_used_is_told(tmp_path: Path) -> None:
+    own = Config(tmp_path / "headstart.toml", (), default="nightly")
+    text = "[policy.a]\nshedule = 1\n"
+    (tmp_path / document.FILE).write_text(text)
+    found = document.beside(own, tmp_path, NOW)
+    version, why = found.refused
+    assert version == document.version_of(text) and "shedule" in why
+    assert (found.default, found.server, found.policies) == ("nightly", "", {})
 
 
 @pytest.mark.parametrize(("place", "mode", "refused"), MODES)

@@ -84,6 +84,7 @@ def run_check(session: Session, given: argparse.Namespace) -> None:
     warnings = [
         *config.warnings,
         *(f"{each}: this host's own comes before the server's." for each in config.overridden),
+        *([f"What the server said of policies cannot be used: {config.refused[1]}"] if config.refused[1] else []),
     ]
     names = _vms(settings.settings(given, beneath(os.environ, config.host)).state, warnings)
     vms = [_vm(config, name) for name in names or ()]

@@ -117,6 +117,10 @@ class _Reading:
         for inside, message in contradictions.find_beside(wrong, table, value, self._now):
             self._wrong(file, (*path, *inside), message)
         if table is not None:
+            self._found.warnings += [
+                str(file.mistake((*path, *inside), message))
+                for inside, message in contradictions.passed(table, self._now)
+            ]
             self._policies.setdefault(name, table.value(name))
 
     def _vm(self, file: Source, name: str, value: object) -> None:

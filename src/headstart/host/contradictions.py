@@ -40,14 +40,27 @@ def find_beside(
     return [(path, message) for path, message in found if path[0] not in doubtful]
 
 
+def passed(table: PolicyTable, now: datetime) -> Contradictions:
+    """What was right once, and is no mistake: time alone must not take away what else is said."""
+    for expression, last in _ended(table, now):
+        if last is not None:
+            said = f'"{expression}" is not due any more: it came for the last time on {last:%Y-%m-%d %H:%M}'
+            yield ("schedule", "calendar"), said
+
+
 def _schedule(table: PolicyTable, now: datetime) -> Contradictions:
+    for expression, last in _ended(table, now):
+        if last is None:
+            yield ("schedule", "calendar"), f'"{expression}" can never be due: it never comes'
+
+
+def _ended(table: PolicyTable, now: datetime) -> Iterator[tuple[str, datetime | None]]:
+    """Expressions that do not come again, and when they came last."""
+    schedule = table.schedule.value()
     for expression in table.schedule.calendar:
-        schedule = table.schedule.value()
         one = type(schedule)((expression,), schedule.zone)
         if calendar.following(one, now) is None:
-            last = calendar.previous(one, now)
-            when = "it never comes" if last is None else f"it came for the last time on {last:%Y-%m-%d %H:%M}"
-            yield ("schedule", "calendar"), f'"{expression}" can never be due: {when}'
+            yield expression, calendar.previous(one, now)
 
 
 def _rehearsal(table: PolicyTable) -> Contradictions:

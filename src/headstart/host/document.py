@@ -50,16 +50,18 @@ def forget(state: Path) -> None:
 
 
 def beside(local: Config, state: Path, now: datetime) -> Config:
-    """The host's own configuration, and beneath it what is kept; where that cannot be used, without."""
+    """The host's own configuration, and beneath it what is kept; where that cannot be used, without, which is told."""
     file = state / FILE
+    version = ""
     try:
         text = _text(file)
         if text is None:
             return local
-        return together(local, replace(_read(file, text, now), server=version_of(text)))
+        version = version_of(text)
+        return together(local, replace(_read(file, text, now), server=version))
     except errors.HeadstartError as error:
         _log.error("What the server said of policies is not used: %s", error)
-        return local
+        return replace(local, refused=(version, str(error)))
 
 
 def together(local: Config, said: Config) -> Config:
@@ -73,6 +75,7 @@ def together(local: Config, said: Config) -> Config:
         policies={**said.policies, **local.policies},
         assignments=(*local.assignments, *(replace(each, remote=True) for each in others)),
         default=local.default if local.decided else said.default,
+        warnings=(*local.warnings, *said.warnings),
         server=said.server,
         overridden=tuple(overridden),
     )

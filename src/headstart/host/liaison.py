@@ -121,8 +121,16 @@ class Liaison:
         if found is None:
             return None
         config = self._host.config
-        told = {"policies": config.server, "overridden": list(config.overridden), "policies_refused": self._bad[1]}
+        told = {
+            "policies": config.server,
+            "overridden": list(config.overridden),
+            "policies_refused": self._unusable()[1],
+        }
         return {**found, **told, "refused_vms": dict(self._refused)}
+
+    def _unusable(self) -> tuple[str, str]:
+        """The version of what cannot be used, and why: what was fetched last, else what is kept."""
+        return self._bad if self._bad[1] else self._host.config.refused
 
     # -- the thread
 
@@ -214,7 +222,7 @@ class Liaison:
     def _self(self) -> dict[str, Any]:
         """What this host says of itself."""
         host, config = self._host, self._host.config
-        version, why = self._bad
+        version, why = self._unusable()
         policies: dict[str, Any] = {"version": config.server, "overridden": list(config.overridden)[:100]}
         return {
             "policies": {**policies, **({"refused": why[:_LONGEST], "refused_version": version} if why else {})},

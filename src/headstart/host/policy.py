@@ -215,7 +215,7 @@ class Assignment:
 class Config:
     """What ``files`` say together. ``default`` is the policy of VMs that nothing names; None: these have none, which is
     ``decided`` where a file says so. ``server``: the version of what the server says that is in it; ``overridden``:
-    what of that does not hold here."""
+    what of that does not hold here. ``refused``: the version that is kept and cannot be used, and why."""
 
     file: Path
     files: tuple[Path, ...]
@@ -227,6 +227,7 @@ class Config:
     decided: bool = False
     server: str = ""
     overridden: tuple[str, ...] = ()
+    refused: tuple[str, str] = ("", "")
 
 
 def assignment_of(config: Config, vm: str) -> Assignment | None:
