@@ -290,6 +290,30 @@ def test_cancelling_ends_what_is_under_way_and_nothing_else(home: Home) -> None:
         assert not home.ask("cancel", vm="web")["cancelled"]
 
 
+def test_a_backup_that_is_cancelled_after_a_while_is_left_alone_for_a_while(home: Home) -> None:
+    vm = home.add("web")
+    with_policy(home, replace(NIGHTLY, head_start=HeadStart(transports=())))
+    taken, cancelled = threading.Event(), threading.Event()
+
+    def meanwhile(step: str) -> None:
+        if step == "take" and not taken.is_set():
+            home.now += 600
+            taken.set()
+            cancelled.wait(10)
+
+    vm.meanwhile = meanwhile
+    with home.serving(), mock.patch.object(retry, "AGAIN_SECONDS", 30.0):
+        home.now = TWO
+        assert taken.wait(10)
+        assert home.ask("cancel", vm="web")["cancelled"]
+        cancelled.set()
+        wait_until(lambda: home.status()["doing"] is None and home.status()["state"] == "failed")
+        time.sleep(0.2)
+        assert backups(home) == 0
+        home.now += 31
+        wait_until(lambda: backups(home) == 1)
+
+
 def test_a_policy_that_is_changed_in_the_middle_of_a_round_holds_at_once(home: Home) -> None:
     vm = home.add("web", blocks=4096, filled=4096)
     with home.serving() as served:
@@ -353,7 +377,7 @@ def test_a_round_that_failed_is_tried_again_before_the_next_one(home: Home) -> N
     with home.serving():
         wait_until(lambda: home.verbs() == ["precopy"])
         home.now += 901
-        wait_until(lambda: failed)
+        wait_until(lambda: failed and home.status()["doing"] is None)
         home.now += 31
         wait_until(lambda: home.verbs() == ["precopy", "precopy"])
 

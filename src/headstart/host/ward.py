@@ -238,7 +238,7 @@ class Ward:
                 self.course.say("waiting", str(error))
                 if self.activity.cancelled:
                     # Its owner wants to have peace for a while.
-                    self._rounds.failed(now)
+                    self._rounds.failed(self._house.clock())
                 return False
             except errors.HeadstartError as error:
                 log.warning(self.name, event="trim", reason=str(error))
@@ -262,12 +262,12 @@ class Ward:
         self.course.look(counters)
 
     def _round(self, due: Due) -> None:
-        course, now, policy = self.course, self._house.clock(), self._policy
+        course, policy = self.course, self._policy
 
         def go_on() -> None:
             self._go_on(due, policy)
 
-        with self.activity.doing("precopy"), self._trying("precopy", self._rounds, now):
+        with self.activity.doing("precopy"), self._trying("precopy", self._rounds):
             try:
                 with self._house.rounds.taking(go_on), self._context(self._beat_ahead) as context:
                     steering = Steering(self._house, course, go_on)
@@ -311,7 +311,7 @@ class Ward:
         options = replace(_options(self._policy), settle=self._settle)
         # Where scratch or spool are too small for what is left, it is copied before the point in time at the next try.
         self._settle = False
-        with self._trying("backup", self._backups, now), self._noting("backup", due.moment):
+        with self._trying("backup", self._backups), self._noting("backup", due.moment):
             try:
                 self._back_up(options, "it is due")
             except errors.NoSpace:
@@ -348,7 +348,7 @@ class Ward:
     def _publish(self, now: float, waiting: Completion) -> float:
         if self._backups.waits(now):
             return LOOK_SECONDS
-        trying = self._trying("publish", self._backups, now)
+        trying = self._trying("publish", self._backups)
         with self.activity.doing("publish"), trying, self._noting("publish", waiting.id):
             self.course.say("publish", "a complete backup waits in the spool")
             with self._context(self.activity.beat) as context:
@@ -360,14 +360,14 @@ class Ward:
     # -- both
 
     @contextlib.contextmanager
-    def _trying(self, verb: str, retry: Retry, now: float) -> Iterator[None]:
+    def _trying(self, verb: str, retry: Retry) -> Iterator[None]:
         """What fails is tried again later; a bug as well, which is told by who runs us."""
         try:
             yield
         except errors.HeadstartError as error:
-            self._failed(verb, error, retry, now)
+            self._failed(verb, error, retry)
         except BaseException:
-            retry.failed(now)
+            retry.failed(self._house.clock())
             raise
         else:
             retry.succeeded()
@@ -420,13 +420,14 @@ class Ward:
         self._machine = self._house.images(context, vm, LeftOut(self._policy.volumes))
         return self._machine
 
-    def _failed(self, verb: str, error: errors.HeadstartError, retry: Retry, now: float) -> None:
+    def _failed(self, verb: str, error: errors.HeadstartError, retry: Retry) -> None:
         message = " ".join((str(error), *getattr(error, "__notes__", ())))
         if isinstance(error, errors.Interrupted):
             log.decision(self.name, event="cancelled", verb=verb, reason=message)
         else:
             log.warning(self.name, event="failed", verb=verb, kind=errors.kind(error), reason=message)
-        retry.failed(now)
+        # From its end on: what took longer than the pause would be begun again at once.
+        retry.failed(self._house.clock())
         self.course.say("failed", f"{verb}: {message}")
 
 
