@@ -13,12 +13,14 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from headstart import errors
 from headstart.cli import arguments, program
 from headstart.host import control
+from headstart.restore import rollback
 from headstart.state.journal import Journal
 from tests.cli import console
 from tests.cli.shelf import Shelf
@@ -489,6 +491,18 @@ def test_a_rollback_with_a_yes_goes_on(shelf: Shelf, tmp_path: Path) -> None:
     shelf.add_vm("web", tmp_path / "nobody")
     assert console.on_a_terminal(shelf.cli, "rollback", "web", "web@latest", answers=("yes",))[0] == 20
     assert shelf.cli.run("rollback", "web", "web@latest", "--yes", expect=20)
+
+
+@pytest.mark.parametrize(("reason", "status"), [("", 0), ("QEMU did not start: no memory", 3)])
+def test_a_rollback_after_which_the_vm_is_off(shelf: Shelf, tmp_path: Path, reason: str, status: int) -> None:
+    made = shelf.add()
+    shelf.add_vm("web", tmp_path / "nobody")
+    report = rollback.Report("web", made.id, None, (), running=not reason, seconds=1.0, notes=(), not_started=reason)
+    with mock.patch.object(rollback, "rollback", return_value=report):
+        done = console.inside(shelf.cli, "--json", "rollback", "web", "web@latest", "--yes")
+    assert (done.status, done.json["running"], done.json["not_started"]) == (status, not reason, reason)
+    if reason:
+        assert done.error["error"]["message"] == f"web is rolled back, and does not run again: {reason}."
 
 
 def test_a_rollback_does_not_ask_nobody(shelf: Shelf, tmp_path: Path) -> None:

@@ -8,11 +8,12 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from headstart import errors
+from headstart.hypervisor.qemu import power
 from headstart.repository import snapshot
 from headstart.repository.manifest import Manifest
 from headstart.restore import rollback
@@ -95,6 +96,21 @@ def test_back_and_forth(tmp_path: Path, vm: Vm, rig: Rig) -> None:
     vm.quit()
     assert_is(vm, safe)
     assert [disk.written_bytes for disk in forth.disks] == [3 * PIECE] * 2
+
+
+def test_a_vm_that_does_not_start_again(vm: Vm, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All else is done, and told."""
+    first = rig.backup()
+    bare.write_both(vm, 0)
+
+    def broken(*_: object) -> NoReturn:
+        raise errors.Unreachable("QEMU cannot be started again: No such file or directory. Start it as you do.")
+
+    monkeypatch.setattr(power, "_spawn", broken)
+    report = roll_back(rig, first.snapshot)
+    assert report.not_started.startswith("QEMU cannot be started again")
+    assert not report.running and not vm.running and report.disks[0].written_bytes == PIECE
+    assert roll_back(rig, first.snapshot).not_started == "", "it was off before"
 
 
 def test_a_vm_that_is_off_stays_off(tmp_path: Path, vm: Vm, rig: Rig) -> None:

@@ -48,6 +48,12 @@ def run(session: Session, given: argparse.Namespace) -> None:
     session.output.result(dataclasses.asdict(done), "\n".join(rollback.told(done)))
     for note in done.notes:
         session.output.note(note)
+    if done.not_started:
+        raise errors.Incomplete(
+            f"{given.name} is rolled back, and does not run again: {done.not_started.removesuffix('.')}.",
+            vm=given.name,
+            snapshot=found.id,
+        )
 
 
 def _ask(name: str, found: Manifest, order: Order) -> None:

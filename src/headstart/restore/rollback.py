@@ -72,7 +72,8 @@ class RolledBack:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """``safety``: the snapshot of what was there; None if there is none. ``running``: the VM runs again."""
+    """``safety``: the snapshot of what was there; None if there is none. ``running``: the VM runs again.
+    ``not_started``: why it does not although it did; empty otherwise."""
 
     vm: str
     snapshot: str
@@ -81,6 +82,7 @@ class Report:
     running: bool
     seconds: float
     notes: tuple[str, ...]
+    not_started: str = ""
 
 
 def rollback(context: Context, name: str, wanted: Manifest, order: Order) -> Report:
@@ -90,8 +92,9 @@ def rollback(context: Context, name: str, wanted: Manifest, order: Order) -> Rep
     with cycle.running(context, name, "rollback") as told:
         run = _Run(context, opening.met(context, context.journal.vm(name)), wanted, order)
         done = run.roll_back()
-        report = Report(name, wanted.id, run.safety, done, run.runs, time.monotonic() - begun, tuple(run.notes))
-        told.update(snapshot=wanted.id, safety=run.safety, notes=run.notes)
+        seconds = time.monotonic() - begun
+        report = Report(name, wanted.id, run.safety, done, run.runs, seconds, tuple(run.notes), run.not_started)
+        told.update(snapshot=wanted.id, safety=run.safety, notes=run.notes, not_started=run.not_started)
         return report
 
 
@@ -125,6 +128,7 @@ class _Run:
         self.safety = self._last.safety if self._last else None
         self._mine = Rollback(wanted.id, context.clock(), running=False)
         self.runs = False
+        self.not_started = ""
         self.notes: list[str] = []
 
     def roll_back(self) -> tuple[RolledBack, ...]:
@@ -158,10 +162,12 @@ class _Run:
         return self._half or self._context.clock() - self._last.begun < _RECENT_SECONDS
 
     def _start(self) -> None:
-        reason = self._power.start()
-        self.runs = not reason
-        if reason:
-            self.notes.append(f"the VM was not started: {reason}")
+        """What keeps it from being started undoes nothing of what was done."""
+        try:
+            self.not_started = self._power.start()
+        except errors.HeadstartError as error:
+            self.not_started = str(error)
+        self.runs = not self.not_started
 
     def _leave(self, error: BaseException) -> None:
         """Tell what it is like now; a VM that is as it was goes on."""
@@ -174,9 +180,9 @@ class _Run:
             return
         Noted(self._context.journal).end_rollback(self._vm.name)
         if self._mine.running and not self._power.runs():
-            with contextlib.suppress(errors.HeadstartError):
-                self._start()
-            error.add_note(f"Nothing was changed{', and the VM was started again' if self.runs else ''}.")
+            self._start()
+            now = "was started again" if self.runs else f"was not started again: {self.not_started}"
+            error.add_note(f"Nothing was changed, and the VM {now.removesuffix('.')}.")
 
     # -- before anything is touched
 
@@ -381,6 +387,6 @@ def told(report: Report) -> Iterator[str]:
         sizes = f"{units.format_bytes(disk.size)}, {units.format_bytes(disk.written_bytes)} written"
         yield f"{plain.line(disk.name)}  {sizes}{how}"
     yield f"Rolled {report.vm} back to {report.snapshot} in {units.format_seconds(report.seconds)}."
-    yield "It runs again." if report.running else "It is off."
+    yield "It runs again." if report.running else "It is OFF." if report.not_started else "It is off."
     if report.safety is not None:
         yield f"What was there is snapshot {report.safety}."
