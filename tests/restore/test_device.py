@@ -14,7 +14,7 @@ import pytest
 from headstart import errors
 from headstart.extents import Extent
 from headstart.restore import imagelock
-from headstart.restore.device import BlockDevice, is_device
+from headstart.restore.device import BlockDevice, is_device, refuse_misspelt
 from headstart.units import MIB
 from tests.restore import stored
 
@@ -30,6 +30,20 @@ def device(tmp_path: Path) -> Iterator[Path]:
 def test_a_device_that_is_too_small_is_refused(device: Path) -> None:
     with pytest.raises(errors.TargetRefused, match="has 4194304 bytes, and the disk needs 4194816"):
         BlockDevice(device, SIZE + 512)
+
+
+@pytest.mark.parametrize("name", ["headstart-typo", "headstart-typo/vda.qcow2", "mapper/headstart-typo"])
+def test_a_name_that_no_device_has_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/dev")
+    for folder in (Path("/dev"), tmp_path / "link"):
+        with pytest.raises(errors.TargetRefused, match=f"no block device {folder / name}"):
+            refuse_misspelt(folder / name)
+
+
+def test_files_are_no_devices(device: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(device)
+    for place in (device, tmp_path / "link", tmp_path / "disk.raw", Path("/dev/shm/disk.raw"), Path("/devices")):
+        refuse_misspelt(place)
 
 
 def test_a_device_that_is_mounted_is_refused(device: Path, tmp_path: Path) -> None:

@@ -95,6 +95,14 @@ def test_a_block_device(repo: Repository, manifest: Manifest, tmp_path: Path) ->
     assert [disk.format for disk in report.disks] == ["device", "qcow2"]
 
 
+def test_a_device_that_is_not_there_does_not_become_a_file(repo: Repository, manifest: Manifest) -> None:
+    wish = Wish(manifest.disks[0].name, Path("/dev/headstart-typo"))
+    for order in (Order(Path("/tmp"), (wish,)), Order(Path("/dev/headstart-typo"))):
+        with pytest.raises(errors.TargetRefused, match="There is no block device /dev/headstart-typo"):
+            restore(repo, manifest, order)
+    assert not list(Path("/dev").glob("headstart*"))
+
+
 def test_one_device_for_two_disks_is_refused(repo: Repository, manifest: Manifest, tmp_path: Path) -> None:
     with stored.loop_device(tmp_path / "backing", len(SYSTEM)) as device:
         (tmp_path / "link").symlink_to(device)

@@ -77,6 +77,8 @@ def test_what_is_not_there(repo: Repository, manifest: Manifest, tmp_path: Path)
     with pytest.raises(errors.TargetRefused):
         restore(repo, manifest, tmp_path, f"/={tmp_path / 'there'}")
     assert (tmp_path / "there").read_bytes() == b"mine"
+    with pytest.raises(errors.TargetRefused, match="There is no block device /dev/headstart-typo"):
+        restore(repo, manifest, tmp_path, "/=/dev/headstart-typo")
 
 
 def test_a_root_that_was_left_out(repo: Repository, manifest: Manifest, tmp_path: Path) -> None:

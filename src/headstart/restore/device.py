@@ -23,6 +23,7 @@ _NOT_DONE = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY, errno.EREMOTEIO}
 #: Bytes zeroed in one go: the user can interrupt in between.
 _ZERO_STEP = units.GIB
 _ZEROES = bytes(units.MIB)
+_DEV = Path("/dev")
 
 
 def is_device(place: Path) -> bool:
@@ -31,6 +32,21 @@ def is_device(place: Path) -> bool:
         return stat.S_ISBLK(place.stat().st_mode)
     except OSError:
         return False
+
+
+def refuse_misspelt(place: Path) -> None:
+    """A name below ``/dev`` that no device has: a file of that name would lie in memory, and be gone with it.
+    Raises ``TargetRefused``."""
+    found = Path(os.path.realpath(place))
+    if is_device(found) or _DEV not in found.parents:
+        return
+    folder = next(each for each in found.parents if each.exists())
+    # Others are mounted below it, such as /dev/shm, and hold files.
+    if folder.stat().st_dev == _DEV.stat().st_dev:
+        raise errors.TargetRefused(
+            f"There is no block device {place}. Name one that there is, or a file that is not below {_DEV}.",
+            target=str(place),
+        )
 
 
 class BlockDevice:

@@ -22,7 +22,7 @@ from headstart.blocks import Blocks
 from headstart.repository import Repository, attachment, lost
 from headstart.repository.manifest import Attachment, Disk, Manifest
 from headstart.restore import claim, domainfile, image, order, partfile, present, space, whole
-from headstart.restore.device import BlockDevice, is_device
+from headstart.restore.device import BlockDevice, is_device, refuse_misspelt
 from headstart.restore.domainfile import Restored
 from headstart.restore.order import Order, Placed
 from headstart.restore.partfile import PartFile
@@ -94,6 +94,7 @@ def restore(repo: Repository, manifest: Manifest, ordered: Order, progress: imag
     run.tell_excluded(manifest, ordered)
     places = order.placed(manifest, ordered)
     for placed in places:
+        refuse_misspelt(placed.place)
         if not is_device(placed.place) and not whole.may_be(placed):
             partfile.refuse_existing(placed.place)
     jobs = run.survey(manifest.id, places, zeroes=ordered.lost_as_zeroes)

@@ -20,7 +20,7 @@ from headstart.extents import Extent
 from headstart.repository import Repository
 from headstart.repository.manifest import Excluded, Manifest
 from headstart.restore import image, order, partfile, restoration, space
-from headstart.restore.device import BlockDevice, is_device
+from headstart.restore.device import BlockDevice, is_device, refuse_misspelt
 from headstart.restore.raw import RawFile
 from headstart.restore.restoration import Report, RestoredDisk
 from headstart.restore.serving.view import DiskView
@@ -66,6 +66,8 @@ def restore(
     places = [target or directory / f"{order.file_name(each.name)}.raw" for each, target in chosen]
     if len(set(places)) < len(places):
         raise errors.Usage("Two volumes are to be restored to the same place: name each once.")
+    for place in places:
+        refuse_misspelt(place)
     if any(target is None for _, target in chosen):
         restoration.make(directory)
     done = [_write(views, each, place, progress) for (each, _), place in zip(chosen, places, strict=True)]
