@@ -20,7 +20,9 @@ import pytest
 from headstart import errors
 from headstart.cli import arguments, program
 from headstart.host import control
+from headstart.repository import proof
 from headstart.restore import rollback
+from headstart.restore.rehearsing import rehearsal
 from headstart.state.journal import Journal
 from tests.cli import console
 from tests.cli.shelf import Shelf
@@ -448,6 +450,26 @@ def test_there_are_bars_on_a_terminal(shelf: Shelf, tmp_path: Path) -> None:
     assert "system" in shown
     assert "━" in shown
     assert shown.rstrip().splitlines()[-1].startswith("Restored snapshot")
+
+
+# -- what else there is to know
+
+
+@pytest.mark.parametrize(("passed", "status"), [(True, 3), (False, 28)])
+def test_a_rehearsal_that_was_not_noted(shelf: Shelf, passed: bool, status: int) -> None:
+    shelf.add()
+    seen = proof.Proof(1.0, "host", passed, 2.0, "agent", "" if passed else "It is silent.")
+    shown = rehearsal.Shown(seen, proof.Evidence(), ("it has less memory",))
+    with (
+        mock.patch.object(rehearsal, "rehearse", return_value=shown),
+        mock.patch.object(proof, "record", side_effect=errors.StoreFailed("The store is full.")),
+    ):
+        done = console.inside(shelf.cli, "--json", "rehearse", "web@latest")
+        assert (done.status, done.json["passed"]) == (status, passed)
+        note, error = lines(done.stderr)
+        assert note == {"note": "it has less memory"}
+        assert "not noted with" in str(error) and "The store is full." in str(error)
+        assert "headstart: note: it has less memory\n" in console.inside(shelf.cli, "rehearse", "web@latest").stderr
 
 
 # -- the parser itself

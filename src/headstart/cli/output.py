@@ -60,9 +60,9 @@ class Output:
                 ) from error
 
     def note(self, text: str) -> None:
-        """What the user should know beside the result, which holds it already as JSON."""
-        if not self._as_json:
-            streams.tell(f"headstart: note: {plain.joined(text, _LONGEST_NOTE)}")
+        """What the user should know beside the result."""
+        said = plain.joined(text, _LONGEST_NOTE)
+        streams.tell(json.dumps({"note": said}) if self._as_json else f"headstart: note: {said}")
 
     def error(self, error: errors.HeadstartError) -> int:
         """Tell it, and return the exit status."""

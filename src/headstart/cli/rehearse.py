@@ -12,11 +12,11 @@ from headstart import errors, plain, units
 from headstart.cli import arguments, text
 from headstart.cli.boot import definition_from, memory
 from headstart.cli.session import Session
-from headstart.repository import lease, proof, snapshot
+from headstart.repository import Repository, lease, proof, snapshot
 from headstart.repository.manifest import Manifest
 from headstart.repository.proof import Evidence, Proof
 from headstart.restore.rehearsing import checks, rehearsal, signs
-from headstart.restore.rehearsing.rehearsal import Order
+from headstart.restore.rehearsing.rehearsal import Order, Shown
 from headstart.restore.rehearsing.signs import Awaited
 from headstart.restore.serving.serving import Source
 
@@ -77,15 +77,28 @@ def run(session: Session, given: argparse.Namespace) -> None:
         with lease.reading_snapshot(repo, "rehearse", found):
             source = Source(repo, session.settings.repository, found, session.settings.cache)
             shown = rehearsal.rehearse(source, order, session.settings.scratch, time.time)
-        try:
-            proof.record(repo, found.id, shown.proof, shown.evidence)
-        except errors.HeadstartError as error:
-            session.output.note(f"this was not noted with the snapshot: {error}")
+        unnoted = _record(repo, found, shown)
     _tell(session, found, shown.proof, shown.evidence, given.screenshot)
     for note in shown.notes:
         session.output.note(note)
     if not shown.proof.passed:
-        raise errors.NotProven(f"The rehearsal of snapshot {found.id} has not passed: {shown.proof.reason}")
+        failed = errors.NotProven(f"The rehearsal of snapshot {found.id} has not passed: {shown.proof.reason}")
+        if unnoted is not None:
+            failed.add_note(f"This was not noted with the snapshot: {unnoted}")
+        raise failed
+    if unnoted is not None:
+        raise errors.Incomplete(
+            f"The rehearsal of snapshot {found.id} has passed, and this was not noted with it: {unnoted}"
+        )
+
+
+def _record(repo: Repository, found: Manifest, shown: Shown) -> errors.HeadstartError | None:
+    """What kept it from being done, if something did."""
+    try:
+        proof.record(repo, found.id, shown.proof, shown.evidence)
+    except errors.HeadstartError as error:
+        return error
+    return None
 
 
 def run_proof(session: Session, given: argparse.Namespace) -> None:
