@@ -297,6 +297,15 @@ def test_a_closed_pipe_is_quiet(shelf: Shelf) -> None:
             assert process.wait() == 0
 
 
+def test_nobody_is_told_what_nobody_reads(cli: Cli) -> None:
+    with cli.start("status", "--watch") as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert json.loads(process.stdout.readline())["vms"] == []
+        process.stdout.close()
+        assert process.wait(console.SECONDS) == 0
+        assert process.stderr.read() == ""
+
+
 def test_a_result_that_cannot_be_written_is_an_error(shelf: Shelf) -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(

@@ -38,16 +38,16 @@ class Output:
     def as_json(self) -> bool:
         return self._as_json
 
-    def result(self, values: Mapping[str, Any], text: str, *, anew: bool = False) -> None:
-        """The one result of a verb. Who closed the pipe does not want it, and that is no error.
+    def result(self, values: Mapping[str, Any], text: str, *, anew: bool = False) -> bool:
+        """The one result of a verb. Who closed the pipe does not want it, and that is no error; whether it could be
+        written.
 
         ``anew``: in place of all that a terminal shows."""
         if self._as_json:
-            self._print(json.dumps(values, default=str))
-        else:
-            self._print((_CLEAR if anew and sys.stdout.isatty() else "") + plain.lines(text))
+            return self._print(json.dumps(values, default=str))
+        return self._print((_CLEAR if anew and sys.stdout.isatty() else "") + plain.lines(text))
 
-    def _print(self, text: str) -> None:
+    def _print(self, text: str) -> bool:
         try:
             sys.stdout.write(text + "\n" if text else "")
             sys.stdout.flush()
@@ -58,6 +58,8 @@ class Output:
                     "The work is done, and need not be repeated, but its result could not be written: "
                     f"{error.strerror}."
                 ) from error
+            return False
+        return True
 
     def note(self, text: str) -> None:
         """What the user should know beside the result."""

@@ -37,8 +37,8 @@ def run(session: Session, given: argparse.Namespace) -> None:
             inside = _volumes(found[0]) if given.name else []
             table = text.table(_HEADINGS, [_row(each) for each in found])
             shown = "\n".join([table, *inside, *_warnings(found), *_server(server)])
-            session.output.result({"vms": found, "server": server}, shown, anew=given.watch)
-            if not given.watch:
+            is_read = session.output.result({"vms": found, "server": server}, shown, anew=given.watch)
+            if not (given.watch and is_read):
                 return
             time.sleep(_WATCH_SECONDS)
 
