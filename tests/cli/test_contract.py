@@ -297,6 +297,38 @@ def test_a_closed_pipe_is_quiet(shelf: Shelf) -> None:
             assert process.wait() == 0
 
 
+@pytest.mark.parametrize(
+    ("closed", "words", "status"),
+    [
+        (">&-", ["snapshots"], 0),
+        (">&- 2>&-", ["snapshots"], 0),
+        ("2>&-", ["snapshots", "--repository", "/nowhere"], 10),
+        ("2>&-", ["restore", "web@latest", "out"], 0),
+        ("<&-", ["snapshots"], 2),
+        ("<&- >&- 2>&-", ["snapshots"], 2),
+    ],
+)
+def test_what_the_caller_has_closed(
+    shelf: Shelf, tmp_path: Path, closed: str, words: Sequence[str], status: int
+) -> None:
+    """Nothing that is meant for the user gets into a file that is opened next."""
+    shelf.add()
+    environment = dict(shelf.cli.environment)
+    if "<" in closed:
+        del environment["HEADSTART_PASSWORD"]
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "headstart", "-v", *words],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == status, done.stderr
+    assert ("headstart: version" in done.stderr) is ("2>" not in closed)
+    assert (status == 2 and "2>" not in closed) is ("A password is needed" in done.stderr)
+    assert bool(done.stdout) is (">&-" not in closed.replace("2>&-", "") and status == 0)
+
+
 def test_nobody_is_told_what_nobody_reads(cli: Cli) -> None:
     with cli.start("status", "--watch") as process:
         assert process.stdout is not None and process.stderr is not None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from headstart.cli import flags, signals
+from headstart.cli import flags, signals, streams
 
 
 def main() -> int:
+    streams.open_closed()
     given = sys.argv[1:]
     with signals.as_exits(flags.has(given, "--json")):
         # Not at the top: this is what takes the time.
