@@ -68,6 +68,15 @@ def test_what_cannot_be_meant_forgets_nothing(shelf: Shelf, given: tuple[str, ..
     assert len(ids(shelf)) == 1
 
 
+def test_a_time_zone_without_a_name(shelf: Shelf) -> None:
+    """As POSIX has it: only rules need one."""
+    first = shelf.add("web")
+    zone = {"TZ": "CET-1CEST,M3.5.0,M10.5.0/3"}
+    refused = console.inside(shelf.cli, "--json", "forget", "--keep-daily", "1", environment=zone)
+    assert refused.status == 2 and "set TZ to a name" in refused.error["error"]["message"]
+    assert console.inside(shelf.cli, "forget", first.id, environment=zone).status == 0
+
+
 def test_what_is_protected_stays(shelf: Shelf) -> None:
     first = shelf.add("web")
     shelf.add("web"), shelf.add("web")

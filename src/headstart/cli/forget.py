@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from datetime import UTC, tzinfo
 from typing import Any
 
 from headstart import errors
@@ -56,7 +57,7 @@ def run(session: Session, given: argparse.Namespace) -> None:
         ids = tuple(snapshot.resolve(repo, name).id for name in given.snapshots)
         order = Order(
             now=time.time(),
-            zone=notation.zone(None),
+            zone=_zone() if rules else UTC,
             rules=rules,
             vms=given.vm,
             tags=[label.check_tag(each) for each in given.tag],
@@ -69,6 +70,15 @@ def run(session: Session, given: argparse.Namespace) -> None:
         raise errors.Incomplete(
             f"{' '.join(map(str, done.damaged))} Nothing was decided on it. 'headstart verify' tells all damage."
         )
+
+
+def _zone() -> tzinfo:
+    """Of this host, in which days and weeks are counted."""
+    try:
+        return notation.zone(None)
+    except ValueError:
+        said = "Rules count days by the time zone of this host, which is not clear: set TZ to a name, as Europe/Berlin."
+        raise errors.Usage(said) from None
 
 
 def _check(given: argparse.Namespace, rules: Rules) -> None:
