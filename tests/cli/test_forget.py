@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from headstart import repository
-from headstart.repository import lease
+from headstart.repository import label, lease
 from headstart.store.local import LocalStore
 from tests.cli import console
 from tests.cli.shelf import Shelf
@@ -75,6 +76,27 @@ def test_a_time_zone_without_a_name(shelf: Shelf) -> None:
     refused = console.inside(shelf.cli, "--json", "forget", "--keep-daily", "1", environment=zone)
     assert refused.status == 2 and "set TZ to a name" in refused.error["error"]["message"]
     assert console.inside(shelf.cli, "forget", first.id, environment=zone).status == 0
+
+
+def test_a_vm_without_snapshots_is_no_success(shelf: Shelf) -> None:
+    """Such as a slip in its name: a job that is to forget every night would never do it."""
+    shelf.add("web"), shelf.add("web")
+    words = ("forget", "--keep-last", "1", "--vm", "wbe")
+    assert "no snapshot of wbe" in shelf.cli.run(*words, expect=15).error["error"]["message"]
+    done = shelf.cli.run(*words, "--vm", "web", expect=3)
+    assert len(done.json["forgotten"]) == 1 and "no snapshot of wbe" in done.error["error"]["message"]
+    assert shelf.cli.run("forget", "--keep-last", "1", "--vm", "web", "--tag", "none").json["forgotten"] == []
+
+
+def test_what_is_protected_meanwhile_was_not_forgotten(shelf: Shelf) -> None:
+    first, second = shelf.add("web"), shelf.add("web")
+    none, late = label.Labels(), label.Labels(protected=True)
+    with mock.patch.object(label, "of", side_effect=lambda repo, each: late if each == first.id else none):
+        done = console.inside(shelf.cli, "--json", "forget", first.id, second.id)
+    assert done.status == 3 and first.id in done.error["error"]["message"]
+    assert [each["id"] for each in done.json["forgotten"]] == [second.id]
+    assert [(each["id"], each["reasons"]) for each in done.json["kept"]] == [(first.id, ["protected"])]
+    assert ids(shelf) == [first.id]
 
 
 def test_what_is_protected_stays(shelf: Shelf) -> None:

@@ -65,11 +65,19 @@ def run(session: Session, given: argparse.Namespace) -> None:
             dry_run=given.dry_run,
         )
         done = forget.forget(repo, order)
+    unknown = f"There is no snapshot of {', '.join(done.unknown)}." if done.unknown else ""
+    if unknown and not done.verdicts and not done.damaged:
+        raise errors.NotFound(f"{unknown} 'headstart snapshots' tells which VMs have some.", vms=list(done.unknown))
     session.output.result(_values(done), _text(done))
     if done.damaged:
         raise errors.Incomplete(
             f"{' '.join(map(str, done.damaged))} Nothing was decided on it. 'headstart verify' tells all damage."
         )
+    if unknown:
+        raise errors.Incomplete(unknown, vms=list(done.unknown))
+    if given.snapshots and done.kept:
+        stayed = ", ".join(each.manifest.id for each in done.kept)
+        raise errors.Incomplete(f"Somebody has protected meanwhile, and they stay: {stayed}.")
 
 
 def _zone() -> tzinfo:

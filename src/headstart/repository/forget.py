@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import tzinfo
 
 from headstart import errors
@@ -46,11 +46,12 @@ class Verdict:
 @dataclass(frozen=True, slots=True)
 class Report:
     """Of the snapshots that were looked at, oldest first by VM. ``damaged`` have manifests that cannot be read: nothing
-    was decided on them."""
+    was decided on them. ``unknown``: VMs that were named, and of which there is no snapshot."""
 
     verdicts: tuple[Verdict, ...]
     damaged: tuple[errors.Damaged, ...]
     dry_run: bool
+    unknown: tuple[str, ...] = ()
 
     @property
     def forgotten(self) -> tuple[Manifest, ...]:
@@ -70,8 +71,8 @@ def forget(repo: Repository, order: Order) -> Report:
         listing = snapshot.all_manifests(repo)
         report = _decide(repo, order, listing)
         _note_newest(repo, report.forgotten, listing.manifests, order.now)
-        _remove(repo, report.forgotten)
-        return report
+        stayed = _remove(repo, report.forgotten)
+        return replace(report, verdicts=tuple(_put_right(each, stayed) for each in report.verdicts))
 
 
 def _decide(repo: Repository, order: Order, listing: Listing) -> Report:
@@ -88,7 +89,8 @@ def _decide(repo: Repository, order: Order, listing: Listing) -> Report:
         reasons = {each.id: each.reasons for each in decided.kept}
     ordered = sorted(chosen.values(), key=lambda each: (each.vm, each.created, each.id))
     verdicts = tuple(Verdict(each, reasons.get(each.id, ())) for each in ordered)
-    return Report(verdicts, listing.damaged, order.dry_run)
+    there = {each.vm for each in listing.manifests}
+    return Report(verdicts, listing.damaged, order.dry_run, tuple(each for each in order.vms if each not in there))
 
 
 def _is_meant(manifest: Manifest, labels: Labels, order: Order) -> bool:
@@ -106,14 +108,22 @@ def _refuse_protected(ids: Sequence[str], labels: Mapping[str, Labels]) -> None:
         )
 
 
-def _remove(repo: Repository, forgotten: Iterable[Manifest]) -> None:
+def _remove(repo: Repository, forgotten: Iterable[Manifest]) -> set[str]:
+    """The ids of those that stay: somebody has come to protect them meanwhile."""
+    stayed = set()
     for each in forgotten:
-        # Somebody may have come to protect it meanwhile.
-        if not label.of(repo, each.id).protected:
-            repo.store.delete(snapshot.twin_of(each.id))
-            repo.store.delete(snapshot.key_of(each.id))
-            label.drop(repo, each.id)
-            proof.drop(repo, each.id)
+        if label.of(repo, each.id).protected:
+            stayed.add(each.id)
+            continue
+        repo.store.delete(snapshot.twin_of(each.id))
+        repo.store.delete(snapshot.key_of(each.id))
+        label.drop(repo, each.id)
+        proof.drop(repo, each.id)
+    return stayed
+
+
+def _put_right(verdict: Verdict, stayed: Collection[str]) -> Verdict:
+    return replace(verdict, reasons=("protected",)) if verdict.manifest.id in stayed else verdict
 
 
 def _note_newest(repo: Repository, forgotten: Sequence[Manifest], manifests: Iterable[Manifest], now: float) -> None:
