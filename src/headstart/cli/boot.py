@@ -94,6 +94,11 @@ def _wanted(session: Session, given: argparse.Namespace, manifest: Manifest, hom
     )
 
 
+def _how(wanted: Wanted) -> dict[str, Any]:
+    """By the names of the options."""
+    return {"network": wanted.network, "memory": wanted.memory, "definition": wanted.definition}
+
+
 def definition_from(path: Path | None) -> str:
     """Its text; empty for None. Raises ``Usage``."""
     if path is None:
@@ -113,7 +118,7 @@ def _attend(session: Session, given: argparse.Namespace, source: Source) -> None
 
         bootdomain.attend(session, given, source, wanted)
         return
-    with boot.booted(source, wanted) as booted, orders.taken(wanted.folder, manifest.id) as asked:
+    with boot.booted(source, wanted) as booted, orders.taken(wanted.folder, manifest.id, _how(wanted)) as asked:
         moving = _Moving(session, given.name, source, booted)
         booted.instance.resume()
         values = _values(manifest, booted) | {"seconds": time.monotonic() - begun}
@@ -159,9 +164,10 @@ def _move(session: Session, given: argparse.Namespace, source: Source) -> None:
 
 def _asked(session: Session, given: argparse.Namespace, manifest: Manifest, directory: Path) -> bool:
     """Whether another command has booted this VM, which then moves it."""
+    how = {each: value for each, value in _how(_wanted(session, given, manifest)).items() if value}
     try:
         with session.output.progress() as progress:
-            values = orders.ask(runplace.folder_of(given.name, os.environ), manifest.id, directory, progress)
+            values = orders.ask(runplace.folder_of(given.name, os.environ), manifest.id, directory, how, progress)
     except control.Absent:
         return False
     session.output.result(values, _moved(values))

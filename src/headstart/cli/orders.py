@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import queue
 from collections.abc import Callable, Iterator, Mapping
@@ -16,17 +17,18 @@ from headstart.restore.booting.moving import Progress
 
 Move = Callable[[Path, Progress], dict[str, Any]]
 
+#: Seconds between two reports of how far it is: also while there is nothing new, for who asks waits only so long.
+TELL_SECONDS = 0.5
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class _Order:
     directory: Path
-    tell: control.Tell
     done: Future[dict[str, Any]] = field(default_factory=Future)
+    reached: tuple[str, int, int] = ("preparing", 0, 0)
 
     def report(self, what: str, done: int, total: int) -> None:
-        # Who asked may have gone: the work goes on.
-        with contextlib.suppress(OSError):
-            self.tell({"progress": {"what": what, "done": done, "total": total}})
+        self.reached = (what, done, total)
 
 
 class Orders:
@@ -35,9 +37,24 @@ class Orders:
     def __init__(self) -> None:
         self._waiting: queue.SimpleQueue[_Order] = queue.SimpleQueue()
 
-    def put(self, order: _Order) -> dict[str, Any]:
+    def put(self, directory: Path, tell: control.Tell) -> dict[str, Any]:
+        """Who asked may go: the work goes on."""
+        order = _Order(directory)
         self._waiting.put(order)
-        return order.done.result()
+        while True:
+            try:
+                return order.done.result(TELL_SECONDS)
+            except concurrent.futures.TimeoutError:
+                if order.done.done():
+                    raise
+                what, done, total = order.reached
+                tell({"progress": {"what": what, "done": done, "total": total}})
+
+    def refuse(self) -> None:
+        """Nobody is there to carry them out."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._waiting.get_nowait().done.set_exception(_ended())
 
     def carry_out(self, move: Move) -> bool:
         """Whether there was one, and it was done; one that fails is told to who asked."""
@@ -51,26 +68,39 @@ class Orders:
             order.done.set_exception(error)
             return False
         except BaseException:
-            order.done.set_exception(errors.Unreachable("The command that had booted the VM was ended."))
+            order.done.set_exception(_ended())
             raise
         return True
 
 
+def _ended() -> errors.Unreachable:
+    return errors.Unreachable("The command that had booted the VM was ended.")
+
+
 @contextlib.contextmanager
-def taken(folder: Path, snapshot: str) -> Iterator[Orders]:
-    """While this lasts, ``ask`` finds us in the folder of the VM's sockets."""
+def taken(folder: Path, snapshot: str, how: Mapping[str, Any]) -> Iterator[Orders]:
+    """While this lasts, ``ask`` finds us in the folder of the VM's sockets. ``how``: what the options said of how to
+    start it, by name."""
     orders = Orders()
 
     def handle(request: Mapping[str, Any], tell: control.Tell) -> dict[str, Any]:
         if request["snapshot"] != snapshot:
             raise errors.Usage(f"The VM of this name runs from snapshot {snapshot}: take another --name.")
-        return orders.put(_Order(Path(request["to"]), tell))
+        if others := [f"--{each}" for each, value in request["how"].items() if how[each] != value]:
+            said = f"The VM of this name runs, and was started with another {', '.join(others)}"
+            raise errors.Usage(f"{said}: leave that out, or take another --name.")
+        return orders.put(Path(request["to"]), tell)
 
     with control.Server(control.address(folder), handle):
-        yield orders
+        try:
+            yield orders
+        finally:
+            orders.refuse()
 
 
-def ask(folder: Path, snapshot: str, directory: Path, progress: Progress) -> dict[str, Any]:
-    """Raises ``Absent`` where nobody attends to such a VM, and what moving raises."""
-    found: dict[str, Any] = control.ask(folder, {"snapshot": snapshot, "to": str(directory)}, progress)
+def ask(folder: Path, snapshot: str, directory: Path, how: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
+    """``how``: of the options of ``taken`` those that were given. Raises ``Absent`` where nobody attends to such a VM,
+    and what moving raises."""
+    request = {"snapshot": snapshot, "to": str(directory), "how": dict(how)}
+    found: dict[str, Any] = control.ask(folder, request, progress)
     return found
