@@ -18,7 +18,9 @@ from unittest import mock
 import pytest
 
 from headstart import errors
+from headstart.backup import trim
 from headstart.cli import arguments, program
+from headstart.guest.trimming import Trimmed
 from headstart.host import control
 from headstart.repository import proof
 from headstart.restore import rollback
@@ -511,6 +513,22 @@ def test_a_rehearsal_that_was_not_noted(shelf: Shelf, passed: bool, status: int)
         assert note == {"note": "it has less memory"}
         assert "not noted with" in str(error) and "The store is full." in str(error)
         assert "headstart: note: it has less memory\n" in console.inside(shelf.cli, "rehearse", "web@latest").stderr
+
+
+@pytest.mark.parametrize(
+    ("found", "status", "said"),
+    [
+        ([Trimmed("/", 4096), Trimmed("/srv", 0)], 0, ""),
+        ([Trimmed("/", 4096), Trimmed("/srv", None, "no")], 3, "but for what is mounted at /srv"),
+        ([], 3, "no file system"),
+        ([Trimmed("/", None, "no")], 14, "discard=unmap"),
+    ],
+)
+def test_what_could_not_be_trimmed(cli: Cli, found: list[Trimmed], status: int, said: str) -> None:
+    with mock.patch.object(trim, "trim", return_value=("agent", found)):
+        done = console.inside(cli, "--json", "trim", "web")
+    assert done.status == status and said in done.stderr
+    assert len(done.json["filesystems"]) == len(found)
 
 
 # -- the parser itself

@@ -24,5 +24,10 @@ def run(session: Session, given: argparse.Namespace) -> None:
     ]
     values = {"name": given.name, "by": by, "filesystems": [dataclasses.asdict(each) for each in found]}
     session.output.result(values, text.table(("MOUNTED AT", "TRIMMED", ""), rows))
-    if found and all(each.trimmed is None for each in found):
+    failed = [each.point for each in found if each.trimmed is None]
+    if not found:
+        raise errors.Incomplete("The guest tells of no file system that it could trim: nothing was given back.")
+    if len(failed) == len(found):
         raise errors.Unsupported("The guest could trim none of its file systems: its disks need 'discard=unmap'.")
+    if failed:
+        raise errors.Incomplete(f"Trimmed, but for what is mounted at {', '.join(failed)}.", points=failed)
