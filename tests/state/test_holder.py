@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
+import resource
 import signal
 import socket
 import subprocess
@@ -11,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -107,3 +111,28 @@ def test_a_vm_that_is_called_as_the_daemon(journal: Journal, tmp_path: Path) -> 
 
     with journal.lock("daemon"):
         assert not (tmp_path / daemon.LOCK).exists()
+
+
+def test_a_lock_holds_also_where_its_note_cannot_be_written(tmp_path: Path) -> None:
+    def refusal(found: Holder) -> errors.Locked:
+        return errors.Locked(found.process)
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with contextlib.ExitStack() as stack:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+        try:
+            stack.enter_context(holder.held(tmp_path / "lock", "backup", 0.0, refusal))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        with pytest.raises(errors.Locked, match="process unknown"), holder.held(tmp_path / "lock", "", 0.0, refusal):
+            pass
+
+
+@pytest.mark.parametrize(("number", "kind"), [(errno.ENOSPC, errors.NoSpace), (errno.EROFS, errors.Usage)])
+def test_a_lock_that_cannot_be_made(journal: Journal, number: int, kind: type[errors.HeadstartError]) -> None:
+    with (
+        mock.patch.object(Path, "open", side_effect=OSError(number, os.strerror(number))),
+        pytest.raises(kind, match=rf"web.lock cannot be .*: {os.strerror(number)}\."),
+        journal.lock("web", "backup"),
+    ):
+        pass

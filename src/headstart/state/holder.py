@@ -7,6 +7,7 @@ holder is, for whoever comes second; what it says of a holder that is dead means
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -60,13 +61,27 @@ class Holder:
 
 @contextlib.contextmanager
 def held(path: Path, verb: str, seconds: float, refusal: Callable[[Holder], errors.Locked]) -> Iterator[None]:
-    """Inside, the lock is ours. Who holds it for longer than ``seconds`` is told to ``refusal``, which is raised."""
-    with path.open("a+") as file:
+    """Inside, the lock is ours. Who holds it for longer than ``seconds`` is told to ``refusal``, which is raised; else
+    raises ``NoSpace`` and ``Usage`` where its file cannot be made."""
+    with _opened(path) as file:
         _take(file, seconds, refusal)
-        file.truncate(0)
-        file.write(json.dumps(asdict(Holder(os.getpid(), verb, time.time(), socket.gethostname()))))
-        file.flush()
+        note = json.dumps(asdict(Holder(os.getpid(), verb, time.time(), socket.gethostname())))
+        # On a full disk nobody is told who we are, and that is all.
+        with contextlib.suppress(OSError):
+            os.ftruncate(file.fileno(), 0)
+            os.write(file.fileno(), note.encode())
         yield
+
+
+def _opened(path: Path) -> IO[str]:
+    try:
+        return path.open("a+")
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise errors.NoSpace(f"{path} cannot be made: {error.strerror}. Make room there.") from error
+        raise errors.Usage(
+            f"{path} cannot be used: {error.strerror}. Run as a user who may write there, or name another --state."
+        ) from error
 
 
 def _take(file: IO[str], seconds: float, refusal: Callable[[Holder], errors.Locked]) -> None:
