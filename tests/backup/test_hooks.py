@@ -64,11 +64,12 @@ def test_the_password_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         "HEADSTART_PASSWORD_FILE",
         "HEADSTART_PASSWORD_COMMAND",
         "HEADSTART_TO_PASSWORD",
+        "HEADSTART_TOKEN",
     ):
         monkeypatch.setenv(name, "correct horse")
     told = tmp_path / "told"
     run(f"env > {told}")
-    assert "PASSWORD" not in told.read_text()
+    assert "PASSWORD" not in told.read_text() and "TOKEN" not in told.read_text()
     assert "correct horse" not in told.read_text()
 
 

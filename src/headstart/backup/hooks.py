@@ -22,7 +22,7 @@ LIMITS = {BEFORE_FREEZE: 60.0, AFTER_THAW: 60.0, BEFORE_RELEASE: 900.0, AFTER_PU
 EVENTS = tuple(LIMITS)
 
 #: What hooks must not get: the way to the repository is not theirs.
-_SECRET = re.compile(r"HEADSTART_([A-Z]+_)?PASSWORD.*")
+_SECRET = re.compile(r"HEADSTART_(([A-Z]+_)?PASSWORD.*|TOKEN)")
 _OUTPUT_SHOWN = 2000
 #: What a killed hook has said is in the pipe already.
 _LAST_WORDS_SECONDS = 0.2
