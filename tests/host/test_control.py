@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -78,8 +80,17 @@ def test_who_leaves_in_the_middle_harms_nobody(state: Path, monkeypatch: pytest.
     assert control.ask(state, {"do": "echo", "what": 1}) == 1
 
 
-def test_only_its_owner_may_ask(state: Path) -> None:
-    assert stat.S_IMODE(control.address(state).stat().st_mode) == 0o600
+def test_only_its_owner_may_ask(tmp_path: Path) -> None:
+    """Other threads make files meanwhile: the umask is theirs as well."""
+    before = os.umask(0)
+    try:
+        with (
+            mock.patch.object(os, "umask", side_effect=AssertionError("not for a moment")),
+            control.Server(control.address(tmp_path), answer),
+        ):
+            assert stat.S_IMODE(control.address(tmp_path).stat().st_mode) == 0o600
+    finally:
+        os.umask(before)
 
 
 def test_nobody_there(tmp_path: Path) -> None:

@@ -63,12 +63,8 @@ class Server:
         # A name that is there takes connections: between binding and listening it would refuse them.
         fresh = path.with_name(f"{path.name}.new")
         fresh.unlink(missing_ok=True)
-        before = os.umask(0o177)
-        try:
-            with _short(fresh) as short:
-                self._server = _Threading(short, Line)
-        finally:
-            os.umask(before)
+        with _short(fresh) as short:
+            self._server = _Threading(short, Line)
         fresh.replace(path)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="control", daemon=True)
 
@@ -85,6 +81,11 @@ class Server:
 class _Threading(socketserver.ThreadingUnixStreamServer):
     daemon_threads = True
     block_on_close = False
+
+    def server_bind(self) -> None:
+        # Linux gives its file this mode (net/unix/af_unix.c); a umask would be that of all threads meanwhile.
+        os.fchmod(self.socket.fileno(), 0o600)
+        super().server_bind()
 
 
 def _serve(incoming: BufferedIOBase, outgoing: BufferedIOBase, handle: Handler) -> None:
