@@ -219,6 +219,14 @@ def test_names_that_cannot_be(cli: Cli, name: str) -> None:
     assert "cannot be the name" in outcome.stderr
 
 
+@pytest.mark.parametrize(
+    "words", [("vm", "show"), ("status",), ("history",), ("precopy",), ("backup",), ("vm", "remove")]
+)
+def test_a_name_that_is_no_text(shelf: Shelf, words: Sequence[str]) -> None:
+    outcome = console.inside(shelf.cli, *words, os.fsdecode(b"web\xff"))
+    assert outcome.status == 2 and "is not text in UTF-8" in outcome.stderr
+
+
 def test_a_vm_that_somebody_else_works_on(shelf: Shelf, tmp_path: Path) -> None:
     shelf.add_vm("web", tmp_path / "nowhere")
     with Journal.open(shelf.cli.state) as journal, journal.lock("web"):

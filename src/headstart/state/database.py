@@ -128,6 +128,9 @@ class Database:
         """What SQLite reports is told to the user in our words."""
         try:
             yield
+        except UnicodeEncodeError as error:
+            # Bytes of an argument that are no text.
+            raise errors.Usage(f"{error.object!r} is not text in UTF-8: nothing here is called so.") from error
         except sqlite3.DatabaseError as error:
             where = f"The state in {self._directory}"
             match getattr(error, "sqlite_errorcode", 0) & 0xFF:  # the rest says in which operation
