@@ -83,6 +83,29 @@ def test_the_repository_of_a_host_need_not_be_named(tmp_path: Path, monkeypatch:
     assert address.canonical("https://server") == "https://server:8443/"
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://key:secret@bucket/x",
+        "gs://secret@bucket/a b",
+        "s3://k:secret@[bucket/x",
+        "https://user:secret@host/x",
+        "https://user:secret@host:bad/x",
+        "https://user:secret@/x",
+        "https://host/x?token=secret",
+        "https://host/x#secret",
+        "ftp://user:secret@host/x",
+        "file://user:secret@host/x",
+    ],
+)
+def test_a_refusal_repeats_no_password(url: str) -> None:
+    """It is shown, and logged."""
+    for ask in (address.open_store, address.canonical):
+        with pytest.raises(errors.Usage) as caught:
+            ask(url)
+        assert "secret" not in f"{caught.value} {caught.value.facts}"
+
+
 def test_who_uses_a_directory_loads_no_clouds(tmp_path: Path) -> None:
     program = "import sys; from headstart.store import open_store; open_store(sys.argv[1]); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program, tmp_path], check=True, capture_output=True, text=True)
@@ -101,7 +124,8 @@ def test_who_uses_a_directory_loads_no_clouds(tmp_path: Path) -> None:
         ("s3://", "name of a bucket"),
         ("s3:///prefix", "name of a bucket"),
         ("s3://Bucket/x", "name of a bucket"),
-        ("s3://user@bucket/x", "name of a bucket"),
+        ("s3://user@bucket/x", "no user and no password"),
+        ("s3://[bucket/x", "Invalid IPv6 URL"),
         ("s3://zone--use1-az4--x-s3/x", "name of a bucket"),
         ("s3://bucket/a b", "prefix"),
         ("s3://bucket/a/.b", "prefix"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import logging
 import os
@@ -12,7 +13,7 @@ from headstart.cli import arguments, flags, signals
 from headstart.cli.output import Output
 from headstart.cli.session import Session
 from headstart.cli.settings import settings
-from headstart.store import membership
+from headstart.store import credentials, membership
 
 _log = logging.getLogger("headstart")
 
@@ -93,7 +94,8 @@ def _run(given: Sequence[str], output: Output) -> None:
     chosen = settings(parsed, os.environ)
     # For the store, in this process and those that it starts.
     os.environ.setdefault(membership.PATH, str(chosen.state / membership.FILE))
-    _log.info("version %s, %s", __version__, chosen)
+    url = None if chosen.url is None else credentials.shown(chosen.url)
+    _log.info("version %s, %s", __version__, dataclasses.replace(chosen, url=url))
     parsed.run(Session(chosen, output), parsed)
 
 

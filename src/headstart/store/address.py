@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import re
 from pathlib import Path
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from headstart import errors
-from headstart.store import archive, contract, local
+from headstart.store import archive, contract, credentials, local
 from headstart.store.retrying import PATIENCE, RetryingStore
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -30,6 +30,7 @@ def open_store(url: str, patience: float = PATIENCE) -> contract.Store:
         return _in_bucket(kind, url, patience)
     if kind in ("https", "http"):
         return _at_server(url, patience)
+    credentials.refuse(url)
     if kind != "file":
         raise errors.Usage(f"{url}: there is no kind of repository called {scheme[1]!r}. Use {_KINDS}.", url=url)
     parts = _split(url)
@@ -104,9 +105,14 @@ def _at_server(url: str, patience: float) -> contract.Store:
 
 
 def _split(url: str) -> SplitResult:
-    parts = urlsplit(url)
+    credentials.refuse(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise errors.Usage(f"{url}: {error}. Write {_KINDS}.", url=url) from error
     if parts.query or parts.fragment:
-        raise errors.Usage(f"{url}: an address has no '?' and no '#'. Write {_KINDS}.", url=url)
+        rest = urlunsplit(parts._replace(query="", fragment=""))
+        raise errors.Usage(f"{rest}: an address has no '?' and no '#'. Write {_KINDS}.", url=rest)
     return parts
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from headstart import durable, errors
+from headstart.store import credentials
 from headstart.wire.https import Identity
 
 #: In the directory of the state.
@@ -63,8 +64,9 @@ def save(path: Path, membership: Membership) -> None:
 
 def server_of(url: str) -> str:
     """``https://host:port`` of an address on that server; the port is 8443 where none is named. Raises ``Usage``."""
-    parts = urlsplit(url)
+    credentials.refuse(url)
     try:
+        parts = urlsplit(url)
         port = parts.port or PORT
     except ValueError as error:
         raise errors.Usage(f"{url}: {error}.") from error
