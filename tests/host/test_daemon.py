@@ -94,9 +94,9 @@ def test_a_backup_goes_nowhere_else_than_it_was_ordered_to(home: Home) -> None:
     home.vault.address = f"file://{ours}/"
     with home.serving():
         with pytest.raises(errors.Usage, match=f"into file://{ours}/, not into /mnt/usb. Leave --repository"):
-            home.ask(**PLAIN, vm="web", repository="/mnt/usb")
+            home.ask("backup", vm="web", options=PLAIN["options"], repository="/mnt/usb")
         assert not home.snapshots()
-        home.ask(**PLAIN, vm="web", repository=str(ours))
+        home.ask("backup", vm="web", options=PLAIN["options"], repository=str(ours))
     assert len(home.snapshots()) == 1
 
 
