@@ -639,7 +639,7 @@ def test_a_backup_that_is_published_later_counts_for_the_rounds_after_it(home: H
     with mock.patch.object(publish, "run", fail), home.serving() as served:
         wait_until(lambda: "precopy" in home.verbs())
         home.now = TWO
-        wait_until(lambda: home.journal.completion("web"))
+        wait_until(lambda: home.journal.completion("web") and home.status()["state"] == "failed")
         home.now = TWO + 60
         wait_until(lambda: home.snapshots())
         planner = served.wards["web"].course.planner
@@ -681,7 +681,7 @@ def test_a_backup_for_which_there_is_no_room_is_made_smaller_and_tried_again(
 
     with mock.patch.object(Completing, "run", run), home.serving():
         home.now = TWO
-        wait_until(lambda: tries)
+        wait_until(lambda: tries and home.status()["state"] == "failed")
         home.now = TWO + 60
         wait_until(lambda: home.snapshots())
     assert tries == [False, True] and home.content(home.snapshots()[-1]) == vm.data("a")
