@@ -32,8 +32,9 @@ class Guard:
     """Stands by while we stop or freeze a VM. A context manager."""
 
     def __init__(self, qmp: int, thaw: Order | None, note: Path) -> None:
-        """``qmp`` is a connected socket, which the guard inherits, as that of ``thaw``. ``note`` is a file
-        that exists while the VM stands still because of us: only then may a later run continue it."""
+        """``qmp`` is a connected socket, which the guard inherits, as that of ``thaw``. ``note`` is a file,
+        made by the guard, that exists while the VM stands still because of us: only then may a later run continue
+        it."""
         self._note = note
         self._control, theirs = socket.socketpair()
         self._control.settimeout(ANSWER_SECONDS)
@@ -52,23 +53,22 @@ class Guard:
 
     @contextlib.contextmanager
     def pausing(self) -> Iterator[None]:
-        with self._armed(b"P"):
-            # Only while somebody stands by: else nobody would remove it, and a later run undo its owner's stop.
-            self._note.touch()
-            yield
+        # No end is told in a finally, here and below: if we leave by an error, the guard is the one to act.
+        try:
+            self._tell(b"P")
+        except errors.PointLost:
+            # Nothing was stopped, and a later run must not undo its owner's stop.
             self._note.unlink(missing_ok=True)
+            raise
+        yield
+        self._note.unlink(missing_ok=True)
+        self._tell(b"p")
 
     @contextlib.contextmanager
     def freezing(self) -> Iterator[None]:
-        with self._armed(b"F"):
-            yield
-
-    @contextlib.contextmanager
-    def _armed(self, order: bytes) -> Iterator[None]:
-        self._tell(order)
+        self._tell(b"F")
         yield
-        # Not in a finally: if we leave by an error, the guard is the one to act.
-        self._tell(order.lower())
+        self._tell(b"f")
 
     def _tell(self, order: bytes) -> None:
         try:
@@ -76,6 +76,8 @@ class Guard:
             answer = self._control.recv(1)
         except OSError as error:
             raise errors.PointLost(f"The guard process does not answer: {error}") from error
+        if answer == guard_process.REFUSED:
+            raise errors.PointLost(f"{self._note} cannot be made, and nothing may be stopped without it: make room.")
         if answer != order:
             raise errors.PointLost("The guard process is gone: nothing may be stopped without it.")
 

@@ -10,9 +10,12 @@ the same byte:
  F f   the guest is about to be frozen by us / has been thawed
 ====  ===============================================================
 
+P makes NOTE first; where that fails the answer is ``-``, and nothing may be stopped.
+
 It acts when the other end closes (we died, by whatever signal) or when a state lasts too long (we
-hang). It writes on the very connections that we used: they stay open with us gone, and a monitor
-would not greet a second client. It holds them until what it ordered is done: QEMU, which may hang in a
+hang). On a busy host our stop may come only after that: so the VM is continued again and again until ``p``,
+and once more at the end. It writes on the very connections that we used: they stay open with us gone, and
+a monitor would not greet a second client. It holds them until what it ordered is done: QEMU, which may hang in a
 stop for as long as its storage does, drops the orders of a monitor whose client has left.
 """
 
@@ -26,6 +29,8 @@ import time
 
 #: A pause that we make is at most 50 ms, even if we hang.
 PAUSE_SECONDS = 0.045
+#: Then the VM is continued again, if its end is not told.
+AGAIN_SECONDS = 1.0
 #: No guest is frozen for longer than 10 s; to thaw it takes time, too.
 FREEZE_SECONDS = 9.0
 #: How long to wait for whoever thaws.
@@ -35,13 +40,18 @@ STUCK_SECONDS = 3600.0
 #: Between questions to QEMU, the first time and at most: an answer may have gone to whom we guarded.
 ASK_SECONDS = 0.5, 60.0
 
-#: Beginnings of answers after which nothing has to be read any longer: the monitor's, and qga's or the agent's.
-CONTINUED = (b"headstart-guard",)
+#: In place of the answer to an order that is not followed.
+REFUSED = b"-"
+
+#: Parts of answers after which nothing has to be read any longer: the monitor's, and qga's or the agent's.
+CONTINUED = (b"headstart-guard-end",)
 THAWED = (b'{"return": ', b'"thawed":')
 
 CONTINUE = b'{"execute": "cont", "id": "headstart-guard"}\n'
+#: At the end: an answer to an earlier one, which we have read or not, tells nothing of a stop that came after it.
+CONTINUE_LAST = b'{"execute": "cont", "id": "headstart-guard-end"}\n'
 #: Answered after all that was ordered before.
-ASK = b'{"execute": "query-status", "id": "headstart-guard"}\n'
+ASK = b'{"execute": "query-status", "id": "headstart-guard-end"}\n'
 QGA_THAW = b'\xff{"execute": "guest-fsfreeze-thaw"}\n'
 
 
@@ -51,7 +61,7 @@ def main(control: int, qmp: int, freezer: int, thaw: bytes, note: str) -> None:
     deadlines = {b"P": 0.0, b"F": 0.0}
     limits = {b"P": PAUSE_SECONDS, b"F": FREEZE_SECONDS}
     actions = {b"P": (qmp, CONTINUE), b"F": (freezer, thaw)}
-    acted = set()
+    thawed = False
     while True:
         waiting = [deadline for deadline in deadlines.values() if deadline]
         timeout = max(0.0, min(waiting) - time.monotonic()) if waiting else None
@@ -59,24 +69,28 @@ def main(control: int, qmp: int, freezer: int, thaw: bytes, note: str) -> None:
             order = heard(control)
             if not order:
                 break
+            if order == b"P" and not noted(note):
+                answer(control, REFUSED)
+                continue
             state = order.upper()
             deadlines[state] = time.monotonic() + limits[state] if order == state else 0.0
-            acted.discard(state)
+            if state == b"F":
+                thawed = False
             answer(control, order)
+        now = time.monotonic()
         for state, deadline in deadlines.items():
-            if deadline and time.monotonic() >= deadline:
-                deadlines[state] = 0.0
-                acted.add(state)
+            if deadline and now >= deadline:
+                deadlines[state] = now + AGAIN_SECONDS if state == b"P" else 0.0
+                thawed = thawed or state == b"F"
                 send(*actions[state])
     step_aside()
-    if b"P" in acted:
-        send(qmp, ASK)
-    for state in [state for state, deadline in deadlines.items() if deadline]:
-        acted.add(state)
-        send(*actions[state])
-    if b"P" in acted and answered(qmp, CONTINUED, STUCK_SECONDS, ASK):
+    if deadlines[b"P"]:
+        send(qmp, CONTINUE_LAST)
+    if deadlines[b"F"]:
+        send(freezer, thaw)
+    if deadlines[b"P"] and answered(qmp, CONTINUED, STUCK_SECONDS, ASK):
         forget(note)
-    if b"F" in acted:
+    if deadlines[b"F"] or thawed:
         answered(freezer, THAWED, ANSWER_SECONDS)
 
 
@@ -140,6 +154,15 @@ def answered(descriptor: int, words: tuple[bytes, ...], seconds: float, question
         if not data or any(word in seen for word in words):
             return True
         seen = seen[-max(map(len, words)) :]
+    return True
+
+
+def noted(note: str) -> bool:
+    """A later run may continue the VM, should we not live to do it."""
+    try:
+        os.close(os.open(note, os.O_WRONLY | os.O_CREAT, 0o600))
+    except OSError:
+        return False
     return True
 
 
