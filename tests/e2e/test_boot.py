@@ -24,6 +24,7 @@ from headstart.repository import lease, snapshot
 from headstart.restore.booting import boot, moving, settling
 from headstart.restore.booting.attendance import Attendance
 from headstart.restore.booting.boot import Booted, Wanted
+from headstart.restore.booting.hold import Hold
 from headstart.restore.booting.marks import Marks
 from headstart.restore.serving.serving import Source
 from headstart.state.values import Vm as Entry
@@ -120,7 +121,7 @@ def test_written_moved_and_backed_up_incrementally(backup: Backup, folder: Path)
             writer.start()
             try:
                 attendance = Attendance(vm.instance, vm.served)
-                moving.move(vm.instance.qmp, images, marks, lambda *_: None, attendance.look)
+                moving.move(vm.instance.qmp, Hold(vm.instance), images, marks, lambda *_: None, attendance.look)
                 vm.served.close()
             finally:
                 done.set()

@@ -30,6 +30,7 @@ from headstart.repository import lease, snapshot
 from headstart.restore.booting import domainboot
 from headstart.restore.booting.attendance import Attendance
 from headstart.restore.booting.boot import Wanted
+from headstart.restore.booting.hold import Hold
 from headstart.restore.booting.marks import Marks
 from headstart.restore.rehearsing import rehearsal
 from headstart.restore.rehearsing.rehearsal import Order
@@ -225,7 +226,7 @@ def _write_and_move(vm: Any, guest: control.Control, images: dict[str, Path]) ->
     writer.start()
     try:
         attendance = Attendance(vm.instance, vm.served)
-        domainboot.move(vm.instance.domain, images, lambda *_: None, attendance.look)
+        domainboot.move(vm.instance.domain, Hold(vm.instance), images, lambda *_: None, attendance.look)
         vm.served.close()
     finally:
         done.set()

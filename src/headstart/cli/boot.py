@@ -18,14 +18,12 @@ from headstart.repository import lease, snapshot
 from headstart.repository.manifest import Manifest
 from headstart.restore.booting import boot, definition, runplace, settling
 from headstart.restore.booting import moving as moves
-from headstart.restore.booting.attendance import Attendance
+from headstart.restore.booting.attendance import Attendance, leave
 from headstart.restore.booting.boot import Booted, Wanted
+from headstart.restore.booting.hold import Hold
 from headstart.restore.booting.marks import Marks, untracked
 from headstart.restore.booting.settling import Home
 from headstart.restore.serving.serving import Source
-
-#: After Ctrl-C, where what the guest writes is kept.
-POWER_OFF_SECONDS = 30.0
 
 
 def add(verbs: arguments.Verbs) -> None:
@@ -127,8 +125,7 @@ def _attend(session: Session, given: argparse.Namespace, source: Source) -> None
         try:
             moving.attendance.until_the_end(lambda: asked.carry_out(moving.later))
         except KeyboardInterrupt:
-            if wanted.kept:
-                booted.instance.power_off(POWER_OFF_SECONDS)
+            moving.interrupted()
             raise
 
 
@@ -156,8 +153,7 @@ def _move(session: Session, given: argparse.Namespace, source: Source) -> None:
                 with session.output.progress() as progress:
                     values = moving.to(home, progress, undoing)
             except KeyboardInterrupt:
-                if booted.instance.status == "running":
-                    booted.instance.power_off(POWER_OFF_SECONDS)
+                moving.interrupted()
                 raise
     session.output.result(values, _moved(values))
 
@@ -185,6 +181,7 @@ class _Moving:
         # What was written before has no mark: then the next backup compares.
         self._marks = self._marked() if name and not booted.overlays.again else None
         self.attendance = Attendance(booted.instance, booted.served)
+        self._hold = Hold(booted.instance)
 
     def _marked(self) -> Marks:
         """The mark that the next backup stands on, before the guest's first instruction."""
@@ -213,14 +210,19 @@ class _Moving:
 
     def _after_a_failure(self) -> None:
         """Once the guest goes on, a disk that has gone over has writes that its overlay has not."""
-        if self._booted.instance.status != "paused":
+        if not self._hold.gone_over:
             return
         if not self._booted.overlays.kept:
-            self._booted.instance.resume()
+            with contextlib.suppress(errors.HeadstartError):
+                self._hold.end()
             return
         _tell(self._session, ("moving the VM failed in the middle: it is ended, and what it wrote is kept",))
         with contextlib.suppress(errors.HeadstartError):
             self._booted.instance.qmp.execute("quit")
+
+    def interrupted(self) -> None:
+        """By Ctrl-C, before the VM is ended with us; one that has moved goes on."""
+        leave(self._booted.instance, self._hold, kept=self._booted.overlays.kept)
 
     def to(self, home: Home, report: moves.Progress, undoing: contextlib.ExitStack) -> dict[str, Any]:
         """The VM moves, and is let go. From then on nothing is undone."""
@@ -231,7 +233,8 @@ class _Moving:
             self._booted.instance.let_go()
             self._booted.overlays.discard()
 
-        moves.move(self._booted.instance.qmp, home.images, self._marks, report, self.attendance.look, moved)
+        self._hold = Hold(self._booted.instance)
+        moves.move(self._booted.instance.qmp, self._hold, home.images, self._marks, report, self.attendance.look, moved)
         notes = settling.write_start(self._booted, manifest, home)
         if self._name:
             self._adopt(self._name)

@@ -14,16 +14,14 @@ from headstart.cli.session import Session
 from headstart.hypervisor.libvirt import inventory
 from headstart.repository.manifest import Manifest
 from headstart.restore.booting import domainboot, settling
-from headstart.restore.booting.attendance import Attendance
+from headstart.restore.booting.attendance import Attendance, leave
 from headstart.restore.booting.boot import Wanted
 from headstart.restore.booting.domainboot import BootedDomain
+from headstart.restore.booting.hold import Hold
 from headstart.restore.booting.marks import Marks, untracked
 from headstart.restore.booting.settling import Home
 from headstart.restore.serving.serving import Source
 from headstart.state.values import Domain, Vm
-
-#: As for plain QEMU.
-POWER_OFF_SECONDS = 30.0
 
 
 def attend(session: Session, given: argparse.Namespace, source: Source, wanted: Wanted) -> None:
@@ -37,8 +35,7 @@ def attend(session: Session, given: argparse.Namespace, source: Source, wanted: 
         try:
             Attendance(booted.instance, booted.served).until_the_end()
         except KeyboardInterrupt:
-            if wanted.kept:
-                booted.instance.power_off(POWER_OFF_SECONDS)
+            leave(booted.instance, Hold(booted.instance), kept=wanted.kept)
             raise
 
 
@@ -65,7 +62,7 @@ def move(
         booted.instance.resume()
         for note in ("the VM runs, and is being moved", *booted.notes):
             session.output.note(note)
-        attendance = Attendance(booted.instance, booted.served)
+        attendance, hold = Attendance(booted.instance, booted.served), Hold(booted.instance)
 
         def moved() -> None:
             undoing.pop_all()
@@ -74,10 +71,9 @@ def move(
 
         try:
             with session.output.progress() as progress:
-                domainboot.move(booted.instance.domain, home.images, progress, attendance.look, moved)
+                domainboot.move(booted.instance.domain, hold, home.images, progress, attendance.look, moved)
         except KeyboardInterrupt:
-            if booted.instance.status == "running":
-                booted.instance.power_off(POWER_OFF_SECONDS)
+            leave(booted.instance, hold, kept=booted.overlays.kept)
             raise
         domainboot.settle(booted, uri, manifest.disks, home.images)
         if given.name:

@@ -8,14 +8,18 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from headstart import errors, units
+from headstart.hypervisor.qemu import jobs
 from headstart.repository.manifest import Disk
 from headstart.restore.booting import definition, instance, moving
 from headstart.restore.booting.definition import Derived, Place
+from headstart.restore.booting.hold import Hold
 from headstart.restore.booting.instance import Instance
+from headstart.wire.qmp import Qmp
 from tests.kit import disks
 
 BIOS = Path("/usr/share/seabios/bios-256k.bin")
@@ -138,30 +142,71 @@ def test_more_memory_than_the_host_has() -> None:
     instance.require_memory(os.sysconf("SC_PAGE_SIZE"))
 
 
-@pytest.mark.parametrize("fails", [False, True])
+TWO = "-drive file=/a,if=virtio -drive file=/b,if=virtio"
+
+
+@pytest.mark.parametrize("owner_stops", [False, True])
+@pytest.mark.parametrize("fails", [0, 1, 2])
 def test_the_guest_stands_still_while_its_disks_go_over(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+    folder: Path, monkeypatch: pytest.MonkeyPatch, fails: int, owner_stops: bool
 ) -> None:
-    """If one has gone over and the next fails, the overlays still are of one moment: nothing was written since."""
+    """If one has gone over and the next fails, the overlays still are of one moment: nothing was written since. If none
+    has, nothing has happened. A guest that its owner has stopped stays stopped."""
     statuses: list[str] = []
     complete = moving._Move.complete
 
     def completing(move: moving._Move) -> None:
         statuses.append(running.status)
-        if fails and len(statuses) == 2:
+        if len(statuses) == fails:
             raise errors.HeadstartError("It fails.")
         complete(move)
 
     monkeypatch.setattr(moving._Move, "complete", completing)
     names = ("virtio0", "virtio1")
     images = {name: folder / f"{name}.moved" for name in names}
-    with Instance(derived(folder, "-drive file=/a,if=virtio -drive file=/b,if=virtio", *names)) as running:
+    with Instance(derived(folder, TWO, *names)) as running:
         running.resume()
+        if owner_stops:
+            running.stop()
+        hold = Hold(running)
         expected = pytest.raises(errors.HeadstartError, match="It fails") if fails else contextlib.nullcontext()
         with expected:
             moving.move(
-                running.qmp, images, None, lambda *told: None, lambda: None, lambda: statuses.append(running.status)
+                running.qmp,
+                hold,
+                images,
+                None,
+                lambda *told: None,
+                lambda: None,
+                lambda: statuses.append(running.status),
             )
-        assert statuses == ["paused"] * (2 if fails else 3)
-        assert running.status == ("paused" if fails else "running")
-        assert images["virtio1"].exists() != fails
+        assert statuses == ["paused"] * (fails or 3)
+        assert running.status == ("paused" if owner_stops or fails == 2 else "running")
+        assert hold.gone_over == (fails != 1)
+        assert [images[name].exists() for name in names] == {0: [True, True], 1: [False, False], 2: [True, False]}[
+            fails
+        ]
+
+
+@pytest.mark.parametrize("lost", ["order", "answer"])
+def test_a_disk_whose_going_over_is_not_answered(folder: Path, monkeypatch: pytest.MonkeyPatch, lost: str) -> None:
+    """QEMU is asked where it stands."""
+    execute = Qmp.execute
+
+    def executing(qmp: Qmp, command: str, /, **arguments: Any) -> Any:
+        if command != "job-complete":
+            return execute(qmp, command, **arguments)
+        if lost == "answer":
+            execute(qmp, command, **arguments)
+            jobs.wait(qmp, arguments["id"])
+        raise errors.Unreachable("It did not answer.")
+
+    monkeypatch.setattr(Qmp, "execute", executing)
+    image = folder / "moved"
+    with Instance(derived(folder, "-drive file=/a,if=virtio", "virtio0")) as running:
+        running.resume()
+        hold = Hold(running)
+        with pytest.raises(errors.Unreachable):
+            moving.move(running.qmp, hold, {"virtio0": image}, None, lambda *told: None, lambda: None)
+        assert hold.gone_over == image.exists() == (lost == "answer")
+        assert running.status == ("paused" if lost == "answer" else "running")

@@ -6,16 +6,21 @@ or the disk below the overlays full. It is let go on again and again, until what
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable
 from typing import Protocol
 
+from headstart import errors
+from headstart.restore.booting.hold import Hold
 from headstart.restore.serving.serving import Serving
 
 _log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 5.0
+#: After Ctrl-C, where what the guest writes is kept.
+POWER_OFF_SECONDS = 30.0
 _POLL_SECONDS = 0.2
 #: QEMU's status of a VM that a failed request holds.
 HELD = "io-error"
@@ -39,6 +44,13 @@ class Running(Protocol):
 
     def wait(self, seconds: float) -> bool:
         """Whether it has ended within this time."""
+
+    def power_off(self, seconds: float) -> bool:
+        """As by the power button. Whether it has ended within this time."""
+
+    @property
+    def stays(self) -> bool:
+        """When we end."""
 
 
 class Attendance:
@@ -74,3 +86,12 @@ class Attendance:
             self.look()
             if beat():
                 return
+
+
+def leave(instance: Running, hold: Hold, *, kept: bool) -> None:
+    """The user ends us, in the middle of a move or not. ``kept``: what the guest writes outlives the VM."""
+    if instance.stays:
+        with contextlib.suppress(errors.HeadstartError):
+            hold.end(0)
+    elif kept and instance.status == "running":
+        instance.power_off(POWER_OFF_SECONDS)

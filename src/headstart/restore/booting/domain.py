@@ -55,9 +55,22 @@ class DomainInstance:
             return ""
         return _PAUSED.get(why, "paused") if state == libvirt.VIR_DOMAIN_PAUSED else "running"
 
+    @property
+    def runs(self) -> bool:
+        """As ``hold.Guest``, with the next two."""
+        state, why = self.domain.ask(lambda each: each.state())
+        held = state == libvirt.VIR_DOMAIN_PAUSED and why == libvirt.VIR_DOMAIN_PAUSED_IOERROR
+        return bool(held or state == libvirt.VIR_DOMAIN_RUNNING)
+
+    def stop(self) -> None:
+        self.domain.order(lambda each: each.suspend())
+
+    def go_on(self) -> None:
+        self.domain.order(lambda each: each.resume())
+
     def resume(self) -> None:
         with contextlib.suppress(wire.Failed):
-            self.domain.order(lambda each: each.resume())
+            self.go_on()
 
     def wait(self, seconds: float) -> bool:
         """Whether it has ended within this time."""
@@ -73,6 +86,10 @@ class DomainInstance:
         with contextlib.suppress(errors.HeadstartError):
             self.domain.order(lambda each: each.shutdown())
         return self.wait(seconds)
+
+    @property
+    def stays(self) -> bool:
+        return self._kept
 
     def let_go(self) -> None:
         self._kept = True

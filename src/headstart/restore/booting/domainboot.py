@@ -29,6 +29,7 @@ from headstart.restore.booting import boot, domainxml, runplace
 from headstart.restore.booting.boot import Wanted
 from headstart.restore.booting.domain import DomainInstance
 from headstart.restore.booting.domainxml import Around
+from headstart.restore.booting.hold import Hold
 from headstart.restore.booting.instance import require_memory
 from headstart.restore.booting.marks import Marks
 from headstart.restore.booting.moving import RETRY_SECONDS, Progress, go_over
@@ -125,6 +126,7 @@ def described(
 
 def move(
     domain: Domain,
+    hold: Hold,
     images: Mapping[str, Path],
     progress: Progress,
     attend: Callable[[], None],
@@ -132,17 +134,9 @@ def move(
 ) -> None:
     """Each disk into its image, which is made; all of them go over when all are ready. As ``moving.move`` does it, the
     guest stands still meanwhile."""
-
-    def hold() -> None:
-        if domain.ask(lambda each: each.state())[0] == libvirt.VIR_DOMAIN_RUNNING:
-            held.append(True)
-            domain.order(lambda each: each.suspend())
-
-    held: list[bool] = []
     go_over([_Move(domain, disk, image) for disk, image in images.items()], progress, attend, hold)
     moved()
-    if held:
-        domain.order(lambda each: each.resume())
+    hold.end()
 
 
 class _Move:
@@ -152,7 +146,7 @@ class _Move:
         self._domain = domain
         self._disk = disk
         self._image = image
-        self._gone_over = False
+        self._completing = self.gone_over = False
         #: When a job failed.
         self._failed = 0.0
         target = ElementTree.Element("disk", type="file")
@@ -181,16 +175,28 @@ class _Move:
         return root.find(f"devices/disk/target[@dev='{self._disk}']/../mirror[@ready='yes']") is not None
 
     def complete(self) -> None:
+        self._completing = True
         self._domain.order(lambda each: each.blockJobAbort(self._disk, libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT))
-        self._gone_over = True
+        self.gone_over = True
 
     def give_up(self) -> None:
         """Unless it has gone over."""
-        if self._gone_over:
+        if self.gone_over:
             return
         with contextlib.suppress(errors.HeadstartError):
             self._domain.order(lambda each: each.blockJobAbort(self._disk, 0))
-        self._image.unlink(missing_ok=True)
+        self.gone_over = self._completing and self._is_there()
+        if not self.gone_over:
+            self._image.unlink(missing_ok=True)
+
+    def _is_there(self) -> bool:
+        """The disk stands on the new image, or nobody tells."""
+        try:
+            root = ElementTree.fromstring(self._domain.ask(lambda each: each.XMLDesc(0)))
+        except errors.HeadstartError:
+            return True
+        source = root.find(f"devices/disk/target[@dev='{self._disk}']/../source")
+        return source is not None and source.get("file") == str(self._image)
 
 
 def settle(vm: BootedDomain, uri: str, disks: tuple[Disk, ...], images: Mapping[str, Path]) -> None:

@@ -121,10 +121,21 @@ class Instance:
         except errors.Unreachable:
             return ""
 
+    @property
+    def runs(self) -> bool:
+        """As ``hold.Guest``, with the next two."""
+        return self.qmp.execute("query-status")["status"] in ("running", "io-error")
+
+    def stop(self) -> None:
+        self.qmp.execute("stop")
+
+    def go_on(self) -> None:
+        self.qmp.execute("cont")
+
     def resume(self) -> None:
         """The guest runs, or goes on. It stays stopped where what stopped it is still so."""
         with contextlib.suppress(CommandFailed):
-            self.qmp.execute("cont")
+            self.go_on()
 
     def wait(self, seconds: float) -> bool:
         """Whether QEMU has ended within this time."""
@@ -140,6 +151,11 @@ class Instance:
         with contextlib.suppress(errors.HeadstartError):
             self.qmp.execute("system_powerdown")
         return self.wait(seconds)
+
+    @property
+    def stays(self) -> bool:
+        """It was let go."""
+        return self._kept
 
     def let_go(self) -> None:
         """It runs on without us."""

@@ -23,6 +23,7 @@ from headstart.hypervisor.inventory import Inventory
 from headstart.hypervisor.qemu import inventory, jobs
 from headstart.hypervisor.qemu.graph import Devices
 from headstart.hypervisor.qemu.inventory import Attachment
+from headstart.restore.booting.hold import PATIENCE_SECONDS, Hold
 from headstart.restore.booting.marks import Marks
 from headstart.wire.qmp import CommandFailed, Qmp
 
@@ -47,6 +48,7 @@ def described(qmp: Qmp) -> Inventory:
 
 def move(
     qmp: Qmp,
+    hold: Hold,
     images: Mapping[str, Path],
     marks: Marks | None,
     progress: Progress,
@@ -58,31 +60,30 @@ def move(
     the disks that have not gone over stay where they are, and their images are removed.
 
     The guest stands still while they go over, so that the overlays, and the images, are of one moment: it goes on after
-    ``moved``, and not at all when it fails in between."""
+    ``moved``, and where it fails before any has gone over; not at all when it fails in between (``hold``)."""
     found = attachments(qmp)
     moves = [_Move(qmp, found[disk], image) for disk, image in images.items()]
 
     def carry() -> None:
         for each in moves:
             each.carry(marks)
-        if qmp.execute("query-status")["running"]:
-            held.append(True)
-            qmp.execute("stop")
 
-    held: list[bool] = []
-    go_over(moves, progress, attend, carry)
+    go_over(moves, progress, attend, hold, carry)
     for each in moves:
         each.forget_old()
     below = [node.name for node in inventory.look(qmp, Devices(qmp), ()).graph.nodes.values() if node.driver == "nbd"]
     if below:
         raise errors.HeadstartError(f"The VM has moved, and still reads from the backup (node {below[0]}).")
     moved()
-    if held:
-        qmp.execute("cont")
+    hold.end()
 
 
 class Move(Protocol):
     """Of one disk, to a new image."""
+
+    @property
+    def gone_over(self) -> bool:
+        """It has, or it cannot be found out. Not to be asked between ``complete`` and ``give_up``."""
 
     def begin(self) -> None: ...
 
@@ -97,9 +98,14 @@ class Move(Protocol):
 
 
 def go_over(
-    moves: Sequence[Move], progress: Progress, attend: Callable[[], None], carry: Callable[[], None] = lambda: None
+    moves: Sequence[Move],
+    progress: Progress,
+    attend: Callable[[], None],
+    hold: Hold,
+    carry: Callable[[], None] = lambda: None,
 ) -> None:
-    """All of them when all are ready, after ``carry``, which also holds the guest."""
+    """All of them when all are ready, after ``carry``, while the guest is held. It is still when this has worked, and
+    where it failed with a part of them over."""
     try:
         for each in moves:
             each.begin()
@@ -107,12 +113,32 @@ def go_over(
             attend()
             time.sleep(POLL_SECONDS)
         carry()
+        hold.begin()
+        hold.gone_over = True
         for each in moves:
             each.complete()
-    except BaseException:
-        for each in moves:
-            each.give_up()
+    except BaseException as error:
+        # Whoever is being ended ends the VM as well.
+        _undo(moves, hold, PATIENCE_SECONDS if isinstance(error, errors.HeadstartError) else 0)
         raise
+
+
+def _undo(moves: Sequence[Move], hold: Hold, seconds: float) -> None:
+    """As far as none has gone over."""
+    with contextlib.ExitStack() as steps:
+        for each in reversed(moves):
+            steps.callback(each.give_up)
+        if not hold.gone_over:
+            # Also so that it is a VM which answers that is asked to give up.
+            _let_go_on(hold, seconds)
+    hold.gone_over = any(each.gone_over for each in moves)
+    if not hold.gone_over:
+        _let_go_on(hold, seconds)
+
+
+def _let_go_on(hold: Hold, seconds: float) -> None:
+    with contextlib.suppress(errors.HeadstartError):
+        hold.end(seconds)
 
 
 class _Move:
@@ -125,7 +151,7 @@ class _Move:
         # The name stays in QEMU for as long as it runs.
         self._node = self._job = f"headstart-moved-{secrets.token_hex(4)}"
         self._disk = attachment.disk.name
-        self._begun = self._gone_over = False
+        self._begun = self._completing = self.gone_over = False
         self._tried = 0.0
 
     def begin(self) -> None:
@@ -138,11 +164,12 @@ class _Move:
             marks.carry(self._qmp, self._disk, self._attachment.tracked, self._node)
 
     def complete(self) -> None:
+        self._completing = True
         self._qmp.execute("job-complete", id=self._job)
         failure = jobs.wait(self._qmp, self._job)
         if failure:
             raise errors.HeadstartError(f"Disk {plain.line(self._disk)} cannot be moved: {plain.joined(failure)}.")
-        self._gone_over = True
+        self.gone_over = True
         self._qmp.execute("job-dismiss", id=self._job)
 
     def forget_old(self) -> None:
@@ -214,10 +241,13 @@ class _Move:
 
     def give_up(self) -> None:
         """Unless it has gone over. An image that QEMU has still is in use, and stays."""
-        if not self._begun or self._gone_over:
+        if not self._begun or self.gone_over:
             return
         with contextlib.suppress(errors.HeadstartError):
             jobs.end(self._qmp, self._job)
+        self.gone_over = self._completing and self._is_there()
+        if self.gone_over:
+            return
         try:
             self._qmp.execute("blockdev-del", node_name=self._node)
         except CommandFailed as error:
@@ -226,3 +256,11 @@ class _Move:
         except errors.HeadstartError:
             pass  # it has ended
         self._image.unlink(missing_ok=True)
+
+    def _is_there(self) -> bool:
+        """The disk stands on the new image, or nobody tells."""
+        try:
+            found = attachments(self._qmp).get(self._disk)
+        except errors.HeadstartError:
+            return True
+        return found is not None and found.root == self._node
