@@ -21,7 +21,7 @@ import pytest
 from headstart import errors, extents
 from headstart.extents import Extent
 from headstart.reading import PIECE_SIZE, Piece
-from headstart.units import KIB, MIB, TIB
+from headstart.units import GIB, KIB, MIB, TIB
 from headstart.wire import nbd
 
 #: A server may have to wait for its turn on a busy machine.
@@ -263,7 +263,7 @@ def test_a_server_that_hangs_is_given_up(
 ) -> None:
     """Once: whatever is asked for afterwards fails at once, and leaving waits for nothing."""
     monkeypatch.setattr(nbd, "SILENCE_SECONDS", 0.5)
-    monkeypatch.setattr(nbd, "FLUSH_SECONDS", 0.5)
+    monkeypatch.setattr(nbd, "STORE_SECONDS", 0.5)
     with nbdkit(*words) as (export, _):
         with nbd.Client(export, failure=errors.PointLost) as client:
             began = time.monotonic()
@@ -277,9 +277,24 @@ def test_a_server_that_hangs_is_given_up(
         assert time.monotonic() - began < 2.5
 
 
+def test_what_is_stored_may_take_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Storage that changes over, or has to write zeroes one by one; a wide range is told of piece by piece."""
+    monkeypatch.setattr(nbd, "SILENCE_SECONDS", 0.3)
+    monkeypatch.setattr(nbd, "STORE_SECONDS", 5)
+    with nbdkit(*DELAYED, "delay-write=1", "delay-zero=1") as (export, _), nbd.Client(export) as client:
+        client.write(0, b"x" * MIB)
+        client.zero([Extent(0, MIB)])
+        assert collect(client.read([Extent(0, 4 * KIB)])) == {Extent(0, 4 * KIB): bytes(4 * KIB)}
+    lengths = "zero=[ $3 -le 67108864 ] || { echo 'EIO too long' >&2; exit 1; }"
+    sized = ("eval", "get_size=echo 1G", "can_write=exit 0", "can_zero=exit 0", lengths)
+    with nbdkit(*sized) as (export, _), nbd.Client(export) as client:
+        client.zero([Extent(0, GIB)])
+
+
 def test_a_server_that_takes_nothing_any_longer_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """It is stopped, with more written to it than its socket holds, and lets go of nothing either."""
     monkeypatch.setattr(nbd, "SILENCE_SECONDS", 0.5)
+    monkeypatch.setattr(nbd, "STORE_SECONDS", 0.5)
     with nbdkit("memory", "16M") as (export, process):
         with nbd.Client(export) as client:
             process.send_signal(signal.SIGSTOP)

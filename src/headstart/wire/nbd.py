@@ -26,7 +26,7 @@ from headstart.batches import batched
 from headstart.blocks import Blocks
 from headstart.extents import Extent
 from headstart.reading import PIECE_SIZE, Piece
-from headstart.units import GIB
+from headstart.units import GIB, MIB
 
 try:
     import nbd
@@ -52,11 +52,14 @@ DEPTH = 12
 WORTH_A_LOOK = 4 * PIECE_SIZE
 #: No reply for this long means that the server hangs.
 SILENCE_SECONDS = 60.0
-#: As long as a flush may take: it writes what the server's kernel still has in memory.
-FLUSH_SECONDS = 600.0
+#: For what is stored. A flush writes what the server's kernel still has in memory, zeroes may be written one by one,
+#: and storage that is away while a path or a NAS changes over comes back. Nobody but us waits for it.
+STORE_SECONDS = 600.0
 #: Trim and zero requests in flight; their length is a multiple of any block size.
 CONTROL_DEPTH = 64
-CONTROL_LENGTH = 2 * GIB
+TRIM_LENGTH = 2 * GIB
+#: So that a server which has to write them answers now and then.
+ZERO_LENGTH = 64 * MIB
 
 
 class Way(Protocol):
@@ -115,8 +118,8 @@ def _unopened(uri: str, error: nbd.Error) -> str:
 class Client:
     """A connection to one export; a ``Reader`` (see headstart.reading). One thread at a time.
 
-    A server that hangs is given up after ``SILENCE_SECONDS``, whatever it was asked for, and for good: the connection
-    is cut. libnbd's synchronous calls, ``shutdown`` among them, would wait for as long as it hangs.
+    A server that hangs is given up after ``SILENCE_SECONDS`` (``STORE_SECONDS`` where it was told to store), and for
+    good: the connection is cut. libnbd's synchronous calls, ``shutdown`` among them, would wait as long as it hangs.
     """
 
     def __init__(
@@ -335,10 +338,10 @@ class Client:
             self._buffers.put(self._answered.popleft()[0])
 
     def trim(self, ranges: Iterable[Extent]) -> None:
-        self._control(ranges, self._handle.aio_trim)
+        self._control("trim", ranges, self._handle.aio_trim, TRIM_LENGTH, SILENCE_SECONDS)
 
     def zero(self, ranges: Iterable[Extent]) -> None:
-        self._control(ranges, self._handle.aio_zero)
+        self._control("zero", ranges, self._handle.aio_zero, ZERO_LENGTH, STORE_SECONDS)
 
     def write(self, start: int, data: bytes) -> None:
         """Returns when the server has it."""
@@ -352,7 +355,7 @@ class Client:
                 window = buffer.window(part.length)
                 requests.append(functools.partial(self._handle.aio_pwrite, window, part.start))
             try:
-                self._ask("write", *requests)
+                self._ask("write", *requests, seconds=STORE_SECONDS)
             finally:
                 # What an end of the connection has not taken back is never used again.
                 if not self._handle.aio_in_flight():
@@ -360,26 +363,26 @@ class Client:
                         _SPARE.put(buffer)
 
     def flush(self) -> None:
-        self._ask("flush", self._handle.aio_flush, seconds=FLUSH_SECONDS)
+        self._ask("flush", self._handle.aio_flush, seconds=STORE_SECONDS)
 
-    def _control(self, ranges: Iterable[Extent], request: Any) -> None:
+    def _control(self, what: str, ranges: Iterable[Extent], request: Any, length: int, seconds: float) -> None:
         flying = 0
         for extent in ranges:
-            for part in extents.split(extent, CONTROL_LENGTH):
-                self._guarded(lambda part=part: request(part.length, part.start), "trim")
+            for part in extents.split(extent, length):
+                self._guarded(lambda part=part: request(part.length, part.start), what)
                 flying += 1
                 while flying >= CONTROL_DEPTH:
-                    flying -= self._control_landed(flying)
+                    flying -= self._control_landed(what, flying, seconds)
         while flying:
-            flying -= self._control_landed(flying)
+            flying -= self._control_landed(what, flying, seconds)
 
-    def _control_landed(self, flying: int) -> int:
+    def _control_landed(self, what: str, flying: int, seconds: float) -> int:
         """How many of so many requests are answered now. (Of a large disk there are thousands: none is asked for that
         is not.)"""
-        self._poll("trim")
+        self._poll(what, seconds)
         landed = 0
-        while landed < flying and (cookie := self._guarded(self._handle.aio_peek_command_completed, "trim")):
-            self._guarded(lambda cookie=cookie: self._handle.aio_command_completed(cookie), "trim")
+        while landed < flying and (cookie := self._guarded(self._handle.aio_peek_command_completed, what)):
+            self._guarded(lambda cookie=cookie: self._handle.aio_command_completed(cookie), what)
             landed += 1
         return landed
 
