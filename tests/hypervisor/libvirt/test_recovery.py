@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import libvirt
 import pytest
@@ -54,6 +57,43 @@ def test_what_was_thawed_leaves_no_note(domain: Domain, place: Place) -> None:
     assert through.thaw()
     through.stand_down()
     assert not any(place.scratch.iterdir()) and recover(domain, place) == ()
+
+
+class Spare:
+    """The agent in the guest."""
+
+    armed = False
+
+    def arm(self, seconds: float) -> None:
+        self.armed = True
+
+    def disarm(self) -> None:
+        self.armed = False
+
+
+@pytest.mark.parametrize("spare", [None, Spare()])
+def test_without_a_note_nothing_is_frozen_that_nobody_would_thaw(
+    domain: Domain, place: Place, spare: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scratch directory is full, and the backup needs nothing of it otherwise."""
+
+    def full(path: Path, text: str) -> None:
+        path.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    through, notes = ThroughLibvirt(domain, spare, place.frozen), list[str]()
+    through.stand_by(notes)
+    assert not place.frozen.exists()
+    frozen = through.freeze(notes)
+    assert frozen == bool(domain.order(lambda running: running.fsThaw(None, 0))) == (spare is not None)
+    assert through.thaw() is False
+    through.stand_down()
+    if spare is None:
+        (note,) = notes
+        assert note.startswith("nothing was frozen") and "No space left" in note
+    else:
+        assert notes == [] and not spare.armed
 
 
 def test_a_guest_that_does_not_answer_is_thawed_later(

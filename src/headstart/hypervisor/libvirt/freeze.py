@@ -27,12 +27,21 @@ class ThroughLibvirt:
         self._domain = domain
         self._spare = spare
         self._note = note
+        #: Somebody thaws, should we and the watch die.
+        self._safe = True
 
     def stand_by(self, notes: list[str]) -> None:
         self._spare = freeze.stand_by(self._spare, notes)
-        self._note.write_text(recovery.identity(self._domain))
+        try:
+            recovery.note(self._note, self._domain)
+        except errors.NoSpace as error:
+            self._safe = self._spare is not None
+            if not self._safe:
+                notes.append(f"nothing was frozen: {error}")
 
     def freeze(self, notes: list[str]) -> bool | None:
+        if not self._safe:
+            return False
         self._wait_at_most(int(FREEZE_SECONDS))
         try:
             number = self._domain.order(lambda domain: domain.fsFreeze(None, 0))
@@ -47,6 +56,8 @@ class ThroughLibvirt:
         return bool(number)
 
     def thaw(self) -> bool | None:
+        if not self._safe:
+            return False
         try:
             return bool(self._domain.order(lambda domain: domain.fsThaw(None, 0)))
         except errors.HeadstartError:

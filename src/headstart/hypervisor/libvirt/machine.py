@@ -146,7 +146,7 @@ class LibvirtMachine:
             )
         self._domain.order(lambda domain: domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED))
         self._was_off = True
-        self._place.started.write_text(recovery.identity(self._domain))
+        recovery.note(self._place.started, self._domain)
         self._watch().started(self._domain.ask(lambda domain: domain.ID()))
         return (
             "the VM was off: it was started without its guest, and is shut off afterwards",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import libvirt
 
@@ -47,6 +48,19 @@ def identity(domain: Domain) -> str:
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
         boot = file.read().strip()
     return f"{boot} {domain.ask(lambda running: running.ID())}"
+
+
+def note(path: Path, domain: Domain) -> None:
+    """That something of ours stands in this run of the domain. Raises ``NoSpace``."""
+    try:
+        path.write_text(identity(domain))
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+        raise errors.NoSpace(
+            f"{path}, by which a later run would know what this one did, cannot be written: {error.strerror}. Make"
+            " room, or name another local directory with --scratch."
+        ) from error
 
 
 def shut_off(domain: Domain) -> bool:
