@@ -29,6 +29,7 @@ def derived(
     memory: int | None = None,
     uuid: str = "",
     serial: str | None = None,
+    trusted: bool = False,
 ) -> tuple[Element, tuple[str, ...]]:
     xml = (
         f"<domain type='kvm' id='3'><name>web</name><uuid>{UUID}</uuid><memory unit='MiB'>512</memory>{head}"
@@ -42,6 +43,7 @@ def derived(
         variables,
         network,
         memory,
+        trusted=trusted,
         there=lambda path: path in there,
     )
     below = {name: Export(Path("/run/place/nbd"), name) for name in names}
@@ -168,7 +170,7 @@ def test_who_it_is() -> None:
     ],
 )
 def test_every_device(before: str, after: str | None) -> None:
-    root, _ = derived(before, there={"/there.iso", ""})
+    root, _ = derived(before, there={"/there.iso"})
     assert same(inside(root), before if after is None else after), inside(root)
 
 
@@ -240,6 +242,36 @@ def test_what_cannot_be_adjusted_is_refused(xml: str, error: type[Exception], wo
 def test_a_disk_that_the_definition_has_not() -> None:
     with pytest.raises(errors.NotFound, match=r"Disk vda of the snapshot .* has: vdb"):
         derived("<disk device='disk'><source file='/data'/><target dev='vdb'/></disk>", "vda")
+
+
+HERE = "<source file='/there'/>"
+ELSEWHERE = "<source protocol='nbd' name='x' file='/there'><host name='10.0.0.1' port='10809'/></source>"
+
+
+@pytest.mark.parametrize("device", ["disk", "cdrom"])
+@pytest.mark.parametrize(
+    ("kind", "source", "stays"),
+    [
+        ("network", ELSEWHERE, ""),
+        ("network", ELSEWHERE.replace(" file='/there'", ""), ""),
+        ("volume", "<source pool='p' volume='v'/>", ""),
+        ("file", "<source/>", ""),
+        ("file", f"{HERE}<backingStore type='network'>{ELSEWHERE}</backingStore>", HERE),
+        ("file", HERE.replace("/>", "><reservations><source path='/s'/></reservations></source>"), HERE),
+        ("block", "<source dev='/there'/>", "<source dev='/there'/>"),
+    ],
+)
+def test_a_snapshot_chooses_no_other_hosts(kind: str, source: str, stays: str, device: str) -> None:
+    """One that the user names does."""
+    given = f"<disk type='{kind}' device='{device}'>{{}}<target dev='sda'/><readonly/></disk>"
+    root, notes = derived(given.format(source), there={"/there"})
+    if stays or device == "cdrom":
+        assert same(inside(root), given.format(stays).replace(kind, kind if stays else "file"))
+    else:
+        assert inside(root) == ""
+    assert bool(notes) != bool(stays)
+    root, notes = derived(given.format(source), there={"/there"}, trusted=True)
+    assert same(inside(root), given.format(source)) and not notes
 
 
 def test_a_snapshot_chooses_no_programs() -> None:

@@ -246,11 +246,7 @@ class _Derivation:
             self._replace(element, self._disks[name])
         elif element.get("device") in ("cdrom", "floppy"):
             self._adjust_medium(element)
-        elif (
-            element.find("readonly") is None
-            or element.get("type") in _DISKS_LEFT_OUT
-            or not self._place.there(_file(element))
-        ):
+        elif element.find("readonly") is None or element.get("type") in _DISKS_LEFT_OUT or not self._is_there(element):
             devices.remove(element)
             self._note(f"disk {plain.line(name)} is left out: it is not in the snapshot")
 
@@ -269,9 +265,24 @@ class _Derivation:
         if disk.name in self._around.below:
             element.append(_below(self._around.below[disk.name]))
 
+    def _is_there(self, element: Element) -> bool:
+        """What it stands on. A snapshot chooses no other hosts, nor what stands below a file, which the file tells."""
+        file = _file(element)
+        if self._place.trusted:
+            return not file or self._place.there(file)
+        if element.get("type", "file") not in ("file", "block") or not file or not self._place.there(file):
+            return False
+        for tag in ("backingStore", "mirror"):
+            for child in element.findall(tag):
+                element.remove(child)
+        for source in element.findall("source"):
+            for child in list(source):
+                source.remove(child)
+        return True
+
     def _adjust_medium(self, element: Element) -> None:
         source = element.find("source")
-        if source is None or (element.get("device") == "cdrom" and self._place.there(_file(element))):
+        if source is None or (element.get("device") == "cdrom" and self._is_there(element)):
             return
         self._note(f"drive {plain.line(_target(element))} is empty: its medium is not in a backup")
         element.set("type", "file")
