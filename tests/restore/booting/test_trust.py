@@ -42,6 +42,27 @@ def test_what_it_becomes(given: str, becomes: str) -> None:
     assert bool(notes) == (given != becomes)
 
 
+@pytest.mark.parametrize(
+    ("given", "becomes"),
+    [
+        (
+            "-netdev user,id=n,hostfwd=tcp::22-:22,restrict=off,hostfwd=tcp::80-:80,dnssearch=a,,b,dnssearch=c",
+            "-netdev user,id=n,hostfwd=tcp::22-:22,hostfwd=tcp::80-:80,restrict=off,dnssearch=a,,b,dnssearch=c",
+        ),
+        (
+            "-netdev user,id=n,guestfwd=a-cmd:x,hostfwd=a,guestfwd=b-cmd:y,hostfwd=b",
+            "-netdev user,id=n,hostfwd=a,hostfwd=b",
+        ),
+        ("-object memory-backend-ram,id=m,host-nodes=0,host-nodes=2-3,policy=bind", None),
+        # the last one counts
+        ("-device e1000,mac=a,mac=b", "-device e1000,mac=b"),
+    ],
+)
+def test_what_is_given_again_and_again_stays(given: str, becomes: str | None) -> None:
+    line = trust.tamed(commandline.read(f"kvm {given}"), lambda note: None, ("netdev", "device", "object"))
+    assert " ".join(line.words) == f"kvm {becomes or given}"
+
+
 #: A disk of the snapshot's.
 DISK = "-blockdev file,node-name=f,filename=/x -blockdev raw,node-name=d,file=f"
 LOGGED = '{"driver":"raw","node-name":"top","file":"d","log":{"driver":"file","filename":"/etc/x"}}'

@@ -59,6 +59,8 @@ _FIRST = {
     "smp": "cpus",
     "tpmdev": "type",
 }
+#: Keys of which each counts that is given: a list, if there are several.
+_LISTS = frozenset({"dnssearch", "guestfwd", "host-nodes", "hostfwd"})
 #: Other spellings of an option.
 _SAME = {"M": "machine"}
 #: Where a shell's command ends.
@@ -155,7 +157,8 @@ def _words(option: Option) -> Iterator[str]:
 
 
 def parse(text: str, first: str = "") -> dict[str, Any]:
-    """``first``: the key of a first value without one. Of what is given twice the last counts, as for QEMU."""
+    """``first``: the key of a first value without one. Of what is given twice the last counts, as for QEMU,
+    but for ``_LISTS``."""
     if text.startswith("{"):
         try:
             found = json.loads(text)
@@ -165,7 +168,10 @@ def parse(text: str, first: str = "") -> dict[str, Any]:
     values: dict[str, Any] = {}
     for number, part in enumerate(_parts(text)):
         key, given, value = part.partition("=")
-        if given:
+        if given and key in _LISTS and key in values:
+            before = values[key]
+            values[key] = [*(before if isinstance(before, list) else [before]), value]
+        elif given:
             values[key] = value
         elif number == 0 and first:
             values[first] = part
@@ -189,7 +195,12 @@ def compose(values: Mapping[str, Any], first: str = "") -> str:
     parts = []
     if first in values:
         parts.append(_quoted(values[first]))
-    parts += [f"{key}={_quoted(value)}" for key, value in values.items() if key != first]
+    parts += [
+        f"{key}={_quoted(each)}"
+        for key, value in values.items()
+        if key != first
+        for each in (value if isinstance(value, list) else [value])
+    ]
     return ",".join(parts)
 
 
