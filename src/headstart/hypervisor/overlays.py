@@ -24,7 +24,7 @@ import re
 import secrets
 import stat
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -177,6 +177,12 @@ class Place:
         durable.sync(new)
         new.replace(self._marks)
         durable.sync(self.folder)
+
+    def sync(self, kept: Sequence[Path]) -> None:
+        """What was committed is in the image for good, and the lowest of the segments that stay, which stands on it
+        now, says so. Before any that was committed is removed."""
+        for path in (self.image, *kept[:1]):
+            durable.sync(path)
 
     def remove(self, path: Path) -> None:
         path.unlink(missing_ok=True)

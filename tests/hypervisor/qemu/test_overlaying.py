@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from headstart import errors
+from headstart import durable, errors
 from headstart.hypervisor import recording
 from headstart.hypervisor.contract import Start, Stop
+from headstart.hypervisor.overlays import Place
 from headstart.hypervisor.qemu.overlaying import Overlaying
 from headstart.wire.qmp import Qmp
 from tests.hypervisor.qemu import bare
@@ -66,6 +67,29 @@ def test_a_commit_that_fails_is_tried_again_before_anything_is_put_on(
             assert [each.name for each in machine.bitmaps()[DISK]] == ["b"]
         assert len(layers.chain(link)) == 2
     assert (tmp_path / "data.raw").read_bytes()[:BLOCK] == b"\1" * BLOCK
+
+
+def test_what_a_dead_run_committed_goes_when_it_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A power cut would else leave an overlay that stands on a file which is gone."""
+
+    def dies(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    steps: list[str] = []
+    sync, remove = durable.sync, Place.remove
+    link = head(tmp_path)
+    with bare.running(*arguments(link)) as vm:
+        rotate(vm, "a")
+        committed = link.resolve().name
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(Overlaying, "_clear_away", dies)
+            rotate(vm, "b", "a")
+        lowest = link.resolve().name
+        with monkeypatch.context() as patched, vm.machine(layered=True) as machine:
+            patched.setattr(durable, "sync", lambda path: (steps.append(Path(path).name), sync(path)))
+            patched.setattr(Place, "remove", lambda place, path: (steps.append(f"- {path.name}"), remove(place, path)))
+            machine.recover()
+    assert {lowest, "data.raw"} <= set(steps[: steps.index(f"- {committed}")])
 
 
 def test_too_many_overlays_are_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

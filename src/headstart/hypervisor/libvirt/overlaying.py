@@ -219,8 +219,7 @@ class Overlaying:
                 f"libvirt did not commit an overlay of ours, or its definition of the VM still names it:"
                 f" {', '.join(map(str, sorted(used)))}. 'virsh dumpxml --inactive' shows the definition."
             )
-        for path in (place.image, *(each.path for each in kept[:1])):
-            durable.sync(path)
+        place.sync([each.path for each in kept])
         _keep_definitions()
         place.note(kept, recording.sealed(place, kept))
         for path in paths:
@@ -311,7 +310,12 @@ class Overlaying:
     def _tidied(self, target: str, place: Place, paths: Sequence[Path], lost: Sequence[Path]) -> Iterator[str]:
         """Files of ours that are in no chain: those that were never put on or are committed go, others are told."""
         defined = self._files(target, defined=True)
-        for path in place.strays(paths):
+        strays = place.strays(paths)
+        if strays:
+            # A dead run may have committed them, and nothing more.
+            place.sync(paths)
+            _keep_definitions()
+        for path in strays:
             if witness.look(str(path)).writer:
                 raise errors.Busy(
                     f"The overlay {path} of disk {target} is in use, and libvirt does not tell that the VM runs on it."

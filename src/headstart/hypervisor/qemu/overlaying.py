@@ -174,8 +174,7 @@ class Overlaying:
 
     def _clear_away(self, stack: Stack, gone: Sequence[Segment], kept: Sequence[Segment]) -> None:
         """Files go when what was in them is on the disk, and nothing leads to them any longer."""
-        for path in (stack.place.image, *(each.path for each in kept[:1])):
-            durable.sync(path)
+        stack.place.sync([each.path for each in kept])
         stack.place.note(kept, recording.sealed(stack.place, kept))
         for each in gone:
             self._delete(stack.node(each))
@@ -229,7 +228,11 @@ class Overlaying:
 
     def _tidied(self, attachment: Attachment, stack: Stack, lost: Container[Path]) -> Iterator[str]:
         """Files of ours that are in no chain."""
-        for path in stack.place.strays(_paths(stack)):
+        strays = stack.place.strays(_paths(stack))
+        if strays:
+            # A dead run may have committed them, and nothing more.
+            stack.place.sync(_paths(stack))
+        for path in strays:
             # A QEMU that waits for the VM may have opened it.
             self._anchor.hold()
             if path in lost:
