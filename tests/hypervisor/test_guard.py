@@ -26,6 +26,8 @@ class Stage:
     monitor: socket.socket
     agent: socket.socket
     note: Path
+    #: What it called because it outlives us.
+    left: list[bool]
 
     @property
     def pid(self) -> int:
@@ -47,11 +49,11 @@ class Stage:
 def stage(tmp_path: Path) -> Iterator[Stage]:
     pairs = socket.socketpair(), socket.socketpair()
     (monitor, qmp), (agent, freezer) = pairs
-    note = tmp_path / "note"
-    guard = Guard(qmp.fileno(), Order(freezer.fileno(), THAW), note)
+    note, left = tmp_path / "note", list[bool]()
+    guard = Guard(qmp.fileno(), Order(freezer.fileno(), THAW), note, lambda: left.append(True))
     for each in (qmp, freezer):
         each.close()
-    yield Stage(guard, monitor, agent, note)
+    yield Stage(guard, monitor, agent, note, left)
     for each in (monitor, agent):
         each.close()
     guard.close()
@@ -63,6 +65,7 @@ def test_what_is_undone_in_time_is_left_alone(stage: Stage, capfd: pytest.Captur
     stage.guard.close()
     assert stage.monitor.recv(1) == stage.agent.recv(1) == b""
     assert not stage.note.exists() and capfd.readouterr().err == ""
+    assert not stage.left
 
 
 def test_who_dies_leaves_nothing_stopped_or_frozen(stage: Stage) -> None:
@@ -159,6 +162,7 @@ def test_whoever_gives_up_leaves_the_guard_behind(stage: Stage, monkeypatch: pyt
         raise errors.Unreachable("QEMU's monitor did not answer.")
     stage.guard.close()
     assert stage.guard._process.poll() is None and stage.note.exists()
+    assert stage.left == [True]
     stage.monitor.sendall(b'{"return": {}, "id": "headstart-guard-end"}\r\n')
     assert stage.guard._process.wait(20) == 0
     assert not stage.note.exists()

@@ -51,6 +51,13 @@ def test_commands_events_and_errors(monitor: tuple[Path, int]) -> None:
         assert [event["event"] for event in qmp.events_since(mark)] == ["RESUME", "STOP"]
 
 
+def test_one_that_is_closed_stays_so(monitor: tuple[Path, int]) -> None:
+    with Qmp(monitor[0]) as qmp:
+        qmp.close()
+        with pytest.raises(errors.Unreachable, match="is closed"):
+            qmp.execute("query-status")
+
+
 def test_a_batch_runs_to_its_end_in_order(monitor: tuple[Path, int]) -> None:
     with Qmp(monitor[0]) as qmp:
         nodes = [("blockdev-add", {"driver": "null-co", "node-name": name}) for name in ("a", "a", "b")]

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,11 +31,12 @@ class Order:
 class Guard:
     """Stands by while we stop or freeze a VM. A context manager."""
 
-    def __init__(self, qmp: int, thaw: Order | None, note: Path) -> None:
+    def __init__(self, qmp: int, thaw: Order | None, note: Path, leave: Callable[[], None] = lambda: None) -> None:
         """``qmp`` is a connected socket, which the guard inherits, as that of ``thaw``. ``note`` is a file,
         made by the guard, that exists while the VM stands still because of us: only then may a later run continue
-        it."""
+        it. ``leave`` is called if the guard outlives us: from then on the answers on ``qmp`` are for it alone."""
         self._note = note
+        self._leave = leave
         self._control, theirs = socket.socketpair()
         self._control.settimeout(ANSWER_SECONDS)
         inherited = [theirs.fileno(), qmp] + ([thaw.descriptor] if thaw is not None else [])
@@ -87,6 +88,7 @@ class Guard:
         try:
             self._process.wait(CLOSE_SECONDS)
         except subprocess.TimeoutExpired:
+            self._leave()
             threading.Thread(target=self._process.wait, name="guard", daemon=True).start()
 
     def __enter__(self) -> Guard:

@@ -174,6 +174,9 @@ class Qmp:
         return pid or None
 
     def close(self) -> None:
+        """Closed already is fine."""
+        if self._loop.is_closed():
+            return
         with contextlib.suppress(QMPError, OSError, errors.Unreachable, asyncio.CancelledError, EOFError):
             self._run(self._client.disconnect(), GREETING_SECONDS)
         self._stop_loop()

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from headstart import errors
 from headstart.blocks import Blocks
+from headstart.hypervisor import guard
 from headstart.hypervisor.contract import Remove
 from headstart.hypervisor.qemu import obstacles
+from headstart.wire import qmp as wire
+from headstart.wire.qmp import Command, Qmp
 from tests.hypervisor.qemu import bare, points, victim
 from tests.hypervisor.qemu.agent import Agent
 from tests.kit import qmp
@@ -187,6 +192,37 @@ def test_a_snapshot_that_is_taken_of_our_filter(shared: bare.Bare, tmp_path: Pat
         with machine.take(points.request()) as point:
             assert points.content(point.reader("dev-two"), 0, 512) == bytes([7]) * 512
             point.release()
+
+
+def test_a_qemu_that_hangs_in_our_stop_is_left_to_the_guard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two who read the answers of one monitor would each miss some: nothing more is said to it."""
+    batch = Qmp.batch
+
+    def hanging(link: Qmp, commands: Sequence[Command]) -> list[Any]:
+        vm.process.send_signal(signal.SIGSTOP)
+        return batch(link, commands)
+
+    with bare.running(*bare.two(tmp_path)) as vm:
+        roots = vm.roots()
+        with monkeypatch.context() as patched, vm.machine() as machine:
+            patched.setattr(Qmp, "batch", hanging)
+            patched.setattr(wire, "COMMAND_SECONDS", 0.5)
+            patched.setattr(guard, "CLOSE_SECONDS", 0.2)
+            with pytest.raises(errors.Unreachable, match="did not answer within"):
+                machine.take(points.request())
+            with pytest.raises(errors.Unreachable, match="is closed"):
+                machine.inventory()
+        note = vm.scratch / "vm.stopped"
+        assert note.exists()
+        vm.process.send_signal(signal.SIGCONT)
+        deadline = time.monotonic() + 20
+        while note.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert vm.status == "running"
+        with vm.machine() as machine:
+            assert machine.recover()
+        assert vm.leftovers() == [] and vm.roots() == roots
 
 
 @pytest.fixture

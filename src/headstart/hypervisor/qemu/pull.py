@@ -63,7 +63,7 @@ class PullPoint:
             self._stack.enter_context(watch)
             with (
                 freeze.agent(site, request, self.notes) as freezer,
-                Guard(site.qmp.fileno(), freezer.order if freezer else None, site.stopped) as guard,
+                Guard(site.qmp.fileno(), freezer.order if freezer else None, site.stopped, site.qmp.close) as guard,
             ):
                 self._stand(request, guard, freezer)
             self._offer()
@@ -187,7 +187,8 @@ class PullPoint:
             del self._inserted[name]
 
     def _withdraw(self) -> None:
-        """Best effort: what cannot be taken away now is put right at the next contact."""
+        """Best effort: what cannot be taken away now is put right at the next contact. Nothing is tried where the guard
+        has the connection."""
         for step in (self._offers.close, self._remove_filters, self._stack.close):
             with contextlib.suppress(errors.HeadstartError):
                 step()
