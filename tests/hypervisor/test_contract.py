@@ -552,7 +552,9 @@ def test_a_disk_that_was_unplugged_comes_back_with_its_bitmaps(subject: Subject,
         pytest.skip("a disk in use cannot be taken from under its filter")
     machine.transact(starts(subject, "a"))
     written = write(subject, [2])
-    subject.unplug()
+    gone = subject.unplug()
+    # What is known of it is in nobody's way.
+    assert gone not in machine.bitmaps()
     subject.plug()
     assert machine.changed(each(subject, "a")) == written
 
