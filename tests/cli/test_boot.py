@@ -10,7 +10,7 @@ import pytest
 
 from headstart import errors
 from headstart.cli import boot
-from headstart.restore.booting import settling
+from headstart.restore.booting import moving, settling
 from headstart.restore.booting.hold import Hold
 
 
@@ -57,7 +57,7 @@ def test_a_move_that_fails(
         raise errors.TargetRefused("It cannot be made.")
 
     monkeypatch.setattr(settling, "prepared", lambda *told: settling.Home(tmp_path, {}))
-    monkeypatch.setattr(boot.moves, "move", move)
+    monkeypatch.setattr(moving, "move", move)
     guest = Guest(runs=runs)
     booted: Any = SimpleNamespace(
         instance=guest,
@@ -67,7 +67,7 @@ def test_a_move_that_fails(
     )
     source: Any = SimpleNamespace(repo=None, manifest=None)
     session: Any = SimpleNamespace(output=SimpleNamespace(note=lambda note: None))
-    moving = boot._Moving(session, None, source, booted)
+    vm = boot._Moving(session, None, source, booted)
     with pytest.raises(errors.TargetRefused):
-        moving.later(tmp_path, lambda *told: None)
+        vm.later(tmp_path, lambda *told: None)
     assert guest.orders == orders

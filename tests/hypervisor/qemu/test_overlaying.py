@@ -75,6 +75,14 @@ def test_what_a_dead_run_committed_goes_when_it_is_on_the_disk(tmp_path: Path, m
     def dies(*_: Any) -> None:
         raise KeyboardInterrupt
 
+    def synced(path: Path) -> None:
+        steps.append(path.name)
+        sync(path)
+
+    def removed(place: Place, path: Path) -> None:
+        steps.append(f"- {path.name}")
+        remove(place, path)
+
     steps: list[str] = []
     sync, remove = durable.sync, Place.remove
     link = head(tmp_path)
@@ -86,8 +94,8 @@ def test_what_a_dead_run_committed_goes_when_it_is_on_the_disk(tmp_path: Path, m
             rotate(vm, "b", "a")
         lowest = link.resolve().name
         with monkeypatch.context() as patched, vm.machine(layered=True) as machine:
-            patched.setattr(durable, "sync", lambda path: (steps.append(Path(path).name), sync(path)))
-            patched.setattr(Place, "remove", lambda place, path: (steps.append(f"- {path.name}"), remove(place, path)))
+            patched.setattr(durable, "sync", synced)
+            patched.setattr(Place, "remove", removed)
             machine.recover()
     assert {lowest, "data.raw"} <= set(steps[: steps.index(f"- {committed}")])
 

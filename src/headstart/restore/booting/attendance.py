@@ -45,13 +45,6 @@ class Running(Protocol):
     def wait(self, seconds: float) -> bool:
         """Whether it has ended within this time."""
 
-    def power_off(self, seconds: float) -> bool:
-        """As by the power button. Whether it has ended within this time."""
-
-    @property
-    def stays(self) -> bool:
-        """When we end."""
-
 
 class Attendance:
     def __init__(self, instance: Running, served: Serving) -> None:
@@ -88,7 +81,21 @@ class Attendance:
                 return
 
 
-def leave(instance: Running, hold: Hold, *, kept: bool) -> None:
+class Ending(Protocol):
+    """A VM that we started, or left to itself."""
+
+    @property
+    def status(self) -> str: ...
+
+    @property
+    def stays(self) -> bool:
+        """When we end."""
+
+    def power_off(self, seconds: float) -> bool:
+        """As by the power button. Whether it has ended within this time."""
+
+
+def leave(instance: Ending, hold: Hold, *, kept: bool) -> None:
     """The user ends us, in the middle of a move or not. ``kept``: what the guest writes outlives the VM."""
     if instance.stays:
         with contextlib.suppress(errors.HeadstartError):
