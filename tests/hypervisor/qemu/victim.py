@@ -79,7 +79,12 @@ def hang(stop: signal.Signals | None) -> None:
     QemuBitmaps.transact = lambda *_: time.sleep(600)  # type: ignore[method-assign]
 
 
+_tell = Guard._tell
+
+
 def kill_guard(guard: Guard, order: bytes) -> None:
+    """As soon as it has answered."""
+    _tell(guard, order)
     os.kill(guard._process.pid, signal.SIGKILL)
     guard._process.wait()
 
