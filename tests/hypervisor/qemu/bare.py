@@ -59,10 +59,6 @@ class Bare:
         said = self._io(device, f"write -P {pattern} {offset} {length}")
         assert said.startswith("wrote "), said
 
-    def flush(self, device: str) -> None:
-        """What was written outlives this QEMU."""
-        assert self._io(device, "flush") == ""
-
     def read_is(self, device: str, offset: int, length: int, pattern: int) -> bool:
         said = self._io(device, f"read -P {pattern} {offset} {length}")
         return "verification failed" not in said and said.startswith("read ")
