@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +14,10 @@ import pytest
 from headstart import errors, repository
 from headstart.repository import (
     collect,
+    condemned,
     draft,
     forget,
+    hoard,
     label,
     layout,
     lease,
@@ -21,6 +25,7 @@ from headstart.repository import (
     pack,
     reindex,
     repair,
+    segment,
     snapshot,
     verify,
 )
@@ -47,9 +52,14 @@ class Shop:
 
     clock: Clock
     store: FaultyStore
+    #: Of this host's index.
+    cache: Path | None = None
 
     def open(self) -> Repository:
-        return repository.open(self.store, lambda: stores.PASSWORD)
+        opened = repository.open(self.store, lambda: stores.PASSWORD)
+        if self.cache is not None:
+            opened.index.use_cache(self.cache)
+        return opened
 
     def add(self, *seeds: int, vm: str = "web", created: float = 1000.5) -> Manifest:
         """A snapshot whose blocks have the content of these numbers."""
@@ -61,15 +71,26 @@ class Shop:
         with self.open() as repo:
             forget.forget(repo, forget.Order(now=2000.0, zone=UTC, ids=[each.id for each in forgotten]))
 
-    def collect(self, quarantine: float = collect.QUARANTINE, *, dry_run: bool = False) -> Report:
+    def collect(
+        self,
+        quarantine: float = collect.QUARANTINE,
+        *,
+        dry_run: bool = False,
+        progress: collect.Progress = collect.quiet,
+    ) -> Report:
         with self.open() as repo:
-            return collect.collect(repo, Order(quarantine, dry_run))
+            return collect.collect(repo, Order(quarantine, dry_run), progress)
 
     def sweep(self) -> Report:
         """All that can be freed now."""
         for _ in range(3):
             report = self.collect(0)
         return report
+
+    def hide(self, *chunk_ids: bytes) -> None:
+        assert self.cache is not None
+        with self.open() as repo:
+            samples.hide(self.cache, repo, *chunk_ids)
 
     def check(self, manifest: Manifest, *seeds: int) -> None:
         """Everything in it is what it was."""
@@ -250,6 +271,86 @@ def test_what_a_dead_run_published_and_cannot_be_read_is_for_a_repair(shop: Shop
     assert shop.repair().lost_snapshots == (made.id,)
     shop.sweep()
     shop.check(kept, 3)
+
+
+@pytest.fixture
+def rotting(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Shop, list[Manifest], Manifest]:
+    """A snapshot in a pack of little else, one in a pack of its own, one that is garbage; a cache knows of all."""
+    monkeypatch.setattr(hoard, "KEPT_OBJECTS", 1)
+    monkeypatch.setattr(hoard, "KEPT_CHUNKS", 1)
+    shop.cache = tmp_path / "cache"
+    kept = [shop.add(1)]
+    gone = shop.add(*range(2, 12), created=1001.5)
+    kept.append(shop.add(2, created=1002.5))
+    shop.forget(gone)
+    with shop.open() as repo:
+        assert len(repo.index) > 10
+    return shop, kept, gone
+
+
+@pytest.mark.parametrize("when", ["before", "marking", "sweeping", "looking for garbage", "repacking"])
+@pytest.mark.parametrize("what", ["content", "nodes"])
+def test_a_damaged_cache_makes_nothing_garbage(
+    rotting: tuple[Shop, list[Manifest], Manifest], what: str, when: str
+) -> None:
+    """Whenever it rots: before this, or at any step of it."""
+    shop, kept, _ = rotting
+    with shop.open() as repo:
+        content = samples.ids_of(repo, 1, 2)
+    nodes = [root for each in kept if (root := each.disks[0].root) is not None]
+    harmed: list[str] = []
+
+    def rot(step: str) -> None:
+        if step == when and len(harmed) < 2:
+            harmed.append(step)
+            shop.hide(*(content if what == "content" else nodes))
+
+    for _ in range(4):
+        rot("before")
+        with contextlib.suppress(errors.Damaged):  # a node that was hidden while it was marked: nothing was deleted
+            shop.collect(0, progress=rot)
+    assert harmed
+    shop.cache = None
+    shop.check(kept[0], 1)
+    shop.check(kept[1], 2)
+    shop.require_whole()
+    assert not shop.names(layout.CONDEMNED) and not shop.names(layout.DOOMED)
+    assert shop.bytes() < 4 * BLOCK, "and what is garbage was freed"
+
+
+@pytest.mark.parametrize("when", ["garbage", "condemned"])
+def test_what_a_cache_hides_is_kept_by_the_word_of_its_pack(
+    rotting: tuple[Shop, list[Manifest], Manifest], when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even where nobody finds out that it is damaged."""
+    shop, kept, _ = rotting
+    monkeypatch.setattr(segment.Segment, "is_sound", lambda self: True)
+    with shop.open() as repo:
+        content = samples.ids_of(repo, 1, 2)
+        found = [repo.index.find(each) for each in content]
+        if when == "condemned":  # by a run to whom it was garbage
+            packs = [location.pack_id for location in found if location is not None]
+            repo.put_object(layout.Kind.CONDEMNED, f"{layout.CONDEMNED}{'c' * 32}", condemned.encode(packs))
+    shop.hide(*content)
+    for _ in range(3):
+        shop.collect(0)
+    shop.cache = None
+    shop.check(kept[0], 1)
+    shop.check(kept[1], 2)
+    shop.require_whole()
+
+
+def test_a_cache_that_rots_again_and_again_ends_it(rotting: tuple[Shop, list[Manifest], Manifest]) -> None:
+    shop, kept, _ = rotting
+    assert shop.collect(0).condemned_packs
+    with shop.open() as repo:
+        content = samples.ids_of(repo, 1)
+    doomed = shop.bytes()
+    with pytest.raises(errors.StoreFailed, match="Remove the cache"):
+        shop.collect(0, progress=lambda step: shop.hide(*content) if step == "sweeping" else None)
+    assert shop.bytes() >= doomed, "nothing was deleted"
+    shop.check(kept[0], 1)
+    shop.require_whole()
 
 
 def test_a_sign_of_life_is_enough(shop: Shop) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from headstart import errors, repository
-from headstart.repository import draft, immutable, verify
+from headstart.repository import draft, hoard, immutable, verify
 from headstart.repository.immutable import Extended
 from headstart.repository.repo import Repository
 from headstart.store.memory import MemoryStore
@@ -83,6 +85,22 @@ def test_what_a_new_snapshot_shares_is_locked_longer(shelf: Shelf) -> None:
     assert shelf.left("config") == shelf.left(shelf.repo.key_names()[0]) == DAYS + 2
     assert shelf.left(shelf.pack_of(noise(5))) == 3, "no new snapshot needs it"
     assert 0 < done.extended == done.asked < done.needed
+
+
+def test_a_damaged_cache_hides_nothing_from_it(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hoard, "KEPT_OBJECTS", 1)
+    shelf.add({1: noise(1)})
+    shelf.add({5: noise(5)})
+    old = shelf.pack_of(noise(1))
+    shelf.clock.now += 7 * DAY
+    shelf.add({1: noise(1), 3: noise(3)})
+    with stores.reopened(shelf.repo, tmp_path) as daemon:
+        assert len(daemon.index)
+        hidden = [daemon.chunk_id(noise(1)), daemon.chunk_id(b"-m 256")]  # all of that pack
+        samples.hide(tmp_path, daemon, *hidden)
+        assert daemon.missing(hidden) == hidden
+        immutable.extend(daemon, shelf.clock.now)
+    assert shelf.left(old) == DAYS + 2
 
 
 def test_a_lock_has_a_margin(shelf: Shelf) -> None:

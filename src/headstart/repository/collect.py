@@ -11,6 +11,10 @@
 Who publishes claims the packs that it builds on in a record of its draft, then looks what is doomed; a collector
 dooms, then looks what is claimed. So one of the two sees the other, however their steps fall. No pack is ever pardoned:
 whoever knew of a list goes by it for ever, and a collector that slept through all of it may go on deleting.
+
+Nothing is deleted on the word of this host's cache of the index. It is read through before it is marked and before
+anything is deleted; if it turns out to be damaged, it is marked once more. And where something that is needed was found
+nowhere, a pack goes only when its own index, in the store, has been asked.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from headstart import errors
@@ -32,6 +36,8 @@ from headstart.repository.repo import Repository
 QUARANTINE = 24 * 3600.0
 #: A pack of which less than this share is needed is repacked: see ``docs/repository.md`` for the measurement.
 SPARSE = 0.6
+#: How often it is marked again before it is given up, if damage in the cache comes to light meanwhile.
+_TRIES = 3
 #: Packs shorter than this part of a full one are put together once there are so many of them.
 _SMALL_PART, _SMALL_COUNT = 4, 32
 
@@ -84,6 +90,10 @@ def collect(repo: Repository, order: Order, progress: Progress = quiet) -> Repor
         return _Collection(repo, order, progress).run()
 
 
+class _Shifted(Exception):
+    """The marks mean nothing any longer."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Lists:
     """By name of its object, the packs of each list; ``ages`` in seconds."""
@@ -111,6 +121,7 @@ class _Collection:
         self._progress("loading the index")
         index = self._repo.index
         index.refresh()
+        index.recheck(again=True)
         index.adopt_all()
         lists = self._lists()
         due = lists.due(self._order.quarantine)
@@ -127,14 +138,43 @@ class _Collection:
         self._sizes = dict(pack.stored(self._repo.store))
         ages = {pack.id_of(name): age for name, age in lease.ages(self._repo, layout.PACKS).items()}
         judged = {each for each in index.packs() if max(0.0, ages.get(each, math.inf)) >= self._order.quarantine}
-        self._progress("marking")
-        living = mark.mark(self._repo, drafts, {each for each in absent if not index.is_lost(each)})
-        self._report.snapshots, self._report.drafts = living.snapshots, living.drafts
         self._report.packs, self._report.bytes = len(self._sizes), sum(self._sizes.values())
-        self._sweep(lists, due, doomed, living)
-        self._condemn(living, judged)
+        self._by_marks(
+            lambda: self._mark(drafts, {each for each in absent if not index.is_lost(each)}),
+            lambda living: self._sweep(lists, due, doomed, living),
+            lambda living: self._condemn(living, judged),
+        )
         self._tell_waiting(lists, due)
         return self._report
+
+    def _mark(self, drafts: dict[str, list[str]], absent: Collection[bytes]) -> Living:
+        self._progress("marking")
+        living = mark.mark(self._repo, drafts, absent)
+        self._report.snapshots, self._report.drafts = living.snapshots, living.drafts
+        return living
+
+    def _by_marks(self, mark_all: Callable[[], Living], *steps: Callable[[Living], None]) -> None:
+        """Each step looks whether the marks still hold before it changes what cannot be taken back."""
+        living = mark_all()
+        for step in steps:
+            for _ in range(_TRIES):
+                try:
+                    step(living)
+                    break
+                except _Shifted:
+                    living = mark_all()
+            else:
+                raise errors.StoreFailed(
+                    "The cache of the index was damaged again and again while it was used, so nothing more was "
+                    "deleted. Remove the cache, or name another place with --cache, then try again."
+                )
+
+    def _require_marks(self, living: Living, *, again: bool) -> None:
+        """They mean what they meant, and were not made by a damaged cache. ``again``: read through all of it."""
+        index = self._repo.index
+        index.recheck(again=again)
+        if index.shifts != living.shifts:
+            raise _Shifted
 
     # -- what there is
 
@@ -184,8 +224,11 @@ class _Collection:
         needed = living.positions.copy()
         for pack_id in doomed & living.packs & self._repo.index.packs():
             needed |= self._only_here(pack_id)
-        unread = self._repack(needed, doomed & self._repo.index.packs())
-        kept = {pack_id: str(error) for pack_id, error in unread.items()}
+        kept = self._add_overlooked(needed, doomed, living)
+        unread = self._repack(needed, (doomed & self._repo.index.packs()) - kept.keys())
+        kept |= {pack_id: str(error) for pack_id, error in unread.items()}
+        if doomed:
+            self._require_marks(living, again=True)
         for pack_id in sorted(doomed - kept.keys()):
             try:
                 self._delete(pack.pack_key(pack_id))
@@ -207,6 +250,32 @@ class _Collection:
             if name and kept.keys().isdisjoint(packs):
                 self._delete(name)
 
+    def _add_overlooked(self, needed: Blocks, doomed: Iterable[bytes], living: Living) -> dict[bytes, str]:
+        """What of doomed packs the index did not find. Returns why packs have to stay."""
+        kept: dict[bytes, str] = {}
+        index = self._repo.index
+        for pack_id in doomed:
+            try:
+                places = self._overlooked(pack_id, living)
+            except errors.Damaged as error:
+                if not index.is_lost(pack_id):
+                    kept[pack_id] = str(error)
+                continue
+            if places and pack_id in index.packs():
+                first = index.span(pack_id).start
+                needed.update(first + place for place in places)  # that it is as long is looked at when it is moved
+            elif places:
+                kept[pack_id] = "Something is needed of it, and this host's index does not know it."
+        return kept
+
+    def _overlooked(self, pack_id: bytes, living: Living) -> list[int]:
+        """Places in a pack of chunks that are needed and that the index did not find, by the pack's own index."""
+        if not living.missed or pack_id not in self._sizes:
+            return []
+        entries = pack.read_entries(self._repo.secrets, self._repo.store, pack_id, self._sizes[pack_id])
+        step = layout.CHUNK_ID_LENGTH
+        return [n for n in range(len(entries)) if entries.ids[n * step : (n + 1) * step] in living.missed]
+
     def _only_here(self, pack_id: bytes) -> Blocks:
         """What of a pack is in no pack that stays."""
         index = self._repo.index
@@ -221,16 +290,19 @@ class _Collection:
         """``judged``: packs that were there before it was marked, and are old enough."""
         self._progress("looking for garbage")
         index = self._repo.index
-        wanted = judged - index.aside - living.packs
-        shares = {
-            pack_id: repack.needed_bytes(index.entries(pack_id), index.span(pack_id), living.positions)
-            for pack_id in wanted
-        }
-        dead = {pack_id for pack_id, live in shares.items() if not live}
-        sparse = self._sparse({pack_id: live for pack_id, live in shares.items() if live})
+        self._require_marks(living, again=False)  # so that all of them are where they were
+        wanted = (judged & index.packs()) - index.aside - living.packs
+        dead = {pack_id for pack_id in wanted if not _is_marked(index.span(pack_id), living.positions)}
+        sparse = self._sparse(
+            {
+                pack_id: repack.needed_bytes(index.entries(pack_id), index.span(pack_id), living.positions)
+                for pack_id in wanted - dead
+            }
+        )
         if not dead and not sparse:
             return
         held = self._locked(dead | sparse)
+        held |= {pack_id for pack_id in dead | sparse if self._is_overlooked(pack_id, living)}
         dead, sparse = dead - held, sparse - held
         index.set_aside(dead | sparse)
         unread = self._repack(living.positions, sparse)
@@ -238,8 +310,16 @@ class _Collection:
         self._report.repacked_packs = len(sparse - unread.keys())
         self._report.condemned_packs = len(going)
         self._report.condemned_bytes = sum(self._sizes.get(pack_id, 0) for pack_id in going)
+        self._require_marks(living, again=False)
         if going:
             self._put(layout.Kind.CONDEMNED, layout.CONDEMNED, going)
+
+    def _is_overlooked(self, pack_id: bytes, living: Living) -> bool:
+        """Or may be."""
+        try:
+            return bool(self._overlooked(pack_id, living))
+        except errors.Damaged:
+            return not self._repo.index.is_lost(pack_id)
 
     def _locked(self, packs: Iterable[bytes]) -> set[bytes]:
         """Those that the store keeps, whatever it is told: to delete them would free nothing."""
@@ -289,3 +369,7 @@ class _Collection:
     def _delete(self, name: str) -> None:
         if not self._order.dry_run:
             self._repo.store.delete(name)
+
+
+def _is_marked(span: range, positions: Blocks) -> bool:
+    return bool(positions.range_cardinality(span.start, span.stop))

@@ -107,19 +107,16 @@ class Hoard:
         found = itertools.takewhile(lambda each: each not in self._unsound, reversed(segments))
         return reversed(list(found))
 
-    def unsound(self, stack: Stack) -> list[Segment]:
-        """Segments that turn out to be damaged now. Each is looked at once, which costs reading it."""
-        bad = []
-        for each in _segments(stack):
-            if each in self._sound or each in self._unsound:
-                continue
-            if each.is_sound():
-                self._sound.add(each)
-            else:
-                bad.append(each)
-        self._unsound.update(bad)
-        self.remove(bad)
-        return bad
+    def to_look_at(self, stack: Stack, *, again: bool) -> list[Segment]:
+        """Segments of which it is not known whether they are sound; ``again``: those that were once may not be now."""
+        known = self._unsound if again else self._sound | self._unsound
+        return [each for each in _segments(stack) if each not in known]
+
+    def looked(self, sound: Iterable[Segment], unsound: Sequence[Segment]) -> None:
+        """What came of it."""
+        self._sound.update(sound)
+        self._unsound.update(unsound)
+        self.remove(unsound)
 
     def remove_all(self, stack: Stack) -> None:
         self.remove(_segments(stack))

@@ -53,6 +53,7 @@ class Index:
         self._mounted = self._loaded = False
         self._unread: dict[str, errors.Damaged] = {}  # index objects and losses, at the last look
         self._is_unused = True  # no position was given out
+        self._shifts = 0
         #: Objects that could not be read. What they listed was taken from the packs themselves.
         self.damaged: list[errors.Damaged] = []
         #: What repairs found damaged. The copies in them do not count as durable any longer.
@@ -213,13 +214,19 @@ class Index:
             self._look_for_gone(there)
         return self._met.fresh(there)
 
-    def recheck(self) -> None:
-        """Something does not fit: look whether the cache is damaged, and do without the part that is. Costs reading it,
-        once."""
+    def recheck(self, *, again: bool = False) -> None:
+        """Something does not fit, or must: look whether the cache is damaged, and do without the part that is. Costs
+        reading it, once; ``again``: each time. Nobody else is held up by that."""
         with self._lock:
             self._load_once()
-            unsound = self._hoard.unsound(self._table)
-            packs = {pack_id for part in unsound for pack_id in self._table.give_up(part)}
+            parts = self._hoard.to_look_at(self._table, again=again)
+        unsound = [each for each in parts if not each.is_sound()]
+        with self._lock:
+            self._hoard.looked(set(parts).difference(unsound), unsound)
+            self._shifts += bool(unsound)
+            # What was joined meanwhile has new slots, and columns that were looked at.
+            there = [each for each in unsound if each in self._table.mapped]
+            packs = {pack_id for part in there for pack_id in self._table.give_up(part)}
             if packs:
                 self._forget(self._met.naming(packs))
                 self.refresh()
@@ -243,7 +250,19 @@ class Index:
         self._met.forget(names)
         self._hoard.forget(names)
         listed = self._met.packs() | self._unlisted.ids()
-        self._table.drop([pack_id for pack_id in self._table.packs() if pack_id not in listed])
+        self._drop([pack_id for pack_id in self._table.packs() if pack_id not in listed])
+
+    def _drop(self, packs: Sequence[bytes]) -> None:
+        """They may come back, at other positions."""
+        if packs:
+            self._shifts += 1
+            self._table.drop(packs)
+
+    @property
+    def shifts(self) -> int:
+        """As long as this stays what it was, every pack that is known stands where it stood, and no damage was found in
+        the cache. (``forget`` does not count: what was deleted does not come back.)"""
+        return self._shifts
 
     def heads(self) -> tuple[Link, ...]:
         """The index objects and losses that no index object links yet."""
@@ -363,7 +382,7 @@ class Index:
         if known:
             self.refresh()  # what was needed of one that was swept has been copied
         with self._lock:
-            self._table.drop(each for each in known if each in self._table)
+            self._drop([each for each in known if each in self._table])
             self._unlisted.forget(known)
         return set(known)
 
@@ -504,6 +523,7 @@ class Index:
         """Most of what the cache has is of index objects that are gone: load the others anew."""
         self._hoard.remove_all(self._table)
         self._begin()
+        self._shifts += 1
         self._forget(self._met.indexes())
 
     def _take_up(self, written: Link, listed: Listed) -> None:

@@ -15,6 +15,7 @@ from headstart.blocks import Blocks
 from headstart.repository import census, draft, layout, lease, loss, objects, snapshot, tree
 from headstart.repository.lease import Root
 from headstart.repository.manifest import Manifest
+from headstart.repository.missed import Missed
 from headstart.repository.repo import Repository
 from headstart.store.contract import Missing
 
@@ -22,9 +23,13 @@ from headstart.store.contract import Missing
 @dataclass(frozen=True, slots=True)
 class Living:
     """``positions`` of chunks that are needed; ``packs`` that are needed whole. ``linked``: names of index objects that
-    manifests and records know of."""
+    manifests and records know of. ``missed``: what is needed and was not found, because it is in no pack that is known,
+    or by the fault of a damaged cache. ``shifts`` of the index before: positions mean something as long as it has no
+    more."""
 
     positions: Blocks
+    missed: Missed
+    shifts: int
     packs: frozenset[bytes]
     linked: frozenset[str]
     snapshots: int
@@ -35,6 +40,7 @@ def mark(repo: Repository, drafts: dict[str, list[str]], absent: Collection[byte
     """``drafts`` are the records of living ones, listed before this is called: what has been published since is found
     among the manifests. ``absent``: packs that the store does not have, and that no loss names. Raises ``Damaged`` when
     it cannot be told what somebody needs."""
+    shifts = repo.index.shifts
     marking = _Marking(repo, absent)
     for names in drafts.values():
         for name in names:
@@ -50,6 +56,8 @@ def mark(repo: Repository, drafts: dict[str, list[str]], absent: Collection[byte
     _require_losses(repo, marking.linked)
     return Living(
         marking.positions,
+        marking.missed,
+        shifts,
         frozenset(marking.packs),
         frozenset(marking.linked),
         manifests,
@@ -104,6 +112,7 @@ class _Marking:
         self._repo = repo
         self._absent = absent
         self.positions = Blocks()
+        self.missed = Missed()
         self.packs: set[bytes] = set()
         self.linked: set[str] = set()
         #: Of the drafts. After the snapshots: of what both need, nothing may be missing.
@@ -154,12 +163,17 @@ class _Marking:
                 self.chunks(chunk for chunk in visited.slots if chunk is not None)
 
     def chunks(self, chunk_ids: Iterable[bytes]) -> None:
-        self.positions.update(self._repo.index.places(chunk_ids))
+        wanted = list(chunk_ids)
+        places = self._repo.index.places(wanted)
+        self.positions.update(places)
+        if len(places) < len(wanted):
+            self.missed.update(each for each in wanted if not self._repo.index.places([each]))
 
     def _enter(self, node_id: bytes) -> bool:
         """The trees of different disks share nodes; of one node, what is below is the same."""
         [place] = self._repo.index.places([node_id]) or [-1]
         if place < 0:
+            self.missed.update([node_id])
             return True  # it is read from a pack that no index lists, or found missing
         known = place in self.positions
         self.positions.add(place)
