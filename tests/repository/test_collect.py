@@ -18,6 +18,7 @@ from headstart.repository import (
     draft,
     forget,
     hoard,
+    immutable,
     label,
     layout,
     lease,
@@ -35,10 +36,11 @@ from headstart.repository.lease import Root
 from headstart.repository.loss import Hurt, Loss
 from headstart.repository.manifest import Manifest
 from headstart.repository.repo import Repository
+from headstart.store.contract import Refused
 from headstart.store.memory import MemoryStore
 from tests.kit import stores
 from tests.kit.clock import Clock
-from tests.kit.stores import FaultyStore
+from tests.kit.stores import FaultyStore, LockingStore
 from tests.repository import samples
 from tests.repository.samples import BLOCK, Image, noise
 
@@ -723,6 +725,48 @@ def test_what_the_store_has_locked_is_not_condemned(shop: Shop, monkeypatch: pyt
     assert shop.collect(0).condemned_packs == 0
     shop.clock.sleep(11)
     assert shop.collect(0).condemned_packs > 0
+
+
+class Lasting(LockingStore):
+    """Does not delete what is locked, as a server of ours."""
+
+    def delete(self, key: str) -> None:
+        if self.until.get(key, 0.0) > self.clock():
+            raise Refused(f"{key} is immutable.")
+        super().delete(key)
+
+
+@pytest.fixture
+def lasting(small_packs: int, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    """Immutable for four days, and locked for five."""
+    monkeypatch.setattr(reindex, "_SMALL_COUNT", 3)
+    clock = Clock(1_700_000_000.0)
+    store = FaultyStore(Lasting(clock))
+    repository.create(store, stores.PASSWORD, cost=stores.QUICK, immutable_days=4).close()
+    return Shop(clock, store)
+
+
+def test_index_objects_that_the_store_keeps_hold_nobody_up(lasting: Shop) -> None:
+    shop = lasting
+    gone = shop.add(*range(10, 15), created=shop.clock.now)
+    size = shop.bytes()
+    indexes, doomed = [], []
+    for day in range(14):
+        kept = shop.add(day % 2, created=shop.clock.now)
+        with shop.open() as repo:
+            immutable.extend(repo, shop.clock.now)
+        shop.clock.sleep(DAY)
+        if day == 5:
+            shop.forget(gone)
+        assert shop.collect().kept == {}
+        indexes.append(len(shop.names(layout.INDEXES)))
+        doomed.append(len(shop.names(layout.DOOMED)))
+        if doomed[-1]:
+            shop.require_whole()
+    assert shop.bytes() < size, "its packs are gone since its lock ended"
+    assert max(doomed) == 1 and not doomed[-1], "and what listed them, days later"
+    assert max(indexes) <= 10
+    shop.check(kept, 1)
 
 
 def test_an_unreadable_list_is_done_without(shop: Shop) -> None:

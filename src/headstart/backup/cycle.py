@@ -177,7 +177,7 @@ def _forget_missing(contact: Contact) -> None:
     """A chunk of the draft must be in the repository: a killed run may have left its pack in no index
     object, a collector of garbage may have swept it, the store may have lost it."""
     context = contact.context
-    lost = context.repository.drop_lost()
+    lost = context.repository.drop_lost() - {pack.hex() for pack in context.repository.index.doomed}
     if lost:
         contact.note(f"the store has lost {len(lost)} packs ('headstart verify' tells what they held)")
     for name in context.journal.tracked(contact.name):

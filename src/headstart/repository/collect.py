@@ -227,27 +227,27 @@ class _Collection:
         kept = self._add_overlooked(needed, doomed, living)
         unread = self._repack(needed, (doomed & self._repo.index.packs()) - kept.keys())
         kept |= {pack_id: str(error) for pack_id, error in unread.items()}
-        if doomed:
+        going = (doomed & self._sizes.keys()) - kept.keys()
+        if going:
             self._require_marks(living, again=True)
-        for pack_id in sorted(doomed - kept.keys()):
+        for pack_id in sorted(going):
             try:
                 self._delete(pack.pack_key(pack_id))
             except (errors.StoreFailed, errors.Unsupported) as error:
                 kept[pack_id] = str(error)
                 continue
-            if pack_id in self._sizes:
-                self._report.deleted_packs += 1
-                self._report.freed_bytes += self._sizes.pop(pack_id)
+            self._report.deleted_packs += 1
+            self._report.freed_bytes += self._sizes.pop(pack_id)
         self._report.kept |= {pack.pack_key(pack_id): why for pack_id, why in kept.items()}
         if self._order.dry_run:
             return
-        reindex.rewrite(self._repo, doomed - kept.keys(), living.linked)
+        listed = reindex.rewrite(self._repo, doomed - kept.keys(), living.linked)
         for name, packs in lists.condemned.items():
             if name in due and kept.keys().isdisjoint(packs):
                 self._delete(name)
-        # Last: until then they say what must not be built on.
+        # Last: until then they say what must not be built on, and that nobody misses it.
         for name, packs in {**lists.doomed, self._mine: doomed}.items():
-            if name and kept.keys().isdisjoint(packs):
+            if name and packs.isdisjoint(kept.keys() | listed):
                 self._delete(name)
 
     def _add_overlooked(self, needed: Blocks, doomed: Iterable[bytes], living: Living) -> dict[bytes, str]:

@@ -92,7 +92,9 @@ def _needed(repo: Repository, since: float, beat: Callable[[], None]) -> Iterato
         yield name, newest
     for prefix in (layout.INDEXES, layout.LOSSES):
         for name, _ in repo.store.list(prefix):
-            yield name, newest
+            # One for which another stands in is to go, so that what it lists can be forgotten.
+            if prefix == layout.LOSSES or not repo.index.given_up(name):
+                yield name, newest
     # Newest first: who needs an object first needs it longest, and what it shares need not be walked again.
     seen: set[bytes] = set()
     packs: set[bytes] = set()

@@ -1,12 +1,13 @@
 """Index objects without the packs that were deleted, and fewer of them.
 
 New ones are written first, then those that they stand in for go: whoever loads the index meanwhile finds all twice.
+A store that keeps them (they are immutable still) is asked again by each run, and nothing is written a second time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Set
+from dataclasses import dataclass
 
 from headstart import errors
 from headstart.repository import layout, objects
@@ -21,47 +22,65 @@ _CHUNKS = 1 << 17
 _SMALL_CHUNKS, _SMALL_COUNT = 1 << 12, 32
 
 
-@dataclass(slots=True)
-class _Found:
-    """``names`` of objects that are to be replaced, and what they say."""
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What the index objects say: all of those that are ``stale`` (they list what was deleted) or ``small``, of all
+    others the packs."""
 
-    names: list[str] = field(default_factory=list)
-    packs: list[PackEntries] = field(default_factory=list)
-    links: dict[str, Link] = field(default_factory=dict)
-    replaced: dict[str, Link] = field(default_factory=dict)
+    packs: Mapping[str, frozenset[bytes]]
+    stale: Mapping[str, Listed]
+    small: Mapping[str, Listed]
+    stood_in_for: Set[str]
+    linked: Set[str]
 
-    def take(self, name: str, listed: Listed) -> None:
-        self.names.append(name)
-        self.packs += listed.packs
-        self.links.update({each.name: each for each in listed.links})
-        self.replaced.update({each.name: each for each in listed.replaced})
+    def spent(self, deleted: Set[bytes]) -> set[str]:
+        """Those for which others have stood in before, with all that is left of what they list."""
+        found = self.stood_in_for & self.packs.keys()
+        if not found:
+            return set()
+        there = deleted.union(*(packs for name, packs in self.packs.items() if name not in found))
+        return {name for name in found if self.packs[name] <= there}
 
 
-def rewrite(repo: Repository, deleted: Collection[bytes], linked: Collection[str]) -> int:
+def rewrite(repo: Repository, deleted: Set[bytes], linked: Collection[str]) -> set[bytes]:
     """Take these packs out of the index. ``linked``: names of index objects that manifests and drafts would miss.
 
-    Returns how many objects were replaced."""
-    found, small, known = _Found(), _Found(), set(linked)
-    # Damaged ones that a repair has given up stay: they are known as long as they are there.
-    known.update(*(objects.names(repo.store, prefix) for prefix in (layout.INDEXES, layout.LOSSES)))
-    for name, listed in _all(repo):
-        known.update(each.name for each in listed.links)
-        if any(entries.pack_id in deleted for entries in listed.packs):
-            found.take(name, listed)
-        elif sum(map(len, listed.packs)) < _SMALL_CHUNKS:
-            small.take(name, listed)
-    if len(small.names) >= _SMALL_COUNT:
-        found.names += small.names
-        found.packs += small.packs
-        found.links |= small.links
-        found.replaced |= small.replaced
+    Returns those that are listed still, because the store keeps an object that does."""
+    told = _told(repo, deleted)
+    spent = told.spent(deleted)
+    old = {name: listed for name, listed in told.stale.items() if name not in spent}
+    small = {name: listed for name, listed in told.small.items() if name not in spent}
+    if len(small) >= _SMALL_COUNT:
+        old |= small
     repo.index.forget(deleted)
-    if not found.names:
-        return 0
-    _write(repo, found, deleted, known)
-    for name in found.names:
-        repo.store.delete(name)
-    return len(found.names)
+    if old:
+        # Damaged ones that a repair has given up stay: they are known as long as they are there.
+        there = {name for prefix in (layout.INDEXES, layout.LOSSES) for name in objects.names(repo.store, prefix)}
+        _write(repo, old, deleted, there | told.linked | set(linked))
+    left: set[bytes] = set()
+    for name in sorted(old.keys() | spent):
+        try:
+            repo.store.delete(name)
+        except (errors.StoreFailed, errors.Unsupported):
+            left |= told.packs[name] & deleted
+    return left
+
+
+def _told(repo: Repository, deleted: Set[bytes]) -> _Told:
+    packs: dict[str, frozenset[bytes]] = {}
+    stale: dict[str, Listed] = {}
+    small: dict[str, Listed] = {}
+    stood_in_for: set[str] = set()
+    linked: set[str] = set()
+    for name, listed in _all(repo):
+        packs[name] = frozenset(entries.pack_id for entries in listed.packs)
+        stood_in_for.update(each.name for each in listed.replaced)
+        linked.update(each.name for each in listed.links)
+        if not packs[name].isdisjoint(deleted):
+            stale[name] = listed
+        elif sum(map(len, listed.packs)) < _SMALL_CHUNKS:
+            small[name] = listed
+    return _Told(packs, stale, small, stood_in_for, linked)
 
 
 def _all(repo: Repository) -> Iterator[tuple[str, Listed]]:
@@ -74,17 +93,17 @@ def _all(repo: Repository) -> Iterator[tuple[str, Listed]]:
         yield name, listed
 
 
-def _write(repo: Repository, found: _Found, deleted: Collection[bytes], known: Collection[str]) -> None:
+def _write(repo: Repository, old: Mapping[str, Listed], deleted: Set[bytes], known: Set[str]) -> None:
     """What they link stays linked, and what they stood in for, as long as somebody knows of it."""
-    replaced = {name: Link(name, bytes(layout.DIGEST_LENGTH)) for name in found.names}
-    replaced |= {name: each for name, each in found.replaced.items() if name in known}
-    links = [each for name, each in found.links.items() if name not in replaced]
-    packs = {entries.pack_id: entries for entries in found.packs if entries.pack_id not in deleted}
+    replaced = {name: Link(name, bytes(layout.DIGEST_LENGTH)) for name in old}
+    replaced |= {each.name: each for listed in old.values() for each in listed.replaced if each.name in known}
+    links = {each.name: each for listed in old.values() for each in listed.links if each.name not in replaced}
+    packs = {each.pack_id: each for listed in old.values() for each in listed.packs if each.pack_id not in deleted}
     portions = list(_portions(list(packs.values()))) or [[]]
     for portion in portions[:-1]:
         repo.index.list_packs(Listed(portion, [], []))
     # The last, so that it is said only when all has been written.
-    repo.index.list_packs(Listed(portions[-1], links, list(replaced.values())))
+    repo.index.list_packs(Listed(portions[-1], list(links.values()), list(replaced.values())))
 
 
 def _portions(packs: list[PackEntries]) -> Iterator[list[PackEntries]]:
