@@ -9,12 +9,16 @@ from typing import Any
 import pytest
 
 from headstart import blocks
-from headstart.backup import fill
+from headstart.backup import fill, losses
+from headstart.backup.complete import Options
+from headstart.backup.fill import Filling
 from headstart.extents import Extent
 from headstart.hypervisor.memory import MemoryMachine, MemoryVm
+from headstart.repository import layout
 from headstart.transfer.pipeline import Pipeline, Stored
+from tests.kit.events import GuestWrite
 from tests.kit.script import AgentScript, Script
-from tests.kit.world import BLOCK, CALM, World
+from tests.kit.world import BLOCK, CALM, NAME, World
 
 COUNT = 1024
 WAITING = 16
@@ -47,3 +51,32 @@ def test_what_the_agent_read_counts_ever_more_seldom(
     report = World(vm, tmp_path).precopy(script)
     assert report is not None and report.transport == ("host" if script is CALM else "agent")
     assert flushed == [["a"]] * expected
+
+
+@pytest.mark.parametrize("verb", [World.precopy, lambda world: world.backup(options=Options(plain=True))])
+def test_a_run_of_many_days_is_not_garbage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: Callable[[World], object]
+) -> None:
+    """A collector comes by twice between two portions, ten hours after the last time: each portion takes 19 hours."""
+    monkeypatch.setattr(fill, "_LISTED_SECONDS", 0)
+    monkeypatch.setattr(layout, "PACK_SIZE", 8 * BLOCK)
+    vm = MemoryVm({"a": 64 * BLOCK}, BLOCK)
+    world = World(vm, tmp_path)
+    for block in range(0, 64, 2):
+        GuestWrite(0, block, "fresh").happen(world)
+    slow = Filling._progress
+
+    def progress(filling: Filling, count: int) -> None:
+        slow(filling, count)
+        world.collect()
+        world.collect()
+
+    monkeypatch.setattr(Filling, "_progress", progress)
+    assert verb(world) is not None
+    assert not world.faults["drafts were revoked"] and not world.faults["packs were condemned"]
+    monkeypatch.undo()
+    with world.repository() as repo:
+        for name in world.journal.tracked(NAME):
+            assert not losses.missing(world._context(repo), NAME, name)
+    assert world.backup() is not None
+    world.check_everything()

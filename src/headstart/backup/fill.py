@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 
 from headstart import blocks
+from headstart.backup import records
 from headstart.backup.context import Context
 from headstart.blocks import Blocks
 from headstart.reading import Reader
@@ -22,6 +24,9 @@ from headstart.transfer.pipeline import Pipeline, Stored
 
 #: Blocks that wait for their entry in the journal; losing them costs a second look.
 _WAITING = 2048
+#: Seconds after which what was copied is listed in the repository while more is: much less than a collector of garbage
+#: leaves new packs alone for, and than a draft lives without a sign.
+_LISTED_SECONDS = 3600.0
 #: Raises when what was read of these disks up to now must not count.
 Believe = Callable[[Collection[str]], None]
 
@@ -45,6 +50,7 @@ class Filling:
         self._delivered: set[str] = set()
         self._sparing = False
         self._counted = 0
+        self._listed = time.monotonic()
         self._waiting: list[Stored] = []
         self._lock = threading.Lock()
         self.writer: Writer[Stored] = context.repository.writer(self._wait)
@@ -79,6 +85,7 @@ class Filling:
         self._context.journal.copied(self._vm, self._round, stored, packs, deliverer=deliverer)
         self._done += count
         self._context.progress("copying", self._done, self._total)
+        self._list()
 
     def _wait(self, stored: list[Stored]) -> None:
         """Durable, or nothing but zeroes. On other threads."""
@@ -91,6 +98,13 @@ class Filling:
         self._context.progress("copying", self._done, self._total)
         if len(self._waiting) >= max(_WAITING, self._counted if self._sparing else 0):
             self._count()
+        self._list()
+
+    def _list(self) -> None:
+        """An upload may take days, and garbage is collected every day."""
+        if time.monotonic() - self._listed >= _LISTED_SECONDS:
+            records.go_on(self._context, self._vm, self.writer.packs[self._packs_noted :])
+            self._listed = time.monotonic()
 
     def _count(self) -> None:
         with self._lock:

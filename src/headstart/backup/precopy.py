@@ -75,7 +75,7 @@ def run(
         by = copying.by
         read = fill.done
         stored = fill.writer.stored_bytes + copying.stored_bytes
-        records.record(contact.context, contact.name, identified.draft)
+        records.record(contact.context, contact.name, contact.context.journal.draft(contact.name) or identified.draft)
     after = remaining(contact, disks)
     return PrecopyReport(
         vm=contact.name,

@@ -22,13 +22,21 @@ from headstart.state.values import Draft, Tracked
 RECORD_BLOCKS = 32_768
 
 
-def record(context: Context, vm: str, draft: Draft) -> Draft:
-    """List what was copied since the record before, and what the backup builds on."""
+def record(context: Context, vm: str, draft: Draft, packs: Iterable[str] = ()) -> Draft:
+    """List what was copied since the record before, and what the backup builds on. ``packs`` (hex) are durable, and
+    what is in them may not be in the journal yet."""
     number, roots = draft.records, base_roots(context, vm, context.journal.tracked(vm).values())
     for entries in context.journal.unrecorded(vm, draft.records, RECORD_BLOCKS):
         number = _add(context, vm, draft, number, entries=entries)
-    number = _add(context, vm, draft, number, roots=roots)  # a sign of life, whatever it lists
+    number = _add(context, vm, draft, number, packs=packs, roots=roots)  # a sign of life, whatever it lists
     return _written(context, vm, draft, number)
+
+
+def go_on(context: Context, vm: str, packs: Iterable[str]) -> None:
+    """``record`` in the middle of a run."""
+    draft = context.journal.draft(vm)
+    if draft is not None:
+        record(context, vm, draft, packs)
 
 
 def hold(context: Context, vm: str, draft: Draft, disks: Iterable[Tracked]) -> Draft:
