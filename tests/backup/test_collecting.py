@@ -13,7 +13,7 @@ from headstart import repository
 from headstart.backup import cycle, losses
 from headstart.backup.complete import Options
 from headstart.hypervisor.memory import MemoryVm
-from headstart.repository import collect, layout, verify
+from headstart.repository import collect, condemned, layout, pack, verify
 from headstart.repository.collect import Order
 from headstart.store.contract import Store
 from tests.kit import events, orders
@@ -146,3 +146,29 @@ def test_who_sleeps_past_his_lease_publishes_nothing_that_was_swept(tmp_path: Pa
         assert world.backup() is not None, "the next one begins anew"
         world.check_everything()
     assert 0 < published < 13, "some were too late, and some had nothing more to create"
+
+
+def test_what_goes_is_not_told_as_lost(tmp_path: Path) -> None:
+    """A store that keeps an index object keeps the list of doomed packs with it, for days."""
+    world = World(MemoryVm({"a": 2 * BLOCK}, BLOCK), tmp_path)
+    write(world, "fresh")
+    assert world.backup() is not None
+    write(world, "fresh")
+    assert world.backup() is not None
+    [oldest, _] = world.snapshots()
+    world.forget(oldest)
+    with world.repository() as repo:
+        assert collect.collect(repo, Order(0)).condemned_packs
+    store = world.stores[0]
+    doomed = [key for key, _ in store.list(layout.PACKS)]
+    indexes = {key: store.read(key) for key, _ in store.list(layout.INDEXES)}
+    with world.repository() as repo:
+        assert collect.collect(repo, Order(0)).deleted_packs
+        gone = [pack.id_of(key) for key in doomed if key not in dict(store.list(layout.PACKS))]
+        name = f"{layout.DOOMED}{'d' * 32}"
+        repo.put_object(layout.Kind.DOOMED, name, condemned.encode(gone))
+    for key in indexes.keys() - dict(store.list(layout.INDEXES)):
+        store.create(key, indexes[key])
+    report = world.backup()
+    assert report is not None and not [note for note in report.notes if "lost" in note]
+    world.check_everything()
