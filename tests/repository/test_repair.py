@@ -14,6 +14,7 @@ from headstart.repository.donor import Second
 from headstart.repository.layout import ChunkClass
 from headstart.repository.repair import Order, Report, Sources
 from headstart.repository.repo import Repository
+from headstart.store.contract import Refused
 from headstart.store.memory import MemoryStore
 from tests.kit import stores
 from tests.kit.stores import PASSWORD, FaultyStore
@@ -223,3 +224,27 @@ def test_bad_copies_are_passed_over_where_there_is_a_good_one() -> None:
             for disk in manifest.disks:
                 assert samples.restored(early, disk) == IMAGES[manifest.id][disk.name]
                 assert list(tree.walk(early, disk.root, disk.size))
+
+
+class Guarded(MemoryStore):
+    """Deletes nothing: a server whose hosts may not, credentials that may only add, or an immutable repository."""
+
+    def delete(self, key: str) -> None:
+        raise Refused(f"{key} may not be deleted.")
+
+
+@pytest.mark.parametrize("manifest", [None, b"x"])
+def test_what_may_not_be_deleted_holds_nothing_else_up(manifest: bytes | None) -> None:
+    """Bad copies are noted, and what is missing is put back."""
+    name, victim = f"snapshots/{MANIFESTS[0].id}", packs(ChunkClass.CONTENT)[0]
+    store = Guarded()
+    for each, data in (OBJECTS | {name: manifest, victim: None}).items():
+        if data is not None:
+            store.create(each, data)
+    report = repaired(store)
+    assert report.loss and report.hurt
+    assert report.open == ((name,) if manifest else ())
+    assert [each.object for each in report.mended] == ([] if manifest else [name])
+    assert len(report.notes) == len(report.open)
+    with aged.opened(store) as repo:
+        assert repo.index.all_losses()[-1].copies == {bytes.fromhex(victim.removeprefix("packs/")): None}

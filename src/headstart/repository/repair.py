@@ -2,13 +2,14 @@
 
 ::
 
-    examine -> objects put back from their twins, or from a copy of the repository
-            -> a loss, durable: from here on no backup counts a bad copy as stored
+    examine -> a loss, durable: from here on no backup counts a bad copy as stored
+            -> objects put back from their twins, or from a copy of the repository
             -> healing: good copies go into new packs
             -> an index object: packs that none listed, and which index objects it stands in for
 
 Packs are neither deleted nor changed. The only objects that are removed are those in whose place their own content is
-put back, while it is in hand and in the store under another name. Killed anywhere, it is repeated.
+put back, while it is in hand and in the store under another name. Killed anywhere, it is repeated. What the store does
+not let go stays ``open``, and holds nothing else up.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from headstart.repository.loss import Copies, Hurt, Loss
 from headstart.repository.manifest import Manifest
 from headstart.repository.repo import Repository
 from headstart.repository.verify import Examination, Finding, Progress
+from headstart.store.contract import Exists
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +80,18 @@ def run(repo: Repository, order: Order, progress: Progress) -> Report:
     if not found.report.findings and not repo.index.has_losses:
         return Report((), (), (), (), (), (), None, (), order.dry_run)
     work = _Repair(repo, order)
-    work.mend(found)
-    manifests = tuple(filter(None, (census.manifest_of(pair) for pair in census.all_pairs(repo))))
+    work.decide(found)
     copies = _bad_copies(repo, found)
     repo.index.doubt(copies)
-    noted = work.note(copies, _hurt(repo, manifests))
+    noted = work.note(copies, _hurt(repo, found.census.manifests))
+    work.put_back()
+    manifests = tuple(filter(None, (census.manifest_of(pair) for pair in census.all_pairs(repo))))
     healing = heal.Healing(repo, manifests, order.sources.mirrors, order.sources.donors, dry_run=order.dry_run)
     healing.run()
     hurt = _hurt(repo, manifests)
     if not order.dry_run:
-        noted = work.note({}, hurt) or noted  # a node that was healed tells what is lost below it
+        # A node that was healed tells what is lost below it; so do manifests that were put back.
+        noted = work.note({}, hurt) or noted
         repo.index.write(sorted(work.replaced))
     return Report(
         found.report.findings,
@@ -97,7 +101,7 @@ def run(repo: Repository, order: Order, progress: Progress) -> Report:
         tuple(work.lost_snapshots),
         tuple(work.open),
         noted,
-        tuple(dict.fromkeys(healing.notes)),
+        tuple(dict.fromkeys([*work.notes, *healing.notes])),
         order.dry_run,
     )
 
@@ -137,8 +141,10 @@ class _Repair:
         self.given_up: list[str] = []
         self.lost_snapshots: list[str] = []
         self.open: list[str] = []
+        self.notes: list[str] = []
+        self._puts: list[tuple[str, bytes, str]] = []
 
-    def mend(self, found: Examination) -> None:
+    def decide(self, found: Examination) -> None:
         pairs: set[str] = set()
         for error in found.census.damaged:
             name = str(error.facts["object"])
@@ -230,11 +236,27 @@ class _Repair:
         self.mended.append(Mended(name, how))
 
     def _put(self, name: str, data: bytes, how: str) -> None:
+        self._puts.append((name, data, how))
+
+    def put_back(self) -> None:
         """In place of what is damaged. Its content stands elsewhere until it is done."""
-        if not self._order.dry_run:
+        for name, data, how in self._puts:
+            try:
+                if not self._order.dry_run:
+                    self._replace(name, data)
+            except (errors.StoreFailed, errors.Unsupported) as error:
+                self.open.append(name)
+                self.notes.append(f"{name} could not be put back: {error}")
+            else:
+                self.mended.append(Mended(name, how))
+
+    def _replace(self, name: str, data: bytes) -> None:
+        """What is missing need not be deleted, which not everybody may."""
+        try:
+            self._repo.store.create(name, data)
+        except Exists:
             self._repo.store.delete(name)
             self._repo.store.create(name, data)
-        self.mended.append(Mended(name, how))
 
 
 def _require_one_config(repo: Repository) -> None:
