@@ -500,6 +500,21 @@ def lose(repo: Repository, chunk: bytes, *hurt: Hurt) -> None:
     repo.index.write()
 
 
+def test_a_snapshot_that_was_noted_as_lost_and_came_back_is_needed(shop: Shop) -> None:
+    """Neither of its two could be read when it was repaired: the disk of one of them was away."""
+    hurt, kept = shop.add(1, 2, 3, 4), shop.add(11, 12, created=1001.5)
+    own, twin = snapshot.key_of(hurt.id), snapshot.twin_of(hurt.id)
+    away = shop.take_away([own, twin])
+    for name in away:
+        shop.store.create(name, b"unreadable")
+    assert shop.repair().lost_snapshots == (hurt.id,)
+    samples.rewrite(shop.open(), twin, away[twin])
+    shop.sweep()
+    assert shop.repair().hurt == ()
+    shop.check(hurt, 1, 2, 3, 4)
+    shop.check(kept, 11, 12)
+
+
 @pytest.mark.parametrize("chunks", ["other", "node", "too many"])
 def test_what_was_lost_once_does_not_excuse_what_is_away_now(shop: Shop, chunks: str) -> None:
     """Not even if it was that very node: it was healed meanwhile."""

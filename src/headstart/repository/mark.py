@@ -76,9 +76,11 @@ def _manifests(repo: Repository) -> Iterator[Manifest]:
     }
     lost = {each for noted in repo.index.all_losses() for each in noted.snapshots}
     alone = filter(layout.is_object_id, ids[layout.TWINS] - ids[layout.SNAPSHOTS])
-    for each in sorted({*unread, *alone} - lost):
+    for each in sorted({*unread, *alone}):
         pair = census.read_pair(repo, each)
         if pair.payload is None:
+            if each in lost:
+                continue  # and has not come back
             found = next((side for side in (pair.own, pair.twin) if isinstance(side, errors.Damaged)), unread.get(each))
             if found is not None:
                 raise _cannot(found)
