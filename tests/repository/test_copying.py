@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 import pytest
 
 from headstart import errors, repository
-from headstart.repository import attachment, copying, draft, repair, snapshot, verify
+from headstart.repository import attachment, copying, draft, pack, repair, snapshot, verify
 from headstart.repository import config as repository_config
 from headstart.repository.copying import Copied, Copying
 from headstart.repository.manifest import Manifest
@@ -340,6 +340,25 @@ def test_what_the_target_lost_is_copied_again_by_the_next(repo: Repository, targ
 
 
 # -- what cannot be
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_what_lost_a_part_of_its_tree_is_not_built_on(repo: Repository, target: Repository, side: str) -> None:
+    first = samples.add_snapshot(repo, {"vda": Image(SIZE, ONE)}, created=1.0)
+    run(repo, target, first)
+    two = ONE | {0: noise(7), 1500: noise(8), 2999: noise(9)}  # nothing of its tree is shared
+    second = samples.add_snapshot(repo, {"vda": Image(SIZE, two)}, created=2.0)
+    hurt = repo if side == "source" else target
+    with stores.reopened(hurt) as opened:
+        root = snapshot.load(opened, first.id).disks[0].root
+        assert root is not None
+        place = opened.index.find(root)
+        assert place is not None
+        hurt.store.delete(pack.pack_key(place.pack_id))
+    with stores.reopened(hurt) as opened:
+        assert repair.run(opened, repair.Order(5.0), samples.silent).hurt
+    [copied] = run(repo, target, second)
+    check(target, copied, {"vda": Image(SIZE, two)})
 
 
 def test_into_itself_or_a_copy_of_its_files(repo: Repository) -> None:

@@ -290,12 +290,18 @@ class _Disks:
         total = sum(disk.size for disk in original.disks)
         begun = 0
         for disk in original.disks:
-            before = _pair(base, disk.name)
+            before = self._whole(_pair(base, disk.name))
             zeroes = self._content(disk, before, lambda size, begun=begun: self._progress(begun + size, total))  # type: ignore[misc]
             made.append(replace(disk, root=self._tree(disk, before, zeroes)))
             begun += disk.size
             self._progress(begun, total)
         return tuple(made)
+
+    def _whole(self, pair: tuple[Disk, Disk] | None) -> tuple[Disk, Disk] | None:
+        """None also where parts of a tree are lost, here or there: nothing can be built on it, nor compared with it."""
+        if pair is None or lost.of_disk(self._source, pair[0]).nodes or lost.of_disk(self._target, pair[1]).nodes:
+            return None
+        return pair
 
     def _content(self, disk: Disk, before: tuple[Disk, Disk] | None, looked: Callable[[int], None]) -> Blocks:
         """Copies what changed; returns those of the changed blocks that are zeroes."""
