@@ -443,6 +443,38 @@ def test_one_collects_at_a_time(shop: Shop) -> None:
     shop.collect()
 
 
+def test_nobody_repairs_meanwhile(shop: Shop) -> None:
+    """Of two copies the new one rots, and the old one is about to be deleted by who marked the new one before."""
+    gone, kept = shop.add(*range(10)), shop.add(0, created=1001.5)
+    shop.forget(gone)
+    assert shop.collect(0).repacked_packs
+    with shop.open() as repo:
+        chunk = repo.chunk_id(noise(0))
+        found = repo.index.find(chunk)
+        assert found is not None and len(repo.index.others(chunk, found)) == 1
+        name = pack.pack_key(found.pack_id)
+        samples.rewrite(repo, name, samples.flipped(shop.store.read(name), [found.frame.offset + 20]))
+
+    def beside(step: str) -> None:
+        if step == "marking":
+            with pytest.raises(lease.Held, match="gc"):
+                shop.repair()
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        shop.collect(0, progress=beside)
+    with shop.open() as repo:
+
+        def verifying(done: int, total: int) -> None:
+            with pytest.raises(lease.Held, match="repair"):
+                shop.collect(0)
+
+        assert repair.run(repo, repair.Order(3000.0), verifying).hurt == ()
+        assert repair.run(repo, repair.Order(3000.0, dry_run=True), samples.silent).hurt == ()
+    shop.sweep()
+    shop.check(kept, 0)
+
+
 def test_a_collector_that_was_killed_holds_nobody_up_for_long(shop: Shop) -> None:
     with shop.open() as repo:
         lease._take(repo, lease.Lease(lease._COLLECTOR, "host", "gc"))

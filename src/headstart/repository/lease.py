@@ -1,4 +1,4 @@
-"""Leases: who reads, and who collects garbage, as long as they give signs of life.
+"""Leases: who reads, and who collects garbage or repairs, as long as they give signs of life.
 
 ``leases/<lease id>/<number>``: number 0 begins it, each further one is a sign of life. How old a sign is, the store's
 clock tells: those of hosts may be wrong. A lease that is older than it may be has ended, whatever its owner thinks.
@@ -27,7 +27,7 @@ DEAD_SECONDS = 72 * 3600.0
 COLLECTOR_DEAD_SECONDS = 600.0
 _BEAT_SECONDS = 120.0
 _DIGITS = 8
-#: The one lease of those who forget and collect.
+#: The one lease of those who forget, collect and repair.
 _COLLECTOR = "0" * (2 * layout.OBJECT_ID_LENGTH)
 
 
@@ -67,7 +67,7 @@ class Lease:
 
 
 class Held(errors.Locked):
-    """Somebody else forgets or collects in this repository."""
+    """Somebody else forgets, collects or repairs in this repository."""
 
 
 def key_of(lease_id: str, number: int) -> str:
@@ -210,9 +210,9 @@ def reading_snapshot(repo: Repository, verb: str, manifest: Manifest) -> Iterato
 
 @contextlib.contextmanager
 def collecting(repo: Repository, verb: str) -> Iterator[None]:
-    """One at a time forgets or collects. Raises ``Held``.
+    """One at a time forgets, collects, or repairs. Raises ``Held``.
 
-    This saves work and keeps reports right; nothing is lost if two do it all the same."""
+    This saves work and keeps reports right; nothing is lost if two forget or collect all the same."""
     mine = Lease(_COLLECTOR, socket.gethostname(), f"{verb} (process {os.getpid()})")
     number = _take(repo, mine)
     beat = _Beat(repo, mine, number, _BEAT_SECONDS)
@@ -256,11 +256,16 @@ def _take(repo: Repository, mine: Lease) -> int:
         repo.put_object(layout.Kind.LEASE, taken, encode(mine))
     except Exists:
         raise _held(repo, taken) from None
+    except errors.StoreFailed:
+        with contextlib.suppress(errors.HeadstartError):  # it may be there
+            repo.store.delete(taken)
+        raise
     others = [name for name in names(repo).get(_COLLECTOR, []) if name != taken and name not in its]
     if others:  # of one that began while we hesitated
         repo.store.delete(taken)
         raise _held(repo, others[-1])
-    _remove(repo, its)
+    with contextlib.suppress(errors.StoreFailed):  # not everybody may, and it is dead all the same
+        _remove(repo, its)
     return number
 
 

@@ -14,12 +14,13 @@ not let go stays ``open``, and holds nothing else up.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from headstart import errors
-from headstart.repository import census, config, heal, keys, layout, loss, lost, pack, seal, snapshot, verify
+from headstart.repository import census, config, heal, keys, layout, lease, loss, lost, pack, seal, snapshot, verify
 from headstart.repository.census import Pair, Remembered
 from headstart.repository.donor import Donor
 from headstart.repository.heal import Healed
@@ -73,9 +74,16 @@ class Order:
 
 
 def run(repo: Repository, order: Order, progress: Progress) -> Report:
-    """Raises ``Damaged`` where nothing can be read for sure, and what the store raises; may be repeated after that, or
-    after having been killed."""
+    """Raises ``Damaged`` where nothing can be read for sure, ``lease.Held`` while somebody forgets, collects or repairs,
+    and what the store raises; may be repeated after that, or after having been killed."""
     _require_one_config(repo)
+    # A collector that has marked before a loss is noted may be about to delete the good copy of what is bad elsewhere;
+    # and what is being forgotten must not be put back from the twin that is still there.
+    with contextlib.nullcontext() if order.dry_run else lease.collecting(repo, "repair"):
+        return _run(repo, order, progress)
+
+
+def _run(repo: Repository, order: Order, progress: Progress) -> Report:
     found = verify.examine(repo, progress, order.remembered)
     if not found.report.findings and not repo.index.has_losses:
         return Report((), (), (), (), (), (), None, (), order.dry_run)
