@@ -317,6 +317,18 @@ def test_index_objects_that_were_collected(cached: Repository, cache: Path, runn
         assert set(repo.index.linked()) == set() and {link.name for link in repo.index.heads()}.isdisjoint(names)
 
 
+def test_what_is_listed_anew_stays_where_it_is(cached: Repository) -> None:
+    """In a process that runs for months, each collection would cost the room of all that it listed anew."""
+    before = {chunk_id: cached.index.find(chunk_id) for chunk_id in samples.ids_of(cached, *range(CHUNKS))}
+    for _ in range(3):
+        names = index_objects(cached)
+        put_index(cached, [each for name in names for each in listed_in(cached, name)], names)
+        remove(cached, *names)
+        cached.index.refresh()
+    assert len(cached.index) == CHUNKS
+    assert {chunk_id: cached.index.find(chunk_id) for chunk_id in before} == before
+
+
 def test_most_is_gone(cached: Repository, cache: Path) -> None:
     names = index_objects(cached)
     kept = listed_in(cached, names[0])

@@ -208,12 +208,6 @@ class Index:
             if len(self._going.doomed) > known:
                 self.refresh()
 
-    def _fresh(self, prefix: str) -> list[str]:
-        there = objects.names(self._store, prefix)
-        if prefix == layout.INDEXES:
-            self._look_for_gone(there)
-        return self._met.fresh(there)
-
     def recheck(self, *, again: bool = False) -> None:
         """Something does not fit, or must: look whether the cache is damaged, and do without the part that is. Costs
         reading it, once; ``again``: each time. Nobody else is held up by that."""
@@ -465,7 +459,7 @@ class Index:
     def _load_losses(self) -> dict[str, errors.Damaged]:
         """An error for each that cannot be read."""
         unread: dict[str, errors.Damaged] = {}
-        for name in self._fresh(layout.LOSSES):
+        for name in self._met.fresh(objects.names(self._store, layout.LOSSES)):
             try:
                 data = self._store.read(name)
                 found = loss.decode(name, seal.open_object(self._secrets, layout.Kind.LOSS, name, data))
@@ -483,26 +477,31 @@ class Index:
     def _load_indexes(self) -> dict[str, errors.Damaged]:
         """An error for each that cannot be read: a damaged one costs reading the packs' own, nothing else."""
         unread: dict[str, errors.Damaged] = {}
-        gone: set[str] = set()
-        while fresh := [name for name in self._fresh(layout.INDEXES) if name not in unread and name not in gone]:
-            count = len(gone)
-            for name in fresh:
-                try:
-                    written, listed = self.read_listed(name)
-                except Missing:
-                    gone.add(name)
-                    continue
-                except errors.Damaged as error:
-                    unread[name] = error
-                    continue
-                for entries in listed.packs:
-                    self._enter(entries)
-                self._take_up(written, listed)
-                self._hoard.keep(self._table, loading=True)
-            if len(gone) == count:
-                break
-            # Between listing and reading, by one that stands in for it: look once more.
-        return unread
+        vanished: set[str] = set()
+        while True:
+            there = objects.names(self._store, layout.INDEXES)
+            count = len(vanished)
+            for name in self._met.fresh(there):
+                if name not in unread and name not in vanished:
+                    self._load_index(name, unread, vanished)
+            # What went between listing and reading has one that stands in for it. Once that is read, too, what went
+            # takes no pack with it that is listed again: positions stay.
+            if len(vanished) == count and not self._forget_gone(there):
+                return unread
+
+    def _load_index(self, name: str, unread: dict[str, errors.Damaged], vanished: set[str]) -> None:
+        try:
+            written, listed = self.read_listed(name)
+        except Missing:
+            vanished.add(name)
+            return
+        except errors.Damaged as error:
+            unread[name] = error
+            return
+        for entries in listed.packs:
+            self._enter(entries)
+        self._take_up(written, listed)
+        self._hoard.keep(self._table, loading=True)
 
     def read_listed(self, name: str) -> tuple[Link, Listed]:
         """An index object, whether it is loaded or not. ``Damaged``."""
@@ -510,14 +509,17 @@ class Index:
         payload = seal.open_object(self._secrets, layout.Kind.INDEX, name, data)
         return Link.to(name, data), listing.decode(name, payload, layout.version_of(data, layout.Kind.INDEX, name))
 
-    def _look_for_gone(self, there: Iterable[str]) -> None:
+    def _forget_gone(self, there: Iterable[str]) -> bool:
+        """Index objects that are not there any longer. True where all others are to be loaded anew."""
         gone = self._met.gone(there)
         if gone:
             config.require(self._store)
             self._forget(gone)
-        if self._is_unused and 2 * self._table.dropped_chunks > len(self._table):
+        is_unused, self._is_unused = self._is_unused, False
+        if is_unused and 2 * self._table.dropped_chunks > len(self._table):
             self._start_over()
-        self._is_unused = False
+            return True
+        return False
 
     def _start_over(self) -> None:
         """Most of what the cache has is of index objects that are gone: load the others anew."""

@@ -74,8 +74,8 @@ class Order:
 
 
 def run(repo: Repository, order: Order, progress: Progress) -> Report:
-    """Raises ``Damaged`` where nothing can be read for sure, ``lease.Held`` while somebody forgets, collects or repairs,
-    and what the store raises; may be repeated after that, or after having been killed."""
+    """Raises ``Damaged`` where nothing can be read for sure, ``lease.Held`` while somebody forgets, collects or
+    repairs, and what the store raises; may be repeated after that, or after having been killed."""
     _require_one_config(repo)
     # A collector that has marked before a loss is noted may be about to delete the good copy of what is bad elsewhere;
     # and what is being forgotten must not be put back from the twin that is still there.
