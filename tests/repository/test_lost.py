@@ -13,6 +13,7 @@ from headstart.repository import layout, lost
 from headstart.repository.layout import ChunkClass
 from headstart.repository.loss import Hurt, Loss
 from headstart.repository.lost import Lost
+from headstart.repository.manifest import Disk
 from headstart.repository.repo import Repository
 from headstart.store.memory import MemoryStore
 from tests.kit import stores
@@ -195,3 +196,36 @@ def test_what_no_backup_has_healed_since_is_still_hurt(repo: Repository) -> None
     assert lost.still_hurt(repo) == {made.id: [its, many]}
     put(repo, 3)
     assert lost.still_hurt(repo) == {made.id: [many]}, "of too many chunks to be listed nobody knows"
+
+
+def walks(repo: Repository, faulty: FaultyStore, disk: Disk) -> bool:
+    """Whether it looks at the tree of a disk, of which nothing is lost."""
+    before = faulty.count("read_range")
+    assert lost.of_disk(repo, disk) == Lost(Blocks(), nodes=False)
+    return faulty.count("read_range") > before
+
+
+def test_a_tree_that_is_whole_is_walked_once(repo: Repository, faulty: FaultyStore) -> None:
+    """While something is lost for good: the snapshots of a VM that is no more."""
+    gone, _ = put(repo, 1)
+    [disk] = samples.add_snapshot(repo, {"a": IMAGE}).disks
+    assert not walks(repo, faulty, disk)
+    lose(repo, "ab", {bytes.fromhex(gone): None})
+    assert walks(repo, faulty, disk)
+    assert not walks(repo, faulty, disk)
+    assert walks(stores.reopened(repo), faulty, disk)
+    chunk = repo.chunk_id(noise(3))
+    lose(repo, "cd", {pack_of(repo, chunk): frozenset({chunk})})
+    assert lost.of_disk(repo, disk) == Lost(Blocks([3]), nodes=False)
+
+
+def test_once_all_is_healed_no_tree_is_walked(repo: Repository, faulty: FaultyStore) -> None:
+    made = samples.add_snapshot(repo, {"a": IMAGE})
+    [disk] = made.disks
+    chunk = repo.chunk_id(noise(3))
+    its = Hurt(made.id, made.vm, "a", (Extent(3 * BLOCK, BLOCK),), (chunk,))
+    repo.index.lose(Loss("ab" * 16, 1.0, {pack_of(repo, chunk): frozenset({chunk})}, hurt=(its,)))
+    assert lost.of_disk(repo, disk) == Lost(Blocks([3]), nodes=False)
+    put(repo, 3)
+    for each in (repo, stores.reopened(repo)):
+        assert not walks(each, faulty, disk)

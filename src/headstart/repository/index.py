@@ -53,7 +53,8 @@ class Index:
         self._mounted = self._loaded = False
         self._unread: dict[str, errors.Damaged] = {}  # index objects and losses, at the last look
         self._is_unused = True  # no position was given out
-        self._shifts = 0
+        self._shifts = self._doubts = 0
+        self._lacks_nothing: tuple[int, int] | None = None
         #: Objects that could not be read. What they listed was taken from the packs themselves.
         self.damaged: list[errors.Damaged] = []
         #: What repairs found damaged. The copies in them do not count as durable any longer.
@@ -119,6 +120,7 @@ class Index:
     def doubt(self, copies: Mapping[bytes, loss.Copies]) -> None:
         """In this index alone: what a :class:`Loss` says to all."""
         with self._lock:
+            self._doubts += 1
             self._table.doubt(copies)
 
     def chunk_ids(self, positions: Iterable[int]) -> list[bytes]:
@@ -293,6 +295,26 @@ class Index:
         with self._lock:
             self._load_once()
             return self._table.has_doubts or any(each.hurt for each in self.losses)
+
+    def lacks_any(self) -> bool:
+        """Whether anything of what repairs noted has no good copy now. If not, nothing will as long as ``as_of`` stays
+        what it is. Costs a look for each bad copy."""
+        as_of = self.as_of
+        if self.has_losses and self._lacks_nothing != as_of:
+            hurt = [each for noted in self.losses for each in noted.hurt]
+            if self._asked(self._table.lacks_any) or any(
+                each.chunks is None or self.missing(each.chunks) for each in hurt
+            ):
+                return True
+            self._lacks_nothing = as_of
+        return False
+
+    @property
+    def as_of(self) -> tuple[int, int]:
+        """Another one as soon as copies that were good may not be any longer."""
+        with self._lock:
+            self._load_once()
+            return self._doubts, self._shifts
 
     def all_losses(self) -> list[Loss]:
         with self._lock:
@@ -471,6 +493,7 @@ class Index:
         return unread
 
     def _take(self, found: Loss) -> None:
+        self._doubts += 1
         self.losses.append(found)
         self._table.doubt(found.copies)
 

@@ -68,16 +68,20 @@ class Lost:
 
 
 def of_disk(repo: Repository, disk: Disk) -> Lost:
-    """Costs a walk over the tree, once something was lost at all."""
+    """Costs a walk over the tree while anything is lost at all: of one that turns out to be whole, once a process."""
     found = Blocks()
     nodes = False
-    if repo.index.has_losses:
-        count = blocks.count_of(disk.size, repo.block_size)
-        for place in places(repo, disk):
-            nodes = nodes or place.level != CONTENT
-            if not place.readable:
-                reach = span(repo, place)
-                found.add_range(reach.start, min(reach.stop, count))
+    as_of = repo.index.as_of
+    if disk.root is None or repo.whole.knows(as_of, disk.root, disk.size) or not repo.index.lacks_any():
+        return Lost(found, nodes)
+    count = blocks.count_of(disk.size, repo.block_size)
+    for place in places(repo, disk):
+        nodes = nodes or place.level != CONTENT
+        if not place.readable:
+            reach = span(repo, place)
+            found.add_range(reach.start, min(reach.stop, count))
+    if not found and not nodes:
+        repo.whole.add(as_of, disk.root, disk.size)
     return Lost(found, nodes)
 
 

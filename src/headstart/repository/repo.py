@@ -14,6 +14,7 @@ from headstart.repository import cache, config, keys, layout, objects, protectio
 from headstart.repository.config import Config
 from headstart.repository.index import Index
 from headstart.repository.reader import Reader
+from headstart.repository.whole import Whole
 from headstart.repository.writer import Writer
 from headstart.store import contract
 from headstart.store.contract import Data, Exists, Store
@@ -50,6 +51,8 @@ class Repository:
         #: Names of key objects that the password opened.
         self.opened_by: tuple[str, ...] = ()
         self.index = Index(secrets, store)
+        #: For ``lost``.
+        self.whole = Whole()
         self._id_keys = {layout.ChunkClass.TREE: seal.derive(secrets.structure, b"tree id")}
         if secrets.opens_content:
             self._id_keys[layout.ChunkClass.CONTENT] = seal.derive(secrets.of_content_ids, b"content id")

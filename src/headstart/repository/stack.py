@@ -123,6 +123,10 @@ class Stack:
     def has_doubts(self) -> bool:
         return bool(self._doubted)
 
+    def lacks_any(self) -> bool:
+        """Whether a copy that is known to be bad is the only one."""
+        return any(self.position(self.chunk_id(each)) < 0 for each in self._doubted - self._dropped)
+
     def believed(self) -> Blocks:
         """The positions of all copies that are there and not known to be bad."""
         found = Blocks()
