@@ -129,6 +129,14 @@ def test_every_snapshot_keeps_its_promise(shelf: Shelf) -> None:
         shelf.clock.now += DAY
 
 
+def test_a_clock_that_was_wrong_locks_nothing_for_years(shelf: Shelf) -> None:
+    content = {1: noise(1)}
+    samples.add_snapshot(shelf.repo, {"vda": Image(100 * BLOCK, content)}, "web", shelf.clock.now + 3000 * DAY)
+    shelf.clock.now += 3 * DAY
+    assert shelf.extend().extended
+    assert max(shelf.left(name) for name, _ in shelf.store.list("")) == DAYS + 2
+
+
 def test_old_snapshots_are_let_go(shelf: Shelf) -> None:
     shelf.add({1: noise(1)})
     shelf.clock.now += 30 * DAY

@@ -15,6 +15,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from operator import itemgetter
 
 from headstart import errors
 from headstart.repository import layout, pack, protection, snapshot, tree
@@ -55,7 +56,7 @@ def extend(repo: Repository, now: float, beat: Callable[[], None] = lambda: None
     spare = whole - repo.immutable_days * _DAY
     repo.index.recheck(again=True)  # what a damaged cache hides would not be locked
     created = {name: moment for name, _, moment in repo.store.modified("")}
-    needed = dict(_needed(repo, now - repo.immutable_days * _DAY, beat))
+    needed = dict(_needed(repo, now, beat))
     doubtful = [(name, until) for name, until in needed.items() if name in created and created[name] + whole < until]
 
     def look(one: tuple[str, float]) -> bool:
@@ -77,17 +78,15 @@ def _extend(locks: Locks, name: str, until: float, spare: float) -> bool:
     return True
 
 
-def _needed(repo: Repository, since: float, beat: Callable[[], None]) -> Iterator[tuple[str, float]]:
-    """Every object that a snapshot made after ``since`` needs, and until when."""
+def _needed(repo: Repository, now: float, beat: Callable[[], None]) -> Iterator[tuple[str, float]]:
+    """Every object that a snapshot of the last days needs, and until when."""
     days = repo.immutable_days * _DAY
-    manifests = sorted(
-        (each for each in snapshot.all_manifests(repo).manifests if each.created > since),
-        key=lambda each: each.created,
-        reverse=True,
-    )
-    if not manifests:
+    # By the clock of its host, which may have been wrong: nobody could undo a lock until that day.
+    made = ((min(each.created, now), each) for each in snapshot.all_manifests(repo).manifests)
+    last = sorted((pair for pair in made if pair[0] > now - days), key=itemgetter(0), reverse=True)
+    if not last:
         return
-    newest = manifests[0].created + days
+    newest = last[0][0] + days
     for name in itertools.chain((layout.CONFIG_KEY, layout.CONFIG_TWIN), repo.key_names()):
         yield name, newest
     for prefix in (layout.INDEXES, layout.LOSSES):
@@ -98,12 +97,13 @@ def _needed(repo: Repository, since: float, beat: Callable[[], None]) -> Iterato
     # Newest first: who needs an object first needs it longest, and what it shares need not be walked again.
     seen: set[bytes] = set()
     packs: set[bytes] = set()
-    for each in manifests:
-        yield snapshot.key_of(each.id), each.created + days
-        yield snapshot.twin_of(each.id), each.created + days
+    for created, each in last:
+        until = created + days
+        yield snapshot.key_of(each.id), until
+        yield snapshot.twin_of(each.id), until
         for pack_id in _packs(repo, each, seen, beat) - packs:
             packs.add(pack_id)
-            yield pack.pack_key(pack_id), each.created + days
+            yield pack.pack_key(pack_id), until
 
 
 def _packs(repo: Repository, manifest: Manifest, seen: set[bytes], beat: Callable[[], None]) -> set[bytes]:
