@@ -111,6 +111,32 @@ def test_signs_of_life_that_fail_harm_nobody(
     assert lease.names(repo) == {}
 
 
+def test_who_slept_too_long_leaves_the_next_one_alone(repo: Repository, clock: Clock) -> None:
+    here, there = (Lease(lease._COLLECTOR, host, "gc (process 1)") for host in ("here", "there"))
+    slept = lease._Beat(repo, here, lease._take(repo, here), 1e6)
+    clock.sleep(lease.COLLECTOR_DEAD_SECONDS + 1)
+    taken = lease.key_of(lease._COLLECTOR, lease._take(repo, there))
+    for _ in range(2):
+        slept._sign()
+    slept.close()
+    assert lease.names(repo) == {lease._COLLECTOR: [taken]}
+    assert lease.read(repo, taken) == there
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_sign_whose_answer_was_lost_goes_with_the_others(repo: Repository, faulty: FaultyStore, again: bool) -> None:
+    beat = lease._Beat(repo, READER, 0, 1e6)
+    begin(repo, READER)
+    faulty.plan("create", stores.lose(errors.StoreFailed("away")), layout.LEASES)
+    with pytest.raises(errors.StoreFailed):
+        beat._sign()
+    if again:
+        beat._sign()
+        beat._sign()
+    beat.close()
+    assert lease.names(repo) == {}
+
+
 def test_who_was_overtaken_while_it_hesitated_gives_way(repo: Repository, faulty: FaultyStore, clock: Clock) -> None:
     """Others have removed the dead lease, collected, ended, and begun again from number 0."""
     dead = begin(repo, Lease(lease._COLLECTOR, "here", "gc"), 5)

@@ -154,6 +154,7 @@ class _Beat:
         self._repo = repo
         self._lease = lease
         self._first = self._number = number
+        self._unsure = False
         self._seconds = seconds
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
@@ -166,16 +167,36 @@ class _Beat:
                 self._sign()
 
     def _sign(self) -> None:
-        older = key_of(self._lease.id, self._number)
+        """The next one. Who was taken for dead meanwhile finds it taken, gives no more, and leaves that one alone."""
+        name = self._key(self._number + 1)
+        self._unsure = True
+        try:
+            self._repo.put_object(layout.Kind.LEASE, name, encode(self._lease))
+        except Exists:
+            if not self._is_mine(name):
+                self._unsure = False
+                self._end.set()
+                return
+        self._unsure = False
         self._number += 1
-        self._repo.put_object(layout.Kind.LEASE, key_of(self._lease.id, self._number), encode(self._lease))
         if self._lease.id == _COLLECTOR:
-            self._repo.store.delete(older)
+            self._repo.store.delete(self._key(self._number - 1))
+
+    def _key(self, number: int) -> str:
+        return key_of(self._lease.id, number)
+
+    def _is_mine(self, name: str) -> bool:
+        """The store may have done what it said had failed."""
+        try:
+            return read(self._repo, name) == self._lease
+        except errors.Damaged:
+            return False
 
     def close(self) -> None:
         self._end.set()
         self._thread.join()
-        _remove(self._repo, [key_of(self._lease.id, number) for number in range(self._first, self._number + 1)])
+        last = self._number + (self._unsure and self._is_mine(self._key(self._number + 1)))
+        _remove(self._repo, map(self._key, range(self._first, last + 1)))
 
 
 @contextlib.contextmanager
