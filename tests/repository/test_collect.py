@@ -490,6 +490,8 @@ def test_a_dry_run_writes_nothing_and_tells_the_same(shop: Shop) -> None:
     shop.add(2, vm="other")
     with shop.open() as repo:
         draft.begin(repo, "web", "host", 1.0)
+        reader = lease.Lease("ab" * 16, "host", "restore")
+        repo.put_object(layout.Kind.LEASE, lease.key_of(reader.id, 0), lease.encode(reader))
     shop.forget(gone)
     shop.clock.sleep(lease.DEAD_SECONDS + 1)
     before, changes = shop.names(""), shop.store.count("create") + shop.store.count("delete")
@@ -497,6 +499,7 @@ def test_a_dry_run_writes_nothing_and_tells_the_same(shop: Shop) -> None:
     assert shop.names("") == before
     assert shop.store.count("create") + shop.store.count("delete") == changes
     done = shop.collect()
+    assert not shop.names(layout.LEASES)
     assert (told.condemned_packs, told.revoked) == (done.condemned_packs, done.revoked)
     shop.clock.sleep(DAY)
     told, done = shop.collect(dry_run=True), shop.collect()

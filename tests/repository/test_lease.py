@@ -54,6 +54,9 @@ def test_the_dead_are_removed_and_the_living_stay(repo: Repository, clock: Clock
     begin(repo, other, 1)
     clock.sleep(2)
     assert lease.living(repo) == [other]
+    assert len(lease.names(repo)) == 2
+    lease.remove_dead(repo)
+    assert lease.living(repo) == [other]
     assert lease.names(repo) == {other.id: [lease.key_of(other.id, 0), lease.key_of(other.id, 1)]}
 
 

@@ -134,6 +134,8 @@ class _Collection:
         # A copy that the store has lost must not pass for the one that is kept.
         absent = index.drop_lost(but_doomed=True) - doomed - index.doomed
         drafts = self._living_drafts()
+        if not self._order.dry_run:
+            lease.remove_dead(self._repo)
         # After the drafts: only what is known now can be judged.
         self._sizes = dict(pack.stored(self._repo.store))
         ages = {pack.id_of(name): age for name, age in lease.ages(self._repo, layout.PACKS).items()}

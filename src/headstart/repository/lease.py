@@ -121,18 +121,28 @@ def is_dead(names_of: Iterable[str], aged: dict[str, float], limit: float) -> bo
 
 
 def living(repo: Repository) -> list[Lease]:
-    """What readers hold. Those that are dead are removed. ``Damaged`` when a living one cannot be read."""
-    aged = ages(repo, layout.LEASES)
+    """What readers hold. ``Damaged`` when a living one cannot be read."""
     found: list[Lease] = []
-    for lease_id, its in names(repo).items():
-        if lease_id == _COLLECTOR:
-            continue
-        if is_dead(its, aged, DEAD_SECONDS):
-            _remove(repo, its)
-            continue
-        with contextlib.suppress(Missing):  # it ended just now
-            found.append(read(repo, its[0]))
+    for its, dead in _of_readers(repo):
+        if not dead:
+            with contextlib.suppress(Missing):  # it ended just now
+                found.append(read(repo, its[0]))
     return found
+
+
+def remove_dead(repo: Repository) -> None:
+    """Of readers."""
+    for its, dead in _of_readers(repo):
+        if dead:
+            _remove(repo, its)
+
+
+def _of_readers(repo: Repository) -> Iterator[tuple[list[str], bool]]:
+    """The objects of each lease, and whether it is dead."""
+    aged = ages(repo, layout.LEASES)
+    for lease_id, its in names(repo).items():
+        if lease_id != _COLLECTOR:
+            yield its, is_dead(its, aged, DEAD_SECONDS)
 
 
 def read(repo: Repository, name: str) -> Lease:
