@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headstart import errors
-from headstart.repository import condemned, layout, listing, pack
+from headstart.repository import condemned, index, layout, listing, pack
 from headstart.repository.layout import ChunkClass
 from headstart.repository.link import Link
 from headstart.repository.loss import Loss
@@ -270,6 +270,20 @@ def test_a_damaged_pack_is_named_once(written: Repository, faulty: FaultyStore) 
         assert sum(isinstance(data, errors.Damaged) for data in found.values()) in (2, 3)
     assert [error.facts["object"] for error in written.index.damaged] == [name]
     assert faulty.count("read_range", name) <= 2
+
+
+def test_a_pack_that_could_not_be_read_is_tried_again(
+    written: Repository, faulty: FaultyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lose_indexes(written)
+    name = samples.packs_of(written)[0]
+    faulty.plan("read_range", stores.fail(errors.Damaged("not read", object=name)), name)
+    for _ in range(2):
+        written.index.adopt_all()
+        assert [error.facts["object"] for error in written.index.damaged] == [name]
+    monkeypatch.setattr(index, "_AGAIN_SECONDS", 0.0)
+    written.index.adopt_all()
+    assert len(written.index) == 10 and written.index.damaged == []
 
 
 def test_foreign_files_are_passed_over(written: Repository) -> None:

@@ -8,8 +8,10 @@ What was loaded once is kept in a cache of this host, if it has one, and not in 
 
 from __future__ import annotations
 
+import math
 import os
 import threading
+import time
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -34,6 +36,8 @@ from headstart.repository.unlisted import Unlisted
 from headstart.store.contract import Missing, Store
 
 _Found = TypeVar("_Found")
+#: Seconds after which a pack whose own index could not be read is tried again: its disk may have come back.
+_AGAIN_SECONDS = 60.0
 
 
 class Index:
@@ -47,7 +51,7 @@ class Index:
         self._begin()
         self._cache: Path | None = None
         self._hoard = Hoard(None)
-        self._broken: set[bytes] = set()  # packs whose own index cannot be read
+        self._broken: dict[bytes, float] = {}  # packs whose own index could not be read, and when
         self._met = Met()
         self._unlisted = Unlisted()
         self._mounted = self._loaded = False
@@ -349,17 +353,21 @@ class Index:
     def adopt_all(self) -> None:
         """Adopt every pack in the store that no index lists; those that are not whole are named in ``damaged``."""
         self._load_once()
+        early = time.monotonic() - _AGAIN_SECONDS
         for pack_id, size in sorted(pack.stored(self._store)):
-            known = pack_id in self._table or pack_id in self._broken
+            known = pack_id in self._table or self._broken.get(pack_id, -math.inf) > early
             if not known and not self.is_lost(pack_id) and pack_id not in self._going.doomed:
                 try:
                     self._adopt(pack_id, size)
                 except errors.Damaged as error:
-                    self._broken.add(pack_id)
+                    self._broken[pack_id] = time.monotonic()
                     self._note(error)
 
     def _adopt(self, pack_id: bytes, size: int) -> None:
         self.add(pack.read_entries(self._secrets, self._store, pack_id, size))
+        if self._broken.pop(pack_id, None) is not None:
+            name = pack.pack_key(pack_id)
+            self.damaged = [each for each in self.damaged if each.facts["object"] != name]
 
     def add(self, entries: PackEntries) -> None:
         """A pack that became durable, and is to be listed in the next index object."""
