@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
 from headstart import errors, repository
-from headstart.repository import attachment, copying, draft, pack, repair, snapshot, verify
+from headstart.repository import attachment, condemned, copying, draft, layout, pack, repair, snapshot, verify
 from headstart.repository import config as repository_config
 from headstart.repository.copying import Copied, Copying
 from headstart.repository.manifest import Manifest
@@ -227,6 +227,57 @@ def test_goes_on_although_another_snapshot_was_copied_meanwhile(
     [copied] = run(repo, target, second)
     check(target, copied, {"vda": Image(SIZE, changed)})
     assert whole(target)
+
+
+@pytest.mark.parametrize("needed", ["not at all", "found there", "recorded before"])
+def test_what_a_collector_deletes_meanwhile_fails_it_only_where_it_is_needed(
+    repo: Repository, target: Repository, short_records: None, needed: str
+) -> None:
+    """It begins right before the claim."""
+    store, images = target.store, {"vda": Image(SIZE, ONE)}
+    assert isinstance(store, FaultyStore)
+    with target.writer(samples.ignore) as writer:
+        samples.put(target, writer, {0: ONE[0] if needed == "found there" else noise(4711)})
+    made = samples.add_snapshot(repo, images)
+    packs = set(writer.packs)
+    if needed == "recorded before":
+        store.plan("create", stores.fail(errors.StoreFailed("power cut")), layout.DRAFTS, number=4)
+        with pytest.raises(errors.StoreFailed):
+            run(repo, target, made)
+        with stores.reopened(target) as opened:
+            opened.index.adopt_all()
+            packs = {each.hex() for each in opened.index.holders([opened.chunk_id(ONE[0])]).values()}
+    claimed = store.count("create", layout.DRAFTS) + (3 if needed == "recorded before" else 5)
+
+    def doomed(create: Callable[[], object]) -> object:
+        with stores.reopened(target) as opened:
+            opened.put_object(
+                layout.Kind.DOOMED, f"{layout.DOOMED}{'d' * 32}", condemned.encode(map(bytes.fromhex, packs))
+            )
+        return create()
+
+    store.plan("create", doomed, layout.DRAFTS, number=claimed - store.count("create", layout.DRAFTS))
+    if needed == "not at all":
+        [copied] = run(repo, target, made)
+    else:
+        with pytest.raises(errors.StoreFailed, match="Copy it again"):
+            run(repo, target, made)
+        [copied] = run(repo, target, made)
+    for each in packs:
+        store.delete(layout.PACKS + each)
+    check(target, copied, images)
+
+
+def test_a_claim_that_the_store_has_lost_publishes_nothing(repo: Repository, target: Repository) -> None:
+    images = {"vda": Image(SIZE, ONE)}
+    made = samples.add_snapshot(repo, images)
+    assert isinstance(target.store, FaultyStore)
+    target.store.plan("create", stores.forget, prefix="drafts/", number=3)
+    with pytest.raises(errors.StoreFailed, match="Copy it again"):
+        run(repo, target, made)
+    assert target.store.count("create", layout.SNAPSHOTS) == 0
+    [copied] = run(repo, target, made)
+    check(target, copied, images)
 
 
 def test_published_but_its_draft_is_still_there(repo: Repository, target: Repository) -> None:

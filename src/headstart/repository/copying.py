@@ -187,13 +187,15 @@ def _given_up(new_id: str) -> errors.HeadstartError:
 
 @dataclass(slots=True)
 class _Lease:
-    """The draft in the target. ``runs`` are, by disk, numbers of records whose blocks ascend from each to the next."""
+    """The draft in the target. ``runs`` are, by disk, numbers of records whose blocks ascend from each to the next.
+    ``shifts`` of the index before anything was relied on."""
 
     repo: Repository
     draft: Draft
     clock: Callable[[], float]
     next_number: int
     told: float
+    shifts: int
     done: dict[str, Blocks] = field(default_factory=dict)
     runs: dict[str, list[list[int]]] = field(default_factory=dict)
     last: dict[str, int] = field(default_factory=dict)
@@ -202,14 +204,14 @@ class _Lease:
     def take(cls, repo: Repository, new_id: str, vm: str, host: str, clock: Callable[[], float]) -> _Lease:
         """A new one, or that of a copy that was interrupted. Raises ``Locked``, ``Damaged``."""
         names = draft.names(repo).get(new_id, [])
-        now = clock()
+        now, shifts = clock(), repo.index.shifts
         if not names:
             try:
-                return cls(repo, draft.begin(repo, vm, host, now, new_id), clock, 1, now)
+                return cls(repo, draft.begin(repo, vm, host, now, new_id), clock, 1, now, shifts)
             except draft.Taken as error:
                 raise _locked(repo, new_id) from error
         repo.index.adopt_all()
-        held = cls(repo, Draft(new_id, vm, host, now, now, len(names)), clock, len(names), now)
+        held = cls(repo, Draft(new_id, vm, host, now, now, len(names)), clock, len(names), now, shifts)
         for record in draft.records(repo, new_id):
             for disk, entries in record.entries.items():
                 held._noted(disk, record.number, list(entries))
@@ -218,18 +220,33 @@ class _Lease:
 
     def claim(self, packs: set[str], base: Manifest | None) -> None:
         """What is about to be published is in these packs, in what the records list, and below the roots of ``base``.
-        Raises ``StoreFailed`` if a collector of garbage has anything of it, or may have."""
+        Raises ``StoreFailed`` if a collector of garbage has anything of it, or may have, and if the store has lost the
+        claim."""
         roots = [Root(base.id, disk.name, disk.size, disk.root) for disk in base.disks] if base else []
         self.write(sorted(packs), {}, roots)
+        try:
+            draft.read(self.repo, draft.key_of(self.draft.id, self.next_number - 1))
+        except errors.Damaged as error:
+            raise errors.StoreFailed(f"{error} It was written just now. Copy it again.") from None
         # Only then: see ``collect``.
-        lost = self.repo.drop_lost()
-        there = {pack.hex() for pack in self.repo.index.packs()}
-        if lost or packs - there or (base is not None and not _is_there(self.repo, base)):
+        index = self.repo.index
+        lost = self.repo.drop_lost() - {pack.hex() for pack in index.doomed}
+        there = {pack.hex() for pack in index.packs()}
+        swept = packs - there or (index.shifts != self.shifts and self._lacks())
+        if lost or swept or (base is not None and not _is_there(self.repo, base)):
             raise errors.StoreFailed(
                 f"Something that the copy {self.draft.id} is made of was deleted from {self.repo.store!r} meanwhile."
                 " Copy it again: what is missing is copied.",
                 snapshot=self.draft.id,
             )
+
+    def _lacks(self) -> bool:
+        """Something that the records list is in no pack that stays."""
+        return any(
+            self.repo.missing(chunk_id for _, chunk_id in batch)
+            for disk in self.runs
+            for batch in batched(self.copied(disk), _BATCH)
+        )
 
     def write(
         self, packs: Sequence[str], entries: dict[str, list[tuple[int, bytes]]], roots: Sequence[Root] = ()
