@@ -38,7 +38,7 @@ class _Told:
         found = self.stood_in_for & self.packs.keys()
         if not found:
             return set()
-        there = deleted.union(*(packs for name, packs in self.packs.items() if name not in found))
+        there = set(deleted).union(*(packs for name, packs in self.packs.items() if name not in found))
         return {name for name in found if self.packs[name] <= there}
 
 
