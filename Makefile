@@ -36,9 +36,9 @@ demo: setup
 demo-server: setup
 	$(PYTHON) -m bench.demo_server $(if $(STAY),--stay)
 
-# Three at a time on two cores: tests that boot no VM wait a lot. With three guests at a time, tests of load and of times fail.
+# Four at a time on two cores: tests that boot no VM wait a lot. With three guests at a time, tests of load and of times fail.
 test: lint
-	$(PYTHON) -m pytest -n 3 --dist loadfile -m "not vm and not long and not alone and not package" --junitxml build/times/fast.xml
+	$(PYTHON) -m pytest -n 4 --dist loadfile -m "not vm and not long and not alone and not package" --junitxml build/times/fast.xml
 	$(PYTHON) -m pytest -n 2 --dist loadfile -m "vm and not long and not alone" --junitxml build/times/vm.xml
 	$(PYTHON) -m pytest -m "alone and not long" --junitxml build/times/alone.xml
 
@@ -46,7 +46,7 @@ times: setup
 	@$(PYTHON) -m tests.times $(wildcard build/times/*.xml)
 
 test-fast: setup
-	$(PYTHON) -m pytest -n 3 --dist loadfile -m "not vm and not long and not alone and not package"
+	$(PYTHON) -m pytest -n 4 --dist loadfile -m "not vm and not long and not alone and not package"
 
 # As root; 0.4 GB.
 test-qemu: setup
