@@ -4,8 +4,8 @@ r"""The governor: whether to copy ahead now, and how fast. One step is a functio
 
     load     halted    ____
     high  - - - - - - /    \- - - - - - - - - - - - -    above: nothing is read
-              paced  /      \  halted until the long
-    low   - - - - - / - - - -\- average is below - - -    between: as fast as the deadline needs
+              paced  /      \  halted until both are
+    low   - - - - - / - - - -\- well below the high one   between: as fast as the deadline needs
               idle /          \ paced, idle
                                                          below: as fast as is allowed
 
