@@ -1,4 +1,4 @@
-"""ext2, ext3 and ext4: directories and extents through The Sleuth Kit, inodes by ourselves.
+"""ext2, ext3 and ext4: lists of blocks through The Sleuth Kit, inodes, directories and extents by ourselves.
 
 The library tells neither extended attributes nor device numbers, nor times after 2038, nor content within inodes.
 Format: Documentation/filesystems/ext4 of Linux.
@@ -14,10 +14,11 @@ import pytsk3
 
 from headstart.volumes import posixacl
 from headstart.volumes.filesystem import UNREPLAYED, Details, Entry, Malformed, Node, NotSupported, Run, Source
+from headstart.volumes.filesystems import extents
 from headstart.volumes.filesystems.tsk import Tsk, kind_of, unknown
 
 _NEEDS_RECOVERY, _META_BG, _64BIT = 0x4, 0x10, 0x80
-_ENCRYPTED, _INLINE = 0x800, 0x10000000
+_ENCRYPTED, _EXTENTS, _INLINE = 0x800, 0x80000, 0x10000000
 _XATTR_MAGIC = 0xEA020000
 _NAMESPACES = {
     1: "user.",
@@ -124,11 +125,14 @@ class Ext(Tsk):
             yield inode[_BLOCK][4:]  # behind the number of the directory above
             yield dict(self._xattrs(inode, [])).get(_INLINE_REST, b"")
             return
-        for run in self._runs(number, node):
+        runs = self._runs(node, inode)
+        if all(run.place is None for run in runs):
+            raise Malformed("a directory without a block")
+        for run in runs:
             if run.place is None:
                 continue
             for at in range(run.place, run.place + run.length, self.block_size):
-                yield self.source.read(at, self.block_size)
+                yield self._exactly(at, self.block_size)
 
     def details(self, number: int) -> Details:
         inode = self._inode(number)
@@ -142,15 +146,22 @@ class Ext(Tsk):
         if node.kind == "symlink":
             return Details(node, (), self._target(number, node, inode), xattrs, tuple(notes))
         inline = flags & _INLINE
-        runs = () if node.kind != "file" else None if inline else self._runs(number, node)
+        runs = () if node.kind != "file" else None if inline else self._runs(node, inode)
         return Details(node, runs, "", xattrs, tuple(notes))
 
     def read(self, number: int, start: int, length: int) -> bytes:
         inode = self._inode(number)
-        if not struct.unpack_from("<I", inode, 0x20)[0] & _INLINE:
-            return super().read(number, start, length)
-        rest = dict(self._xattrs(inode, [])).get(_INLINE_REST, b"")
-        return (inode[_BLOCK] + rest)[: _node(number, inode).size][start : start + length]
+        node = _node(number, inode)
+        if struct.unpack_from("<I", inode, 0x20)[0] & _INLINE:
+            rest = dict(self._xattrs(inode, [])).get(_INLINE_REST, b"")
+            return (inode[_BLOCK] + rest)[: node.size][start : start + length]
+        end = min(start + length, node.size)
+        content = bytearray(max(0, end - start))
+        for run in self._runs(node, inode):
+            first, last = max(start, run.start), min(end, run.start + run.length)
+            if run.place is not None and first < last:
+                content[first - start : last - start] = self._exactly(run.place + first - run.start, last - first)
+        return bytes(content)
 
     def _target(self, number: int, node: Node, inode: bytes) -> str:
         """Short ones are within the inode. (A fast link has no blocks; only xattrs may have one.)"""
@@ -160,8 +171,21 @@ class Ext(Tsk):
             found = self.read(number, 0, min(node.size, 4096))
         return found.decode("utf-8", "surrogateescape")
 
-    def _runs(self, number: int, node: Node) -> tuple[Run, ...]:
-        return self.runs(self._meta(number), node) or ()
+    def _runs(self, node: Node, inode: bytes) -> tuple[Run, ...]:
+        if not node.size:
+            return ()
+        if struct.unpack_from("<I", inode, 0x20)[0] & _EXTENTS:
+            return tuple(extents.runs(self.source, self.block_size, inode[_BLOCK]))
+        found = self.runs(self._meta(node.number), node)
+        if found is None:
+            raise Malformed("a file of which it cannot be told where it lies")
+        return found
+
+    def _exactly(self, start: int, length: int) -> bytes:
+        found = self.source.read(start, length)
+        if len(found) < length:
+            raise Malformed("a file that lies outside of its volume")
+        return found
 
     def _inode(self, number: int) -> bytes:
         its = self._super

@@ -1,0 +1,155 @@
+"""What drivers make of what is damaged or seldom: never the content of something else, nor zeroes for what they do not
+understand."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from headstart.volumes.filesystem import Driver, Malformed, Node, Run
+from headstart.volumes.filesystems.ext import Ext
+from tests.kit import filetrees
+from tests.volumes.test_lvm import Bytes
+
+MIB = filetrees.MIB
+PIECES = 12
+#: Of an extent in an inode, or of an index of them.
+FIRST = 0x28 + 12
+
+
+def in_root(driver: Driver) -> dict[str, Node]:
+    return {entry.name: entry.node for entry in driver.entries(driver.root)}
+
+
+def content(driver: Driver, data: bytes, node: Node) -> bytes:
+    """As restore has it."""
+    whole = bytearray(node.size)
+    runs = driver.details(node.number).runs
+    for run in runs or ():
+        if run.place is not None:
+            whole[run.start : run.start + run.length] = data[run.place : run.place + run.length]
+    return bytes(whole[: node.size])
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    folder = tmp_path / "tree"
+    (folder / "folder").mkdir(parents=True)
+    (folder / "folder/inside").write_bytes(b"x")
+    (folder / "whole").write_bytes(b"W" * 65536)
+    (folder / "link").symlink_to("far/" * 20)
+    with (folder / "pieces").open("wb") as file:
+        for number in range(PIECES):
+            file.seek(number * 8192)
+            file.write(bytes([65 + number]) * 4096)
+        file.truncate(PIECES * 8192)
+    return folder
+
+
+def ext(tree: Path, kind: str, *options: str) -> bytearray:
+    image = filetrees.make(kind, tree.with_name("image"), 8 * MIB, "-b", "1024", *options, "-d", tree)
+    return bytearray(image.read_bytes())
+
+
+def inode_at(data: bytearray, name: str) -> int:
+    driver = Ext(Bytes(bytes(data)))
+    return data.index(driver._inode(in_root(driver)[name].number))
+
+
+def leaf_at(data: bytearray) -> int:
+    """The block with the extents of what is in pieces."""
+    at = inode_at(data, "pieces")
+    assert data[at + 0x28 + 6] == 1, "it has no tree: the test shows nothing"
+    return int(struct.unpack_from("<I", data, at + FIRST + 4)[0]) * 1024
+
+
+@pytest.mark.parametrize("kind", ["ext2", "ext4"])
+def test_content_and_targets_on_ext(tree: Path, kind: str) -> None:
+    data = ext(tree, kind)
+    driver = Ext(Bytes(bytes(data)))
+    nodes = in_root(driver)
+    for name in ("whole", "pieces"):
+        expected = (tree / name).read_bytes()
+        assert content(driver, data, nodes[name]) == expected
+        assert driver.read(nodes[name].number, 4000, 9000) == expected[4000:13000]
+    assert driver.details(nodes["link"].number).target == "far/" * 20
+    assert driver.read(nodes["whole"].number, 65000, 9000) == b"W" * 536
+
+
+def no_magic(data: bytearray) -> None:
+    at = inode_at(data, "pieces")
+    data[at + 0x28 : at + 0x2A] = bytes(2)
+
+
+def no_magic_below(data: bytearray) -> None:
+    at = leaf_at(data)
+    data[at : at + 2] = bytes(2)
+
+
+def tree_outside(data: bytearray) -> None:
+    struct.pack_into("<I", data, inode_at(data, "pieces") + FIRST + 4, 0x7FFFFFF0)
+
+
+def tree_far_outside(data: bytearray) -> None:
+    struct.pack_into("<H", data, inode_at(data, "pieces") + FIRST + 8, 1)
+
+
+def tree_within_itself(data: bytearray) -> None:
+    own = leaf_at(data)
+    header = struct.pack("<HHHHI", 0xF30A, 1, 4, 1, 0)
+    data[own : own + 24] = header + struct.pack("<IIHH", 0, own // 1024, 0, 0)
+
+
+def too_many_extents(data: bytearray) -> None:
+    struct.pack_into("<H", data, leaf_at(data) + 2, 85)
+
+
+@pytest.mark.parametrize(
+    "damage", [no_magic, no_magic_below, tree_outside, tree_far_outside, tree_within_itself, too_many_extents]
+)
+def test_damaged_extents_are_no_zeroes(tree: Path, damage: Callable[[bytearray], None]) -> None:
+    data = ext(tree, "ext4", "-O", "^metadata_csum")
+    damage(data)
+    driver = Ext(Bytes(bytes(data)))
+    number = in_root(driver)["pieces"].number
+    with pytest.raises(Malformed, match="where it lies"):
+        driver.details(number)
+    with pytest.raises(Malformed, match="where it lies"):
+        driver.read(number, 0, 10)
+
+
+def test_a_damaged_list_of_blocks_is_no_zeroes(tree: Path) -> None:
+    data = ext(tree, "ext2")
+    struct.pack_into("<I", data, inode_at(data, "whole") + FIRST + 36, 0x7FFFFFF0)
+    driver = Ext(Bytes(bytes(data)))
+    with pytest.raises(Malformed, match="where it lies"):
+        driver.details(in_root(driver)["whole"].number)
+
+
+@pytest.mark.parametrize("damage", ["no magic", "no extents", "outside"])
+def test_a_damaged_directory_is_not_empty(tree: Path, damage: str) -> None:
+    data = ext(tree, "ext4", "-O", "^metadata_csum")
+    at = inode_at(data, "folder")
+    match damage:
+        case "no magic":
+            struct.pack_into("<H", data, at + 0x28, 0)
+        case "no extents":
+            struct.pack_into("<H", data, at + 0x28 + 2, 0)
+        case _:
+            struct.pack_into("<I", data, at + FIRST + 8, 0x7FFFFFF0)
+    driver = Ext(Bytes(bytes(data)))
+    with pytest.raises(Malformed):
+        list(driver.entries(in_root(driver)["folder"].number))
+
+
+def test_an_extent_beyond_four_thousand_million_blocks_is_not_another(tree: Path) -> None:
+    data = ext(tree, "ext4", "-O", "^metadata_csum")
+    at = inode_at(data, "whole") + FIRST
+    (low,) = struct.unpack_from("<I", data, at + 8)
+    struct.pack_into("<H", data, at + 6, 3)
+    driver = Ext(Bytes(bytes(data)))
+    details = driver.details(in_root(driver)["whole"].number)
+    assert details.runs == (Run(0, 65536, (low | 3 << 32) * 1024),)
