@@ -3,7 +3,10 @@ understand."""
 
 from __future__ import annotations
 
+import mmap
+import os
 import struct
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +14,8 @@ import pytest
 
 from headstart.volumes.filesystem import Driver, Malformed, Node, Run
 from headstart.volumes.filesystems.ext import Ext
+from headstart.volumes.filesystems.xfs import Xfs
+from headstart.volumes.parserprocess import _Disk
 from tests.kit import filetrees
 from tests.volumes.test_lvm import Bytes
 
@@ -153,3 +158,57 @@ def test_an_extent_beyond_four_thousand_million_blocks_is_not_another(tree: Path
     driver = Ext(Bytes(bytes(data)))
     details = driver.details(in_root(driver)["whole"].number)
     assert details.runs == (Run(0, 65536, (low | 3 << 32) * 1024),)
+
+
+def xfs(folder: Path, *options: str, names: int = 1) -> Path:
+    files = [f"a-name-of-{number:04d} ---644 0 0 /dev/null" for number in range(names)]
+    (folder / "tree").write_text("\n".join(["/none", "0 0", "d--755 0 0", *files, "$", ""]))
+    return filetrees.make("xfs", folder / "image", 320 * MIB, *options, "-p", folder / "tree")
+
+
+def opened(image: Path) -> Xfs:
+    def read(_: str, start: int, length: int) -> bytes:
+        with image.open("rb") as file:
+            return os.pread(file.fileno(), length, start)
+
+    return Xfs(_Disk("disk", 320 * MIB, read))
+
+
+def edit_xfs(image: Path, *commands: str) -> None:
+    given = [word for command in commands for word in ("-c", command)]
+    done = subprocess.run(["/usr/sbin/xfs_db", "-x", *given, image], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "options", ["-b size=1024", "-n size=8192", "-n size=16384,ftype=0 -m crc=0", "-n size=4096"], ids=str
+)
+def test_all_names_of_a_directory_of_xfs(tmp_path: Path, options: str) -> None:
+    driver = opened(xfs(tmp_path, *options.split(), names=400))
+    listed = list(driver.entries(driver.root))
+    assert [entry.name for entry in listed] == [f"a-name-of-{number:04d}" for number in range(400)]
+    assert {entry.node.kind for entry in listed} == {"file"}
+
+
+def index(image: Path, what: bytes) -> int:
+    with image.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as data:
+        return data.find(what)
+
+
+def put(image: Path, at: int, what: bytes) -> None:
+    with image.open("r+b") as file:
+        file.seek(at)
+        file.write(what)
+
+
+def test_a_damaged_directory_of_xfs_is_not_shorter(tmp_path: Path) -> None:
+    image = xfs(tmp_path, names=150)
+    at = index(image, b"a-name-of-0100") // 4096 * 4096
+    with image.open("rb") as file:
+        whole = os.pread(file.fileno(), 4096, at)
+    assert whole[:4] in (b"XDD3", b"XDB3")
+    for damaged in (bytes(4096), b"XXXX" + whole[4:], whole[:64] + b"\xff\xff\0\0" + whole[68:]):
+        put(image, at, damaged)
+        driver = opened(image)
+        with pytest.raises(Malformed):
+            list(driver.entries(driver.root))

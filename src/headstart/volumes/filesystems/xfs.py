@@ -8,6 +8,7 @@ from typing import Any
 
 from headstart.volumes import posixacl
 from headstart.volumes.filesystem import Details, Entry, Malformed, Node, NotSupported, Run, Source
+from headstart.volumes.filesystems import xfsdirs
 from headstart.volumes.filesystems.sourcefile import SourceFile
 from headstart.volumes.filesystems.tsk import kind_of, unknown
 
@@ -37,13 +38,24 @@ class Xfs:
         return self._node(self._fs.get_inode(number))
 
     def entries(self, number: int) -> Iterator[Entry]:
-        for inode in self._fs.get_inode(number).iterdir():
-            if inode.filename in (".", ".."):
+        for name, its in self._names(self._fs.get_inode(number)):
+            if name in (".", ".."):
                 continue
             try:
-                yield Entry(inode.filename, self.node(inode.inum))
+                yield Entry(name, self.node(its))
             except (self._library.Error, EOFError, Malformed):
-                yield Entry(inode.filename, unknown(inode.inum))
+                yield Entry(name, unknown(its))
+
+    def _names(self, inode: Any) -> Iterator[tuple[str, int]]:
+        if kind_of(inode.inode.di_mode) != "directory":
+            raise Malformed("a directory that is none")
+        if int(inode.inode.di_format) == _LOCAL:
+            for each in inode.iterdir():
+                yield each.filename, each.inum
+            return
+        block_size = self._fs.block_size << self._fs.sb.sb_dirblklog
+        for number, name in xfsdirs.names(inode.open(), inode.size, block_size, bool(self._fs._has_ftype)):
+            yield name.decode("utf-8", "surrogateescape"), number
 
     def details(self, number: int) -> Details:
         inode = self._fs.get_inode(number)
