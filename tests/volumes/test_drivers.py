@@ -212,3 +212,15 @@ def test_a_damaged_directory_of_xfs_is_not_shorter(tmp_path: Path) -> None:
         driver = opened(image)
         with pytest.raises(Malformed):
             list(driver.entries(driver.root))
+
+
+def test_only_attributes_are_attributes_of_xfs(tmp_path: Path) -> None:
+    """A parent pointer, and what was not yet whole, stand among them."""
+    image = xfs(tmp_path)
+    names = ("kept", "parents", "torn")
+    edit_xfs(image, "path /a-name-of-0000", *(f"attr_set -u -v 3 {name}" for name in names))
+    for name, flag in (("parents", b"\x08"), ("torn", b"\x80")):
+        put(image, index(image, name.encode()) - 1, flag)
+    driver = opened(image)
+    (entry,) = driver.entries(driver.root)
+    assert list(driver.details(entry.node.number).xattrs) == ["user.kept"]

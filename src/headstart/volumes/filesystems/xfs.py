@@ -14,7 +14,7 @@ from headstart.volumes.filesystems.tsk import kind_of, unknown
 
 _LOCAL, _EXTENTS, _BTREE = 1, 2, 3
 _REALTIME = 0x01
-_ROOT, _SECURE, _INCOMPLETE = 0x02, 0x04, 0x80
+_ROOT, _SECURE = 0x02, 0x04
 _ACLS = {"SGI_ACL_FILE": "system.posix_acl_access", "SGI_ACL_DEFAULT": "system.posix_acl_default"}
 
 
@@ -121,7 +121,7 @@ def _xattrs(inode: Any, notes: list[str]) -> Iterator[tuple[str, bytes]]:
         name = area[at + 3 : at + 3 + name_length].decode("utf-8", "surrogateescape")
         value = area[at + 3 + name_length : at + 3 + name_length + length]
         at += 3 + name_length + length
-        if flags & _INCOMPLETE:
+        if flags not in (0, _ROOT, _SECURE):  # incomplete, or the directory above it: no attributes to the guest
             continue
         if flags & _ROOT and name in _ACLS:
             yield _ACLS[name], posixacl.from_xfs(value)
