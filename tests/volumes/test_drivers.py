@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from headstart.volumes.filesystem import Driver, Malformed, Node, Run
+from headstart.volumes.filesystem import Driver, Malformed, Node, NotSupported, Run
 from headstart.volumes.filesystems.ext import Ext
+from headstart.volumes.filesystems.ntfs import Ntfs
 from headstart.volumes.filesystems.xfs import Xfs
 from headstart.volumes.parserprocess import _Disk
 from tests.kit import filetrees
@@ -224,3 +225,57 @@ def test_only_attributes_are_attributes_of_xfs(tmp_path: Path) -> None:
     driver = opened(image)
     (entry,) = driver.entries(driver.root)
     assert list(driver.details(entry.node.number).xattrs) == ["user.kept"]
+
+
+REPARSE = "system.ntfs_reparse_data"
+
+
+def reparse(tag: int, length: int = 16) -> bytes:
+    return struct.pack("<IHH", tag, length, 0) + struct.pack("<I", 1) * (length // 4)
+
+
+def test_what_windows_has_elsewhere_is_no_zeroes(tmp_path: Path) -> None:
+    image = filetrees.make("ntfs", tmp_path / "image", 16 * MIB)
+    with filetrees.served("ntfs-3g", image, tmp_path / "mnt") as mnt:
+        for name, tag in (("online", 0x9000701A), ("offline", 0x8000001E), ("here", 0x9000101A), ("app", 0x8000001B)):
+            with (mnt / name).open("wb") as file:
+                file.write(b"" if name == "online" else b"content" * 3000)
+                file.truncate(21000)
+            os.setxattr(mnt / name, REPARSE, reparse(tag))
+        os.setxattr(mnt / "offline", "system.ntfs_attrib_be", (0x1020).to_bytes(4, "big"))
+    data = image.read_bytes()
+    driver = Ntfs(Bytes(data))
+    nodes = in_root(driver)
+    for name in ("online", "offline"):
+        with pytest.raises(NotSupported, match="OneDrive"):
+            driver.details(nodes[name].number)
+    assert content(driver, data, nodes["here"]) == b"content" * 3000
+    assert driver.details(nodes["here"].number).notes == ()
+    assert "0x8000001B" in driver.details(nodes["app"].number).notes[0]
+
+
+def test_attributes_in_other_records_of_ntfs(tmp_path: Path) -> None:
+    image = filetrees.make("ntfs", tmp_path / "image", 16 * MIB)
+    streams = [f"{number}" * 120 for number in range(4)]
+    with filetrees.served("ntfs-3g", image, tmp_path / "mnt", "-o", "streams_interface=xattr") as mnt:
+        for name in ("noted", "pressed", "secret"):
+            (mnt / name).touch()
+            for stream in streams:
+                os.setxattr(mnt / name, f"user.{stream}", b"v" * 100)
+        (mnt / "many").touch()
+        for number in range(25):
+            os.setxattr(mnt / "many", f"user.{number:03d}", b"v")
+        os.setxattr(mnt / "pressed", REPARSE, reparse(0x80000017, 800))
+        (mnt / "secret").write_bytes(b"to be a secret")
+    data = bytearray(image.read_bytes())
+    record = data.index(b"to be a secret") // 1024 * 1024
+    (standard,) = struct.unpack_from("<H", data, record + 0x14)
+    data[record + standard + 0x18 + 0x20 + 1] |= 0x40
+    driver = Ntfs(Bytes(bytes(data)))
+    nodes = in_root(driver)
+    assert driver.details(nodes["noted"].number).notes[0].endswith(": " + ", ".join(streams))
+    assert driver.details(nodes["many"].number).notes[0].endswith("018, 019 and 5 more")
+    with pytest.raises(NotSupported, match="CompactOS"):
+        driver.details(nodes["pressed"].number)
+    with pytest.raises(NotSupported, match="EFS"):
+        driver.details(nodes["secret"].number)

@@ -17,13 +17,23 @@ from headstart.volumes.filesystem import UNREPLAYED, Details, Malformed, Node, N
 from headstart.volumes.filesystems.tsk import Tsk
 
 _LOG, _VOLUME, _FIRST_FREE = 2, 3, 24
-_LIST, _VOLUME_INFORMATION, _DATA, _REPARSE = 0x20, 0x70, 0x80, 0xC0
-_COMPRESSED, _ENCRYPTED = 0x0001, 0x4000
+_STANDARD, _LIST, _VOLUME_INFORMATION, _DATA, _REPARSE = 0x10, 0x20, 0x70, 0x80, 0xC0
+#: Of an attribute.
+_COMPRESSED = 0x0001
+#: Of a file, in its standard information, which is in its first record.
+_IS_REPARSE_POINT, _IS_ENCRYPTED = 0x400, 0x4000
+#: Offline, to be recalled when it is opened, or read.
+_IS_ELSEWHERE = 0x1000 | 0x40000 | 0x400000
 _DIRTY = 0x01
 _END = 0xFFFFFFFF
 _SYMLINK, _JUNCTION, _WOF = 0xA000000C, 0xA0000003, 0x80000017
 _DEDUPLICATED = 0x80000013
 _LINKS = (_SYMLINK, _JUNCTION)
+#: Of the cloud: OneDrive and others, which have a digit of their own.
+_CLOUD, _WHICH_CLOUD = 0x9000001A, 0xF000
+_LONGEST_REPARSE = 16384
+#: Streams that a note names.
+_NAMED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +68,31 @@ class Ntfs(Tsk):
 
     def details(self, number: int) -> Details:
         found = super().details(number)
-        attributes = list(self._record(number))
+        data = [each.info for each in self._meta(number) if int(each.info.type) == _DATA]
         notes = []
-        streams = sorted(each.name for each in attributes if each.kind == _DATA and each.name)
+        streams = sorted({each.name.decode("utf-8", "replace") for each in data if each.name})
         if streams:
-            notes.append(f"alternate data streams were left out: {', '.join(streams)}")
-        for each in attributes:
-            if each.kind == _REPARSE and found.node.kind == "file":
-                _refuse_content(each)
-            if each.kind == _DATA and not each.name and each.flags & _ENCRYPTED:
+            more = f" and {len(streams) - _NAMED} more" if len(streams) > _NAMED else ""
+            notes.append(f"alternate data streams were left out: {', '.join(streams[:_NAMED])}{more}")
+        if found.node.kind == "file":
+            notes.extend(self._check_content(number, found))
+            if any(int(each.flags) & pytsk3.TSK_FS_ATTR_ENC for each in data if not each.name):
                 raise NotSupported("it is encrypted by Windows (EFS)")
         return replace(found, notes=tuple(notes))
 
+    def _check_content(self, number: int, found: Details) -> Iterator[str]:
+        attributes = list(self._record(number))
+        flags = _flags(attributes)
+        if flags & _IS_ENCRYPTED:
+            raise NotSupported("it is encrypted by Windows (EFS)")
+        reparse = self._reparse(number, attributes)
+        if reparse is not None:
+            yield from _judge(struct.unpack_from("<I", reparse)[0], flags, found)
+        elif flags & _IS_REPARSE_POINT:
+            raise NotSupported("what stands for its content cannot be told (a reparse point without its data)")
+
     def target(self, file: Any, node: Node) -> str:
-        reparse = _reparse(self._record(node.number))
+        reparse = self._reparse(node.number, list(self._record(node.number)))
         if reparse is None:
             raise Malformed("a link to nowhere")
         return _target(reparse)
@@ -88,14 +109,28 @@ class Ntfs(Tsk):
 
     def _node(self, number: int, file: Any) -> Node:
         node = super()._node(number, file)
-        reparse = _reparse(self._record(number))
+        reparse = self._reparse(number, list(self._record(number)))
         if reparse is not None and struct.unpack_from("<I", reparse)[0] in _LINKS:
             target = _target(reparse).encode("utf-8", "surrogateescape")
             return replace(node, kind="symlink", mode=0o777, size=len(target))
         return node
 
+    def _reparse(self, number: int, attributes: Iterable[_Attribute]) -> bytes | None:
+        """The data of a reparse point. The library looks also into other records than the first, and at long ones."""
+        for each in attributes:
+            if each.kind == _REPARSE and each.value is not None and len(each.value) >= 8:
+                return each.value
+        if not _flags(attributes) & _IS_REPARSE_POINT:
+            return None
+        file = self._meta(number)
+        for each in file:
+            its = each.info
+            if int(its.type) == _REPARSE and 8 <= its.size <= _LONGEST_REPARSE:
+                return bytes(file.read_random(0, its.size, its.type, its.id))
+        return None
+
     def _record(self, number: int) -> Iterator[_Attribute]:
-        """The attributes in a file's first record."""
+        """The attributes in a file's first record; the library knows those in others."""
         table = self._meta(0)
         record = bytearray(table.read_random(number * self._record_size, self._record_size))
         if len(record) != self._record_size or record[:4] != b"FILE":
@@ -159,11 +194,12 @@ def _written(runs: Iterable[Run], initialized: int) -> Iterator[Run]:
             yield replace(run, length=length)
 
 
-def _reparse(attributes: Iterable[_Attribute]) -> bytes | None:
+def _flags(attributes: Iterable[_Attribute]) -> int:
+    """Of the file, as FILE_ATTRIBUTE_* of Windows."""
     for each in attributes:
-        if each.kind == _REPARSE and each.value is not None and len(each.value) >= 8:
-            return each.value
-    return None
+        if each.kind == _STANDARD and each.value is not None and len(each.value) >= 0x24:
+            return int(struct.unpack_from("<I", each.value, 0x20)[0])
+    return 0
 
 
 def _target(reparse: bytes) -> str:
@@ -178,9 +214,23 @@ def _target(reparse: bytes) -> str:
     return found.removeprefix("\\??\\").replace("\\", "/")
 
 
-def _refuse_content(reparse: _Attribute) -> None:
-    tag = struct.unpack_from("<I", reparse.value or bytes(4))[0]
+def _judge(tag: int, flags: int, found: Details) -> Iterator[str]:
+    """What is to say of a file with a reparse point."""
     if tag == _WOF:
         raise NotSupported("Windows has compressed it in a way that is not known here (CompactOS)")
     if tag == _DEDUPLICATED:
         raise NotSupported("Windows Server has deduplicated it")
+    is_cloud = tag & ~_WHICH_CLOUD == _CLOUD
+    if flags & _IS_ELSEWHERE or (is_cloud and _has_holes(found)):
+        raise NotSupported(
+            "its content is not on this disk: Windows fetches it when it is read (OneDrive and the like)"
+        )
+    if not is_cloud:
+        yield f"what it means to Windows was left out (a reparse point of kind 0x{tag:08X})"
+
+
+def _has_holes(found: Details) -> bool:
+    size = found.node.size
+    if found.runs is None:
+        return False
+    return sum(min(run.length, size - run.start) for run in found.runs if run.place is not None) < size
