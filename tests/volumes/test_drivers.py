@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from headstart.volumes.filesystem import Driver, Malformed, Node, NotSupported, Run
+from headstart.volumes.filesystems.exfat import Exfat
 from headstart.volumes.filesystems.ext import Ext
 from headstart.volumes.filesystems.ntfs import Ntfs
 from headstart.volumes.filesystems.xfs import Xfs
@@ -279,3 +280,70 @@ def test_attributes_in_other_records_of_ntfs(tmp_path: Path) -> None:
         driver.details(nodes["pressed"].number)
     with pytest.raises(NotSupported, match="EFS"):
         driver.details(nodes["secret"].number)
+
+
+class ExfatImage:
+    """An empty exFAT whose clusters all held something once."""
+
+    SECRET = b"\xee"
+
+    def __init__(self, folder: Path) -> None:
+        data = self.data = bytearray(filetrees.make("exfat", folder / "image", 4 * MIB).read_bytes())
+        sector, self._cluster = 1 << data[108], 1 << data[108] + data[109]
+        table, _, heap, _, self.root = struct.unpack_from("<IIIII", data, 80)
+        self._table, self._heap = table * sector, heap * sector
+        at = self.place(self.root)
+        self.entries = next(number for number in range(100) if not data[at + number * 32])
+        first = next(at + number * 32 for number in range(100) if data[at + number * 32] == 0x81)
+        self._bitmap = self.place(struct.unpack_from("<I", data, first + 20)[0])
+        self.each = self._cluster // 32
+
+    def place(self, cluster: int) -> int:
+        return self._heap + (cluster - 2) * self._cluster
+
+    def take(self, cluster: int, following: int = 0xFFFFFFFF) -> None:
+        self.data[self._bitmap + (cluster - 2) // 8] |= 1 << (cluster - 2) % 8
+        struct.pack_into("<I", self.data, self._table + 4 * cluster, following)
+
+    def file(self, cluster: int, length: int, valid: int) -> list[bytes]:
+        """The three entries of one that lies in a row from there."""
+        for each in range(cluster, cluster - -length // self._cluster):
+            self.take(each)
+            self.data[self.place(each) : self.place(each + 1)] = self.SECRET * self._cluster
+        name = "file".encode("utf-16-le")
+        stream = struct.pack("<BBBBHHQIIQ", 0xC0, 3, 0, 4, 0, 0, valid, 0, cluster, length)
+        date = (46 << 9 | 11 << 5 | 27) << 16
+        file = struct.pack("<BBHHHIII12x", 0x85, 2, 0, 0x20, 0, date, date, date)
+        return [file, stream, (b"\xc1\0" + name).ljust(32, b"\0")]
+
+    def put(self, cluster: int, first: int, entries: list[bytes]) -> None:
+        at = self.place(cluster) + first * 32
+        self.data[at : at + 32 * len(entries)] = b"".join(entries)
+
+    def opened(self) -> Exfat:
+        return Exfat(Bytes(bytes(self.data)))
+
+
+@pytest.mark.parametrize("valid", [0, 1000, 5000, 8192, 9000])
+def test_what_was_never_written_is_zero_on_exfat(tmp_path: Path, valid: int) -> None:
+    image = ExfatImage(tmp_path)
+    image.put(image.root, image.entries, image.file(image.root + 5, 9000, valid))
+    driver = image.opened()
+    node = in_root(driver)["file"]
+    expected = image.SECRET * valid + bytes(9000 - valid)
+    assert content(driver, image.data, node) == expected
+    assert driver.read(node.number, 900, 8000) == expected[900:8900]
+    assert driver.read(node.number, 8900, 8000) == expected[8900:]
+
+
+def test_entries_of_exfat_in_two_pieces_of_a_directory(tmp_path: Path) -> None:
+    image = ExfatImage(tmp_path)
+    far = image.root + 20
+    file, *rest = image.file(image.root + 5, 9000, 1000)
+    fill = [b"\x05".ljust(32, b"\0")] * (image.each - 1 - image.entries)
+    image.put(image.root, image.entries, [*fill, file])
+    image.put(far, 0, rest)
+    image.take(image.root, far)
+    image.take(far)
+    driver = image.opened()
+    assert content(driver, image.data, in_root(driver)["file"]) == image.SECRET * 1000 + bytes(8000)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from headstart.volumes import signatures
 from headstart.volumes.filesystem import Driver, NotSupported, Source
+from headstart.volumes.filesystems.exfat import Exfat
 from headstart.volumes.filesystems.ext import Ext
 from headstart.volumes.filesystems.ntfs import Ntfs
 from headstart.volumes.filesystems.tsk import Tsk
@@ -14,9 +15,11 @@ def open_driver(content: str, source: Source) -> Driver:
     """``content`` as ``signatures`` calls it. Raises ``NotSupported``, ``Malformed``, ``OSError``."""
     if content in signatures.EXT:
         return Ext(source)
-    if content in signatures.FAT:
-        return Tsk(source)
     match content:
+        case "vfat":
+            return Tsk(source)
+        case "exfat":
+            return Exfat(source)
         case "ntfs":
             return Ntfs(source)
         case "xfs":

@@ -14,7 +14,7 @@ from typing import Any
 import pytsk3
 
 from headstart.volumes.filesystem import UNREPLAYED, Details, Malformed, Node, NotSupported, Run, Source
-from headstart.volumes.filesystems.tsk import Tsk
+from headstart.volumes.filesystems.tsk import Tsk, written
 
 _LOG, _VOLUME, _FIRST_FREE = 2, 3, 24
 _STANDARD, _LIST, _VOLUME_INFORMATION, _DATA, _REPARSE = 0x10, 0x20, 0x70, 0x80, 0xC0
@@ -104,7 +104,7 @@ class Ntfs(Tsk):
             return () if not node.size else None
         for attribute in file:
             if int(attribute.info.type) == _DATA and not attribute.info.name:
-                return tuple(_written(map(self.run, attribute), data[0].initialized))
+                return tuple(written(map(self.run, attribute), data[0].initialized))
         return None
 
     def _node(self, number: int, file: Any) -> Node:
@@ -185,13 +185,6 @@ def _attribute(told: bytes, kind: int) -> _Attribute:
     length, at = struct.unpack_from("<IH", told, 16)
     value = told[at : at + length]
     return _Attribute(kind, name, flags, value, len(value))
-
-
-def _written(runs: Iterable[Run], initialized: int) -> Iterator[Run]:
-    for run in runs:
-        length = min(run.length, initialized - run.start)
-        if length > 0:
-            yield replace(run, length=length)
 
 
 def _flags(attributes: Iterable[_Attribute]) -> int:

@@ -1,9 +1,10 @@
-"""FAT and exFAT through The Sleuth Kit, and what its other file systems have in common."""
+"""FAT through The Sleuth Kit, and what its other file systems have in common."""
 
 from __future__ import annotations
 
 import stat
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytsk3
@@ -126,6 +127,13 @@ class Tsk:
 
 def unknown(number: int) -> Node:
     return Node(number, "unknown", 0, 0, 0, 0, 0, 0, 0, 0)
+
+
+def written(runs: Iterable[Run], length: int) -> Iterator[Run]:
+    """What of them was ever written: so many bytes from the beginning. The rest reads as zeroes."""
+    for run in runs:
+        if run.start < length:
+            yield replace(run, length=min(run.length, length - run.start))
 
 
 def kind_of(mode: int) -> Kind:
