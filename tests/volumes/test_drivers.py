@@ -162,6 +162,12 @@ def test_an_extent_beyond_four_thousand_million_blocks_is_not_another(tree: Path
     assert details.runs == (Run(0, 65536, (low | 3 << 32) * 1024),)
 
 
+def test_clusters_of_ext4_are_refused_in_plain_words(tree: Path) -> None:
+    data = ext(tree, "ext4", "-O", "bigalloc", "-C", "4096")
+    with pytest.raises(NotSupported, match="bigalloc"):
+        Ext(Bytes(bytes(data)))
+
+
 def xfs(folder: Path, *options: str, names: int = 1) -> Path:
     files = [f"a-name-of-{number:04d} ---644 0 0 /dev/null" for number in range(names)]
     (folder / "tree").write_text("\n".join(["/none", "0 0", "d--755 0 0", *files, "$", ""]))

@@ -18,6 +18,8 @@ from headstart.volumes.filesystems import extents
 from headstart.volumes.filesystems.tsk import Tsk, kind_of, unknown
 
 _NEEDS_RECOVERY, _META_BG, _64BIT = 0x4, 0x10, 0x80
+#: Of those that a reader may pass over otherwise.
+_BIGALLOC = 0x200
 _ENCRYPTED, _EXTENTS, _INLINE = 0x800, 0x80000, 0x10000000
 _XATTR_MAGIC = 0xEA020000
 _NAMESPACES = {
@@ -95,8 +97,13 @@ def _has_super(group: int) -> bool:
 
 class Ext(Tsk):
     def __init__(self, source: Source) -> None:
+        block = source.read(1024, 1024)
+        if len(block) < 1024:
+            raise Malformed("a superblock that makes no sense")
+        if struct.unpack_from("<I", block, 0x64)[0] & _BIGALLOC:
+            raise NotSupported("its blocks are allocated in clusters (bigalloc): serve or boot the snapshot")
         super().__init__(source, pytsk3.TSK_FS_TYPE_EXT_DETECT)
-        self._super = _Super.of(source.read(1024, 1024))
+        self._super = _Super.of(block)
 
     def notes(self) -> Iterable[str]:
         if self._super.incompatible & _NEEDS_RECOVERY:
