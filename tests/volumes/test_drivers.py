@@ -31,7 +31,7 @@ def in_root(driver: Driver) -> dict[str, Node]:
     return {entry.name: entry.node for entry in driver.entries(driver.root)}
 
 
-def content(driver: Driver, data: bytes, node: Node) -> bytes:
+def content(driver: Driver, data: bytes | bytearray, node: Node) -> bytes:
     """As restore has it."""
     whole = bytearray(node.size)
     runs = driver.details(node.number).runs
@@ -297,7 +297,8 @@ class ExfatImage:
         data = self.data = bytearray(filetrees.make("exfat", folder / "image", 4 * MIB).read_bytes())
         sector, self._cluster = 1 << data[108], 1 << data[108] + data[109]
         table, _, heap, _, self.root = struct.unpack_from("<IIIII", data, 80)
-        self._table, self._heap = table * sector, heap * sector
+        self._table: int = table * sector
+        self._heap: int = heap * sector
         at = self.place(self.root)
         self.entries = next(number for number in range(100) if not data[at + number * 32])
         first = next(at + number * 32 for number in range(100) if data[at + number * 32] == 0x81)
