@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from headstart.volumes import mounts, survey, volume
+from headstart.volumes import mounts, selection, survey, volume
 from headstart.volumes.looker import Looker
 from headstart.volumes.mounts import Mounts
 from headstart.volumes.selection import Seen
@@ -85,6 +85,36 @@ CACHE = "UUID=b-1 /var/cache btrfs subvol=@cache\n"
 )
 def test_where_another_part_of_a_btrfs_may_be_mounted(fstab: str, points: dict[str, tuple[str, ...]]) -> None:
     assert mounts.told(fstab, ROOT, [ROOT, BTRFS, OTHER]).points == {"vda/1": ("/",), **points}
+
+
+SCRATCH = dataclasses.replace(volume.partition("vda", "2", 1 << 20, 1 << 20), content="ext4", uuid="s-1")
+
+
+@pytest.mark.parametrize(
+    ("binds", "scratch", "root"),
+    [
+        ("/scratch/home /home none bind 0 0\n", ("/home",), ()),
+        ("/scratch/home/ /home/ none bind 0 0\n/home/ann /ann none bind\n", ("/home/", "/ann"), ()),
+        ("/home/ann /ann none bind\n/scratch/home /home none bind\n", ("/ann", "/home"), ()),
+        ("/scratch/disk.iso /mnt iso9660 loop\n", ("/mnt",), ()),
+        ("/scratch /scratch none bind\n/scratch/x /x none bind\n", ("/x",), ()),
+        ("/scratched /srv none bind\n/ /below none bind\n", (), ("/srv", "/below")),
+        ("/srv /srv none bind\n", (), ("/srv",)),
+        ("/one /two none bind\n/two /one none bind\n", (), ("/two", "/one")),
+        ("/dev/vdx /data ext4 x\n/data/home /home none bind\n", (), ()),
+        ("//server/scratch /srv cifs x\n/dev/shm /srv none bind\n", (), ()),
+    ],
+)
+def test_a_directory_that_is_mounted_elsewhere(binds: str, scratch: tuple[str, ...], root: tuple[str, ...]) -> None:
+    fstab = f"UUID=a-1 / ext4 x\n{binds}UUID=s-1 /scratch ext4 x\n"
+    seen = Seen((ROOT, SCRATCH), mounts.told(fstab, ROOT, [ROOT, SCRATCH]))
+    assert {name: set(each) for name, each in seen.mounts.points.items()} == {
+        "vda/1": {"/", *root},
+        "vda/2": {"/scratch", *scratch},
+    }
+    found = selection.select([["*", "!/scratch"]], seen, {"vda": 2 << 20}, 1 << 16)
+    assert bool(found.left_out) is not bool(scratch)
+    assert not scratch or f"it is also mounted at {', '.join(scratch)}" in found.notes[0]
 
 
 LOGICAL = Volume("vg/root", 1 << 20, "ext4", "system", "l-1")

@@ -21,6 +21,11 @@ class Line:
     point: str
     type: str
 
+    @property
+    def is_path(self) -> bool:
+        """Whether it mounts a directory (``bind``) or a file of the guest's, and no device or share."""
+        return self.spec.startswith("/") and not self.spec.startswith(("//", "/dev/"))
+
 
 def parse(text: str) -> Iterator[Line]:
     for line in text.splitlines():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -47,19 +48,47 @@ def find(volumes: Sequence[Volume], read: _Read) -> Mounts:
 
 def told(text: str, root: Volume, volumes: Sequence[Volume]) -> Mounts:
     """By an fstab that lies on ``root``. No mount point of a btrfs is known where there may be others: what is mounted
-    there by a name that tells nothing, as ``/dev/vdb1``, may be another part of it."""
+    there by a name that tells nothing, as ``/dev/vdb1``, may be another part of it. A directory or an image file that
+    is mounted is a part of the volume that it lies on."""
     points: dict[str, list[str]] = {root.name: [_ROOT]}
+    mounted: dict[str, Volume | str | None] = {_ROOT: root}
+    parts: list[Line] = []
     doubtful: set[str] = set()
     for line in fstab.parse(text):
         named = fstab.volumes_of(line.spec, volumes)
-        if line.point == _ROOT:
+        point = _normal(line.point)
+        if point == _ROOT:
             if _is_another(line, root, volumes):
                 return Mounts(problem=f"the /etc/fstab on volume {root.name} has another one at /")
-        elif len(named) == 1:
+            continue
+        if line.is_path:
+            mounted.setdefault(point, line.spec)
+            parts.append(line)
+            continue
+        mounted[point] = named[0] if len(named) == 1 else None
+        if len(named) == 1:
             points.setdefault(named[0].name, []).append(line.point)
         elif _IN_PARTS in line.type.split(","):
             doubtful |= {each.name for each in volumes if each.content == _IN_PARTS and fstab.may_mean(line.spec, each)}
+    for line in parts:
+        if (its := _holder(_normal(line.spec), mounted)) is not None:
+            points.setdefault(its.name, []).append(line.point)
     return Mounts({name: tuple(dict.fromkeys(each)) for name, each in points.items() if name not in doubtful})
+
+
+def _holder(path: str, mounted: Mapping[str, Volume | str | None]) -> Volume | None:
+    """What a path lies on, by what is mounted where: a volume, another path, or what is not known."""
+    point = max((each for each in mounted if posixpath.commonpath((each, path)) == each), key=len)
+    its = mounted[point]
+    if not isinstance(its, str):
+        return its
+    # What is mounted on itself lies on what is below.
+    below = {each: what for each, what in mounted.items() if each != point}
+    return _holder(_normal(f"{its}/{path[len(point) :]}"), below)
+
+
+def _normal(path: str) -> str:
+    return posixpath.normpath(f"/{path.lstrip('/')}")
 
 
 def _is_another(line: Line, root: Volume, volumes: Sequence[Volume]) -> bool:
