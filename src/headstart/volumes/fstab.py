@@ -12,6 +12,10 @@ from headstart.volumes.volume import Volume
 LONGEST = 1 << 20
 #: Names that are on the disks, and not only the guest's.
 _TELLING = re.compile(r"((PART)?(UUID|LABEL)=|/dev/disk/by-(part)?(uuid|label)/)")
+_NAMED = re.compile(r"[A-Z]+=")
+#: Of discs and the like, which are no part of a system, or without files.
+_APART = re.compile(r"/dev/(sr|cdrom|cdrw|dvd|fd)[0-9]*")
+_APART_TYPES = {"swap", "iso9660", "udf"}
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
@@ -26,6 +30,12 @@ class Line:
         """Whether it mounts a directory (``bind``) or a file of the guest's, and no device or share."""
         return self.spec.startswith("/") and not self.spec.startswith(("//", "/dev/"))
 
+    @property
+    def is_on_disk(self) -> bool:
+        """Whether it mounts what should be a volume, by whatever name."""
+        named = self.spec.startswith("/dev/") or _NAMED.match(self.spec)
+        return bool(named) and not _APART.fullmatch(self.spec) and not _APART_TYPES & set(self.type.split(","))
+
 
 def parse(text: str) -> Iterator[Line]:
     for line in text.splitlines():
@@ -34,13 +44,9 @@ def parse(text: str) -> Iterator[Line]:
             yield Line(_unescaped(fields[0].strip('"')), _unescaped(fields[1]), fields[2])
 
 
-def volume_of(spec: str, volumes: Iterable[Volume]) -> Volume | None:
-    """None where it cannot be told: a name as ``/dev/sdb1`` depends on how the guest was started."""
-    return next(iter(volumes_of(spec, volumes)), None)
-
-
 def volumes_of(spec: str, volumes: Iterable[Volume]) -> list[Volume]:
-    """All that it may mean: copies of a volume have its names."""
+    """All that it may mean: copies of a volume have its names. None where it cannot be told: a name as ``/dev/sdb1``
+    depends on how the guest was started."""
     return [each for each in volumes if _means(spec, each)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import subprocess
 import uuid
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from headstart import errors
+from headstart.extents import Extent
+from headstart.repository.manifest import Excluded
 from headstart.restore.files import guestpath
 from headstart.restore.files.contents import Contents
 from headstart.restore.files.filetree import Troubles
@@ -22,9 +25,12 @@ MIB = filetrees.MIB
 
 
 @contextlib.contextmanager
-def opened(images: Mapping[str, Path]) -> Iterator[Contents]:
+def opened(images: Mapping[str, Path], *excluded: Excluded) -> Iterator[Contents]:
+    """``excluded``: of the last disk."""
     repo = stores.new_repository()
     manifest = stored.store_snapshot(repo, {name: image.read_bytes() for name, image in images.items()})
+    *others, last = manifest.disks
+    manifest = dataclasses.replace(manifest, disks=(*others, dataclasses.replace(last, excluded=excluded)))
     with Contents(repo, manifest) as contents:
         yield contents
 
@@ -134,6 +140,47 @@ def test_a_mounted_volume_that_cannot_be_read_hides_nothing_else(tmp_path: Path)
         assert [path for path, _ in troubles.kept] == ["/home"]
         with pytest.raises(errors.HeadstartError, match="Volume b cannot be read"):
             read(contents, "/home/me")
+
+
+def test_what_is_mounted_and_not_shown_is_told(tmp_path: Path) -> None:
+    fstab = (
+        b"LABEL=root / ext4 x\n/dev/mapper/home /home ext4 x\nLABEL=scratch /scratch ext4 x\n"
+        b"/scratch/srv /srv none bind\nLABEL=twin /twin ext4 x\nLABEL=root /again ext4 x\nLABEL=alone /none ext4 x\n"
+        b"tmpfs /tmp tmpfs x\nnas:/x /nas nfs x\n//nas/x /nas cifs x\n/dev/sr0 /cd udf,iso9660 x\n/swap none swap x\n"
+        b"/home /home none bind\n"
+    )
+    folders = {f"{name}/hidden": b"" for name in ("scratch", "srv", "twin", "again", "tmp", "nas", "cd")}
+    root = ext4(tmp_path, "root", {**ROOT, **folders, "etc/fstab": fstab}, "-L", "root")
+    twin, alone = (ext4(tmp_path, name, {"x": b""}, "-L", name) for name in ("twin", "alone"))
+    blank = disks.make_empty(tmp_path / "blank", MIB)
+    left_out = Excluded("blank", "ext4", "scratch", ("/scratch/",), "!/scratch", (Extent(0, MIB),))
+    with opened({"a": root, "b": twin, "c": twin, "d": alone, "blank": blank}, left_out) as contents:
+
+        def told(path: str) -> dict[str, str]:
+            contents.notes.clear()
+            contents.find(guestpath.parse(f"c0ffee:{path}"))
+            split = (
+                note.removeprefix("fstab mounts ").partition(", and only the directory") for note in contents.notes
+            )
+            return {mounted: why.partition(": ")[2] for mounted, _, why in split}
+
+        reasons = {
+            "/dev/mapper/home at /home": "which volume that is, is not known ('headstart ls SNAPSHOT:' lists all)",
+            "LABEL=scratch at /scratch": "volume blank was left out of the backup by !/scratch",
+            "/scratch/srv at /srv": "it is shown only where it lies itself",
+            "LABEL=twin at /twin": "several volumes are called so: b, c",
+            "LABEL=root at /again": "volume a is shown at /",
+            "LABEL=alone at /none": "there is no such directory, for volume d",
+        }
+        assert told("/") == reasons
+        assert told("/home/hidden") == dict([next(iter(reasons.items()))])
+        assert told("/etc") == {}
+        with pytest.raises(errors.NotFound) as caught:
+            read(contents, "/scratch/file")
+        assert "left out of the backup by !/scratch" in caught.value.__notes__[0]
+        with pytest.raises(errors.Usage, match="Several volumes are called 'LABEL=twin': b, c"):
+            read(contents, "LABEL=twin:/x")
+        assert {each.volume.name: each.mounted for each in contents.seen()} == {"a": "/", "b": "", "c": "", "d": ""}
 
 
 def test_links_stay_within_the_guest(tmp_path: Path) -> None:

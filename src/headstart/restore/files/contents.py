@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -32,6 +32,18 @@ class Seen:
     mounted: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Unseen:
+    """Where the guest mounts something that is not shown, and why."""
+
+    parts: tuple[str, ...]
+    told: str
+
+
+#: Of those that are told.
+_MOST_UNSEEN = 50
+
+
 class Contents:
     """A snapshot, opened. A context manager. Any thread may use it."""
 
@@ -46,6 +58,7 @@ class Contents:
         self._open: dict[str, FileSystem] = {}
         self._tree: FileTree | None = None
         self._points: dict[str, str] = {}
+        self._unseen: list[_Unseen] = []
 
     def system(self, volume: Volume) -> FileSystem:
         """Raises ``Unsupported``, ``BrokenFileSystem``, ``Damaged``."""
@@ -71,22 +84,39 @@ class Contents:
                 f"{path.volume!r} is neither a path, which begins with /, nor a volume. {self._told_volumes()}"
             )
         if not path.volume:
-            tree = self.tree()
-        elif guestpath.is_drive(path.volume) and not any(each.name == path.volume[0] for each in self.volumes):
+            return self._find(path.path, follow=follow)
+        if guestpath.is_drive(path.volume) and not any(each.name == path.volume[0] for each in self.volumes):
             tree = self._drive(path.volume)
         else:
             tree = FileTree(self.system(self.volume(path.volume.removesuffix(":"))))
         return tree, tree.find(path.path, follow=follow)
 
+    def _find(self, path: str, *, follow: bool) -> tuple[FileTree, File]:
+        """In the guest's tree: what is not shown of it there is told."""
+        tree = self.tree()
+        try:
+            found = tree.find(path, follow=follow)
+        except errors.NotFound as error:
+            above = tuple(guestpath.parts_of(path))
+            for each in self._unseen:
+                if above[: len(each.parts)] == each.parts:
+                    error.add_note(each.told)
+            raise
+        for each in self._unseen:
+            common = min(len(each.parts), len(found.parts))
+            if each.parts[:common] == found.parts[:common] and each.told not in self.notes:
+                self.notes.append(each.told)
+        return tree, found
+
     def volume(self, name: str) -> Volume:
-        """By its name, ``LABEL=`` or ``UUID=``."""
-        for each in self.volumes:
-            if name == each.name or name.removeprefix("/dev/") == each.name:
-                return each
-        found = fstab.volume_of(name, self.volumes)
-        if found is None:
+        """By its name, ``LABEL=`` or ``UUID=``. Raises ``NotFound``, and ``Usage`` where several are called so."""
+        found = [each for each in self.volumes if each.name in (name, name.removeprefix("/dev/"))]
+        found = found or fstab.volumes_of(name, self.volumes)
+        if not found:
             raise errors.NotFound(f"There is no volume {name!r}. {self._told_volumes()}", volume=name)
-        return found
+        if len(found) > 1:
+            raise errors.Usage(f"Several volumes are called {name!r}: {_named(found)}. Name one of them.")
+        return found[0]
 
     def tree(self) -> FileTree:
         """As the guest sees its files. Raises ``NotFound`` where that cannot be told."""
@@ -131,14 +161,45 @@ class Contents:
 
     def _mount_others(self, tree: FileTree) -> None:
         for line in _fstab(tree):
-            volume = fstab.volume_of(line.spec, self.volumes)
-            if volume is None or volume.name in self._points:
+            point = guestpath.joined(guestpath.parts_of(line.point))
+            if point == "/" or not (why := self._mount(tree, line, point)) or len(self._unseen) >= _MOST_UNSEEN:
                 continue
-            if volume.name == tree.root.system.volume.name or not guestpath.parts_of(line.point):
-                continue
-            with contextlib.suppress(errors.NotFound):
-                tree.mount(line.point, lambda volume=volume: self.system(volume))  # type: ignore[misc]
-                self._points[volume.name] = line.point
+            spec = plain.line(line.spec)
+            told = f"fstab mounts {spec} at {plain.line(point)}, and only the directory below it is shown: {why}"
+            with contextlib.suppress(errors.HeadstartError):
+                point = tree.find(point).path
+            self._unseen.append(_Unseen(tuple(guestpath.parts_of(point)), told))
+
+    def _mount(self, tree: FileTree, line: fstab.Line, point: str) -> str:
+        """Why it is not shown; empty if it is, or if it is on no disk."""
+        if why := self._left_out(point):
+            return why
+        if line.is_path:
+            moved = guestpath.parts_of(line.spec) != guestpath.parts_of(point)
+            return "it is shown only where it lies itself" if moved else ""
+        if not line.is_on_disk:
+            return ""
+        found = fstab.volumes_of(line.spec, self.volumes)
+        if not found:
+            return "which volume that is, is not known ('headstart ls SNAPSHOT:' lists all)"
+        if len(found) > 1:
+            return f"several volumes are called so: {_named(found)}"
+        volume = found[0]
+        if known := self._points.get(volume.name):
+            return f"volume {plain.line(volume.name)} is shown at {plain.line(known)}"
+        try:
+            tree.mount(point, lambda: self.system(volume))
+        except errors.NotFound:
+            return f"there is no such directory, for volume {plain.line(volume.name)}"
+        self._points[volume.name] = point
+        return ""
+
+    def _left_out(self, point: str) -> str:
+        for each in (each for disk in self.manifest.disks for each in disk.excluded if each.extents):
+            if any(guestpath.joined(guestpath.parts_of(its)) == point for its in each.mounted):
+                how = f"by {plain.line(each.pattern)}" if each.pattern else "because only others were to be backed up"
+                return f"volume {plain.line(each.volume)} was left out of the backup {how}"
+        return ""
 
     def _drive(self, drive: str) -> FileTree:
         """Windows calls its own volume C:."""
@@ -170,6 +231,10 @@ def _fstab(tree: FileTree) -> Iterator[fstab.Line]:
         return
     lines = fstab.parse(text.decode("utf-8", "surrogateescape"))
     yield from sorted(lines, key=lambda line: len(guestpath.parts_of(line.point)))
+
+
+def _named(volumes: Iterable[Volume]) -> str:
+    return ", ".join(plain.line(each.name) for each in volumes)
 
 
 def _is_system(system: FileSystem) -> bool:

@@ -55,8 +55,8 @@ def of(repo: Repository, manifests: Iterable[Manifest], path: guestpath.GuestPat
             found = _Found(contents, file, file.details())
             version = _compared(repo, before, found)
         except errors.NotFound as error:
-            version = Version(manifest, "absent", why=str(error))
-        except (errors.Damaged, errors.Unsupported, BrokenFileSystem) as error:
+            version = Version(manifest, "absent", why=" ".join((str(error), *getattr(error, "__notes__", ()))))
+        except (errors.Damaged, errors.Unsupported, errors.Usage, BrokenFileSystem) as error:
             version = Version(manifest, "unreadable", why=str(error))
         if version.node is not None:
             if before is not None:
