@@ -243,6 +243,16 @@ def test_volumes_of_a_group_that_share_extents() -> None:
     assert "shares extents" in found["vg0/root"].doubt and "shares extents" in found["vg0/fast"].doubt
 
 
+def test_a_copy_of_a_physical_volume() -> None:
+    """A restored disk that was attached to its VM: which one the guest uses, nothing tells."""
+    bases = [volume.partition(f"disk{number}", "1", MIB, 500 * MIB) for number in range(3)]
+    first, second = (each.replace("-", "") for each in test_lvm.IDS)
+    told = [PhysicalVolume(its, base, test_lvm.TEXT) for its, base in zip((first, second, first), bases, strict=True)]
+    found = {each.name: each for each in lvm.volumes(told)}
+    assert "have the same id" in found["vg0/root"].doubt and "have the same id" in found["vg0/fast"].doubt
+    assert [disk for disk, _ in volume.covers(found["vg0/root"])] == ["disk0", "disk1"], "the first one"
+
+
 def sealed(content: bytes) -> bytes:
     """A physical volume of ``test_lvm`` with the checksums that LVM writes."""
     found = bytearray(content)

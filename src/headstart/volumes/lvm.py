@@ -86,6 +86,7 @@ class _Copy:
 
 
 _DIFFER = "the copies of the metadata of its volume group differ"
+_TWINS = "several physical volumes of its volume group have the same id: one may be a copy of another"
 _TORN = _Copy(doubt="a copy of the metadata of its volume group is damaged")
 #: Of the flags of a copy: it is not used.
 _IGNORED = 1
@@ -128,7 +129,9 @@ def volumes(physical: list[PhysicalVolume]) -> Iterator[Volume]:
                     doubts[key] = _DIFFER
                 if known is None or known[0] < group["seqno"]:
                     newest[key] = (group["seqno"], name, group)
-    here = {each.id: each for each in physical}
+    here: dict[str, PhysicalVolume] = {}
+    for each in physical:
+        here[each.id] = replace(here[each.id], doubt=_TWINS) if each.id in here else each
     for key, (_, name, group) in newest.items():
         try:
             yield from _of_group(name, group, here, doubts.get(key, ""))
