@@ -12,6 +12,8 @@ from headstart.extents import Extent
 from headstart.repository import Repository
 from headstart.repository.manifest import Excluded, Manifest
 from headstart.restore import volumes
+from headstart.restore.files import guestpath
+from headstart.restore.files.contents import Contents
 from headstart.restore.volumes import Wish
 from tests.kit import layouts, stores
 from tests.restore import stored
@@ -53,6 +55,15 @@ def test_two_with_targets(repo: Repository, manifest: Manifest, image: bytes, tm
     made = restore(repo, manifest, tmp_path, f"/={tmp_path / 'root'}", f"LABEL=paging={tmp_path / 'swap'}")
     for path, (start, length) in zip(made, (layouts.ROOT, layouts.SWAP), strict=True):
         assert path.read_bytes() == image[start * MIB : (start + length) * MIB]
+
+
+def test_a_doubt_where_it_lies_is_told(repo: Repository, image: bytes, tmp_path: Path) -> None:
+    manifest = stored.store_snapshot(repo, {"vda": image[: -33 * 512] + bytes(33 * 512)})
+    done = volumes.restore(repo, manifest, tmp_path, (Wish("vda/3"),), lambda *_: None)
+    assert len(done.notes) == 1 and done.notes[0].startswith("vda/3: ")
+    with Contents(repo, manifest) as contents:
+        contents.find(guestpath.parse("c0ffee:vda/3:/"))
+        assert set(done.notes) <= set(contents.notes)
 
 
 def test_wishes_name_a_volume_and_its_target() -> None:

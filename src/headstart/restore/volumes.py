@@ -71,7 +71,8 @@ def restore(
     if any(target is None for _, target in chosen):
         restoration.make(directory)
     done = [_write(views, each, place, progress) for (each, _), place in zip(chosen, places, strict=True)]
-    return Report(manifest.id, manifest.vm, tuple(done), (), time.monotonic() - begun, ())
+    notes = tuple(dict.fromkeys(f"{plain.line(each.name)}: {each.doubt}" for each, _ in chosen if each.doubt))
+    return Report(manifest.id, manifest.vm, tuple(done), (), time.monotonic() - begun, notes)
 
 
 def _look(views: Mapping[str, DiskView]) -> Seen:

@@ -67,6 +67,7 @@ class Contents:
                 if problem := _problem(volume):
                     raise errors.Unsupported(problem, volume=volume.name)
                 opened = self._open[volume.name] = self._stack.enter_context(FileSystem(volume, self.views))
+                self.notes += [f"{volume.name}: {volume.doubt}"] * bool(volume.doubt)
                 self.notes += [f"{volume.name}: {note}" for note in opened.notes if self._matters(volume)]
             return self._open[volume.name]
 
