@@ -79,6 +79,26 @@ def test_many_and_large_xattrs(tmp_path: Path) -> None:
     assert filetrees.describe(copy) == expected
 
 
+def test_attributes_of_what_is_no_file(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    (tree / "folder").mkdir(parents=True)
+    (tree / "link").symlink_to("folder")
+    os.mkfifo(tree / "fifo")
+    (tmp_path / "large").write_bytes(bytes(6000))
+    image = filetrees.make("ext4", tmp_path / "image", 32 * MIB, "-b", "4096", "-O", "ea_inode", "-d", tree)
+    names = ("folder", "link", "fifo")
+    told = "".join(f"ea_set -f {tmp_path}/large /{name} trusted.large\nea_set /{name} trusted.x y\n" for name in names)
+    done = subprocess.run(["/sbin/debugfs", "-w", "-f", "-", image], input=told, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    copy, copied = copied_out(image, tmp_path / "out")
+    assert copied.lacking.pop("the extended attribute trusted.large is too large to be read, and was left out") == 3
+    if os.geteuid() == 0:
+        assert [os.getxattr(copy / name, "trusted.x", follow_symlinks=False) for name in names] == [b"y"] * 3
+        assert not copied.lacking
+    else:
+        assert copied.lacking["the system refused the extended attribute trusted.x"] == 3
+
+
 def test_content_within_the_inode(tmp_path: Path) -> None:
     image = filetrees.make("ext4", tmp_path / "image", 32 * MIB, "-O", "inline_data", "-I", "256")
     with filetrees.mounted(image, tmp_path / "mnt") as mnt:

@@ -128,8 +128,6 @@ class _Copy:
 
     def _file(self, file: File, parts: Sequence[str]) -> None:
         details = file.details()
-        for note in details.notes:
-            self._copied.lack(note)
         with self._place.file(parts) as descriptor:
             os.truncate(descriptor, details.node.size)
             position = 0
@@ -144,35 +142,37 @@ class _Copy:
     def _symlink(self, file: File, parts: Sequence[str]) -> None:
         details = file.details()
         with self._place.symlink(details.target, parts) as path:
-            self._own(path, details.node)
-            os.utime(path, ns=(details.node.atime, details.node.mtime))
+            self._dress(path, details)
 
     def _special(self, file: File, parts: Sequence[str]) -> None:
         node = file.node
         if node.kind in ("character", "block") and os.geteuid() != 0:
             self._copied.lack("only root can make devices: they were left out")
             return
+        details = file.details()
         with self._place.special(_KINDS[node.kind] | 0o600, os.makedev(node.major, node.minor), parts) as path:
-            self._own(path, node)
-            path.chmod(node.mode)
-            os.utime(path, ns=(node.atime, node.mtime))
+            self._dress(path, details)
 
-    def _dress(self, descriptor: int, details: Details) -> None:
-        """Owner first, as changing it takes bits of the mode and capabilities away; times last."""
+    def _dress(self, made: int | Path, details: Details) -> None:
+        """By a descriptor, or a path that leads to it and no further. Owner first, as changing it takes bits of the
+        mode and capabilities away; times last."""
+        for note in details.notes:
+            self._copied.lack(note)
         node = details.node
         if os.geteuid() == 0:
-            os.fchown(descriptor, node.uid, node.gid)
+            os.chown(made, node.uid, node.gid)
         elif (node.uid, node.gid) != (os.geteuid(), os.getegid()):
             self._copied.lack("only root can restore owners: they were not")
-        os.fchmod(descriptor, self._mode(node))
+        if node.kind != "symlink":
+            os.chmod(made, self._mode(node))  # noqa: PTH101 (or a descriptor)
         for name, value in details.xattrs.items():
             try:
-                os.setxattr(descriptor, name, value)
+                os.setxattr(made, name, value)
             except OSError as error:
                 if error.errno in _FULL or error.errno not in _FORBIDDEN:
                     raise
                 self._copied.lack(f"the system refused the extended attribute {name}")
-        os.utime(descriptor, ns=(node.atime, node.mtime))
+        os.utime(made, ns=(node.atime, node.mtime))
 
     def _mode(self, node: Node) -> int:
         """A program that is setuid in the guest would run as whoever copies it. That its owner has the same number
@@ -181,12 +181,6 @@ class _Copy:
             return node.mode
         self._copied.lack("only root can restore setuid and setgid: programs run as who starts them")
         return node.mode & ~_RUNS_AS
-
-    def _own(self, path: Path, node: Node) -> None:
-        if os.geteuid() == 0:
-            os.chown(path, node.uid, node.gid)
-        elif (node.uid, node.gid) != (os.geteuid(), os.getegid()):
-            self._copied.lack("only root can restore owners: they were not")
 
 
 def _write(descriptor: int, start: int, content: bytes) -> None:
