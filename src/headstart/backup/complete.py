@@ -143,7 +143,7 @@ class Completing:
         self._note(told)
 
     def _require_frozen(self, point: PointInTime) -> None:
-        # Of a VM that is off nothing is under way.
+        # A VM that is off has nobody who could freeze anything, however it came to be off.
         if self._options.frozen and point.consistency not in ("filesystem", "offline"):
             reasons = " ".join(point.notes) or "Nobody in the guest freezes them (qga, or Headstart's agent)."
             raise errors.PointLost(f"The guest's file systems were not frozen, which the policy asks for: {reasons}")

@@ -209,8 +209,8 @@ class PolicyTable(Table):
     retention: RetentionTable = RetentionTable()
     """Which snapshots are kept."""
     consistency: HowConsistent = Consistency.BEST
-    """`"filesystem"`: the guest's file systems are frozen (or the VM is off), or the backup fails. `"crash"`: they are
-    never frozen. `"best"`: frozen where that is possible."""
+    """`"filesystem"`: the guest's file systems are frozen (or the VM is off, in whatever way it ended), or the backup
+    fails. `"crash"`: they are never frozen. `"best"`: frozen where that is possible."""
     audit: Audit = plan.AUDIT_BLOCKS
     """How many random blocks are compared with the point in time: of those that the agent or appliances delivered, and
     a third of that of all others; see [security](security.md)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import struct
@@ -259,6 +260,17 @@ def test_a_journal_that_was_not_replayed_is_told(tmp_path: Path, kind: str) -> N
         with Contents(*snapshot_of(tmp_path / name)) as contents:
             contents.find(ALL)
             assert len(contents.notes) == notes, name
+
+
+@pytest.mark.parametrize(("consistency", "notes"), [("filesystem", 0), ("crash", 1), ("offline", 1)])
+def test_a_journal_that_tells_nothing_is_told_unless_it_was_frozen(
+    tmp_path: Path, consistency: str, notes: int
+) -> None:
+    """A VM that is off may have been killed."""
+    repo, manifest = snapshot_of(filetrees.make("xfs", tmp_path / "image", 320 * MIB))
+    with Contents(repo, dataclasses.replace(manifest, consistency=consistency)) as contents:
+        contents.find(ALL)
+        assert len(contents.notes) == notes
 
 
 def _set_ntfs_dirty(image: Path) -> None:

@@ -72,8 +72,8 @@ class Contents:
             return self._open[volume.name]
 
     def _matters(self, volume: Volume) -> bool:
-        """Whether a journal may have mattered, where the driver cannot tell."""
-        return volume.content != "xfs" or self.manifest.consistency == "crash"
+        """Whether a journal may have mattered, where the driver cannot tell. A VM that is off may have been killed."""
+        return volume.content != "xfs" or self.manifest.consistency != "filesystem"
 
     def find(self, path: guestpath.GuestPath, *, follow: bool = True) -> tuple[FileTree, File]:
         """The tree that a path is of, and the file. Raises ``NotFound``, and as ``system``."""
