@@ -6,6 +6,8 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import math
+import os
 import select
 import signal
 import subprocess
@@ -92,6 +94,7 @@ class Parser:
             bufsize=0,  # select has to see all that came
             start_new_session=True,  # Ctrl-C is for us to hear
         )
+        os.set_blocking(cast(BinaryIO, self._process.stdin).fileno(), False)  # it may not read what it asked for
         self._call("disks", {"disks": {name: view.size for name, view in self._views.items()}})
         if self._volume is not None:
             self._opened = self._call("open", {"volume": dataclasses.astuple(self._volume)})
@@ -99,10 +102,10 @@ class Parser:
     def _call(self, name: str, told: Mapping[str, Any]) -> Any:
         process = self._process
         assert process is not None and process.stdin is not None and process.stdout is not None
+        deadline = math.inf if self._seconds is None else time.monotonic() + self._seconds
         try:
-            body = json.dumps({"call": name, **told}).encode()
-            parserframes.put(cast(BinaryIO, process.stdin), parserframes.CALL, body)
-            return self._answer(process)
+            self._put(process, parserframes.CALL, json.dumps({"call": name, **told}).encode(), deadline)
+            return self._answer(process, deadline)
         except (EOFError, BrokenPipeError):
             raise self._died(process) from None
         except (ValueError, TypeError, KeyError) as error:
@@ -114,28 +117,25 @@ class Parser:
             self.close()  # in the middle of an answer
             raise
 
-    def _answer(self, process: subprocess.Popen[bytes]) -> Any:
-        requests, replies = cast(BinaryIO, process.stdin), cast(BinaryIO, process.stdout)
+    def _answer(self, process: subprocess.Popen[bytes], deadline: float) -> Any:
+        replies = cast(BinaryIO, process.stdout)
         parts: list[Any] = []
         needed = 0
         failure: errors.HeadstartError | None = None
-        until = None if self._seconds is None else time.monotonic() + self._seconds
         while True:
-            patience = SILENT_SECONDS if until is None else max(0.0, until - time.monotonic())
-            if not select.select([replies], [], [], patience)[0]:
-                self.close()
-                raise self._broken(f"it took more than {self._seconds or SILENT_SECONDS:.0f} s to understand it")
-            kind, body = parserframes.get(replies)
+            kind, body = parserframes.get(replies, self._patience(replies, deadline))
             if kind == parserframes.NEED:
                 disk, start, length = json.loads(body)
                 needed += length
-                if length > parserframes.MOST_NEEDED or needed > MOST_NEEDED:
+                if not 0 < length <= parserframes.MOST_NEEDED or needed > MOST_NEEDED:
                     raise ValueError("it never had enough")
                 try:
-                    parserframes.put(requests, parserframes.BYTES, self._views[disk].read(start, length))
+                    read = self._views[disk].read(start, length)
                 except errors.HeadstartError as error:
                     failure = failure or error
-                    parserframes.put(requests, parserframes.FAULT)
+                    self._put(process, parserframes.FAULT, b"", deadline)
+                else:
+                    self._put(process, parserframes.BYTES, read, deadline)
             elif kind == parserframes.PART:
                 parts += json.loads(body)
                 if len(parts) > MOST_ENTRIES:
@@ -149,6 +149,22 @@ class Parser:
                 return parts if told is None else told
             else:
                 raise self._error(*json.loads(body))
+
+    def _put(self, process: subprocess.Popen[bytes], kind: bytes, body: bytes, deadline: float) -> None:
+        requests = cast(BinaryIO, process.stdin)
+        parserframes.put(requests, kind, body, self._patience(requests, deadline, write=True))
+
+    def _patience(self, stream: BinaryIO, deadline: float, *, write: bool = False) -> parserframes.Ready:
+        """For one frame: also one of which only a part comes, or that it does not take."""
+        until = min(deadline, time.monotonic() + SILENT_SECONDS)
+
+        def ready() -> None:
+            left = until - time.monotonic()
+            if left <= 0 or not any(select.select([] if write else [stream], [stream] if write else [], [], left)):
+                self.close()
+                raise self._broken(f"it took more than {self._seconds or SILENT_SECONDS:.0f} s to understand it")
+
+        return ready
 
     def _error(self, kind: str, text: str) -> errors.HeadstartError:
         text = plain.joined(str(text))

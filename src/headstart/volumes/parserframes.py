@@ -16,6 +16,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import BinaryIO
 
 HEADER = struct.Struct(">cI")
@@ -30,25 +31,32 @@ CALL, NEED, BYTES, FAULT, PART, DONE, ERROR = b"C", b"N", b"B", b"F", b"P", b"D"
 MALFORMED, NOT_SUPPORTED, CONFUSED = "malformed", "not supported", "confused"
 
 
-def put(stream: BinaryIO, kind: bytes, body: bytes = b"") -> None:
+#: Returns when a stream can be read, or written; raises if that takes too long.
+Ready = Callable[[], None]
+
+
+def put(stream: BinaryIO, kind: bytes, body: bytes = b"", ready: Ready = lambda: None) -> None:
+    """Where ``ready`` waits, the stream should not block."""
     left = memoryview(HEADER.pack(kind, len(body)) + body)
     while left:
+        ready()
         left = left[stream.write(left) or 0 :]
     stream.flush()
 
 
-def get(stream: BinaryIO) -> tuple[bytes, bytes]:
+def get(stream: BinaryIO, ready: Ready = lambda: None) -> tuple[bytes, bytes]:
     """Raises ``EOFError`` when the other side has gone, ``ValueError`` for what is no frame."""
-    kind, length = HEADER.unpack(_exactly(stream, HEADER.size))
+    kind, length = HEADER.unpack(_exactly(stream, HEADER.size, ready))
     if length > LONGEST:
         raise ValueError("a frame that is too long")
-    return kind, _exactly(stream, length)
+    return kind, _exactly(stream, length, ready)
 
 
-def _exactly(stream: BinaryIO, length: int) -> bytes:
+def _exactly(stream: BinaryIO, length: int, ready: Ready) -> bytes:
     """Also from a stream without a buffer."""
     parts: list[bytes] = []
     while length:
+        ready()
         part = stream.read(length)
         if not part:
             raise EOFError

@@ -25,6 +25,7 @@ from headstart.store.local import LocalStore
 from headstart.volumes import confined
 from tests.kit import filetrees, stores
 from tests.restore import stored
+from tests.volumes.test_lvm import Bytes
 
 MIB = filetrees.MIB
 ALL = guestpath.parse("c0ffee:vda:/")
@@ -295,6 +296,26 @@ def test_a_parser_that_says_nothing_is_ended(tree: Path, monkeypatch: pytest.Mon
         with pytest.raises(confined.BrokenFileSystem, match="took more than"):
             top.system.entries(top.node.number)
         assert process.poll() is not None
+
+
+#: What a process may do that was taken over: half a frame, none of what it asked for is taken, frames without end.
+HALF = "out.write(b'D' + bytes(2)); out.flush()"
+DEAF = "parserframes.put(out, b'N', b'[\"vda\", 0, 4194304]')"
+ENDLESS = "while True: parserframes.put(out, b'P', b'[]')"
+
+
+@pytest.mark.parametrize(("does", "seconds"), [(HALF, 1.0), (DEAF, 1.0), (ENDLESS, 1.0), (HALF, None)])
+def test_a_parser_that_was_taken_over_has_no_more_time(
+    monkeypatch: pytest.MonkeyPatch, does: str, seconds: float | None
+) -> None:
+    script = "import sys, time; sys.path[:] = sys.argv[2:]; from headstart.volumes import parserframes\n"
+    monkeypatch.setattr(confined, "_START", f"{script}out = sys.stdout.buffer\n{does}\ntime.sleep(15)")
+    monkeypatch.setattr(confined, "SILENT_SECONDS", seconds or 1.0)
+    with (
+        confined.Parser("look", {"vda": Bytes(bytes(8 * MIB))}, seconds=seconds) as parser,
+        pytest.raises(confined.BrokenFileSystem, match="took more than"),
+    ):
+        parser.start()
 
 
 CONFINED = """
