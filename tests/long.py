@@ -318,6 +318,7 @@ LONG: Mapping[str, Long] = {
         ("rehearsed_and_booted", "while_the_server_is_away"),
         "tests/server/test_liaison.py, and orders in tests/server; a repository at the server is kept",
     ),
+    "tests/e2e/test_at_a_server.py": Long(ALL, "tests/server kills and breaks servers; a repository at one is kept"),
     "tests/e2e/test_daemon_pair.py": Long(ALL, "tests/host has the same in simulated days"),
     "tests/e2e/test_daemon_load.py": Long(
         (
