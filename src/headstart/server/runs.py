@@ -51,7 +51,7 @@ def take(connection: Connection, call: Call, reported: Sequence[Run]) -> int:
     its = tables.runs.c
     numbers = [run.number for run in reported]
     query = select(its.number, its.begun).where(its.host == call.who.host, its.number.in_(numbers))
-    known = dict(connection.execute(query).tuples().all())
+    known = {row.number: row.begun for row in connection.execute(query)}
     new = list({run.number: run for run in reported if known.get(run.number) != run.begun}.values())
     gone = [run.number for run in new if run.number in known]
     if gone:
