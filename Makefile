@@ -17,7 +17,7 @@
 
 PYTHON := .venv/bin/python
 
-# Nor not to keep what was compiled: each of thousands of processes would compile everything anew.
+# No paths of the caller. And what was compiled is kept, or each of thousands of processes would compile everything anew.
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup docs demo demo-server test test-fast test-qemu package test-package test-reproducible release soak coverage mutants times bench bench-plan bench-choices fuzz lint clean
