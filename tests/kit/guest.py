@@ -19,6 +19,7 @@ from pathlib import Path
 
 from headstart.guest import package
 from tests.kit import packages
+from tests.kit.inguest import WITHOUT_DISKS
 
 CACHE = Path(__file__).parents[2] / "build" / "guest"
 INSIDE = Path(__file__).with_name("inguest")
@@ -32,8 +33,6 @@ MODULES = ("virtio_pci", "virtio_console", "dm-mod", "vsock_loopback")
 #: Loaded after those, or when ``inguest.control`` is told that there are disks now.
 DISK_MODULES = ("virtio_blk", "virtio_scsi", "sd_mod")
 
-#: A word of the kernel's command line: disks come later, see ``booted``.
-WITHOUT_DISKS = "headstart.disks=later"
 
 #: Parts of the standard library that no program in the guest needs. Unpacking costs boot time under TCG.
 PRUNED = (
@@ -44,7 +43,7 @@ PRUNED = (
     *("audioop*", "_sysconfigdata*", "LICENSE.txt", "EXTERNALLY-MANAGED", "sitecustomize.py"),
 )
 
-INIT = """\
+INIT = f"""\
 #!/bin/sh
 export PATH=/bin:/sbin:/usr/bin:/usr/sbin
 mount -t devtmpfs dev /dev
@@ -52,12 +51,12 @@ mount -t proc proc /proc
 mount -t sysfs sys /sys
 mkdir -p /run /tmp /mnt /var/run
 for module in $(cat /modules/order); do insmod /modules/$module; done
-grep -q headstart.disks=later /proc/cmdline || sh /modules/disks/load
+grep -q {WITHOUT_DISKS} /proc/cmdline || sh /modules/disks/load
 # Not for agentd: it has to find its port where there is no udev.
 for port in /sys/class/virtio-ports/*; do
     mkdir -p /dev/virtio-ports
     name=$(cat $port/name)
-    [ $name = org.headstart.agent.0 ] || ln -s /dev/${port##*/} /dev/virtio-ports/$name
+    [ $name = org.headstart.agent.0 ] || ln -s /dev/${{port##*/}} /dev/virtio-ports/$name
 done
 while :; do
     [ -e /run/no-agentd ] || python3 -I -S /usr/lib/headstart-agentd

@@ -17,6 +17,7 @@ from typing import Any
 
 from tests.kit import booted, control, disks, guest
 from tests.kit import qmp as qmp_client
+from tests.kit.inguest import WITHOUT_DISKS
 
 #: TCG: a stock guest may hang on the KVM of a nested machine. Override with HEADSTART_TEST_ACCEL=kvm.
 ACCELERATOR = os.environ.get("HEADSTART_TEST_ACCEL", "tcg")
@@ -248,7 +249,7 @@ class Vm:
     def _save_booted(self, target: Path) -> None:
         memory, cpus, machine = self._size
         with contextlib.closing(Vm((), memory_mib=memory, cpus=cpus, machine=machine, boots=True)) as vm:
-            vm._kernel_words = f"{KERNEL_COMMAND_LINE} {guest.WITHOUT_DISKS}"
+            vm._kernel_words = f"{KERNEL_COMMAND_LINE} {WITHOUT_DISKS}"
             vm.start()
             vm._wait_idle()
             vm.qmp("migrate-set-parameters", max_bandwidth=1 << 40)

@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from . import content, direct, latency
+from . import WITHOUT_DISKS, content, direct, latency
 
 PORT = "/dev/virtio-ports/org.headstart.test.0"
 
@@ -43,7 +43,7 @@ def boot_id() -> str:
 
 def waits_for_disks() -> bool:
     with open("/proc/cmdline") as words:
-        return "headstart.disks=later" in words.read().split()
+        return WITHOUT_DISKS in words.read().split()
 
 
 def resume(now: float, entropy: str) -> None:
