@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from headstart.backup import remember
+from headstart.backup import cycle, remember
 from headstart.backup.complete import Options
 from headstart.backup.livedonor import LiveVm
 from headstart.hypervisor.memory import MemoryVm
 from headstart.repository import layout, repair, verify
 from headstart.repository.layout import ChunkClass
 from headstart.repository.repair import Order, Report, Sources
-from tests.kit.script import Death, Place, Script
+from tests.kit.script import Death, Outage, Place, Script
 from tests.kit.world import BLOCK, NAME, World
 
 WRITTEN = range(0, 12, 2)
@@ -86,6 +86,21 @@ def test_the_next_backup_reads_again_what_is_lost(world: World, chunk_class: Chu
     world.precopy()
     assert world.backup(options=Options(audit=audit)) is not None
     assert findings(world) == [], "and the old snapshot is whole again"
+    world.check_everything()
+
+
+def test_a_waiting_backup_is_not_built_on_a_tree_that_was_lost_meanwhile(world: World) -> None:
+    """The disks did not change: nothing of their trees would be read, and all of it taken over."""
+    assert world.backup(Script(outage=Outage(2)), Options(plain=True)) is None
+    world.journal.watcher = None
+    assert world.journal.completion(NAME) is not None
+    lose(world, ChunkClass.TREE)
+    repaired(world)
+    with world.repository() as repo:
+        [note] = cycle.finish(world._context(repo), NAME)
+    assert "was given up: " in note and "cannot be read" in note
+    assert world.backup() is not None
+    assert findings(world) == []
     world.check_everything()
 
 

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from operator import itemgetter
 
 from headstart import blocks, errors
-from headstart.backup import losses, records
+from headstart.backup import bases, losses, records
+from headstart.backup.bases import Bases
 from headstart.backup.context import Context
 from headstart.backup.fill import Filling, filling
 from headstart.backup.spooling import spool_of
@@ -87,7 +88,7 @@ class Building:
         """What the trees share with their bases is there: as long as the snapshots are, it has to be. Where one was
         forgotten, the records of the draft may have come too late, so all of the tree is looked at."""
         context, disks = self._context, self._disks.values()
-        gone = {each.name for each in disks if each.snapshot and records.find_manifest(context, each.snapshot) is None}
+        gone = {each.name for each in disks if each.snapshot and bases.find(context, each.snapshot) is None}
         for disk in built:
             if disk.name in gone and not _is_whole(context.repository, disk):
                 raise errors.Damaged(
@@ -106,7 +107,8 @@ class Building:
 
     def _disk(self, fill: Filling, tracked: Tracked, excluded: tuple[Excluded, ...]) -> manifests.Disk:
         repo, facts = self._context.repository, self._completion.facts["disks"][tracked.name]
-        last = self._last(tracked)
+        # The changes apply to it: without it they would be taken for the whole disk.
+        last = Bases(self._context, self._vm).require(tracked)
         root, old_size = (last.root, last.size) if last else (None, tracked.facts.size)
         without = manifests.blocks_of(excluded, repo.block_size)
         zeroes = _not_zero(repo, last, without)
@@ -121,18 +123,6 @@ class Building:
             interface=facts["interface"] or None,
             facts={key: facts[key] for key in ("changed_bytes", "precopied_bytes", "residue_bytes", "reason")},
             excluded=excluded,
-        )
-
-    def _last(self, tracked: Tracked) -> manifests.Disk | None:
-        """The disk that the changes apply to. Without it they would be taken for the whole disk."""
-        if tracked.snapshot is None:
-            return None
-        found = records.base_disk(self._context, self._vm, tracked)
-        if found is not None:
-            return found
-        raise errors.Damaged(
-            f"Snapshot {tracked.snapshot}, which the backup of disk {tracked.name} builds on, is gone from the"
-            " repository. Nothing was published: back up again."
         )
 
     def _changes(self, tracked: Tracked, needed: Blocks) -> Iterator[tuple[int, bytes | None]]:

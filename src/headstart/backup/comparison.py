@@ -44,7 +44,7 @@ def ends(contact: Contact, tracked: Tracked) -> Blocks:
         now       |data|0000|0000|0000|0000|       and now; in between it ended at the second block
                                    ^ compared
     """
-    last = contact.compared_with(tracked)
+    last = contact.bases.require(tracked)
     found = Blocks()
     if last is None:
         return found
@@ -62,7 +62,7 @@ def ends(contact: Contact, tracked: Tracked) -> Blocks:
 def foresee(contact: Contact, tracked: Tracked, sample: Sample) -> Expected:
     """The chunk that each sampled block should have. Asks the store: do it before the freeze."""
     expected: Expected = dict(contact.context.journal.chunks_of(contact.name, tracked.name, sample.draft))
-    last = contact.compared_with(tracked)
+    last = contact.bases.require(tracked)
     if last is None:
         expected.update(dict.fromkeys(sample.unchanged))
         return expected
@@ -92,7 +92,7 @@ def differing(contact: Contact, tracked: Tracked, reader: Reader, draft: Blocks)
     snapshot has, or had before it was lost."""
     everything = blocks.everything(tracked.facts.size, contact.context.repository.block_size)
     found = compare(contact, tracked, reader, Sample(draft, everything - draft), None)
-    return found.draft | found.unchanged | (contact.lost(tracked) - draft)
+    return found.draft | found.unchanged | (contact.bases.lost(tracked) - draft)
 
 
 def _windows(sample: Sample) -> Iterator[Sample]:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from headstart import errors
-from headstart.backup import opening, records
+from headstart.backup import opening
+from headstart.backup.bases import Bases
 from headstart.backup.context import Context
 from headstart.backup.inside import Inside
 from headstart.blocks import Blocks
@@ -17,10 +18,6 @@ from headstart.guest.only.machine import GuestMachine
 from headstart.hypervisor.contract import Disturbed, GuestFreezer, Machine
 from headstart.hypervisor.inventory import Disk, Inventory, Recorder
 from headstart.reading import Reader
-from headstart.repository import lost
-from headstart.repository.lost import Lost
-from headstart.repository.manifest import Disk as StoredDisk
-from headstart.repository.manifest import Manifest
 from headstart.state.values import Distrust, Tracked, Vm
 from headstart.tracking import choice
 from headstart.tracking.choice import Choice
@@ -41,6 +38,7 @@ class Contact:
     tracker: Tracker
     nonces: dict[str, str]
     inside: Inside
+    bases: Bases
     notes: list[str] = field(default_factory=list)
     distrust: Distrust | None = None
     false_bytes: int = 0
@@ -49,10 +47,6 @@ class Contact:
     #: The same of appliances, and which these are.
     appliance_false_bytes: int = 0
     distrusted_appliances: set[str] = field(default_factory=set)
-    #: Last snapshots by id, as far as they were needed.
-    manifests: dict[str, Manifest] = field(default_factory=dict)
-    #: By snapshot and disk, what a repair found lost of it.
-    losses: dict[tuple[str, str], Lost] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -131,44 +125,6 @@ class Contact:
         known = self.context.journal.tracked(self.name)
         return {disk.name: known[disk.name] for disk in self.inventory.disks if disk.name in known}
 
-    def last(self, tracked: Tracked) -> StoredDisk | None:
-        """The disk in the snapshot that ``tracked`` follows; None if there is none (any longer)."""
-        return self.stored_disk(tracked.snapshot, tracked.name) if tracked.snapshot else None
-
-    def compared_with(self, tracked: Tracked) -> StoredDisk | None:
-        """The same, where a disk is to be compared with it: what the backup will be built on. None only where that is
-        nothing. Raises ``Damaged`` if it cannot be read now: what would be taken for new, or for zeroes still, the
-        backup would have from a snapshot that can be read again later."""
-        found = self.last(tracked)
-        if found is None and tracked.snapshot is not None:
-            raise errors.Damaged(
-                f"Snapshot {tracked.snapshot}, which disk {tracked.name} is compared with, cannot be read. Nothing was"
-                " published: back up again.",
-                snapshot=tracked.snapshot,
-            )
-        return found
-
-    def lost(self, tracked: Tracked) -> Blocks:
-        """What cannot be read any longer of the disk in the last snapshot: the next one must not take it over."""
-        if self.last(tracked) is None or tracked.snapshot is None:
-            return Blocks()
-        return self.losses[tracked.snapshot, tracked.name].blocks
-
-    def stored_disk(self, snapshot_id: str, disk: str) -> StoredDisk | None:
-        """None also where parts of its tree are lost: nothing can be built on it."""
-        manifest = self.manifests.get(snapshot_id) or records.find_manifest(self.context, snapshot_id)
-        if manifest is None:
-            found = records.recorded_disk(self.context, self.name, snapshot_id, disk)
-        else:
-            self.manifests[snapshot_id] = manifest
-            found = next((each for each in manifest.disks if each.name == disk), None)
-        if found is None:
-            return None
-        place = (snapshot_id, disk)
-        if place not in self.losses:
-            self.losses[place] = lost.of_disk(self.context.repository, found)
-        return None if self.losses[place].nodes else found
-
 
 class Asleep(Enum):
     """What to do with a VM that is off."""
@@ -212,7 +168,8 @@ def meet(context: Context, vm: Vm, asleep: Asleep = Asleep.REFUSE) -> Iterator[C
         notes += [f"disk {name}, which the last backup had, is not in the VM any longer" for name in gone]
         tracker = Tracker(machine, context.journal.installation, nonces)
         distrust = context.journal.distrusted(vm.name)
-        yield Contact(context, vm, machine, inventory, tracker, nonces, inside, notes, distrust)
+        bases = Bases(context, vm.name)
+        yield Contact(context, vm, machine, inventory, tracker, nonces, inside, bases, notes, distrust)
     finally:
         inside.close()
         machine.close()

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from headstart import blocks, units
-from headstart.backup import plan, records
+from headstart.backup import bases, plan, records
 from headstart.backup.contact import Contact
 from headstart.backup.plan import Verdict
 from headstart.blocks import Blocks
@@ -175,7 +175,7 @@ def _begun(draft: Draft, standing: Mapping[str, Mapping[Mark, Standing]]) -> lis
 
 
 def _snapshot_there(contact: Contact, tracked: Tracked | None) -> bool:
-    return tracked is None or tracked.snapshot is None or contact.last(tracked) is not None
+    return tracked is None or tracked.snapshot is None or contact.bases.last_whole(tracked) is not None
 
 
 def _ended(contact: Contact, draft: Draft) -> bool:
@@ -185,7 +185,7 @@ def _ended(contact: Contact, draft: Draft) -> bool:
     if draft.repository != repo.id:
         contact.notes.append("the draft was begun in another repository; a new one was begun")
         return True
-    if records.find_manifest(contact.context, draft.id) is not None:
+    if bases.find(contact.context, draft.id) is not None:
         contact.notes.append("the draft was published already (an old copy of the state?); a new one was begun")
         return True
     if snapshot.is_revoked(repo, draft.id):
@@ -201,7 +201,7 @@ def _prepared(contact: Contact, verdict: Verdict, known: Mapping[str, Tracked]) 
     if tracked is not None and verdict.base_holds:
         return _with_lost(contact, _grown(contact, tracked, disk))
     everything = blocks.everything(disk.size, contact.context.repository.block_size)
-    before = tracked.snapshot if tracked and contact.last(tracked) else _latest(contact, disk.name)
+    before = tracked.snapshot if tracked and contact.bases.last_whole(tracked) else contact.bases.newest(disk.name)
     reason = verdict.reason
     if tracked is None and before is not None:
         reason = f"this installation does not know what changed since snapshot {before[:12]}"
@@ -220,7 +220,7 @@ def _prepared(contact: Contact, verdict: Verdict, known: Mapping[str, Tracked]) 
 
 def _with_lost(contact: Contact, tracked: Tracked) -> Tracked:
     """What the repository has lost of the last snapshot counts as changed."""
-    lost = contact.lost(tracked)
+    lost = contact.bases.lost(tracked)
     if not lost:
         return tracked
     contact.note(f"disk {tracked.name}: {len(lost)} blocks of the last snapshot are lost, and are read again")
@@ -237,15 +237,6 @@ def _grown(contact: Contact, tracked: Tracked, disk: Disk) -> Tracked:
     # What ended short is another block now, also if we die before the round is read.
     contact.context.journal.forget_copied(contact.name, disk.name, added)
     return replace(tracked, facts=plan.facts_of(disk), entire=tracked.entire | added, owed=tracked.owed | added)
-
-
-def _latest(contact: Contact, disk: str) -> str | None:
-    """The newest snapshot of a VM of this name that has the disk: content to recognise, nothing to trust."""
-    everything = snapshot.all_manifests(contact.context.repository).manifests
-    manifests = [each for each in everything if each.vm == contact.name]
-    contact.manifests.update({each.id: each for each in manifests})
-    found = [each for each in manifests if contact.stored_disk(each.id, disk) is not None]
-    return max(found, key=lambda manifest: manifest.created).id if found else None
 
 
 def _rotate(
@@ -314,7 +305,7 @@ def _whole_disks(contact: Contact, disks: list[Tracked]) -> dict[str, Blocks]:
             if tracked.name in readers:
                 contact.require_size(tracked.name, readers[tracked.name])
                 allocated = blocks.of_extents(readers[tracked.name].allocated(), size)
-                found[tracked.name] = allocated | _not_zero(contact, contact.compared_with(tracked), tracked.facts.size)
+                found[tracked.name] = allocated | _not_zero(contact, contact.bases.require(tracked), tracked.facts.size)
     contact.require_standing({tracked.name: Mark(Kind.BASE, tracked.base) for tracked in disks})
     return found
 

@@ -131,7 +131,7 @@ def foreseen(contact: Contact, looker: Looker) -> Mapping[str, Blocks]:
     if not any(disk.unreadable for disk in contact.inventory.disks):
         return {}
     context, tracked = contact.context, contact.tracked()
-    last = {name: found for name, each in tracked.items() if (found := contact.last(each)) is not None}
+    last = {name: found for name, each in tracked.items() if (found := contact.bases.last_whole(each)) is not None}
 
     def newer(disk: str, wanted: Iterable[int]) -> Iterable[tuple[int, bytes | None]]:
         return context.journal.chunks_of(contact.name, disk, wanted)

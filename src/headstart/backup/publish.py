@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from headstart import errors
-from headstart.backup import losses, records
+from headstart.backup import bases, losses
 from headstart.backup.build import Building
 from headstart.backup.context import Context
 from headstart.backup.spooling import spool_of
@@ -110,7 +110,7 @@ def _published(context: Context, vm: str, completion: Completion) -> Manifest | 
     draft = context.journal.draft(vm)
     if draft is None or draft.repository != context.repository.id:
         raise Superseded("It was begun in another repository.")
-    found = records.find_manifest(context, completion.id)
+    found = bases.find(context, completion.id)
     if found is not None and found.facts.get("base_mark") != completion.facts["base_mark"]:
         raise Superseded("Its draft became another snapshot (an old copy of the state was put back?).")
     return found

@@ -6,16 +6,14 @@ who deletes: see ``repository.collect``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from headstart import errors
+from headstart.backup.bases import Bases
 from headstart.backup.context import Context
 from headstart.repository import draft as leases
-from headstart.repository import snapshot
 from headstart.repository.lease import Root
-from headstart.repository.manifest import Disk as StoredDisk
-from headstart.repository.manifest import Manifest
 from headstart.state.values import Draft, Tracked
 
 #: Blocks that one object of the draft lists, at most.
@@ -88,46 +86,10 @@ def _add(
 
 def base_roots(context: Context, vm: str, disks: Iterable[Tracked]) -> list[Root]:
     """The trees of the snapshots that these disks follow, as far as they can be told."""
+    bases = Bases(context, vm)
     found: list[Root] = []
     for tracked in disks:
-        disk = base_disk(context, vm, tracked)
+        disk = bases.last(tracked)
         if disk is not None and tracked.snapshot is not None:
             found.append(Root(tracked.snapshot, disk.name, disk.size, disk.root))
     return found
-
-
-def base_disk(context: Context, vm: str, tracked: Tracked) -> StoredDisk | None:
-    """The disk in the snapshot that ``tracked`` follows; if that was forgotten, by the records of the draft."""
-    if tracked.snapshot is None:
-        return None
-    manifest = find_manifest(context, tracked.snapshot)
-    if manifest is None:
-        return recorded_disk(context, vm, tracked.snapshot, tracked.name)
-    return next((each for each in manifest.disks if each.name == tracked.name), None)
-
-
-def recorded_disk(context: Context, vm: str, snapshot_id: str, disk: str) -> StoredDisk | None:
-    """What the draft keeps of a snapshot that was forgotten while it was made."""
-    for root in _recorded_roots(context, vm):
-        if (root.snapshot, root.disk) == (snapshot_id, disk):
-            return StoredDisk(disk, root.size, "raw", root.root, context.repository.block_size)
-    return None
-
-
-def _recorded_roots(context: Context, vm: str) -> Iterator[Root]:
-    draft = context.journal.draft(vm)
-    if draft is None or draft.repository != context.repository.id:
-        return
-    for number in range(draft.records):
-        try:
-            yield from leases.read(context.repository, leases.key_of(draft.id, number)).roots
-        except errors.Damaged:
-            continue
-
-
-def find_manifest(context: Context, snapshot_id: str) -> Manifest | None:
-    """A published snapshot; None if it was never published, revoked, or forgotten."""
-    try:
-        return snapshot.load(context.repository, snapshot_id)
-    except (errors.Damaged, errors.NotFound):
-        return None
