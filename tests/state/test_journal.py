@@ -377,7 +377,7 @@ def test_forgetting_blocks_of_the_draft(drafted: Journal) -> None:
 
 def test_what_the_repository_does_not_list_yet(drafted: Journal) -> None:
     assert list(drafted.unrecorded("web", 2)) == [{"system": [(5, b"five")]}]
-    drafted.recorded("web", dataclasses.replace(DRAFT, records=3))
+    drafted.listed("web", dataclasses.replace(DRAFT, records=3))
     assert list(drafted.unrecorded("web", 3)) == []
     drafted.copied("web", "round1", [Stored("data", 7, b"seven")])
     assert list(drafted.unrecorded("web", 3)) == [{"data": [(7, b"seven")]}]

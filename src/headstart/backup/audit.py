@@ -42,7 +42,7 @@ class Auditing:
 
     def _draw(self) -> dict[str, Sample]:
         belief, populations = self._belief, {}
-        for name, tracked in belief.recorded.items():
+        for name, tracked in belief.recorded_disks.items():
             everything = blocks.everything(tracked.facts.size, self._block_size)
             delivered = belief.delivered[name]
             populations[name] = Population(delivered, belief.drafts[name] - delivered, everything - tracked.owed)
@@ -96,7 +96,7 @@ class Auditing:
         }
         if self._wanted is None or point.protects is Protects.WANTED:
             return found
-        used = {name: belief.delivered[name] & residues[name].precopied for name in belief.recorded}
+        used = {name: belief.delivered[name] & residues[name].precopied for name in belief.recorded_disks}
         rest = {name: each - found[name].draft for name, each in used.items()}
         drawn = sum(len(used[name] & found[name].draft) for name in used)
         lacking = max(0, min(self._wanted, sum(map(len, used.values()))) - drawn)

@@ -48,7 +48,7 @@ class Belief:
         self._doubts: list[str] = []
 
     @property
-    def recorded(self) -> dict[str, Tracked]:
+    def recorded_disks(self) -> dict[str, Tracked]:
         """The disks whose changes are recorded; of the others everything is compared."""
         return {name: each for name, each in self.disks.items() if not self._contact.untracked(name)}
 
@@ -63,7 +63,7 @@ class Belief:
     def learn(self, point: PointInTime) -> None:
         """What is left to read, by what the marks say at the point."""
         found = point.recorded()
-        recorded_disks = self.recorded
+        recorded_disks = self.recorded_disks
         for name, tracked in list(self.disks.items()):
             if name not in recorded_disks:
                 self.residues[name] = self._compare(point, tracked)

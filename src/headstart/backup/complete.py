@@ -152,7 +152,7 @@ class Completing:
 
     def _request(self, samples: Mapping[str, Sample], looked_at: Mapping[str, Blocks]) -> PointRequest:
         belief = self._belief
-        disks, recorded = belief.disks, belief.recorded
+        disks, recorded = belief.disks, belief.recorded_disks
         start = [(name, Mark(Kind.BASE, self._base)) for name in recorded]
         start += [(name, Mark(Kind.ROUND, self._round)) for name in recorded]
         end = [(name, Mark(Kind.ROUND, tracked.round)) for name, tracked in recorded.items()]

@@ -32,13 +32,14 @@ from headstart.tracking.mark import Kind, Mark, Standing
 
 @dataclass(frozen=True, slots=True)
 class Identified:
-    """A round that has begun. By disk: ``dirty`` are the blocks it reported; ``recorded`` those of them that marks told
-    (of a disk without a base everything is reported, and nothing recorded); ``wasted`` those that had been copied."""
+    """A round that has begun. By disk: ``reported`` are the blocks that count as changed; ``recorded`` those of them
+    that marks told (of a disk without a base everything is reported, and nothing recorded); ``wasted`` those that had
+    been copied."""
 
     draft: Draft
     round: str
     disks: Mapping[str, Tracked]
-    dirty: Mapping[str, Blocks]
+    reported: Mapping[str, Blocks]
     recorded: Mapping[str, Blocks]
     wasted: Mapping[str, Blocks]
     seconds: float
@@ -67,7 +68,7 @@ def run(contact: Contact) -> Identified:
     doubted = [verdict.disk.name for verdict in verdicts if not verdict.rounds and not _is_guide(verdict, known)]
     journal.begin_round(name, draft, prepared.values(), doubted)
     _rotate(contact, round_id, verdicts, prepared, standing)
-    dirty = contact.tracker.changed(
+    recorded = contact.tracker.changed(
         {verdict.disk.name: _marks_to_read(verdict, prepared[verdict.disk.name]) for verdict in verdicts}
     )
     unknown = [verdict for verdict in verdicts if not verdict.base_holds and not verdict.disk.untracked]
@@ -75,17 +76,17 @@ def run(contact: Contact) -> Identified:
     disks = {
         verdict.disk.name: _compared(contact, prepared[verdict.disk.name], round_id)
         if verdict.disk.untracked
-        else _identified(verdict, prepared[verdict.disk.name], dirty, entire, round_id)
+        else _identified(verdict, prepared[verdict.disk.name], recorded, entire, round_id)
         for verdict in verdicts
     }
-    wasted = {disk: found & journal.copied_blocks(name, disk) for disk, found in dirty.items() if found}
+    wasted = {disk: found & journal.copied_blocks(name, disk) for disk, found in recorded.items() if found}
     ended = replace(draft, rounds=draft.rounds + 1, next_rounds=())
-    journal.end_round(name, ended, disks.values(), dirty)
+    journal.end_round(name, ended, disks.values(), recorded)
     # Before anything is copied: the images have everything again, and what their overlays told is in the journal.
     contact.tracker.settle(contact.layered(disks))
     sweep(contact)
-    reported = {disk: entire.get(disk, Blocks()) | found for disk, found in dirty.items()}
-    return Identified(ended, round_id, disks, reported, dirty, wasted, time.monotonic() - began)
+    reported = {disk: entire.get(disk, Blocks()) | found for disk, found in recorded.items()}
+    return Identified(ended, round_id, disks, reported, recorded, wasted, time.monotonic() - began)
 
 
 def at_rest(contact: Contact) -> Identified:
@@ -105,18 +106,18 @@ def at_rest(contact: Contact) -> Identified:
         name, draft, [known.get(each.name, replace(each, base="")) for each in prepared.values()], doubted
     )
     marks = {verdict.disk.name: _marks_to_read(verdict, prepared[verdict.disk.name]) for verdict in verdicts}
-    dirty = contact.tracker.changed(marks)
-    for disk, stale in dirty.items():
+    recorded = contact.tracker.changed(marks)
+    for disk, stale in recorded.items():
         journal.forget_copied(name, disk, stale)
     disks = {
         verdict.disk.name: _identified(
-            verdict, prepared[verdict.disk.name], dirty, {}, prepared[verdict.disk.name].round
+            verdict, prepared[verdict.disk.name], recorded, {}, prepared[verdict.disk.name].round
         )
         if verdict.base_holds
         else replace(_compared(contact, prepared[verdict.disk.name], ""), base="")
         for verdict in verdicts
     }
-    return Identified(draft, "", disks, dirty, dirty, {}, time.monotonic() - began)
+    return Identified(draft, "", disks, recorded, recorded, {}, time.monotonic() - began)
 
 
 def _comparable(verdict: Verdict) -> Verdict:
@@ -273,7 +274,7 @@ def _marks_to_read(verdict: Verdict, tracked: Tracked) -> list[Mark]:
 def _identified(
     verdict: Verdict,
     prepared: Tracked,
-    dirty: Mapping[str, Blocks],
+    recorded: Mapping[str, Blocks],
     entire: Mapping[str, Blocks],
     round_id: str,
 ) -> Tracked:
@@ -281,10 +282,10 @@ def _identified(
     if not verdict.base_holds:
         return replace(prepared, round=round_id, entire=entire[name], owed=entire[name])
     known = prepared.owed if verdict.rounds else prepared.entire
-    found = replace(prepared, round=round_id, owed=known | dirty[name])
+    found = replace(prepared, round=round_id, owed=known | recorded[name])
     # Overlays are committed when they have been read: what they told is known here alone.
     layered = verdict.disk.recorder is Recorder.OVERLAY
-    return replace(found, entire=prepared.entire | dirty[name]) if layered else found
+    return replace(found, entire=prepared.entire | recorded[name]) if layered else found
 
 
 def _compared(contact: Contact, prepared: Tracked, round_id: str) -> Tracked:

@@ -81,7 +81,7 @@ def run(
         vm=contact.name,
         round=identified.draft.rounds,
         transport=Transport.AGENT.value if contact.vm.guest_only else _told(by),
-        identified_bytes=_bytes(contact, disks, {**identified.dirty, **{name: before[name] for name in unknown}}),
+        identified_bytes=_bytes(contact, disks, {**identified.reported, **{name: before[name] for name in unknown}}),
         copied_bytes=read,
         stored_bytes=stored,
         deferred_bytes=_bytes(contact, disks, after),

@@ -57,7 +57,7 @@ def claim(context: Context, vm: str, packs: Iterable[str]) -> None:
 
 def _written(context: Context, vm: str, draft: Draft, number: int) -> Draft:
     written = replace(context.journal.draft(vm) or draft, records=number)
-    context.journal.recorded(vm, written)
+    context.journal.listed(vm, written)
     return written
 
 

@@ -251,7 +251,7 @@ class Course:
         log.decision(
             self._name,
             round=identified.draft.rounds,
-            dirty=log.size(sum(map(len, identified.dirty.values())) * size),
+            dirty=log.size(sum(map(len, identified.reported.values())) * size),
             remaining=log.size(self.remaining),
             copying=log.size(self._left),
             deferred=log.size(self.deferred),

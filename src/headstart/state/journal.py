@@ -262,7 +262,7 @@ class Journal(Database):
             last = rows[-1][:2]
             yield found
 
-    def recorded(self, vm: str, draft: Draft) -> None:
+    def listed(self, vm: str, draft: Draft) -> None:
         """The repository lists the draft's blocks up to now."""
         with self.change() as database:
             self._put_draft(database, vm, draft)
