@@ -112,7 +112,7 @@ def _back_up(
                 done = _complete_offline(contact, options) if contact.machine.off else _complete(contact, options)
                 published = publish.run(context, name)
                 if not contact.machine.off:
-                    done.failures += _clean_up(contact)
+                    _clean_up(contact)
                 return published, contact, done
         except Disturbed as error:
             if begun >= ATTEMPTS:
@@ -228,13 +228,12 @@ def _telling(notes: Sequence[str]) -> Iterator[None]:
         raise
 
 
-def _clean_up(contact: Contact) -> list[str]:
+def _clean_up(contact: Contact) -> None:
     """Marks that the published snapshot made useless. What stays behind goes at the next contact."""
     try:
         identify.sweep(contact)
     except errors.HeadstartError as error:
         contact.notes.append(f"old bitmaps could not be removed yet: {error}")
-    return []
 
 
 def _after_publish(options: Options, facts: dict[str, str]) -> list[str]:

@@ -1,8 +1,8 @@
 """The journal of a host: what was identified, copied, completed, in the order in which it became true.
 
-Every method that changes something is one SQLite transaction and ends in ``_commit``. A lost or old
-journal is safe: marks are named at random, so that an old copy does not find its marks again, and
-what it does not know is read once more.
+Every method that changes something is one SQLite transaction (``Database.change``). A lost or old journal is safe:
+marks are named at random, so that an old copy does not find its marks again, and what it does not know is read once
+more.
 """
 
 from __future__ import annotations
