@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from headstart import errors
 from headstart.backup.context import Context
+from headstart.guest import shells
 from headstart.guest.only.machine import GuestMachine
 from headstart.hypervisor.contract import Machine
 from headstart.hypervisor.counters import Counters
@@ -21,6 +22,7 @@ from headstart.state.values import Domain, Vm
 from headstart.tracking.choice import Wish
 from headstart.units import BLOCK_SIZE
 from headstart.wire import imageserver
+from headstart.wire.qga import Qga
 
 
 def met(context: Context, vm: Vm) -> Vm:
@@ -45,6 +47,25 @@ def machine(context: Context, vm: Vm) -> Machine:
 def images(context: Context, vm: Vm) -> Machine | None:
     """The images of a VM that is off; None if it runs. Raises ``Unreachable`` where they cannot be read."""
     return (context.images or at_rest)(context, vm)
+
+
+def agent_address(vm: Vm) -> str:
+    """Where our agent in its guest answers, or will; empty if nobody knows. Raises ``Unreachable``, ``NotFound``."""
+    if vm.agent or vm.domain is None:
+        return vm.agent
+    from headstart.hypervisor.libvirt import domains
+
+    return domains.channel_path(vm.domain.uri, vm.domain.name)
+
+
+def qga(vm: Vm) -> shells.Qga | None:
+    """QEMU's guest agent of a running VM, which the caller closes; None if the VM was added without one. Raises
+    ``Unreachable``, ``NotFound``."""
+    if vm.domain is None:
+        return Qga(vm.qga) if vm.qga is not None else None
+    from headstart.hypervisor.libvirt import domains
+
+    return domains.qga(vm.domain.uri, vm.domain.name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from headstart import errors, units
 from headstart.agentd import release
+from headstart.backup import opening
 from headstart.cli import arguments
 from headstart.cli.session import Session
-from headstart.guest import install, keys, links, package, renewal, shells
+from headstart.guest import install, keys, links, package, renewal
 from headstart.guest.shells import QgaShell, Shell, SshShell
-from headstart.state.values import Domain, Vm
-from headstart.wire.qga import Qga
+from headstart.state.values import Vm
 
 #: A guest that has just been told to start it may be slow.
 _ANSWER_SECONDS = 60.0
@@ -82,31 +82,15 @@ def run_install(session: Session, given: argparse.Namespace) -> None:
 def _shell(vm: Vm, host: str | None) -> Shell:
     if host is not None:
         return SshShell(host)
-    if vm.domain is not None:
-        return QgaShell(_through_libvirt(vm.domain))
-    if vm.qga is None:
+    qga = opening.qga(vm)
+    if qga is None:
         raise errors.Usage(f"{vm.name} was added without --qga: say with --ssh how to get into the guest.")
-    return QgaShell(Qga(vm.qga))
-
-
-def _through_libvirt(domain: Domain) -> shells.Qga:
-    from headstart.hypervisor.libvirt import domains
-
-    return domains.qga(domain.uri, domain.name)
-
-
-def _address(vm: Vm) -> str:
-    """Where it will answer; empty if nobody knows."""
-    if vm.agent or vm.domain is None:
-        return vm.agent
-    from headstart.hypervisor.libvirt import domains
-
-    return domains.channel_path(vm.domain.uri, vm.domain.name)
+    return QgaShell(qga)
 
 
 def _await(vm: Vm) -> bool:
     """Until what was installed answers; False if nobody knows where."""
-    given = _address(vm)
+    given = opening.agent_address(vm)
     if not given:
         return False
     address = links.parse(given)
