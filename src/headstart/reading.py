@@ -30,6 +30,18 @@ class Piece:
     release: Callable[[], None] = field(default=_nothing, compare=False)
 
 
+def by_block(pieces: Iterable[Piece], block_size: int) -> Iterator[tuple[int, memoryview | None]]:
+    """Numbers and contents of the blocks of pieces, each valid until the next one is asked for; None is zeroes. Pieces
+    begin with a block, and are released, also when whoever asks has enough."""
+    for piece in pieces:
+        try:
+            for start in range(piece.extent.start, piece.extent.end, block_size):
+                offset = start - piece.extent.start
+                yield start // block_size, None if piece.data is None else piece.data[offset : offset + block_size]
+        finally:
+            piece.release()
+
+
 class Reader(Protocol):
     """Reads one disk.
 

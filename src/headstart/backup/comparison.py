@@ -6,13 +6,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from headstart import blocks
+from headstart import blocks, reading
 from headstart.backup.contact import Contact
 from headstart.backup.context import Beat
 from headstart.backup.plan import Sample
 from headstart.blocks import Blocks
-from headstart.extents import Extent
-from headstart.reading import Reader
+from headstart.reading import Piece, Reader
 from headstart.repository import tree
 from headstart.repository.repo import Repository
 from headstart.state.values import Tracked
@@ -108,7 +107,7 @@ def _differing(
 ) -> Blocks:
     repo = contact.context.repository
     extents = blocks.to_extents(wanted, repo.block_size, tracked.facts.size)
-    contents = _contents(reader, extents, repo.block_size, contact.context.beat)
+    contents = reading.by_block(_beating(reader.read(extents), contact.context.beat), repo.block_size)
     return Blocks(block for block, data in contents if not _is(repo, data, expected.get(block)))
 
 
@@ -119,13 +118,7 @@ def _is(repo: Repository, data: memoryview | None, chunk: bytes | None) -> bool:
     return repo.chunk_id(data) == chunk
 
 
-def _contents(
-    reader: Reader, extents: Iterable[Extent], size: int, beat: Beat
-) -> Iterator[tuple[int, memoryview | None]]:
-    """Blocks, each valid until the next one is asked for; None is zeroes."""
-    for piece in reader.read(extents):
+def _beating(pieces: Iterable[Piece], beat: Beat) -> Iterator[Piece]:
+    for piece in pieces:
+        yield piece
         beat()
-        for start in range(piece.extent.start, piece.extent.end, size):
-            offset = start - piece.extent.start
-            yield start // size, piece.data[offset : offset + size] if piece.data is not None else None
-        piece.release()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 
-from headstart import blocks
+from headstart import blocks, reading
 from headstart.backup.contact import Asleep, meet
 from headstart.backup.context import Context
 from headstart.blocks import Blocks
@@ -41,11 +41,6 @@ class _Running:
     def blocks(self, wanted: Blocks, block_size: int) -> Iterator[tuple[int, bytes | None]]:
         size = self._reader.size
         inside = wanted & blocks.everything(size, block_size)
-        for piece in self._reader.read(blocks.to_extents(inside, block_size, size)):
-            try:
-                for start in range(piece.extent.start, piece.extent.end, block_size):
-                    offset = start - piece.extent.start
-                    data = None if piece.data is None else bytes(piece.data[offset : offset + block_size])
-                    yield start // block_size, data
-            finally:
-                piece.release()
+        pieces = self._reader.read(blocks.to_extents(inside, block_size, size))
+        for block, data in reading.by_block(pieces, block_size):
+            yield block, None if data is None else bytes(data)
