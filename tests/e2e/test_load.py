@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from headstart.backup.contact import meet
+from headstart.backup.meeting import meet
 from headstart.extents import Extent
 from headstart.guest import agent
 from headstart.guest.agent import Agent

@@ -29,7 +29,7 @@ def hire(contact: Contact) -> list[Remote]:
 
 def _hired(contact: Contact, address: Address) -> Remote | None:
     found = appliances.distrusted(contact.context.journal, address.name)
-    if found is not None or address.name in contact.distrusted_appliances:
+    if found is not None or address.name in contact.blamed.appliances:
         contact.note(_distrusted(address.name, found))
         return None
     try:

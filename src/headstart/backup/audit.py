@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from headstart import blocks
-from headstart.backup import blame, comparison, plan
+from headstart.backup import comparison, plan
 from headstart.backup.belief import Belief
 from headstart.backup.blame import Found
 from headstart.backup.contact import Contact
@@ -115,5 +115,5 @@ class Auditing:
         theirs = belief.by[whose]
         used = {name: theirs[name] & found.precopied for name, found in belief.residues.items()}
         found = Found(sum(map(len, false.values())), compared, belief.bytes(false), belief.bytes(used))
-        blame.tell(self._contact, whose, found, lasting=self._lasting)
+        self._contact.notes.append(self._contact.blamed.add(whose, found, lasting=self._lasting))
         belief.discard(point, theirs)

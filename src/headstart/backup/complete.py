@@ -132,8 +132,8 @@ class Completing:
             "audit": {
                 "sampled_bytes": audited.sampled_bytes,
                 "mismatched_bytes": audited.mismatched_bytes,
-                "agent_mismatched_bytes": self._contact.false_bytes,
-                "appliance_mismatched_bytes": self._contact.appliance_false_bytes,
+                "agent_mismatched_bytes": self._contact.blamed.agent_bytes,
+                "appliance_mismatched_bytes": self._contact.blamed.appliance_bytes,
             },
             "disks": facts.of_disks(self._contact, belief, selected, self.seen),
             "definition": self._contact.vm.definition or self._contact.inventory.definition,

@@ -19,8 +19,9 @@ from headstart import errors
 from headstart.backup import hooks, identify, losses, plan, precopy, publish, whereabouts
 from headstart.backup.belief import Doubt
 from headstart.backup.complete import Completing, Options
-from headstart.backup.contact import Asleep, Contact, meet
+from headstart.backup.contact import Contact
 from headstart.backup.context import Context
+from headstart.backup.meeting import Asleep, meet
 from headstart.backup.pace import Pace
 from headstart.backup.publish import Published
 from headstart.backup.report import AuditReport, BackupReport, DiskReport, PrecopyReport, VolumeReport

@@ -8,8 +8,9 @@ from typing import Any
 
 from headstart import errors, units
 from headstart.backup import looking, transport
-from headstart.backup.contact import Asleep, Contact, meet
+from headstart.backup.contact import Contact
 from headstart.backup.context import Context
+from headstart.backup.meeting import Asleep, meet
 from headstart.guest import volumes
 from headstart.guest.devices import GuestMap, Volume
 from headstart.hypervisor.inventory import Disk

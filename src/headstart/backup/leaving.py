@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from headstart import errors
 from headstart.backup import identify
-from headstart.backup.contact import Asleep, meet
 from headstart.backup.context import Context
 from headstart.backup.cycle import running
+from headstart.backup.meeting import Asleep, meet
 from headstart.backup.spooling import spool_of
 
 

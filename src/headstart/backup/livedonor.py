@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 
 from headstart import blocks, reading
-from headstart.backup.contact import Asleep, meet
 from headstart.backup.context import Context
+from headstart.backup.meeting import Asleep, meet
 from headstart.blocks import Blocks
 from headstart.hypervisor.contract import LiveReader
 from headstart.repository.donor import Image

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from headstart.backup.contact import meet
 from headstart.backup.context import Context
 from headstart.backup.cycle import running
+from headstart.backup.meeting import meet
 
 
 def move(context: Context, name: str) -> tuple[bool, list[str]]:

@@ -186,7 +186,7 @@ def _agent(contact: Contact, order: tuple[Transport, ...]) -> Agent | None:
 
 
 def _require_trusted(contact: Contact) -> None:
-    found = contact.distrust
+    found = contact.blamed.agent
     if found is not None:
         since = datetime.fromtimestamp(found.since).astimezone()
         raise Distrusted(

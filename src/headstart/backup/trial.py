@@ -26,8 +26,9 @@ from headstart.appliance.crew import Crew
 from headstart.appliance.evidence import Seen
 from headstart.appliance.remote import Remote
 from headstart.backup import transport
-from headstart.backup.contact import Contact, meet
+from headstart.backup.contact import Contact
 from headstart.backup.context import Context
+from headstart.backup.meeting import meet
 from headstart.backup.transport import Transport
 from headstart.blocks import Blocks
 from headstart.hypervisor.counters import Counters
