@@ -7,7 +7,6 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from headstart import blocks
 from headstart.backup import comparison, plan
 from headstart.backup.belief import Belief
 from headstart.backup.blame import Found
@@ -43,9 +42,10 @@ class Auditing:
     def _draw(self) -> dict[str, Sample]:
         belief, populations = self._belief, {}
         for name, tracked in belief.recorded_disks.items():
-            everything = blocks.everything(tracked.facts.size, self._block_size)
             delivered = belief.delivered[name]
-            populations[name] = Population(delivered, belief.drafts[name] - delivered, everything - tracked.owed)
+            populations[name] = Population(
+                delivered, belief.drafts[name] - delivered, tracked.everything(self._block_size) - tracked.owed
+            )
         samples = plan.sample(populations, self._wanted, random.SystemRandom())
         nothing = dict.fromkeys(belief.disks, Sample(Blocks(), Blocks()))
         return nothing | {name: self._with_ends(name, sample) for name, sample in samples.items()}

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from headstart import blocks, errors
+from headstart import errors
 from headstart.backup import comparison, plan
 from headstart.backup.contact import Contact
 from headstart.backup.plan import Residue
 from headstart.blocks import Blocks
 from headstart.hypervisor.contract import PointInTime, Protects
+from headstart.state import values
 from headstart.state.values import Tracked
 from headstart.tracking.mark import Kind, Mark
 
@@ -89,7 +90,7 @@ class Belief:
     def disbelieve(self, point: PointInTime, name: str, reason: str) -> None:
         """The marks of a disk lie: everything is read."""
         tracked = self.disks[name]
-        everything = blocks.everything(tracked.facts.size, self._block_size)
+        everything = tracked.everything(self._block_size)
         self._contact.notes.append(f"disk {name} is read whole: {reason}")
         # Where no new base begins, none is left to be believed.
         base = "" if self._contact.machine.off else tracked.base
@@ -131,6 +132,4 @@ class Belief:
 
     def bytes(self, found: Mapping[str, Blocks]) -> int:
         """Of blocks by disk."""
-        return sum(
-            blocks.total_bytes(each, self._block_size, self.disks[name].facts.size) for name, each in found.items()
-        )
+        return values.bytes_of(found, self.disks, self._block_size)

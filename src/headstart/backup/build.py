@@ -18,6 +18,7 @@ from headstart.repository import attachment, tree
 from headstart.repository import manifest as manifests
 from headstart.repository.manifest import Attachment, Excluded, Manifest
 from headstart.repository.repo import Repository
+from headstart.state import values
 from headstart.state.values import Completion, Tracked
 from headstart.transfer.spool import Spool
 
@@ -48,10 +49,9 @@ class Building:
         excluded = {name: manifests.excluded_of(completion.facts["disks"][name].get("excluded", [])) for name in disks}
         needed = {name: each.owed - manifests.blocks_of(excluded[name], size) for name, each in disks.items()}
         rest = {name: each - context.journal.copied_blocks(vm, name) for name, each in needed.items()}
-        total = sum(blocks.total_bytes(found, size, disks[name].facts.size) for name, found in rest.items())
         rounds = next(iter(disks.values())).round
         self._used = set()
-        with filling(context, vm, rounds, total) as fill:
+        with filling(context, vm, rounds, values.bytes_of(rest, disks, size)) as fill:
             for name, wanted in rest.items():
                 before = fill.writer.stored_bytes
                 if wanted:

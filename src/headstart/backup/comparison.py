@@ -89,7 +89,7 @@ def compare(
 def differing(contact: Contact, tracked: Tracked, reader: Reader, draft: Blocks) -> Blocks:
     """The blocks of a whole disk that hold neither what the draft has nor, where it has nothing, what the last
     snapshot has, or had before it was lost."""
-    everything = blocks.everything(tracked.facts.size, contact.context.repository.block_size)
+    everything = tracked.everything(contact.context.repository.block_size)
     found = compare(contact, tracked, reader, Sample(draft, everything - draft), None)
     return found.draft | found.unchanged | (contact.bases.lost(tracked) - draft)
 

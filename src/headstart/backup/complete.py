@@ -162,14 +162,11 @@ class Completing:
         wanted = {name: found | looked_at.get(name, Blocks()) for name, found in wanted.items()}
         spared = looking.spared(self._contact)
         # Where a point in time has only what is wanted, all of what is compared is.
-        compared = {name: self._everything(name) for name in disks if name not in recorded}
+        compared = {name: each.everything(self._block_size) for name, each in disks.items() if name not in recorded}
         sizes = {name: belief.bytes({name: found - spared.get(name, Blocks())}) for name, found in wanted.items()}
         reserve = {name: max(LEAST_RESERVE, 2 * size) for name, size in sizes.items()}
         freezer = self._contact.freezer() if self._options.freeze and not self._off else None
         return PointRequest(starts, ends, wanted | compared, self._options.freeze, reserve, reads, freezer)
-
-    def _everything(self, name: str) -> Blocks:
-        return blocks.everything(self._belief.disks[name].facts.size, self._block_size)
 
     # while the point stands
 

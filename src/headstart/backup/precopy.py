@@ -6,7 +6,6 @@ import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
-from headstart import blocks
 from headstart.appliance.crew import Crew
 from headstart.backup import comparison, looking, records, slices, transport
 from headstart.backup.appliances import Foreman
@@ -21,6 +20,7 @@ from headstart.guest.channel import Lost, Refused
 from headstart.hypervisor.contract import Migrating
 from headstart.load.throttle import Halted, Permit, ThrottledReader
 from headstart.reading import Reader
+from headstart.state import values
 from headstart.state.values import Tracked
 from headstart.tracking.mark import Kind, Mark
 
@@ -35,16 +35,16 @@ def run(
     """Copy what remains, from the running disks, as ``pace`` says. ``compare``: also of disks that nothing records,
     which are read whole to find out."""
     began = time.monotonic()
-    disks = dict(identified.disks)
+    disks, size = dict(identified.disks), contact.context.repository.block_size
     before = pace.chosen(contact, identified, remaining(contact, disks))
     halted = ""
     unknown = [name for name in disks if compare and contact.untracked(name)]
     stored = read = 0
     by: set[Transport] = set()
     if unknown or any(before.values()):
-        total = _bytes(contact, disks, before)
+        total = values.bytes_of(before, disks, size)
         chosen = {name: found for name, found in before.items() if found}
-        chosen |= {name: _everything(contact, disks[name]) for name in unknown}
+        chosen |= {name: disks[name].everything(size) for name in unknown}
         marks = {name: Mark(Kind.ROUND, identified.round) for name in before}
 
         def believe(read: Collection[str]) -> None:
@@ -64,7 +64,7 @@ def run(
                     if name in unknown:
                         disks[name] = _look(contact, disks[name], asking.reader)
                         before[name] = remaining(contact, {name: disks[name]})[name]
-                        fill.expect(_bytes(contact, disks, {name: before[name]}))
+                        fill.expect(values.bytes_of({name: before[name]}, disks, size))
                     copying.disk(disks[name], asking, before[name], permit)
                 copying.settle()
             except (Halted, Migrating) as error:
@@ -77,15 +77,16 @@ def run(
         stored = fill.writer.stored_bytes + copying.stored_bytes
         records.record(contact.context, contact.name, contact.context.journal.draft(contact.name) or identified.draft)
     after = remaining(contact, disks)
+    reported = {**identified.reported, **{name: before[name] for name in unknown}}
     return PrecopyReport(
         vm=contact.name,
         round=identified.draft.rounds,
         transport=Transport.AGENT.value if contact.vm.guest_only else _told(by),
-        identified_bytes=_bytes(contact, disks, {**identified.reported, **{name: before[name] for name in unknown}}),
+        identified_bytes=values.bytes_of(reported, disks, size),
         copied_bytes=read,
         stored_bytes=stored,
-        deferred_bytes=_bytes(contact, disks, after),
-        remaining_bytes=_bytes(contact, disks, after),
+        deferred_bytes=values.bytes_of(after, disks, size),
+        remaining_bytes=values.bytes_of(after, disks, size),
         identify_seconds=identified.seconds,
         seconds=identified.seconds + time.monotonic() - began,
         notes=(*contact.notes, *_unreadable(contact, after)),
@@ -127,10 +128,6 @@ def _look(contact: Contact, tracked: Tracked, reader: Reader) -> Tracked:
     looked = replace(tracked, owed=owed)
     journal.put_disk(contact.name, looked)
     return looked
-
-
-def _everything(contact: Contact, tracked: Tracked) -> Blocks:
-    return blocks.everything(tracked.facts.size, contact.context.repository.block_size)
 
 
 class _Copying:
@@ -225,8 +222,3 @@ def _unreadable(contact: Contact, wanted: Mapping[str, Blocks]) -> list[str]:
         for disk in contact.inventory.disks
         if disk.unreadable and wanted.get(disk.name)
     ]
-
-
-def _bytes(contact: Contact, disks: Mapping[str, Tracked], sets: Mapping[str, Blocks]) -> int:
-    size = contact.context.repository.block_size
-    return sum(blocks.total_bytes(found, size, disks[name].facts.size) for name, found in sets.items())

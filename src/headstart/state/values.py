@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from headstart import blocks
 from headstart.blocks import Blocks
 from headstart.hypervisor.inventory import ImageFile
 from headstart.tracking.choice import Wish
@@ -84,6 +86,14 @@ class Tracked:
     owed: Blocks = field(default_factory=Blocks)
     reason: str = ""
     excluded: Blocks = field(default_factory=Blocks)
+
+    def everything(self, block_size: int) -> Blocks:
+        return blocks.everything(self.facts.size, block_size)
+
+
+def bytes_of(found: Mapping[str, Blocks], disks: Mapping[str, Tracked], block_size: int) -> int:
+    """Bytes of blocks by disk."""
+    return sum(blocks.total_bytes(each, block_size, disks[name].facts.size) for name, each in found.items())
 
 
 @dataclass(frozen=True, slots=True)
