@@ -102,7 +102,7 @@ def test_cycles_of_rounds_through_the_agent(machine: Vm, rig: Rig, churn: worklo
             write(machine, (turn + 1) * MIB, f"{number}{turn}")
             done = rig.precopy(transport=Transport.AGENT)
             assert done.transport == "agent", done
-            assert done.deferred_bytes == 0
+            assert done.remaining_bytes == 0
         exact = rig.exact_backup()
         assert exact.disk("data").precopied_bytes >= MIB, exact.report
         assert exact.report.audit.mismatched_bytes == 0
@@ -124,10 +124,10 @@ def test_an_agent_that_vanishes_costs_the_rest_of_the_round(machine: Vm, rig: Ri
     rig.backup()
     write(machine, 40 * MIB, "long")
     done = rig.precopy(Halfway(lambda: kill(machine)), Transport.AGENT)
-    assert done.deferred_bytes, done
+    assert done.remaining_bytes, done
     assert any("remains to be copied" in note for note in done.notes), done
     again = rig.precopy()
-    assert again.deferred_bytes == 0
+    assert again.remaining_bytes == 0
     rig.exact_backup()
 
 
@@ -180,7 +180,7 @@ def test_a_stopped_agent_is_given_up(machine: Vm, rig: Rig, monkeypatch: pytest.
     with pytest.raises(errors.Unreachable):
         rig.precopy(transport=Transport.AGENT)
     outside = rig.precopy()
-    assert outside.transport == "host" and outside.deferred_bytes == 0, outside
+    assert outside.transport == "host" and outside.remaining_bytes == 0, outside
     kill(machine, "CONT")
     rig.exact_backup()
 
@@ -195,9 +195,9 @@ def test_a_guest_that_is_reset_in_the_middle_of_a_round(tmp_path: Path) -> None:
         done = rig.precopy(Halfway(lambda: vm.qmp("system_reset")), Transport.AGENT)
         vm.wait_ready()
         wait_for_agentd(vm)
-        assert done.deferred_bytes, done
+        assert done.remaining_bytes, done
         write(vm, MIB, "and again")
-        assert rig.precopy(transport=Transport.AGENT).deferred_bytes == 0
+        assert rig.precopy(transport=Transport.AGENT).remaining_bytes == 0
         rig.exact_backup()
 
 

@@ -111,7 +111,7 @@ def test_cycles_of_rounds_through_two_appliances(machine: Vm, rig: Rig, churn: w
                 write(machine, (turn + 1) * MIB, f"{number}{turn}")
                 done = rig.precopy(transport=Transport.APPLIANCE)
                 assert done.transport == "appliance", done
-                assert done.deferred_bytes == 0 and not done.notes, done
+                assert done.remaining_bytes == 0 and not done.notes, done
                 assert done.stored_bytes > 0
             exact = rig.exact_backup()
             assert exact.disk("data").precopied_bytes >= MIB, exact.report

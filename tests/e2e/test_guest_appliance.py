@@ -69,7 +69,7 @@ def test_rounds_by_a_guest_are_exact(machine: Vm, rig: Rig, reader: ApplianceVm)
         for turn in range(2):
             write(machine, (2 - turn) * MIB, f"{number}{turn}")
             done = rig.precopy(transport=Transport.APPLIANCE)
-            assert done.transport == "appliance" and done.deferred_bytes == 0 and not done.notes, done
+            assert done.transport == "appliance" and done.remaining_bytes == 0 and not done.notes, done
             assert_nothing_left(reader)
             assert not relays(), "no byte goes through a relay"
         exact = rig.exact_backup()

@@ -85,7 +85,6 @@ def run(
         identified_bytes=values.bytes_of(reported, disks, size),
         copied_bytes=read,
         stored_bytes=stored,
-        deferred_bytes=values.bytes_of(after, disks, size),
         remaining_bytes=values.bytes_of(after, disks, size),
         identify_seconds=identified.seconds,
         seconds=identified.seconds + time.monotonic() - began,

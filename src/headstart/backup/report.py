@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class PrecopyReport:
-    """``deferred_bytes``: what this round put off or did not come to. ``halted``: why, if the load ended it."""
+    """``remaining_bytes``: what this round put off or did not come to. ``halted``: why, if the load ended it."""
 
     vm: str
     round: int
@@ -17,7 +17,6 @@ class PrecopyReport:
     identified_bytes: int
     copied_bytes: int
     stored_bytes: int
-    deferred_bytes: int
     remaining_bytes: int
     identify_seconds: float
     seconds: float
