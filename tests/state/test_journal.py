@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sqlite3
 import subprocess
 import sys
@@ -15,14 +16,15 @@ import pytest
 
 from headstart import errors
 from headstart.blocks import Blocks
+from headstart.extents import Extent
 from headstart.hypervisor.inventory import ImageFile
 from headstart.state import schema
+from headstart.state.encoding import completion_from_text, completion_to_text
 from headstart.state.journal import Journal
 from headstart.state.runs import Runs
 from headstart.state.values import (
     AGENT,
     FIRST_APPLIANCE,
-    Completion,
     Distrust,
     Domain,
     Draft,
@@ -57,6 +59,17 @@ SYSTEM = Tracked(
     "it's compared",
 )
 DATA = Tracked("data", "cafe", Facts(512, "raw", ()), "base1", None, "round1")
+#: As versions leave it that kept it as plain JSON; the first ones knew nothing of appliances, offline or tracking.
+SPOOLED = (
+    '{"created": 1700000002.0, "base_mark": "e3f3", "consistency": "crash", "off": false, "freeze_seconds": 0.0, '
+    '"pause_seconds": 0.0, "window_seconds": 0.5, "audit": {"sampled_bytes": 1, "mismatched_bytes": 2, '
+    '"agent_mismatched_bytes": 3, "appliance_mismatched_bytes": 4}, "disks": {"a": {"size": 65536, "format": "qcow2", '
+    '"serial": "a", "interface": "", "changed_bytes": 49152, "precopied_bytes": 0, "residue_bytes": 49152, '
+    '"compared": false, "reason": "gr\\u00f6\\u00dfer", "tracking": "bitmap", "tracking_reason": "why", '
+    '"excluded_bytes": 16384, "excluded": [{"volume": "a/1", "content": "swap", "label": "", "mounted": ["/x"], '
+    '"pattern": "!swap", "extents": [{"start": 16384, "length": 16384}]}]}}, "definition": "memory", "files": ["x"]}'
+)
+COMPLETION = completion_from_text("draft1", SPOOLED)
 DRAFT = Draft("draft1", "repository1", 3, 2, ("round2", "round3"), 99.25)
 
 
@@ -147,7 +160,7 @@ def test_a_new_vm_goes_on_from_a_snapshot(journal: Journal) -> None:
 
 
 def test_a_removed_vm_leaves_nothing(drafted: Journal) -> None:
-    drafted.spooled("web", Completion("draft1", {}), [], {})
+    drafted.spooled("web", COMPLETION, [], {})
     drafted.remove_vm("web")
     drafted.add_vm(WEB)
     assert drafted.tracked("web") == {}
@@ -161,8 +174,7 @@ def test_a_removed_vm_leaves_nothing(drafted: Journal) -> None:
 
 
 def test_reopening_keeps_everything(drafted: Journal, tmp_path: Path) -> None:
-    completion = Completion("draft1", {"sizes": {"system": 2**42}, "notes": ["größer"], "share": 0.5, "none": None})
-    drafted.spooled("web", completion, [], {})
+    drafted.spooled("web", COMPLETION, [], {})
     number = Runs(drafted).begin("web", "backup")
     Runs(drafted).end(number, {"read": 2**40})
     drafted.close()
@@ -174,7 +186,7 @@ def test_reopening_keeps_everything(drafted: Journal, tmp_path: Path) -> None:
         assert list(again.copied_chunks("web", "system")) == [(5, b"five")]
         assert list(again.copied_chunks("web", "data")) == [(0, None)]
         assert again.packs("web") == ["pack1"]
-        assert again.completion("web") == completion
+        assert again.completion("web") == COMPLETION
         (run,) = Runs(again).newest("web")
         assert (run.number, run.vm, run.verb, run.report) == (number, "web", "backup", {"read": 2**40})
         assert run.ended is not None
@@ -277,6 +289,7 @@ def test_a_state_of_an_older_version_is_upgraded(journal: Journal, tmp_path: Pat
 HOLDER = """
 import sys
 from pathlib import Path
+from headstart.state.encoding import completion_from_text, completion_to_text
 from headstart.state.journal import Journal
 with Journal.open(Path(sys.argv[1])) as journal, journal.lock("web"):
     print("held", flush=True)
@@ -388,8 +401,8 @@ def test_what_the_repository_does_not_list_yet(drafted: Journal) -> None:
 
 def test_a_completion_waits_until_it_is_abandoned(drafted: Journal) -> None:
     after = dataclasses.replace(SYSTEM, base="base2")
-    drafted.spooled("web", Completion("draft1", {"a": 1}), [after], {"system": Blocks([5])})
-    assert drafted.completion("web") == Completion("draft1", {"a": 1})
+    drafted.spooled("web", COMPLETION, [after], {"system": Blocks([5])})
+    assert drafted.completion("web") == COMPLETION
     assert drafted.tracked("web")["system"] == after
     assert not drafted.copied_blocks("web", "system")
     drafted.abandon_completion("web")
@@ -398,8 +411,21 @@ def test_a_completion_waits_until_it_is_abandoned(drafted: Journal) -> None:
     assert drafted.copied_blocks("web", "data") == Blocks([0])
 
 
+def test_a_completion_of_any_version_is_read(drafted: Journal) -> None:
+    assert completion_to_text(COMPLETION) == SPOOLED
+    assert COMPLETION.disks["a"].excluded[0].extents == (Extent(16384, 16384),)
+    told = json.loads(SPOOLED)
+    told["disks"]["a"]["added"] = told["added"] = "by a newer one"
+    del told["off"], told["audit"]["appliance_mismatched_bytes"]
+    for key in ("tracking", "tracking_reason", "excluded_bytes", "excluded"):
+        del told["disks"]["a"][key]
+    old = completion_from_text("draft1", json.dumps(told))
+    assert not old.off and old.audit.appliance_mismatched_bytes == 0
+    assert (old.disks["a"].tracking, old.disks["a"].excluded_bytes, old.disks["a"].excluded) == ("", 0, ())
+
+
 def test_publishing_uses_the_draft_up(drafted: Journal) -> None:
-    drafted.spooled("web", Completion("draft1", {}), [], {})
+    drafted.spooled("web", COMPLETION, [], {})
     after = dataclasses.replace(SYSTEM, base="base2", snapshot="draft1", entire=Blocks(), owed=Blocks(), reason="")
     drafted.published("web", [after], Point("s1", 5.0))
     assert drafted.point("web") == Point("s1", 5.0)
@@ -480,9 +506,7 @@ CHANGES: dict[str, Callable[[Journal], None]] = {
         "web", Draft("draft1", "r"), failing_disks(OTHER), {"system": Blocks([5])}
     ),
     "copied": lambda journal: journal.copied("web", "round1", failing(Stored("system", 8, b"eight"))),
-    "spooled": lambda journal: journal.spooled(
-        "web", Completion("draft1", {}), failing_disks(OTHER), {"system": Blocks([5])}
-    ),
+    "spooled": lambda journal: journal.spooled("web", COMPLETION, failing_disks(OTHER), {"system": Blocks([5])}),
     "published": lambda journal: journal.published("web", failing_disks(OTHER), Point("s1", 5.0)),
 }
 

@@ -42,11 +42,11 @@ class Building:
     def build(self) -> Manifest:
         """Raises ``losses.Swept`` where trying again helps."""
         context, vm, completion, disks = self._context, self._vm, self._completion, self._disks
-        spool = spool_of(context, vm, completion.facts["base_mark"])
+        spool = spool_of(context, vm, completion.base_mark)
         self._list()
         losses.require_none(context, vm, disks)
         size = context.repository.block_size
-        excluded = {name: manifests.excluded_of(completion.facts["disks"][name].get("excluded", [])) for name in disks}
+        excluded = {name: completion.disks[name].excluded for name in disks}
         needed = {name: each.owed - manifests.blocks_of(excluded[name], size) for name, each in disks.items()}
         rest = {name: each - context.journal.copied_blocks(vm, name) for name, each in needed.items()}
         rounds = next(iter(disks.values())).round
@@ -68,14 +68,14 @@ class Building:
         return Manifest(
             id=completion.id,
             vm=vm,
-            created=completion.facts["created"],
+            created=completion.created,
             base=_base(disks),
-            consistency=completion.facts["consistency"],
+            consistency=completion.consistency,
             host=context.host,
             installation=context.journal.installation,
             disks=tuple(built),
             attachments=attachments,
-            facts={"base_mark": completion.facts["base_mark"]},
+            facts={"base_mark": completion.base_mark},
         )
 
     def _list(self) -> None:
@@ -97,8 +97,8 @@ class Building:
                 )
 
     def _attachments(self, fill: Filling, spool: Spool) -> tuple[Attachment, ...]:
-        contents = {DEFINITION: self._completion.facts["definition"].encode()}
-        contents |= {kind: spool.read_file(kind) for kind in self._completion.facts["files"]}
+        contents = {DEFINITION: self._completion.definition.encode()}
+        contents |= {kind: spool.read_file(kind) for kind in self._completion.files}
         return tuple(
             attachment.store_attachment(self._context.repository, fill.writer, kind, kind, content)
             for kind, content in contents.items()
@@ -106,7 +106,7 @@ class Building:
         )
 
     def _disk(self, fill: Filling, tracked: Tracked, excluded: tuple[Excluded, ...]) -> manifests.Disk:
-        repo, facts = self._context.repository, self._completion.facts["disks"][tracked.name]
+        repo, completed = self._context.repository, self._completion.disks[tracked.name]
         # The changes apply to it: without it they would be taken for the whole disk.
         last = Bases(self._context, self._vm).require(tracked)
         root, old_size = (last.root, last.size) if last else (None, tracked.facts.size)
@@ -116,12 +116,17 @@ class Building:
         return manifests.Disk(
             name=tracked.name,
             size=tracked.facts.size,
-            format=facts["format"],
+            format=completed.format,
             root=tree.update(repo, fill.writer, root, old_size, tracked.facts.size, changes),
             block_size=repo.block_size,
-            serial=facts["serial"] or None,
-            interface=facts["interface"] or None,
-            facts={key: facts[key] for key in ("changed_bytes", "precopied_bytes", "residue_bytes", "reason")},
+            serial=completed.serial or None,
+            interface=completed.interface or None,
+            facts={
+                "changed_bytes": completed.changed_bytes,
+                "precopied_bytes": completed.precopied_bytes,
+                "residue_bytes": completed.residue_bytes,
+                "reason": completed.reason,
+            },
             excluded=excluded,
         )
 

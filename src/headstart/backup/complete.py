@@ -15,10 +15,9 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from headstart import blocks, errors, units
-from headstart.backup import facts, hooks, looking, plan
+from headstart.backup import completed, hooks, looking, plan
 from headstart.backup.audit import Auditing
 from headstart.backup.belief import Belief
 from headstart.backup.contact import Contact
@@ -31,7 +30,7 @@ from headstart.blocks import Blocks
 from headstart.extents import Extent
 from headstart.hypervisor import freeze
 from headstart.hypervisor.contract import PointInTime, PointRequest
-from headstart.state.values import Completion
+from headstart.state.values import AuditReport, Completion
 from headstart.tracking.mark import Kind, Mark
 from headstart.transfer.spool import Spool
 from headstart.volumes.looker import Looker
@@ -121,26 +120,27 @@ class Completing:
             point.check()
             spool.seal()
             window = point.release()
-        told = {
-            "created": created,
-            "base_mark": self._base,
-            "consistency": point.consistency,
-            "off": self._off,
-            "freeze_seconds": point.freeze_seconds,
-            "pause_seconds": point.pause_seconds,
-            "window_seconds": window,
-            "audit": {
-                "sampled_bytes": audited.sampled_bytes,
-                "mismatched_bytes": audited.mismatched_bytes,
-                "agent_mismatched_bytes": self._contact.blamed.agent_bytes,
-                "appliance_mismatched_bytes": self._contact.blamed.appliance_bytes,
-            },
-            "disks": facts.of_disks(self._contact, belief, selected, self.seen),
-            "definition": self._contact.vm.definition or self._contact.inventory.definition,
-            "files": [kind for kind, _ in self._contact.inventory.files],
-        }
-        self.changes = facts.changes(belief, selected)
-        self._note(told)
+        completion = Completion(
+            id=self._id,
+            created=created,
+            base_mark=self._base,
+            consistency=point.consistency,
+            off=self._off,
+            freeze_seconds=point.freeze_seconds,
+            pause_seconds=point.pause_seconds,
+            window_seconds=window,
+            audit=AuditReport(
+                audited.sampled_bytes,
+                audited.mismatched_bytes,
+                self._contact.blamed.agent_bytes,
+                self._contact.blamed.appliance_bytes,
+            ),
+            disks=completed.of_disks(self._contact, belief, selected, self.seen),
+            definition=self._contact.vm.definition or self._contact.inventory.definition,
+            files=tuple(kind for kind, _ in self._contact.inventory.files),
+        )
+        self.changes = completed.changes(belief, selected)
+        self._note(completion)
 
     def _require_frozen(self, point: PointInTime) -> None:
         # A VM that is off has nobody who could freeze anything, however it came to be off.
@@ -214,7 +214,7 @@ class Completing:
 
     # afterwards
 
-    def _note(self, told: dict[str, Any]) -> None:
+    def _note(self, completion: Completion) -> None:
         belief, disks = self._belief, []
         for name, found in belief.residues.items():
             tracked = belief.disks[name]
@@ -224,7 +224,7 @@ class Completing:
                 noted = replace(noted, entire=tracked.entire | belief.told[name])
             disks.append(noted)
         gone = {name: belief.unused(name) for name in belief.disks}
-        self._context.journal.spooled(self._contact.name, Completion(self._id, told), disks, gone)
+        self._context.journal.spooled(self._contact.name, completion, disks, gone)
 
     # hooks
 

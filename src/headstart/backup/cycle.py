@@ -24,7 +24,7 @@ from headstart.backup.context import Context
 from headstart.backup.meeting import Asleep, meet
 from headstart.backup.pace import Pace
 from headstart.backup.publish import Published
-from headstart.backup.report import AuditReport, BackupReport, DiskReport, PrecopyReport, VolumeReport
+from headstart.backup.report import BackupReport, DiskReport, PrecopyReport, VolumeReport
 from headstart.backup.spooling import spool_of
 from headstart.backup.transport import Transport, Wanted
 from headstart.hypervisor.contract import Disturbed, NotTaken
@@ -32,6 +32,7 @@ from headstart.repository.manifest import Manifest
 from headstart.state.journal import Journal
 from headstart.state.noted import Noted
 from headstart.state.runs import Runs
+from headstart.state.values import CompletedDisk
 
 #: A completion that finds something false, or meets a busy host, begins again; more often than this
 #: something is badly wrong.
@@ -254,31 +255,40 @@ def _volumes(context: Context, manifest: Manifest, done: Completing) -> tuple[Vo
 
 
 def _report(published: Published, contact: Contact, failures: list[str], seconds: float) -> BackupReport:
-    facts, manifest = published.facts, published.manifest
-    keys = ("size", "changed_bytes", "precopied_bytes", "residue_bytes", "compared", "reason", "excluded_bytes")
+    completion, manifest = published.completion, published.manifest
     return BackupReport(
         snapshot=manifest.id,
         vm=manifest.vm,
         created=manifest.created,
         base=manifest.base,
         consistency=manifest.consistency,
-        freeze_seconds=facts["freeze_seconds"],
-        pause_seconds=facts["pause_seconds"],
-        window_seconds=facts["window_seconds"],
+        freeze_seconds=completion.freeze_seconds,
+        pause_seconds=completion.pause_seconds,
+        window_seconds=completion.window_seconds,
         seconds=seconds,
-        audit=AuditReport(**facts["audit"]),
+        audit=completion.audit,
         disks=tuple(
-            DiskReport(
-                name=disk.name,
-                stored_bytes=published.stored_bytes.get(disk.name, 0),
-                **{key: facts["disks"][disk.name][key] for key in keys},
-                # What waited in the spool may be of an older version.
-                **{key: facts["disks"][disk.name].get(key, "") for key in ("tracking", "tracking_reason")},
-            )
+            _disk(disk.name, completion.disks[disk.name], published.stored_bytes.get(disk.name, 0))
             for disk in manifest.disks
         ),
         failures=tuple(failures),
         notes=tuple(contact.notes),
+    )
+
+
+def _disk(name: str, completed: CompletedDisk, stored_bytes: int) -> DiskReport:
+    return DiskReport(
+        name=name,
+        size=completed.size,
+        changed_bytes=completed.changed_bytes,
+        precopied_bytes=completed.precopied_bytes,
+        residue_bytes=completed.residue_bytes,
+        stored_bytes=stored_bytes,
+        compared=completed.compared,
+        reason=completed.reason,
+        tracking=completed.tracking,
+        tracking_reason=completed.tracking_reason,
+        excluded_bytes=completed.excluded_bytes,
     )
 
 

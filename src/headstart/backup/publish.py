@@ -32,7 +32,7 @@ class Published:
     """``stored_bytes``: added to the store by this step, by disk."""
 
     manifest: Manifest
-    facts: Mapping[str, Any]
+    completion: Completion
     stored_bytes: Mapping[str, int]
 
 
@@ -40,15 +40,15 @@ def run(context: Context, vm: str) -> Published:
     """Finish the completion that waits. Raises ``HOPELESS`` if that can never be done."""
     completion = context.journal.completion(vm)
     assert completion is not None, "only called with one waiting"
-    base = completion.facts["base_mark"]
-    disks = {name: each for name, each in context.journal.tracked(vm).items() if name in completion.facts["disks"]}
+    base = completion.base_mark
+    disks = {name: each for name, each in context.journal.tracked(vm).items() if name in completion.disks}
     found = _published(context, vm, completion)
     building = Building(context, vm, completion, disks)
     if found is None:
         found = snapshot.publish(context.repository, _built(building))
     else:
         snapshot.add_twin(context.repository, found.id)
-    off = completion.facts.get("off", False)
+    off = completion.off
     excluded = {disk.name: manifests.excluded_blocks(disk) for disk in found.disks}
     follows = [
         replace(
@@ -62,24 +62,23 @@ def run(context: Context, vm: str) -> Published:
     )
     leases.drop(context.repository, found.id)
     spool_of(context, vm, base).remove()
-    return Published(found, completion.facts, building.stored_bytes)
+    return Published(found, completion, building.stored_bytes)
 
 
 def _told(context: Context, found: Manifest, completion: Completion, stored: Mapping[str, int]) -> dict[str, Any]:
     """What a catalogue says of it, by the names of ``report.BackupReport``; and where it is."""
-    keys = ("changed_bytes", "residue_bytes")
-    disks = completion.facts["disks"]
     return {
         "snapshot": found.id,
         "vm": found.vm,
         "created": found.created,
         "consistency": found.consistency,
-        "window_seconds": completion.facts["window_seconds"],
+        "window_seconds": completion.window_seconds,
         "disks": [
             {
                 "size": disk.size,
                 "stored_bytes": stored.get(disk.name, 0),
-                **{key: disks[disk.name][key] for key in keys},
+                "changed_bytes": completion.disks[disk.name].changed_bytes,
+                "residue_bytes": completion.disks[disk.name].residue_bytes,
             }
             for disk in found.disks
         ],
@@ -111,7 +110,7 @@ def _published(context: Context, vm: str, completion: Completion) -> Manifest | 
     if draft is None or draft.repository != context.repository.id:
         raise Superseded("It was begun in another repository.")
     found = bases.find(context, completion.id)
-    if found is not None and found.facts.get("base_mark") != completion.facts["base_mark"]:
+    if found is not None and found.facts.get("base_mark") != completion.base_mark:
         raise Superseded("Its draft became another snapshot (an old copy of the state was put back?).")
     return found
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from headstart.state.values import AuditReport
+
 
 @dataclass(frozen=True, slots=True)
 class PrecopyReport:
@@ -60,17 +62,6 @@ class VolumeReport:
     changed_bytes: int
     residue_bytes: int
     excluded_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class AuditReport:
-    """``agent_mismatched_bytes``: what the agent in the guest had delivered, also in attempts that were begun again;
-    ``appliance_mismatched_bytes``: what appliances had."""
-
-    sampled_bytes: int = 0
-    mismatched_bytes: int = 0
-    agent_mismatched_bytes: int = 0
-    appliance_mismatched_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -344,8 +344,8 @@ class Course:
         """A backup whose point in time was over already: it is complete now, or was given up."""
         point = self._house.journal.point(self._name)
         if point is not None and point.snapshot == waiting.id:
-            told = waiting.facts["disks"].items()
-            self._over({name: (disk["residue_bytes"], disk["precopied_bytes"]) for name, disk in told})
+            told = waiting.disks.items()
+            self._over({name: (disk.residue_bytes, disk.precopied_bytes) for name, disk in told})
         log.decision(self._name, event="published", notes="; ".join(notes))
 
     def _over(self, read: Mapping[str, tuple[int, int]]) -> None:

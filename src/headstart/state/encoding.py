@@ -7,12 +7,16 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from headstart.blocks import Blocks
 from headstart.hypervisor.inventory import ImageFile
-from headstart.state.values import Domain, Facts, Tracked, Vm
+from headstart.repository import manifest
+from headstart.state.values import AuditReport, CompletedDisk, Completion, Domain, Facts, Tracked, Vm
 from headstart.tracking.choice import Wish
+
+#: A dataclass.
+Value = TypeVar("Value", AuditReport, CompletedDisk, Completion)
 
 
 def facts_to_text(facts: Facts) -> str:
@@ -100,3 +104,33 @@ def disk_of_row(row: Sequence[Any]) -> Tracked:
         reason,
         Blocks() if excluded is None else blocks_from_bytes(excluded),
     )
+
+
+def completion_to_text(completion: Completion) -> str:
+    """All of it but the id."""
+    told = dataclasses.asdict(completion)
+    del told["id"]
+    return json.dumps(told)
+
+
+def completion_from_text(id_: str, text: str) -> Completion:
+    """Also of other versions: what an older one did not know is not so, what a newer one adds is passed over."""
+    told = {"off": False, **json.loads(text)}
+    return _value(
+        Completion,
+        told
+        | {
+            "id": id_,
+            "audit": _value(AuditReport, told["audit"]),
+            "disks": {name: _completed(disk) for name, disk in told["disks"].items()},
+            "files": tuple(told["files"]),
+        },
+    )
+
+
+def _completed(told: Mapping[str, Any]) -> CompletedDisk:
+    return _value(CompletedDisk, {**told, "excluded": manifest.excluded_of(told.get("excluded", []))})
+
+
+def _value(kind: type[Value], told: Mapping[str, Any]) -> Value:
+    return kind(**{name: told[name] for name in kind.__dataclass_fields__ if name in told})

@@ -20,7 +20,14 @@ from headstart import errors
 from headstart.blocks import Blocks
 from headstart.state import holder, noted
 from headstart.state.database import Database
-from headstart.state.encoding import disk_of_row, row_of_disk, row_of_vm, vm_of_row
+from headstart.state.encoding import (
+    completion_from_text,
+    completion_to_text,
+    disk_of_row,
+    row_of_disk,
+    row_of_vm,
+    vm_of_row,
+)
 from headstart.state.holder import Holder
 from headstart.state.runs import KEPT_SECONDS
 from headstart.state.values import AGENT, HOST, Completion, Distrust, Domain, Draft, Point, Tracked, Vm
@@ -321,12 +328,12 @@ class Journal(Database):
                 self._forget_blocks(database, vm, disk.name, dirty.get(disk.name, ()))
             database.execute(
                 "INSERT OR REPLACE INTO completions VALUES (?, ?, ?)",
-                (vm, completion.id, json.dumps(completion.facts)),
+                (vm, completion.id, completion_to_text(completion)),
             )
 
     def completion(self, vm: str) -> Completion | None:
         rows = self.rows("SELECT id, facts FROM completions WHERE vm = ?", vm)
-        return Completion(rows[0][0], json.loads(rows[0][1])) if rows else None
+        return completion_from_text(*rows[0]) if rows else None
 
     def abandon_completion(self, vm: str, gone: Mapping[str, Blocks] | None = None) -> None:
         """The spool is lost: what the draft has stays valid, except for ``gone`` by disk; the rest remains to be

@@ -173,7 +173,7 @@ CREATE TABLE packs (
 CREATE TABLE completions (
     vm TEXT PRIMARY KEY REFERENCES vms(name) ON DELETE CASCADE,
     id TEXT NOT NULL,
-    facts TEXT NOT NULL            -- JSON, see headstart.state.completion
+    facts TEXT NOT NULL            -- JSON, see headstart.state.encoding
 ) WITHOUT ROWID;
 
 CREATE TABLE runs (

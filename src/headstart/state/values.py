@@ -10,6 +10,7 @@ from typing import Any
 from headstart import blocks
 from headstart.blocks import Blocks
 from headstart.hypervisor.inventory import ImageFile
+from headstart.repository.manifest import Excluded
 from headstart.tracking.choice import Wish
 
 #: Who read a block of a draft: this host from outside, the agent in the guest, or (from here on) an appliance.
@@ -111,13 +112,56 @@ class Draft:
 
 
 @dataclass(frozen=True, slots=True)
-class Completion:
-    """A point in time that is over: its residue waits in the spool to be uploaded and published.
+class AuditReport:
+    """``agent_mismatched_bytes``: what the agent in the guest had delivered, also in attempts that were begun again;
+    ``appliance_mismatched_bytes``: what appliances had."""
 
-    ``facts`` is plain JSON: what the manifest and the report will say."""
+    sampled_bytes: int = 0
+    mismatched_bytes: int = 0
+    agent_mismatched_bytes: int = 0
+    appliance_mismatched_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CompletedDisk:
+    """What the manifest and the report will say of a disk, as ``backup.report.DiskReport`` has it. What has a default
+    may be missing in what an older version left."""
+
+    size: int
+    format: str
+    serial: str
+    interface: str
+    changed_bytes: int
+    precopied_bytes: int
+    residue_bytes: int
+    compared: bool
+    reason: str
+    tracking: str = ""
+    tracking_reason: str = ""
+    excluded_bytes: int = 0
+    excluded: tuple[Excluded, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A point in time that is over: its residue waits in the spool to be uploaded and published. What the manifest and
+    the report will say.
+
+    ``created``: the point in time, seconds since 1970. ``base_mark``: the id of the base marks that began with it.
+    ``off``: the VM was. ``files``: kinds of small files that are in the spool."""
 
     id: str
-    facts: dict[str, Any]
+    created: float
+    base_mark: str
+    consistency: str
+    off: bool
+    freeze_seconds: float
+    pause_seconds: float
+    window_seconds: float
+    audit: AuditReport
+    disks: Mapping[str, CompletedDisk]
+    definition: str
+    files: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
