@@ -443,17 +443,26 @@ def test_one_collects_at_a_time(shop: Shop) -> None:
     shop.collect()
 
 
-def test_nobody_repairs_meanwhile(shop: Shop) -> None:
-    """Of two copies the new one rots, and the old one is about to be deleted by who marked the new one before."""
+def moved(shop: Shop) -> Manifest:
+    """A snapshot of which one chunk was copied into another pack, because that which it is in is to go."""
     gone, kept = shop.add(*range(10)), shop.add(0, created=1001.5)
     shop.forget(gone)
     assert shop.collect(0).repacked_packs
+    return kept
+
+
+def rot_new_copy(shop: Shop) -> None:
     with shop.open() as repo:
-        chunk = repo.chunk_id(noise(0))
-        found = repo.index.find(chunk)
-        assert found is not None and len(repo.index.others(chunk, found)) == 1
+        found = repo.index.find(repo.chunk_id(noise(0)))
+        assert found is not None
         name = pack.pack_key(found.pack_id)
         samples.rewrite(repo, name, samples.flipped(shop.store.read(name), [found.frame.offset + 20]))
+
+
+def test_nobody_repairs_meanwhile(shop: Shop) -> None:
+    """Of two copies the new one rots, and the old one is about to be deleted by who marked the new one before."""
+    kept = moved(shop)
+    rot_new_copy(shop)
 
     def beside(step: str) -> None:
         if step == "marking":
@@ -473,6 +482,27 @@ def test_nobody_repairs_meanwhile(shop: Shop) -> None:
         assert repair.run(repo, repair.Order(3000.0, dry_run=True), samples.silent).hurt == ()
     shop.sweep()
     shop.check(kept, 0)
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_nobody_believes_in_copies_that_were_deleted(shop: Shop, *, killed: bool) -> None:
+    """While index objects list them still: their collector was killed, or the store keeps these objects."""
+    kept = moved(shop)
+    if killed:
+        shop.store.plan("create", stores.fail(Ended()), layout.INDEXES)
+    else:
+        for number in range(1, 3):
+            shop.store.plan("delete", stores.fail(Refused("immutable")), layout.INDEXES, number)
+    with contextlib.suppress(Ended):
+        shop.collect(0)
+    shop.clock.sleep(lease.COLLECTOR_DEAD_SECONDS + 1)
+    assert shop.names(layout.DOOMED)
+    rot_new_copy(shop)
+    if not killed:
+        with shop.open() as repo:
+            lose(repo, repo.chunk_id(noise(0)))
+            assert lost.of_disk(repo, kept.disks[0]).blocks
+    assert [each.snapshot for each in shop.repair().hurt] == [kept.id]
 
 
 def test_a_collector_that_was_killed_holds_nobody_up_for_long(shop: Shop) -> None:

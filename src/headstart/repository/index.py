@@ -193,6 +193,13 @@ class Index:
         if unread.keys() - self._unread.keys():
             self.adopt_all()
         self._unread = unread
+        self._drop_swept()
+
+    def _drop_swept(self) -> None:
+        """Doomed packs that are listed only by index objects in whose place others stand: those say all that stays."""
+        if doomed := [each for each in self._going.doomed if each in self._table]:
+            staying = self._met.packs(replaced=False) | self._unlisted.ids()
+            self._drop([each for each in doomed if each not in staying])
 
     def _tidy(self) -> None:
         if not self._hoard.tidy(self._table, self._lock):

@@ -60,9 +60,10 @@ class Met:
         """Index objects that list any of these."""
         return [name for name, known in self._known.items() if not packs.isdisjoint(known.pack_ids())]
 
-    def packs(self) -> set[bytes]:
-        """Those that any index object lists."""
-        return {pack_id for known in self._known.values() for pack_id in known.pack_ids()}
+    def packs(self, *, replaced: bool = True) -> set[bytes]:
+        """Those that any index object lists; ``replaced``: also one that another stands in for."""
+        objects = [known for name, known in self._known.items() if replaced or name not in self._replaced]
+        return {pack_id for known in objects for pack_id in known.pack_ids()}
 
     def digest(self, name: str) -> bytes | None:
         """None: it was not read."""

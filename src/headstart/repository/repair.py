@@ -91,6 +91,7 @@ def _run(repo: Repository, order: Order, progress: Progress) -> Report:
     work.decide(found)
     copies = _bad_copies(repo, found)
     repo.index.doubt(copies)
+    _doubt_deleted(repo)
     noted = work.note(copies, _hurt(repo, found.census.manifests))
     work.put_back()
     manifests = tuple(filter(None, (census.manifest_of(pair) for pair in census.all_pairs(repo))))
@@ -112,6 +113,14 @@ def _run(repo: Repository, order: Order, progress: Progress) -> Report:
         tuple(dict.fromkeys([*work.notes, *healing.notes])),
         order.dry_run,
     )
+
+
+def _doubt_deleted(repo: Repository) -> None:
+    """Packs that a collector of garbage has deleted, if it was killed before it took them out of the index: they were
+    not examined, and a copy in them heals nothing."""
+    there = {pack_id for pack_id, _ in pack.stored(repo.store)}
+    repo.index.refresh()  # what was needed of them has been copied
+    repo.index.doubt(dict.fromkeys((repo.index.doomed & repo.index.packs()) - there))
 
 
 def _hurt(repo: Repository, manifests: Iterable[Manifest]) -> tuple[Hurt, ...]:
