@@ -484,6 +484,30 @@ def test_nobody_repairs_meanwhile(shop: Shop) -> None:
     shop.check(kept, 0)
 
 
+@pytest.mark.parametrize("slept", [True, False])
+def test_a_loss_that_is_noted_meanwhile_is_heeded(shop: Shop, *, slept: bool) -> None:
+    """The copy that was marked is bad, and the good one is about to be deleted."""
+    kept = moved(shop)
+    rot_new_copy(shop)
+    noted: list[str] = []
+
+    def beside(step: str) -> None:
+        if step == "repacking" and not noted:
+            noted.append(step)
+            if slept:
+                shop.clock.sleep(lease.COLLECTOR_DEAD_SECONDS + 1)
+                assert shop.repair().hurt == ()
+            else:
+                with shop.open() as repo:
+                    lose(repo, repo.chunk_id(noise(0)))
+
+    with pytest.raises(lease.Held, match="asleep") if slept else contextlib.nullcontext():
+        shop.collect(0, progress=beside)
+    assert noted
+    shop.sweep()
+    shop.check(kept, 0)
+
+
 @pytest.mark.parametrize("killed", [True, False])
 def test_nobody_believes_in_copies_that_were_deleted(shop: Shop, *, killed: bool) -> None:
     """While index objects list them still: their collector was killed, or the store keeps these objects."""

@@ -116,7 +116,7 @@ def test_signs_of_life_that_fail_harm_nobody(
 
 def test_who_slept_too_long_leaves_the_next_one_alone(repo: Repository, clock: Clock) -> None:
     here, there = (Lease(lease._COLLECTOR, host, "gc (process 1)") for host in ("here", "there"))
-    slept = lease._Beat(repo, here, lease._take(repo, here), 1e6)
+    slept = lease.Beat(repo, here, lease._take(repo, here), 1e6)
     clock.sleep(lease.COLLECTOR_DEAD_SECONDS + 1)
     taken = lease.key_of(lease._COLLECTOR, lease._take(repo, there))
     for _ in range(2):
@@ -128,7 +128,7 @@ def test_who_slept_too_long_leaves_the_next_one_alone(repo: Repository, clock: C
 
 @pytest.mark.parametrize("again", [False, True])
 def test_a_sign_whose_answer_was_lost_goes_with_the_others(repo: Repository, faulty: FaultyStore, again: bool) -> None:
-    beat = lease._Beat(repo, READER, 0, 1e6)
+    beat = lease.Beat(repo, READER, 0, 1e6)
     begin(repo, READER)
     faulty.plan("create", stores.lose(errors.StoreFailed("away")), layout.LEASES)
     with pytest.raises(errors.StoreFailed):

@@ -86,8 +86,8 @@ def collect(repo: Repository, order: Order, progress: Progress = quiet) -> Repor
     the store raises. Killed anywhere, or failed, it is repeated."""
     if order.dry_run:
         return _Collection(repo, order, progress).run()
-    with lease.collecting(repo, "gc"):
-        return _Collection(repo, order, progress).run()
+    with lease.collecting(repo, "gc") as held:
+        return _Collection(repo, order, progress, held).run()
 
 
 class _Shifted(Exception):
@@ -108,8 +108,9 @@ class _Lists:
 
 
 class _Collection:
-    def __init__(self, repo: Repository, order: Order, progress: Progress) -> None:
+    def __init__(self, repo: Repository, order: Order, progress: Progress, held: lease.Beat | None = None) -> None:
         self._repo = repo
+        self._held = held
         self._order = order
         self._progress = progress
         self._report = Report(order.quarantine, order.dry_run)
@@ -172,10 +173,14 @@ class _Collection:
                 )
 
     def _require_marks(self, living: Living, *, again: bool) -> None:
-        """They mean what they meant, and were not made by a damaged cache. ``again``: read through all of it."""
+        """They mean what they meant, no copy of what was marked was noted as lost since, and they were not made by a
+        damaged cache. ``again``: read through all of it."""
         index = self._repo.index
         index.recheck(again=again)
-        if index.shifts != living.shifts:
+        if self._held is not None:
+            self._held.require()
+        index.refresh()
+        if index.as_of != living.as_of:
             raise _Shifted
 
     # -- what there is
@@ -233,6 +238,8 @@ class _Collection:
         if going:
             self._require_marks(living, again=True)
         for pack_id in sorted(going):
+            if self._held is not None and self._held.lost:
+                self._held.require()
             try:
                 self._delete(pack.pack_key(pack_id))
             except (errors.StoreFailed, errors.Unsupported) as error:

@@ -157,7 +157,7 @@ def _remove(repo: Repository, its: Iterable[str]) -> None:
         repo.store.delete(name)
 
 
-class _Beat:
+class Beat:
     """Signs of life on a thread of their own."""
 
     def __init__(self, repo: Repository, lease: Lease, number: int, seconds: float) -> None:
@@ -165,16 +165,35 @@ class _Beat:
         self._lease = lease
         self._first = self._number = number
         self._unsure = False
+        self._signing = threading.Lock()
         self._seconds = seconds
         self._end = threading.Event()
+        #: Somebody else took it for dead.
+        self.lost = False
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         while not self._end.wait(self._seconds):
             # The next one may come through; if none does, the lease ends, which harms nobody.
-            with contextlib.suppress(errors.HeadstartError):
+            with contextlib.suppress(errors.HeadstartError), self._signing:
                 self._sign()
+
+    def require(self) -> None:
+        """Raises ``Held`` if somebody else may have begun meanwhile, because this process or its machine slept."""
+        with self._signing:
+            if not self.lost and self._is_mine(self._key(self._number)):
+                self._sign()
+            else:
+                self.lost = True
+        if self.lost:
+            verb = self._lease.verb
+            raise Held(
+                f"'headstart {verb}' gave no sign of life for more than {COLLECTOR_DEAD_SECONDS / 60:.0f} minutes: this"
+                " machine was asleep, or the store away. Somebody else may be at work by now, so it has ended. Repeat it.",
+                host=self._lease.host,
+                verb=verb,
+            )
 
     def _sign(self) -> None:
         """The next one. Who was taken for dead meanwhile finds it taken, gives no more, and leaves that one alone."""
@@ -185,12 +204,14 @@ class _Beat:
         except Exists:
             if not self._is_mine(name):
                 self._unsure = False
+                self.lost = True
                 self._end.set()
                 return
         self._unsure = False
         self._number += 1
         if self._lease.id == _COLLECTOR:
-            self._repo.store.delete(self._key(self._number - 1))
+            with contextlib.suppress(errors.StoreFailed, errors.Unsupported):  # not everybody may
+                self._repo.store.delete(self._key(self._number - 1))
 
     def _key(self, number: int) -> str:
         return key_of(self._lease.id, number)
@@ -221,7 +242,7 @@ def reading(repo: Repository, verb: str, roots: Iterable[Root], chunks: Iterable
     except (errors.StoreFailed, errors.NoSpace, errors.Unsupported):
         yield False
         return
-    beat = _Beat(repo, held, 0, DEAD_SECONDS / 12)
+    beat = Beat(repo, held, 0, DEAD_SECONDS / 12)
     try:
         yield True
     finally:
@@ -240,15 +261,16 @@ def reading_snapshot(repo: Repository, verb: str, manifest: Manifest) -> Iterato
 
 
 @contextlib.contextmanager
-def collecting(repo: Repository, verb: str) -> Iterator[None]:
+def collecting(repo: Repository, verb: str) -> Iterator[Beat]:
     """One at a time forgets, collects, or repairs. Raises ``Held``.
 
-    This saves work and keeps reports right; nothing is lost if two forget or collect all the same."""
+    This saves work and keeps reports right; nothing is lost if two forget or collect all the same. Beside a repair it
+    may be: who deletes or notes losses requires first that it was not taken for dead."""
     mine = Lease(_COLLECTOR, socket.gethostname(), f"{verb} (process {os.getpid()})")
     number = _take(repo, mine)
-    beat = _Beat(repo, mine, number, _BEAT_SECONDS)
+    beat = Beat(repo, mine, number, _BEAT_SECONDS)
     try:
-        yield
+        yield beat
     finally:
         with contextlib.suppress(errors.HeadstartError):
             beat.close()

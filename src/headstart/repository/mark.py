@@ -24,12 +24,12 @@ from headstart.store.contract import Missing
 class Living:
     """``positions`` of chunks that are needed; ``packs`` that are needed whole. ``linked``: names of index objects that
     manifests and records know of. ``missed``: what is needed and was not found, because it is in no pack that is known,
-    or by the fault of a damaged cache. ``shifts`` of the index before: positions mean something as long as it has no
-    more."""
+    or by the fault of a damaged cache. ``as_of`` of the index before: as long as it stays that, positions mean
+    something, and the copies are good."""
 
     positions: Blocks
     missed: Missed
-    shifts: int
+    as_of: tuple[int, int]
     packs: frozenset[bytes]
     linked: frozenset[str]
     snapshots: int
@@ -40,7 +40,7 @@ def mark(repo: Repository, drafts: dict[str, list[str]], absent: Collection[byte
     """``drafts`` are the records of living ones, listed before this is called: what has been published since is found
     among the manifests. ``absent``: packs that the store does not have, and that no loss names. Raises ``Damaged`` when
     it cannot be told what somebody needs."""
-    shifts = repo.index.shifts
+    as_of = repo.index.as_of
     marking = _Marking(repo, absent)
     for names in drafts.values():
         for name in names:
@@ -57,7 +57,7 @@ def mark(repo: Repository, drafts: dict[str, list[str]], absent: Collection[byte
     return Living(
         marking.positions,
         marking.missed,
-        shifts,
+        as_of,
         frozenset(marking.packs),
         frozenset(marking.linked),
         manifests,

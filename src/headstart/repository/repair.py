@@ -14,7 +14,6 @@ not let go stays ``open``, and holds nothing else up.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -79,17 +78,21 @@ def run(repo: Repository, order: Order, progress: Progress) -> Report:
     _require_one_config(repo)
     # A collector that has marked before a loss is noted may be about to delete the good copy of what is bad elsewhere;
     # and what is being forgotten must not be put back from the twin that is still there.
-    with contextlib.nullcontext() if order.dry_run else lease.collecting(repo, "repair"):
-        return _run(repo, order, progress)
+    if order.dry_run:
+        return _run(repo, order, progress, None)
+    with lease.collecting(repo, "repair") as held:
+        return _run(repo, order, progress, held)
 
 
-def _run(repo: Repository, order: Order, progress: Progress) -> Report:
+def _run(repo: Repository, order: Order, progress: Progress, held: lease.Beat | None) -> Report:
     found = verify.examine(repo, progress, order.remembered)
     if not found.report.findings and not repo.index.has_losses:
         return Report((), (), (), (), (), (), None, (), order.dry_run)
     work = _Repair(repo, order)
     work.decide(found)
     copies = _bad_copies(repo, found)
+    if held is not None:
+        held.require()
     repo.index.doubt(copies)
     _doubt_deleted(repo)
     noted = work.note(copies, _hurt(repo, found.census.manifests))
