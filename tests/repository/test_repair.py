@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import pytest
 
 from headstart import errors, repository
-from headstart.repository import lost, repair, snapshot, tree, verify
+from headstart.repository import layout, lost, repair, snapshot, tree, verify
 from headstart.repository.donor import Second
 from headstart.repository.layout import ChunkClass
 from headstart.repository.repair import Order, Report, Sources
@@ -156,12 +156,15 @@ def snapshot_ids_hurt(repo: Repository) -> set[str]:
     return set(lost.still_hurt(repo))
 
 
-def test_a_pack_that_comes_back_was_not_lost() -> None:
-    """A disk that was not mounted: what was noted harms nothing."""
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_pack_that_comes_back_was_not_lost(*, listed: bool) -> None:
+    """A disk that was not mounted, or could not be read for a while: what was noted harms nothing."""
     gone = packs(ChunkClass.CONTENT)
-    store = store_with(dict.fromkeys(gone))
+    indexes = [name for name in OBJECTS if name.startswith(layout.INDEXES)]
+    store = store_with(dict.fromkeys(gone) if listed else dict.fromkeys(gone, b"x") | dict.fromkeys(indexes))
     assert repaired(store).hurt
     for name in gone:
+        store.delete(name)
         store.create(name, OBJECTS[name])
     with aged.opened(store) as repo:
         for manifest in MANIFESTS:

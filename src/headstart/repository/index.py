@@ -358,17 +358,19 @@ class Index:
             self._adopt(pack_id, dict(self._store.list(name)).get(name, 0))
 
     def adopt_all(self) -> None:
-        """Adopt every pack in the store that no index lists; those that are not whole are named in ``damaged``."""
+        """Adopt every pack in the store that no index lists; those that are not whole are named in ``damaged``, unless
+        they were noted as lost."""
         self._load_once()
         early = time.monotonic() - _AGAIN_SECONDS
         for pack_id, size in sorted(pack.stored(self._store)):
             known = pack_id in self._table or self._broken.get(pack_id, -math.inf) > early
-            if not known and not self.is_lost(pack_id) and pack_id not in self._going.doomed:
+            if not known and pack_id not in self._going.doomed:
                 try:
                     self._adopt(pack_id, size)
                 except errors.Damaged as error:
                     self._broken[pack_id] = time.monotonic()
-                    self._note(error)
+                    if not self.is_lost(pack_id):
+                        self._note(error)
 
     def _adopt(self, pack_id: bytes, size: int) -> None:
         self.add(pack.read_entries(self._secrets, self._store, pack_id, size))

@@ -190,7 +190,7 @@ class Beat:
             verb = self._lease.verb
             raise Held(
                 f"'headstart {verb}' gave no sign of life for more than {COLLECTOR_DEAD_SECONDS / 60:.0f} minutes: this"
-                " machine was asleep, or the store away. Somebody else may be at work by now, so it has ended. Repeat it.",
+                " machine was asleep, or the store away. Somebody else may be at work by now, so it ended. Repeat it.",
                 host=self._lease.host,
                 verb=verb,
             )
