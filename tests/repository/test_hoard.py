@@ -255,17 +255,27 @@ def test_a_damaged_column(cached: Repository, cache: Path, column: str) -> None:
     assert_sound(stores.reopened(cached, cache))
 
 
-def test_damage_is_not_joined(cached: Repository, cache: Path) -> None:
+@pytest.mark.parametrize("column", ["ids", "slots"])
+def test_damage_that_comes_later_is_not_joined(cached: Repository, cache: Path, column: str) -> None:
     [path] = segments(cache)
     key = seal.derive(cached.secrets.structure, b"index cache")
-    assert cached.index.find(samples.ids_of(cached, 0)[0])
-    start, length, _ = segment.Segment(path, key, Stack().top.base)._places["ids"]
+    cached.index.recheck()
+    start, length, _ = segment.Segment(path, key, Stack().top.base)._places[column]
     flip_mapped(path, start, length)
     with cached.writer(samples.ignore) as running:
         samples.put(cached, running, {number: noise(number) for number in range(20, 70)})
     for repo in (cached, stores.reopened(cached, cache)):
         assert repo.missing(samples.ids_of(repo, *range(70))) == [], "it was seen, and read again from the store"
         assert_sound(repo, 70)
+
+
+def test_a_cache_that_cannot_be_looked_through_is_damaged(cached: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    cached.index.recheck()
+    fault = stores.fail(OSError("a bad sector"))
+    with monkeypatch.context() as patched:
+        patched.setattr(segment, "_pieces", lambda *_: fault(list))
+        cached.index.recheck(again=True)
+    assert_sound(cached)
 
 
 def flip_mapped(path: Path, start: int, length: int) -> None:

@@ -164,7 +164,7 @@ class Index:
             try:
                 return look()
             except IndexError:
-                self.recheck()
+                self.recheck(again=True)
                 return look()
 
     def refresh(self) -> None:
@@ -203,7 +203,7 @@ class Index:
 
     def _tidy(self) -> None:
         if not self._hoard.tidy(self._table, self._lock):
-            self.recheck()
+            self.recheck(again=True)
 
     def _mount(self) -> None:
         """What the cache has; of that what an index object lists."""
@@ -223,7 +223,7 @@ class Index:
 
     def recheck(self, *, again: bool = False) -> None:
         """Something does not fit, or must: look whether the cache is damaged, and do without the part that is. Costs
-        reading it, once; ``again``: each time. Nobody else is held up by that."""
+        reading it, once; ``again``: each time, where it is known to be damaged, or must not be. Nobody else is held up by that."""
         with self._lock:
             self._load_once()
             parts = self._hoard.to_look_at(self._table, again=again)

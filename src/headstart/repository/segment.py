@@ -84,11 +84,14 @@ class Segment(Part):
         self._places: dict[str, tuple[int, int, str]] = head["columns"]
 
     def is_sound(self) -> bool:
-        """Whether every byte is what was written. Reads the whole file."""
-        return all(
-            _code(self._key, _pieces(self._file.fileno(), start, length)).hex() == code
-            for start, length, code in self._places.values()
-        )
+        """Whether every byte can be read, and is what was written. Reads the whole file."""
+        try:
+            return all(
+                _code(self._key, _pieces(self._file.fileno(), start, length)).hex() == code
+                for start, length, code in self._places.values()
+            )
+        except OSError:
+            return False
 
     def raw(self, name: str) -> Iterator[bytes]:
         """A column, in pieces. (Not mapped, so that it does not count as ours.) ``Unusable`` where it is damaged."""
