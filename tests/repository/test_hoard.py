@@ -278,6 +278,15 @@ def test_a_cache_that_cannot_be_looked_through_is_damaged(cached: Repository, mo
     assert_sound(cached)
 
 
+def test_what_was_joined_is_let_go(cached: Repository, cache: Path) -> None:
+    for number in range(20, 23):
+        cached.index.recheck(again=True)
+        with cached.writer(samples.ignore) as running:
+            samples.put(cached, running, {number: noise(number)})
+    opened = [str(each.readlink()) for each in Path("/proc/self/fd").iterdir() if each.is_symlink()]
+    assert not [each for each in opened if each.startswith(str(cache)) and each.endswith("(deleted)")]
+
+
 def flip_mapped(path: Path, start: int, length: int) -> None:
     """In the file itself, which somebody has mapped."""
     with path.open("r+b") as file:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
+import weakref
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from contextlib import AbstractContextManager
 from typing import TypeVar
@@ -36,8 +37,9 @@ class Hoard:
     def __init__(self, shelf: Shelf | None) -> None:
         self._shelf = shelf
         self._fresh: list[Known] = []  # index objects that no segment has
-        self._sound: set[Segment] = set()
-        self._unsound: set[Segment] = set()
+        # As long as they are used: each has a file open, also one that was removed.
+        self._sound: weakref.WeakSet[Segment] = weakref.WeakSet()
+        self._unsound: weakref.WeakSet[Segment] = weakref.WeakSet()
         self._tidying = threading.Lock()
         #: Why the cache is not used any longer.
         self.failure: OSError | None = None

@@ -223,7 +223,8 @@ class Index:
 
     def recheck(self, *, again: bool = False) -> None:
         """Something does not fit, or must: look whether the cache is damaged, and do without the part that is. Costs
-        reading it, once; ``again``: each time, where it is known to be damaged, or must not be. Nobody else is held up by that."""
+        reading it, once; ``again``: each time, where it is known to be damaged, or must not be. Nobody else is held up
+        by that."""
         with self._lock:
             self._load_once()
             parts = self._hoard.to_look_at(self._table, again=again)
