@@ -539,6 +539,19 @@ def test_a_collector_that_was_killed_holds_nobody_up_for_long(shop: Shop) -> Non
     assert not shop.names(layout.LEASES)
 
 
+def test_what_was_made_while_the_clock_of_the_store_was_ahead_is_old(shop: Shop) -> None:
+    now = shop.clock.now
+    shop.clock.sleep(9 * 365 * DAY)
+    shop.forget(shop.add(1, 2, 3))
+    assert shop.collect(0).condemned_packs
+    shop.forget(shop.add(4, 5, 6))
+    with shop.open() as repo:
+        lease._take(repo, lease.Lease(lease._COLLECTOR, "host", "gc"))
+    shop.clock.now = now
+    report = shop.collect()
+    assert report.deleted_packs and report.condemned_packs
+
+
 def test_a_dry_run_writes_nothing_and_tells_the_same(shop: Shop) -> None:
     gone = shop.add(1, 2, 3)
     shop.add(2, vm="other")

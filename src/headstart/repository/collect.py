@@ -103,8 +103,8 @@ class _Lists:
     ages: Mapping[str, float]
 
     def due(self, quarantine: float) -> list[str]:
-        # Stores round.
-        return [name for name in self.condemned if max(0.0, self.ages.get(name, 0.0)) >= quarantine]
+        aged = {name: lease.corrected(self.ages.get(name, 0.0), QUARANTINE) for name in self.condemned}
+        return [name for name, age in aged.items() if age >= quarantine]
 
 
 class _Collection:
@@ -140,7 +140,8 @@ class _Collection:
         # After the drafts: only what is known now can be judged.
         self._sizes = dict(pack.stored(self._repo.store))
         ages = {pack.id_of(name): age for name, age in lease.ages(self._repo, layout.PACKS).items()}
-        judged = {each for each in index.packs() if max(0.0, ages.get(each, math.inf)) >= self._order.quarantine}
+        aged = {each: lease.corrected(ages.get(each, math.inf), QUARANTINE) for each in index.packs()}
+        judged = {each for each, age in aged.items() if age >= self._order.quarantine}
         self._report.packs, self._report.bytes = len(self._sizes), sum(self._sizes.values())
         self._by_marks(
             lambda: self._mark(drafts, {each for each in absent if not index.is_lost(each)}),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import socket
 import threading
@@ -117,7 +118,13 @@ def ages(repo: Repository, prefix: str) -> dict[str, float]:
 
 def is_dead(names_of: Iterable[str], aged: dict[str, float], limit: float) -> bool:
     """By its newest sign of life. One that came after the ages were asked for is young."""
-    return min((aged.get(name, 0.0) for name in names_of), default=0.0) > limit
+    return min((corrected(aged.get(name, 0.0), limit) for name in names_of), default=0.0) > limit
+
+
+def corrected(age: float, limit: float) -> float:
+    """Stores round, so that an age may be below nothing. Further below than ``limit``: their clock was ahead once, and
+    who knows for how long that was ago."""
+    return max(0.0, age) if age >= -limit else math.inf
 
 
 def living(repo: Repository) -> list[Lease]:
