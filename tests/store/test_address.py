@@ -95,6 +95,9 @@ def test_the_repository_of_a_host_need_not_be_named(tmp_path: Path, monkeypatch:
         "https://host/x?token=secret",
         "https://host/x#secret",
         "ftp://user:secret@host/x",
+        "s3://AKIA:secret/secret@bucket/x",
+        "https://user:secret/secret@host/x",
+        "gs://key:secret?secret#secret@bucket",
         "file://user:secret@host/x",
     ],
 )

@@ -6,12 +6,13 @@ import re
 
 from headstart import errors
 
-#: What stands before the host, or the bucket.
-_BEFORE = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/?#]*@")
+#: What stands before the host, or the bucket. Half of all secret keys of AWS have a "/", and no address an "@" but that
+#: of a directory.
+_BEFORE = re.compile(r"^(?:((?!file:)[a-z][a-z0-9+.-]*://).*|(file://)[^/]*)@", re.IGNORECASE | re.DOTALL)
 
 
 def shown(url: str) -> str:
-    return _BEFORE.sub(r"\1...@", url)
+    return _BEFORE.sub(r"\1\2...@", url)
 
 
 def refuse(url: str) -> None:
