@@ -29,7 +29,7 @@ class Locksmith:
         """There is a new snapshot."""
         with self._lock:
             working = self._thread is not None and self._thread.is_alive()
-            if not repo.immutable_days or working or self._was_done():
+            if not repo.promised_days or working or self._was_done():
                 return
             self._thread = threading.Thread(target=self._work, args=(repo,), name="locksmith", daemon=True)
             self._thread.start()

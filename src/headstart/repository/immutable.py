@@ -50,7 +50,10 @@ def extend(repo: Repository, now: float, beat: Callable[[], None] = lambda: None
     ``beat`` is called all the time, and ends it by what it raises. Raises ``StoreFailed``, ``Refused``.
     """
     locks = repo.store.locks()
-    if not repo.immutable_days or locks is None:
+    if not repo.promised_days or locks is None:
+        return Extended()
+    repo.immutable_days = protection.protect(repo.store, repo.promised_days)  # it may be open for months
+    if not repo.immutable_days:
         return Extended()
     whole = protection.of(repo.immutable_days).seconds
     spare = whole - repo.immutable_days * _DAY

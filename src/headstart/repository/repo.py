@@ -44,7 +44,7 @@ class Repository:
         self.tree_fanout = settings.tree_fanout
         #: For so long after a snapshot is made, nobody can remove what it needs; 0: there is no such promise.
         self.promised_days = settings.immutable_days
-        #: As many, unless its place keeps objects for fewer now.
+        #: As many, unless its place kept objects for fewer when it was last asked.
         self.immutable_days = settings.immutable_days if immutable_days is None else immutable_days
         #: False where encryption was declined: whoever can read the store can read everything.
         self.encrypted = encrypted
