@@ -265,6 +265,14 @@ def test_what_a_dead_run_published_gets_its_twin_before_its_draft_goes(shop: Sho
     shop.check(made, 1, 2)
 
 
+def test_a_twin_that_says_something_else_holds_nobody_up(shop: Shop) -> None:
+    made = killed_before_the_twin(shop)
+    with shop.open() as repo:
+        repo.put_object(layout.Kind.TWIN, snapshot.twin_of(made.id), snapshot._TOMBSTONE)
+    assert shop.collect().drafts == 1, "it is for a repair"
+    shop.check(made, 1, 2)
+
+
 def test_what_a_dead_run_published_and_cannot_be_read_is_for_a_repair(shop: Shop) -> None:
     made, kept = killed_before_the_twin(shop), shop.add(3, vm="other")
     samples.rewrite(shop.open(), snapshot.key_of(made.id), b"x")

@@ -30,6 +30,7 @@ from headstart.blocks import Blocks
 from headstart.repository import condemned, draft, layout, lease, mark, pack, reindex, repack, snapshot
 from headstart.repository.mark import Living
 from headstart.repository.repo import Repository
+from headstart.store.contract import Exists
 
 #: Seconds from when a pack is condemned until it is deleted, and for which a new pack is left alone. Longer than a
 #: restore that cannot write a lease, and than a run goes on without a look at the repository.
@@ -216,8 +217,9 @@ class _Collection:
             if not self._order.dry_run:
                 try:
                     revoked = snapshot.revoke(self._repo, draft_id)
-                except errors.Damaged:
-                    living[draft_id] = names  # whatever it was, only this is left of it
+                except (errors.Damaged, Exists):
+                    # Whatever it was, only this is left of it; or its manifest and twin say different things.
+                    living[draft_id] = names
                     continue
                 draft.drop(self._repo, draft_id)
                 if not revoked:
