@@ -114,12 +114,19 @@ def test_signs_of_life_that_fail_harm_nobody(
     assert lease.names(repo) == {}
 
 
-def test_who_slept_too_long_leaves_the_next_one_alone(repo: Repository, clock: Clock) -> None:
-    here, there = (Lease(lease._COLLECTOR, host, "gc (process 1)") for host in ("here", "there"))
+@pytest.mark.parametrize("twice", [False, True])
+def test_who_slept_too_long_leaves_the_next_one_alone(repo: Repository, clock: Clock, twice: bool) -> None:
+    here, there = (Lease(lease._COLLECTOR, "host", "gc (process 1)", nonce=nonce) for nonce in ("here", "there"))
     slept = lease.Beat(repo, here, lease._take(repo, here), 1e6)
+    if twice:
+        slept._sign()
     clock.sleep(lease.COLLECTOR_DEAD_SECONDS + 1)
+    if twice:  # and the other has ended, and begun again
+        lease._remove(repo, lease.names(repo)[lease._COLLECTOR])
     taken = lease.key_of(lease._COLLECTOR, lease._take(repo, there))
-    for _ in range(2):
+    with pytest.raises(lease.Held, match="asleep"):
+        slept.require()
+    if not twice:
         slept._sign()
     slept.close()
     assert lease.names(repo) == {lease._COLLECTOR: [taken]}
@@ -154,6 +161,19 @@ def test_who_was_overtaken_while_it_hesitated_gives_way(repo: Repository, faulty
     with pytest.raises(lease.Held, match="'headstart forget' of there"), lease.collecting(repo, "gc"):
         pass
     assert lease.names(repo) == {lease._COLLECTOR: [lease.key_of(lease._COLLECTOR, 0)]}
+
+
+def test_who_could_not_take_it_leaves_that_of_another_one_alone(repo: Repository, faulty: FaultyStore) -> None:
+    first = lease.key_of(lease._COLLECTOR, 0)
+
+    def overtaken(create: Callable[[], object]) -> object:
+        begin(repo, Lease(lease._COLLECTOR, "there", "forget"))
+        raise errors.StoreFailed("away")
+
+    faulty.plan("create", overtaken, first)
+    with pytest.raises(errors.StoreFailed, match="away"), lease.collecting(repo, "gc"):
+        pass
+    assert lease.read(repo, first).host == "there"
 
 
 def test_a_lease_that_cannot_be_read_holds_all_the_same(repo: Repository) -> None:

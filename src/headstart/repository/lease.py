@@ -58,13 +58,15 @@ class Root:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """``host`` and ``verb`` say whose; ``roots`` and ``chunks`` what it needs."""
+    """``host`` and ``verb`` say whose; ``roots`` and ``chunks`` what it needs. ``nonce`` tells those apart that one
+    after another have the same id: of containers, hosts and processes may all be called the same."""
 
     id: str
     host: str
     verb: str
     roots: tuple[Root, ...] = ()
     chunks: tuple[bytes, ...] = ()
+    nonce: str = ""
 
 
 class Held(errors.Locked):
@@ -81,6 +83,7 @@ def encode(lease: Lease) -> bytes:
         "verb": lease.verb,
         "roots": [root.told() for root in lease.roots],
         "chunks": [chunk.hex() for chunk in lease.chunks],
+        "nonce": lease.nonce,
     }
     return json.dumps(told, separators=(",", ":")).encode()
 
@@ -95,6 +98,7 @@ def decode(lease_id: str, payload: bytes) -> Lease:
             values.text(told["verb"]),
             tuple(map(Root.of, values.items(told["roots"]))),
             tuple(map(values.chunk_id, values.items(told["chunks"]))),
+            values.text(told.get("nonce", "")),
         )
     except KeyError as error:
         raise ValueError(f"without {error}") from None
@@ -157,6 +161,13 @@ def read(repo: Repository, name: str) -> Lease:
         return decode(name.split("/")[1], repo.get_object(layout.Kind.LEASE, name))
     except ValueError:
         raise errors.Damaged(f"{name} is damaged: it cannot be decoded.", object=name) from None
+
+
+def _is_of(repo: Repository, name: str, owner: Lease) -> bool:
+    try:
+        return read(repo, name) == owner
+    except errors.Damaged:
+        return False
 
 
 def _remove(repo: Repository, its: Iterable[str]) -> None:
@@ -225,16 +236,16 @@ class Beat:
 
     def _is_mine(self, name: str) -> bool:
         """The store may have done what it said had failed."""
-        try:
-            return read(self._repo, name) == self._lease
-        except errors.Damaged:
-            return False
+        return _is_of(self._repo, name, self._lease)
 
     def close(self) -> None:
         self._end.set()
         self._thread.join()
         last = self._number + (self._unsure and self._is_mine(self._key(self._number + 1)))
-        _remove(self._repo, map(self._key, range(self._first, last + 1)))
+        its = map(self._key, range(self._first, last + 1))
+        if self._lease.id == _COLLECTOR:  # the next one begins from number 0
+            its = filter(self._is_mine, its)
+        _remove(self._repo, its)
 
 
 @contextlib.contextmanager
@@ -273,7 +284,8 @@ def collecting(repo: Repository, verb: str) -> Iterator[Beat]:
 
     This saves work and keeps reports right; nothing is lost if two forget or collect all the same. Beside a repair it
     may be: who deletes or notes losses requires first that it was not taken for dead."""
-    mine = Lease(_COLLECTOR, socket.gethostname(), f"{verb} (process {os.getpid()})")
+    nonce = os.urandom(layout.OBJECT_ID_LENGTH).hex()
+    mine = Lease(_COLLECTOR, socket.gethostname(), f"{verb} (process {os.getpid()})", nonce=nonce)
     number = _take(repo, mine)
     beat = Beat(repo, mine, number, _BEAT_SECONDS)
     try:
@@ -317,8 +329,9 @@ def _take(repo: Repository, mine: Lease) -> int:
     except Exists:
         raise _held(repo, taken) from None
     except errors.StoreFailed:
-        with contextlib.suppress(errors.HeadstartError):  # it may be there
-            repo.store.delete(taken)
+        with contextlib.suppress(errors.HeadstartError):  # it may be there, or by now that of another one
+            if _is_of(repo, taken, mine):
+                repo.store.delete(taken)
         raise
     others = [name for name in names(repo).get(_COLLECTOR, []) if name != taken and name not in its]
     if others:  # of one that began while we hesitated
