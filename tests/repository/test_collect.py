@@ -516,6 +516,27 @@ def test_a_loss_that_is_noted_meanwhile_is_heeded(shop: Shop, *, slept: bool) ->
     shop.check(kept, 0)
 
 
+def test_a_pack_that_could_not_be_read_for_a_moment_is_not_deleted_unread(shop: Shop) -> None:
+    """It is in no index any longer, and has the only good copy."""
+    kept = moved(shop)
+    rot_new_copy(shop)
+    with shop.open() as repo:
+        chunk = repo.chunk_id(noise(0))
+        lose(repo, chunk)
+        found = repo.index.find(chunk)
+        assert found is not None
+        for name in shop.names(layout.INDEXES):
+            if found.pack_id in {each.pack_id for each in repo.index.read_listed(name)[1].packs}:
+                shop.store.delete(name)
+    name = pack.pack_key(found.pack_id)
+    for number in range(1, 3):
+        shop.store.plan("read_range", stores.fail(errors.Damaged("away", object=name)), name, number)
+    shop.collect(0)
+    assert shop.store.count("read_range", name) > 1
+    shop.sweep()
+    shop.check(kept, 0)
+
+
 @pytest.mark.parametrize("killed", [True, False])
 def test_nobody_believes_in_copies_that_were_deleted(shop: Shop, *, killed: bool) -> None:
     """While index objects list them still: their collector was killed, or the store keeps these objects."""

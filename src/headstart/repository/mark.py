@@ -23,9 +23,9 @@ from headstart.store.contract import Missing
 @dataclass(frozen=True, slots=True)
 class Living:
     """``positions`` of chunks that are needed; ``packs`` that are needed whole. ``linked``: names of index objects that
-    manifests and records know of. ``missed``: what is needed and was not found, because it is in no pack that is known,
-    or by the fault of a damaged cache. ``as_of`` of the index before: as long as it stays that, positions mean
-    something, and the copies are good."""
+    manifests and records know of. ``missed``: what is needed and of which no good copy was found, because it is in no
+    pack that is known, or by the fault of a damaged cache. ``as_of`` of the index before: as long as it stays that,
+    positions mean something, and the copies are good."""
 
     positions: Blocks
     missed: Missed
@@ -115,6 +115,7 @@ class _Marking:
         self._absent = absent
         self.positions = Blocks()
         self.missed = Missed()
+        self._lacks = repo.index.lacks_any()
         self.packs: set[bytes] = set()
         self.linked: set[str] = set()
         #: Of the drafts. After the snapshots: of what both need, nothing may be missing.
@@ -168,14 +169,15 @@ class _Marking:
         wanted = list(chunk_ids)
         places = self._repo.index.places(wanted)
         self.positions.update(places)
-        if len(places) < len(wanted):
-            self.missed.update(each for each in wanted if not self._repo.index.places([each]))
+        if self._lacks or len(places) < len(wanted):
+            self.missed.update(self._repo.missing(wanted))
 
     def _enter(self, node_id: bytes) -> bool:
         """The trees of different disks share nodes; of one node, what is below is the same."""
         [place] = self._repo.index.places([node_id]) or [-1]
+        if self._lacks or place < 0:
+            self.missed.update(self._repo.missing([node_id]))
         if place < 0:
-            self.missed.update([node_id])
             return True  # it is read from a pack that no index lists, or found missing
         known = place in self.positions
         self.positions.add(place)
