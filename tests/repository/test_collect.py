@@ -802,6 +802,21 @@ def test_who_verifies_meanwhile_misses_nothing(shop: Shop, monkeypatch: pytest.M
     shop.check(kept, 2)
 
 
+def test_what_an_unreadable_index_object_lists_is_not_missed_later(shop: Shop) -> None:
+    shop.forget(shop.add(1, 2, 3))
+    shop.collect(0)
+    listed = {name: shop.store.read(name) for name in shop.names(layout.INDEXES)}
+    with shop.open() as repo:
+        for name in listed:
+            samples.rewrite(repo, name, b"x")
+        assert shop.collect(0).deleted_packs
+        for name, data in listed.items():
+            samples.rewrite(repo, name, data)
+    shop.require_whole()
+    shop.sweep()
+    assert not shop.names(layout.DOOMED)
+
+
 def test_many_small_index_objects_become_few(shop: Shop) -> None:
     made = [shop.add(seed, created=float(seed)) for seed in range(1, 41)]
     before = len(shop.names(layout.INDEXES))

@@ -15,6 +15,7 @@ from headstart.repository.link import Link
 from headstart.repository.listing import Listed
 from headstart.repository.packtable import PackEntries
 from headstart.repository.repo import Repository
+from headstart.store.contract import Missing
 
 #: Chunks that one object lists, about.
 _CHUNKS = 1 << 17
@@ -25,13 +26,14 @@ _SMALL_CHUNKS, _SMALL_COUNT = 1 << 12, 32
 @dataclass(frozen=True, slots=True)
 class _Told:
     """What the index objects say: all of those that are ``stale`` (they list what was deleted) or ``small``, of all
-    others the packs."""
+    others the packs. ``unread``: one could not be read, and may be whole again tomorrow."""
 
     packs: Mapping[str, frozenset[bytes]]
     stale: Mapping[str, Listed]
     small: Mapping[str, Listed]
     stood_in_for: Set[str]
     linked: Set[str]
+    unread: bool
 
     def spent(self, deleted: Set[bytes]) -> set[str]:
         """Those for which others have stood in before, with all that is left of what they list."""
@@ -45,7 +47,7 @@ class _Told:
 def rewrite(repo: Repository, deleted: Set[bytes], linked: Collection[str]) -> set[bytes]:
     """Take these packs out of the index. ``linked``: names of index objects that manifests and drafts would miss.
 
-    Returns those that are listed still, because the store keeps an object that does."""
+    Returns those that are listed still, because the store keeps an object that does, or may be: one was not read."""
     told = _told(repo, deleted)
     spent = told.spent(deleted)
     old = {name: listed for name, listed in told.stale.items() if name not in spent}
@@ -57,7 +59,7 @@ def rewrite(repo: Repository, deleted: Set[bytes], linked: Collection[str]) -> s
         # Damaged ones that a repair has given up stay: they are known as long as they are there.
         there = {name for prefix in (layout.INDEXES, layout.LOSSES) for name in objects.names(repo.store, prefix)}
         _write(repo, old, deleted, there | told.linked | set(linked))
-    left: set[bytes] = set()
+    left = set(deleted) if told.unread else set()
     for name in sorted(old.keys() | spent):
         try:
             repo.store.delete(name)
@@ -72,7 +74,11 @@ def _told(repo: Repository, deleted: Set[bytes]) -> _Told:
     small: dict[str, Listed] = {}
     stood_in_for: set[str] = set()
     linked: set[str] = set()
+    unread = False
     for name, listed in _all(repo):
+        if listed is None:
+            unread = unread or not repo.index.given_up(name)
+            continue
         packs[name] = frozenset(entries.pack_id for entries in listed.packs)
         stood_in_for.update(each.name for each in listed.replaced)
         linked.update(each.name for each in listed.links)
@@ -80,17 +86,20 @@ def _told(repo: Repository, deleted: Set[bytes]) -> _Told:
             stale[name] = listed
         elif sum(map(len, listed.packs)) < _SMALL_CHUNKS:
             small[name] = listed
-    return _Told(packs, stale, small, stood_in_for, linked)
+    return _Told(packs, stale, small, stood_in_for, linked, unread)
 
 
-def _all(repo: Repository) -> Iterator[tuple[str, Listed]]:
-    """Those that can be read; the others are for a repair."""
+def _all(repo: Repository) -> Iterator[tuple[str, Listed | None]]:
+    """None for one that cannot be read: that is for a repair."""
     for name, _ in sorted(repo.store.list(layout.INDEXES)):
         try:
             _, listed = repo.index.read_listed(name)
-        except errors.Damaged:
+        except Missing:
             continue
-        yield name, listed
+        except errors.Damaged:
+            yield name, None
+        else:
+            yield name, listed
 
 
 def _write(repo: Repository, old: Mapping[str, Listed], deleted: Set[bytes], known: Set[str]) -> None:
