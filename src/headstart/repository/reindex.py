@@ -25,12 +25,12 @@ _SMALL_CHUNKS, _SMALL_COUNT = 1 << 12, 32
 
 @dataclass(frozen=True, slots=True)
 class _Told:
-    """What the index objects say: all of those that are ``stale`` (they list what was deleted) or ``small``, of all
-    others the packs. ``unread``: one could not be read, and may be whole again tomorrow."""
+    """What the index objects say, without the tables of their packs, which need not all fit into memory. ``stale``
+    ones list what was deleted. ``unread``: one could not be read, and may be whole again tomorrow."""
 
     packs: Mapping[str, frozenset[bytes]]
-    stale: Mapping[str, Listed]
-    small: Mapping[str, Listed]
+    stale: Set[str]
+    small: Set[str]
     stood_in_for: Set[str]
     linked: Set[str]
     unread: bool
@@ -50,17 +50,16 @@ def rewrite(repo: Repository, deleted: Set[bytes], linked: Collection[str]) -> s
     Returns those that are listed still, because the store keeps an object that does, or may be: one was not read."""
     told = _told(repo, deleted)
     spent = told.spent(deleted)
-    old = {name: listed for name, listed in told.stale.items() if name not in spent}
-    small = {name: listed for name, listed in told.small.items() if name not in spent}
+    old, small = told.stale - spent, told.small - spent
     if len(small) >= _SMALL_COUNT:
         old |= small
     repo.index.forget(deleted)
+    left = set(deleted) if told.unread else set[bytes]()
     if old:
         # Damaged ones that a repair has given up stay: they are known as long as they are there.
         there = {name for prefix in (layout.INDEXES, layout.LOSSES) for name in objects.names(repo.store, prefix)}
         _write(repo, old, deleted, there | told.linked | set(linked))
-    left = set(deleted) if told.unread else set()
-    for name in sorted(old.keys() | spent):
+    for name in sorted(old | spent):
         try:
             repo.store.delete(name)
         except (errors.StoreFailed, errors.Unsupported):
@@ -70,8 +69,8 @@ def rewrite(repo: Repository, deleted: Set[bytes], linked: Collection[str]) -> s
 
 def _told(repo: Repository, deleted: Set[bytes]) -> _Told:
     packs: dict[str, frozenset[bytes]] = {}
-    stale: dict[str, Listed] = {}
-    small: dict[str, Listed] = {}
+    stale: set[str] = set()
+    small: set[str] = set()
     stood_in_for: set[str] = set()
     linked: set[str] = set()
     unread = False
@@ -83,9 +82,9 @@ def _told(repo: Repository, deleted: Set[bytes]) -> _Told:
         stood_in_for.update(each.name for each in listed.replaced)
         linked.update(each.name for each in listed.links)
         if not packs[name].isdisjoint(deleted):
-            stale[name] = listed
+            stale.add(name)
         elif sum(map(len, listed.packs)) < _SMALL_CHUNKS:
-            small[name] = listed
+            small.add(name)
     return _Told(packs, stale, small, stood_in_for, linked, unread)
 
 
@@ -102,27 +101,27 @@ def _all(repo: Repository) -> Iterator[tuple[str, Listed | None]]:
             yield name, listed
 
 
-def _write(repo: Repository, old: Mapping[str, Listed], deleted: Set[bytes], known: Set[str]) -> None:
-    """What they link stays linked, and what they stood in for, as long as somebody knows of it."""
+def _write(repo: Repository, old: Set[str], deleted: Set[bytes], known: Set[str]) -> None:
+    """What they link stays linked, and what they stood in for, as long as somebody knows of it. Reads them once more:
+    raises ``Damaged`` where that fails, and the next one begins again."""
     replaced = {name: Link(name, bytes(layout.DIGEST_LENGTH)) for name in old}
-    replaced |= {each.name: each for listed in old.values() for each in listed.replaced if each.name in known}
-    links = {each.name: each for listed in old.values() for each in listed.links if each.name not in replaced}
-    packs = {each.pack_id: each for listed in old.values() for each in listed.packs if each.pack_id not in deleted}
-    portions = list(_portions(list(packs.values()))) or [[]]
-    for portion in portions[:-1]:
-        repo.index.list_packs(Listed(portion, [], []))
-    # The last, so that it is said only when all has been written.
-    repo.index.list_packs(Listed(portions[-1], list(links.values()), list(replaced.values())))
-
-
-def _portions(packs: list[PackEntries]) -> Iterator[list[PackEntries]]:
+    links: dict[str, Link] = {}
     portion: list[PackEntries] = []
     count = 0
-    for entries in packs:
-        portion.append(entries)
-        count += len(entries)
-        if count >= _CHUNKS:
-            yield portion
-            portion, count = [], 0
-    if portion:
-        yield portion
+    done = set(deleted)
+    for name in sorted(old):
+        _, listed = repo.index.read_listed(name)
+        replaced |= {each.name: each for each in listed.replaced if each.name in known}
+        links |= {each.name: each for each in listed.links}
+        for entries in listed.packs:
+            if entries.pack_id in done:
+                continue
+            if count >= _CHUNKS:
+                repo.index.list_packs(Listed(portion, [], []))
+                portion, count = [], 0
+            done.add(entries.pack_id)
+            portion.append(entries)
+            count += len(entries)
+    # The last, so that it is said only when all has been written.
+    left = [link for name, link in links.items() if name not in replaced]
+    repo.index.list_packs(Listed(portion, left, list(replaced.values())))
