@@ -81,7 +81,7 @@ def _compared(connection: Connection, now: float) -> tuple[dict[Key, Lapse], dic
 
 def _found(connection: Connection, now: float, known: Mapping[Key, Lapse]) -> Iterator[tuple[Key, Lapse]]:
     yield from _away(connection, now)
-    yield from _late(connection, now)
+    yield from _late(connection, now, known)
     yield from _full(connection, now, known)
 
 
@@ -93,7 +93,7 @@ def _away(connection: Connection, now: float) -> Iterator[tuple[Key, Lapse]]:
             yield ("host.away", row.id), Lapse(row.tenant, row.name, None, row.seen, {"since": row.seen})
 
 
-def _late(connection: Connection, now: float) -> Iterator[tuple[Key, Lapse]]:
+def _late(connection: Connection, now: float, known: Mapping[Key, Lapse]) -> Iterator[tuple[Key, Lapse]]:
     its, hosts = tables.vms.c, tables.hosts.c
     # Views are long, and most that are late do nothing.
     view = case((its.doing.in_(vms.BACKS_UP), its.view)).label("view")
@@ -109,7 +109,8 @@ def _late(connection: Connection, now: float) -> Iterator[tuple[Key, Lapse]]:
         hosts.seen.label("host_seen"),
     ).join_from(tables.vms, tables.hosts, its.host == hosts.id)
     for row in connection.execute(query.where(its.due < now - vms.LATE_SECONDS)):
-        if _is_excused(row.view, row.seen, row.host_seen, now):
+        # It may fail, as the one before did: what is told to be late is so until it is done.
+        if ("backup.late", row.id) not in known and _is_excused(row.view, row.seen, row.host_seen, now):
             continue
         facts = {"due": row.due, "last_success": row.last_success}
         yield ("backup.late", row.id), Lapse(row.tenant, row.host, row.name, row.due, facts)
