@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -61,7 +61,7 @@ def mistakes(folder: Path, text: str, **more: str) -> list[str]:
     """``LINE: KEY: MESSAGE``, with the name of the file before it if it is not the first."""
     file = write(folder, text, **more)
     with pytest.raises(errors.Usage) as caught:
-        config.load(file, NOW)
+        config.load(file, NOW, written=True)
     first, *lines = str(caught.value).splitlines()
     assert re.fullmatch(r"The configuration has (a mistake|\d+ mistakes):", first)
     facts: Any = caught.value.facts["mistakes"]
@@ -526,6 +526,16 @@ def test_a_date_that_has_passed_takes_nothing_else_away(tmp_path: Path, root: No
     assert document.beside(Config(file, ()), tmp_path, NOW).warnings[0].endswith(said)
 
 
+def test_dates_that_come_closer_take_nothing_away(tmp_path: Path) -> None:
+    """Until the first of them the round was shorter than the longest gap."""
+    text = "schedule.calendar = ['2026-11-20', '2026-12-10', '2026-12-11']\nhead_start.interval = '10d'\n"
+    document.keep(tmp_path, f"{RIGHT}[policy.b]\n{text}", NOW - timedelta(days=10))
+    found = document.beside(Config(tmp_path / "own", ()), tmp_path, NOW)
+    assert set(found.policies) == {"a", "b"} and not found.refused[1]
+    said = "policy.b.head_start.interval: is longer than the time between two backups"
+    assert any(said in each for each in found.warnings)
+
+
 def test_what_a_server_said_and_cannot_be_used_is_told(tmp_path: Path) -> None:
     own = Config(tmp_path / "headstart.toml", (), default="nightly")
     text = "[policy.a]\nshedule = 1\n"
@@ -534,6 +544,9 @@ def test_what_a_server_said_and_cannot_be_used_is_told(tmp_path: Path) -> None:
     version, why = found.refused
     assert version == document.version_of(text) and "shedule" in why
     assert (found.default, found.server, found.policies) == ("nightly", "", {})
+    before = Config(tmp_path / document.FILE, (), policies={"b": Policy("b", Schedule(("daily",), UTC))}, server="1")
+    found = document.beside(own, tmp_path, NOW, before)
+    assert (found.server, set(found.policies), found.refused) == ("1", {"b"}, (version, why))
 
 
 @pytest.mark.parametrize(("place", "mode", "refused"), MODES)

@@ -21,7 +21,7 @@ from headstart.backup import publish, trim
 from headstart.backup.complete import Completing, Options
 from headstart.backup.context import Context
 from headstart.guest import trimming
-from headstart.host import control, metrics, requests, retry, steering
+from headstart.host import control, document, metrics, requests, retry, steering
 from headstart.host.daemon import Daemon
 from headstart.host.notify import Notifier
 from headstart.host.policy import Assignment, Config, HeadStart, Host
@@ -383,12 +383,19 @@ def test_a_round_that_failed_is_tried_again_before_the_next_one(home: Home) -> N
 
 
 def test_a_configuration_with_mistakes_leaves_everything_as_it_is(home: Home, caplog: pytest.LogCaptureFixture) -> None:
+    """Its own, and what the server said."""
     home.add("web")
+    said = home.folder / "state" / document.FILE
+    said.write_text('[default]\npolicy = "a"\n[policy.a.schedule]\ncalendar = "02:00"\ntimezone = "UTC"\n')
 
     def wrong() -> Any:
         raise errors.Usage("headstart.toml:3: no such key")
 
     with home.serving() as served:
+        said.write_bytes(b"\xff")
+        served.reload()
+        wait_until(lambda: "UTF-8" in served.config.refused[1])
+        assert home.status()["policy"] == "a"
         home.load = wrong
         served.reload()
         wait_until(lambda: "headstart.toml:3: no such key" in caplog.text)

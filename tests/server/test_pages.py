@@ -147,8 +147,14 @@ def test_what_hosts_refuse_and_what_is_refused_of_them_is_told(server: Server) -
     host.tell(dict.fromkeys(names, machine.view()))
     for path in ("/", "/hosts", "/policies"):
         found = get(tenant.admin, path)
+        assert "by the last ones that it could" in found
         assert "line 3: &lt;b&gt;no such key" in found and "headstart.toml:7" in found, path
         assert "5 VMs" in found and "b-two" in found and "The quota of 1 VMs is used up" in found, path
+    host.state = {"policies": {"version": "", "refused": "line 3"}}
+    host.tell({"a-one": None})
+    for path in ("/hosts", "/policies"):
+        found = get(tenant.admin, path)
+        assert "without any" in found and "by the last ones" not in found, path
 
 
 def test_a_policy_of_content_is_on_every_page(fleet: Fleet) -> None:

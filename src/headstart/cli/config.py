@@ -34,9 +34,9 @@ def add_option(parser: arguments.Parser) -> None:
     )
 
 
-def load(given: argparse.Namespace, environment: Mapping[str, str], now: datetime) -> Config:
+def load(given: argparse.Namespace, environment: Mapping[str, str], now: datetime, *, written: bool = False) -> Config:
     """Of this host alone, without what a server says; a host that has joined one need have none. Raises ``Usage`` with
-    all mistakes."""
+    all mistakes, ``written`` as for ``config.load``."""
     # Not at the top: pydantic and its models take as long to load as everything else.
     from headstart.host import config, source
 
@@ -45,14 +45,14 @@ def load(given: argparse.Namespace, environment: Mapping[str, str], now: datetim
         joined = settings.settings(given, environment).joined
         if joined.exists() and not list((file.parent / source.FOLDER).glob("*.toml")):
             return Config(file, ())
-    return config.load(file, now)
+    return config.load(file, now, written=written)
 
 
-def whole(given: argparse.Namespace, environment: Mapping[str, str], now: datetime) -> Config:
+def whole(given: argparse.Namespace, environment: Mapping[str, str], now: datetime, *, written: bool = False) -> Config:
     """With what the server said last beneath it, as the daemon has it. Raises as ``load``."""
     from headstart.host import document
 
-    found = load(given, environment, now)
+    found = load(given, environment, now, written=written)
     return document.beside(found, settings.settings(given, beneath(environment, found.host)).state, now)
 
 
@@ -80,7 +80,7 @@ def beneath(environment: Mapping[str, str], host: Host) -> dict[str, str]:
 
 def run_check(session: Session, given: argparse.Namespace) -> None:
     now = datetime.now(UTC)
-    config = whole(given, os.environ, now)
+    config = whole(given, os.environ, now, written=True)
     warnings = [
         *config.warnings,
         *(f"{each}: this host's own comes before the server's." for each in config.overridden),

@@ -24,9 +24,10 @@ _KNOWN = ("host", "policy", "vm", "default")
 _BY_KEY = ("host", "default")
 
 
-def load(file: Path, now: datetime) -> Config:
-    """Raises ``Usage`` with all mistakes. ``now`` (aware) tells whether a schedule ever comes again."""
-    return _Reading(file, source.read(file), now).config()
+def load(file: Path, now: datetime, *, written: bool = False) -> Config:
+    """Raises ``Usage`` with all mistakes. ``now`` (aware) tells whether a schedule ever comes again. ``written``: by
+    somebody who is at it; else what time alone can make a contradiction is a warning."""
+    return _Reading(file, source.read(file), now, written=written).config()
 
 
 def read(file: Path, text: str, now: datetime, known: Iterable[str]) -> Config:
@@ -39,10 +40,18 @@ def read(file: Path, text: str, now: datetime, known: Iterable[str]) -> Config:
 
 class _Reading:
     def __init__(
-        self, file: Path, found: Found, now: datetime, known: Sequence[str] = _KNOWN, *, own: bool = True
+        self,
+        file: Path,
+        found: Found,
+        now: datetime,
+        known: Sequence[str] = _KNOWN,
+        *,
+        own: bool = True,
+        written: bool = False,
     ) -> None:
         self._file = file
         self._now = now
+        self._written = written
         self._found = found
         self._tables = known
         self._own = own
@@ -114,12 +123,12 @@ class _Reading:
         table, wrong = validation.validate(tables.PolicyTable, value)
         for each in wrong:
             self._wrong(file, (*path, *each.path), each.message)
-        for inside, message in contradictions.find_beside(wrong, table, value, self._now):
+        for inside, message in contradictions.find_beside(wrong, table, value, self._now, written=self._written):
             self._wrong(file, (*path, *inside), message)
         if table is not None:
             self._found.warnings += [
                 str(file.mistake((*path, *inside), message))
-                for inside, message in contradictions.passed(table, self._now)
+                for inside, message in contradictions.passed(table, self._now, written=self._written)
             ]
             self._policies.setdefault(name, table.value(name))
 

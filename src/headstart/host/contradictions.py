@@ -19,16 +19,17 @@ Contradictions = Iterator[tuple[Path, str]]
 _ALONE = (("schedule", "timezone"), ("schedule", "missed"), ("load", "latency"))
 
 
-def find(table: PolicyTable, now: datetime) -> list[tuple[Path, str]]:
+def find(table: PolicyTable, now: datetime, *, written: bool) -> list[tuple[Path, str]]:
+    """``written``: just now, by somebody who mends it. Else what ``passed`` tells is no mistake."""
     checks: tuple[Callable[[PolicyTable], Contradictions], ...] = (_load, _limits, _transports, _rehearsal)
-    found = [*_schedule(table, now), *_pace(table, now)]
+    found = [*_schedule(table, now), *(_pace(table, now) if written else ())]
     return found + [each for check in checks for each in check(table)]
 
 
 def find_beside(
-    wrong: Sequence[Wrong], table: PolicyTable | None, value: object, now: datetime
+    wrong: Sequence[Wrong], table: PolicyTable | None, value: object, now: datetime, *, written: bool
 ) -> list[tuple[Path, str]]:
-    """Also in a table that is wrong elsewhere: what contradicts itself apart from that."""
+    """Also in a table that is wrong elsewhere: what contradicts itself apart from that. ``written`` as ``find``."""
     doubtful = {each.path[0] for each in wrong if each.path and not each.unknown and each.path[:2] not in _ALONE}
     if table is None and isinstance(value, dict):
         rest = validation.without(value, [each.path for each in wrong])
@@ -36,16 +37,18 @@ def find_beside(
             doubtful.add("head_start")
             rest |= {"schedule": {"calendar": "daily"}}
         table, _ = validation.validate(PolicyTable, rest)
-    found = [] if table is None else find(table, now)
+    found = [] if table is None else find(table, now, written=written)
     return [(path, message) for path, message in found if path[0] not in doubtful]
 
 
-def passed(table: PolicyTable, now: datetime) -> Contradictions:
-    """What was right once, and is no mistake: time alone must not take away what else is said."""
+def passed(table: PolicyTable, now: datetime, *, written: bool) -> Contradictions:
+    """What may have been right once, and is no mistake: time alone must not take away what else is said."""
     for expression, last in _ended(table, now):
         if last is not None:
             said = f'"{expression}" is not due any more: it came for the last time on {last:%Y-%m-%d %H:%M}'
             yield ("schedule", "calendar"), said
+    if not written:
+        yield from _pace(table, now)
 
 
 def _schedule(table: PolicyTable, now: datetime) -> Contradictions:

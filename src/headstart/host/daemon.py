@@ -166,8 +166,9 @@ class Daemon:
         self._notifier.tell(READY=1)
 
     def _whole(self, local: Config) -> Config:
-        """With what the server said last beneath it."""
-        whole = document.beside(local, self._state, datetime.fromtimestamp(self.house.clock(), UTC))
+        """With what the server said last beneath it; what runs of that stays where it cannot be read any longer."""
+        now = datetime.fromtimestamp(self.house.clock(), UTC)
+        whole = document.beside(local, self._state, now, self.config.said)
         if whole.overridden and whole.overridden != self.config.overridden:
             found = ", ".join(whole.overridden)
             _log.warning(

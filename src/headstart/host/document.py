@@ -49,8 +49,9 @@ def forget(state: Path) -> None:
     (state / FILE).unlink(missing_ok=True)
 
 
-def beside(local: Config, state: Path, now: datetime) -> Config:
-    """The host's own configuration, and beneath it what is kept; where that cannot be used, without, which is told."""
+def beside(local: Config, state: Path, now: datetime, said: Config | None = None) -> Config:
+    """The host's own configuration, and beneath it what is kept; where that cannot be used, what was ``said`` before
+    stays, which is told."""
     file = state / FILE
     version = ""
     try:
@@ -61,7 +62,7 @@ def beside(local: Config, state: Path, now: datetime) -> Config:
         return together(local, replace(_read(file, text, now), server=version))
     except errors.HeadstartError as error:
         _log.error("What the server said of policies is not used: %s", error)
-        return replace(local, refused=(version, str(error)))
+        return replace(local if said is None else together(local, said), refused=(version, str(error)))
 
 
 def together(local: Config, said: Config) -> Config:
@@ -78,6 +79,7 @@ def together(local: Config, said: Config) -> Config:
         warnings=(*local.warnings, *said.warnings),
         server=said.server,
         overridden=tuple(overridden),
+        said=said,
     )
 
 

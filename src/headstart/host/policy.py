@@ -215,7 +215,8 @@ class Assignment:
 class Config:
     """What ``files`` say together. ``default`` is the policy of VMs that nothing names; None: these have none, which is
     ``decided`` where a file says so. ``server``: the version of what the server says that is in it; ``overridden``:
-    what of that does not hold here. ``refused``: the version that is kept and cannot be used, and why."""
+    what of that does not hold here. ``refused``: the version that is kept and cannot be used, and why; ``said``: all
+    that the server says, as far as this goes by it."""
 
     file: Path
     files: tuple[Path, ...]
@@ -228,6 +229,7 @@ class Config:
     server: str = ""
     overridden: tuple[str, ...] = ()
     refused: tuple[str, str] = ("", "")
+    said: Config | None = None
 
 
 def assignment_of(config: Config, vm: str) -> Assignment | None:

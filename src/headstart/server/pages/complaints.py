@@ -10,13 +10,15 @@ from typing import Any
 @dataclass(frozen=True, slots=True)
 class Complaint:
     """Of a host. ``policies``: why it cannot use those of the server, ``mistake``: what is wrong with its own
-    configuration; those before go on. ``refused``: VMs beyond the tenant's quota, and ``why``."""
+    configuration; those before go on, if it ``has_policies`` of the server's. ``refused``: VMs beyond the tenant's
+    quota, and ``why``."""
 
     host: str
     policies: str
     mistake: str
     refused: tuple[str, ...]
     why: str
+    has_policies: bool
 
 
 def of(hosts: Iterable[Mapping[str, Any]]) -> dict[str, Complaint]:
@@ -28,7 +30,8 @@ def of(hosts: Iterable[Mapping[str, Any]]) -> dict[str, Complaint]:
 def _of(name: str, state: Mapping[str, Any]) -> Complaint:
     policies, refused = _table(state.get("policies")), _table(state.get("refused"))
     why = next(iter(refused.values()), "")
-    return Complaint(name, _text(policies.get("refused")), _text(state.get("mistake")), tuple(refused), _text(why))
+    found = _text(policies.get("refused")), _text(state.get("mistake")), tuple(refused), _text(why)
+    return Complaint(name, *found, bool(policies.get("version")))
 
 
 def _table(told: object) -> dict[str, Any]:

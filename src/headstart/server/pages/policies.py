@@ -67,7 +67,7 @@ def find(name: str, text: str, now: float) -> tuple[Policy | None, list[Mistake]
         told = {key: value for key, value in told.items() if key != policies.HOOKS}
     table, wrong = validation.validate(toml.PolicyTable, told)
     found += [(each.path, each.message) for each in wrong]
-    found += contradictions.find_beside(wrong, table, told, datetime.fromtimestamp(now, UTC))
+    found += contradictions.find_beside(wrong, table, told, datetime.fromtimestamp(now, UTC), written=True)
     lines = locate.lines(text)
     listed = [Mistake(locate.line_of(lines, path), mistakes.key_of(path), message) for path, message in found]
     policy = table.value(name) if table is not None and not listed else None
