@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, exc, insert
+from sqlalchemy import delete, exc, insert, select, update
 
 from headstart import errors
 from headstart.host import policy
@@ -201,6 +201,49 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[site.Site
         tenant = tenants.create(connection, Call(Principal("", "site", Role.SITE, None), 1.0), "quiet")
     yield found, Call(Principal("", "admin", Role.ADMIN, tenant), 1.0)
     found.database.close()
+
+
+def test_nothing_hides_what_waits_and_what_is_over_keeps_no_secret(
+    opened: tuple[site.Site, Call], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, _ = opened
+    monkeypatch.setitem(acts.ALL, "host.remove", acts.Act(lambda *_: True, lambda *_: None))
+    monkeypatch.setitem(acts.ALL, "user.reset", acts.Act(lambda *_: True, lambda *_: None, ("password",)))
+    monkeypatch.setattr(approvals, "MOST_OPEN", 3)
+    with here.database.write() as connection:
+        tenant = tenants.create(connection, Call(Principal("", "site", Role.SITE, None), 1.0), "hidden")
+        change = update(tables.tenants).where(tables.tenants.c.id == tenant)
+        connection.execute(change.values(second_person=True, delay_seconds=DAY))
+        eve, ann = (
+            Call(Principal(name, name, Role.ADMIN, tenant, person=name, session="s"), DAY) for name in ("eve", "ann")
+        )
+
+        def ask(act: str, **arguments: str) -> str:
+            asked = approvals.ask(connection, eve, act, arguments)
+            assert asked is not None
+            return asked.id
+
+        bad = ask("host.remove", host="theirs")
+        rejected = [ask("user.reset", user=f"{number}", password="secret") for number in range(2)]
+        with pytest.raises(errors.TooOften):
+            ask("host.remove", host="one more")
+        approvals.reject(connection, ann, rejected.pop())
+        approvals.approve(connection, ann, rejected[0])
+        assert sum("secret" in each.arguments.values() for each in connection.execute(select(tables.approvals))) == 1
+        approvals.reject(connection, ann, rejected[0])
+        row = {"tenant": tenant, "act": "x", "arguments": {}, "state": "rejected", "asker": "x", "asker_id": "x"}
+        more = {"second_person": False, "created": 2 * DAY, "due": 2 * DAY}
+        flood = [{**row, **more, "id": f"flood{number}"} for number in range(250)]
+        connection.execute(insert(tables.approvals), flood)
+        listed = [each["id"] for each in approvals.listed(connection, ann)]
+        assert listed[0] == bad and listed[1].startswith("flood") and len(listed) == 201
+        lapses = ask("user.reset", user="9", password="secret")
+    approvals.due(dataclasses.replace(here, clock=lambda: 32 * DAY))
+    with here.database.write() as connection:
+        assert approvals.get(connection, ann, lapses)["state"] == "lapsed"
+        assert not any("secret" in each.arguments.values() for each in connection.execute(select(tables.approvals)))
+        approvals.forget_old(connection, 92.5 * DAY)
+        assert [each["id"] for each in approvals.listed(connection, ann)] == []
 
 
 @pytest.mark.parametrize("name", list(CHANGES))

@@ -150,7 +150,8 @@ def test_what_waited_when_a_copy_was_made_is_not_done_after_it_is_restored(tmp_p
     settings = Settings(tmp_path, f"sqlite:///{tmp_path / 'db'}", str(tmp_path / "objects"))
     site = open_site(settings, lambda: 1000.0)
     tenant = {"id": "1" * 32, "name": "one", "created": 1.0, "second_person": False, "delay_seconds": 60.0}
-    asked = {"tenant": "1" * 32, "act": "vm.remove", "arguments": {"vm": "x"}, "asker": "ann", "asker_id": "2" * 32}
+    wanted = {"act": "user.reset", "arguments": {"user": "x", "password": "secret"}}
+    asked = {"tenant": "1" * 32, **wanted, "asker": "ann", "asker_id": "2" * 32}
     with site.database.write() as connection:
         connection.execute(insert(tables.tenants).values(tenant))
         for state in ("waiting", "approved", "rejected"):
@@ -161,8 +162,10 @@ def test_what_waited_when_a_copy_was_made_is_not_done_after_it_is_restored(tmp_p
     dumps.restore(restored, name)
     assert approvals.due(restored) == 0
     with restored.database.read() as connection:
-        states = {row.id: row.state for row in connection.execute(select(tables.approvals))}
+        rows = connection.execute(select(tables.approvals)).all()
+    states = {row.id: row.state for row in rows}
     assert states == {"waiting": "lapsed", "approved": "lapsed", "rejected": "rejected"}
+    assert [row.id for row in rows if "password" in row.arguments] == ["rejected"]
 
 
 def test_a_copy_opens_with_the_servers_key_alone(tmp_path: Path) -> None:

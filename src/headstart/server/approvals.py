@@ -15,10 +15,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, exc, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, delete, exc, func, insert, or_, select, update
 
 from headstart import errors
-from headstart.server import acts, audit, caution, ids, tables
+from headstart.server import acts, audit, caution, events, ids, tables
 from headstart.server.call import Call
 from headstart.server.principal import Principal
 from headstart.server.roles import Right, Role
@@ -27,7 +27,10 @@ from headstart.server.site import Site
 _log = logging.getLogger("headstart.server")
 #: What nobody decides is nobody's wish any longer.
 _LAPSE_SECONDS = 30 * 86400.0
+#: Of those that are decided.
 _PAGE = 200
+#: Of one person: all that wait are shown, and none is to be hidden among them.
+MOST_OPEN = 200
 
 
 class State(enum.StrEnum):
@@ -37,6 +40,10 @@ class State(enum.StrEnum):
     FAILED = "failed"
     REJECTED = "rejected"
     LAPSED = "lapsed"
+
+
+#: It may still be done.
+OPEN = (State.WAITING, State.APPROVED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +58,8 @@ class Asked:
 def ask(connection: Connection, call: Call, name: str, arguments: Mapping[str, Any]) -> Asked | None:
     """None: it is done already, because nothing is required for it. What waits already is asked for once.
 
-    Raises what the act raises, as if it were done at once; ``Usage`` for text that could not be kept then."""
+    Raises what the act raises, as if it were done at once; ``Usage`` for text that could not be kept then;
+    ``TooOften``."""
     if any("\0" in text for text in _texts(arguments.values())):
         raise errors.Usage("No text has a NUL in it.")
     act = acts.ALL[name]
@@ -61,12 +69,17 @@ def ask(connection: Connection, call: Call, name: str, arguments: Mapping[str, A
         act.do(connection, call, arguments)
         return None
     its = tables.approvals.c
-    open_ = select(tables.approvals).where(
-        its.tenant == call.who.tenant, its.state.in_((State.WAITING, State.APPROVED))
-    )
-    for row in connection.execute(open_.where(its.act == name, its.asker_id == call.who.id)):
+    mine = its.person == call.who.person if call.who.person else its.asker_id == call.who.id
+    open_ = and_(its.tenant == call.who.tenant, its.state.in_(OPEN))
+    known = select(tables.approvals).where(open_, its.act == name, its.asker_id == call.who.id)
+    for row in connection.execute(known):
         if row.arguments == dict(arguments):
             return Asked(row.id, row.second_person, row.due)
+    if (
+        connection.execute(select(func.count()).select_from(tables.approvals).where(open_, mine)).scalar_one()
+        >= MOST_OPEN
+    ):
+        raise errors.TooOften(f"{MOST_OPEN} acts that you asked for wait already: these first.", seconds=3600)
     asked = Asked(ids.new(), wanted.second_person, call.now + wanted.delay)
     connection.execute(
         insert(tables.approvals).values(
@@ -101,11 +114,12 @@ def _shown(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def listed(connection: Connection, call: Call) -> list[dict[str, Any]]:
-    """Newest first."""
+    """All that may still be done, and then the newest of the others: nothing hides what waits. Newest first."""
     tenant = call.who.of(Right.CONFIGURE)
     its = tables.approvals.c
-    query = select(tables.approvals).where(its.tenant == tenant).order_by(its.created.desc()).limit(_PAGE)
-    return [_told(row) for row in connection.execute(query)]
+    query = select(tables.approvals).where(its.tenant == tenant).order_by(its.created.desc())
+    open_, over = query.where(its.state.in_(OPEN)), query.where(its.state.not_in(OPEN)).limit(_PAGE)
+    return [_told(row) for each in (open_, over) for row in connection.execute(each)]
 
 
 def get(connection: Connection, call: Call, approval: str) -> dict[str, Any]:
@@ -154,15 +168,32 @@ def approve(connection: Connection, call: Call, approval: str) -> State:
 def reject(connection: Connection, call: Call, approval: str) -> None:
     """By any admin, also by the one who asked. Raises ``NotFound``, ``Busy``."""
     row = _row(connection, call, approval)
-    if row.state not in (State.WAITING, State.APPROVED):
+    if row.state not in OPEN:
         raise errors.Busy(f"That does not wait any longer: it is {row.state}.")
     _decide(connection, row, State.REJECTED, call)
     audit.note(connection, call, "approval.reject", row.id, wanted=row.act, asker=row.asker)
 
 
 def _decide(connection: Connection, row: Row[Any], state: State, call: Call) -> None:
-    change = update(tables.approvals).where(tables.approvals.c.id == row.id)
-    connection.execute(change.values(state=state, decider=call.who.name[:128], decided=call.now))
+    values: dict[str, Any] = {"state": state, "decider": call.who.name[:128], "decided": call.now}
+    if state not in OPEN:
+        values["arguments"] = _shown(row.act, row.arguments)
+    connection.execute(update(tables.approvals).where(tables.approvals.c.id == row.id).values(values))
+
+
+def lapse(connection: Connection, which: ColumnElement[bool], now: float, error: str | None = None) -> None:
+    """Of those that may still be done; what was hidden of them is not kept."""
+    its = tables.approvals.c
+    query = select(tables.approvals).where(its.state.in_(OPEN), which).order_by(its.id).with_for_update()
+    for row in connection.execute(query).all():
+        values = {"state": State.LAPSED, "decided": now, "error": error, "arguments": _shown(row.act, row.arguments)}
+        connection.execute(update(tables.approvals).where(its.id == row.id).values(values))
+
+
+def forget_old(connection: Connection, now: float) -> None:
+    """The audit log has them still."""
+    its = tables.approvals.c
+    connection.execute(delete(tables.approvals).where(its.state.not_in(OPEN), its.due < now - events.KEPT_SECONDS))
 
 
 def due(site: Site) -> int:
@@ -172,7 +203,7 @@ def due(site: Site) -> int:
     ready = or_(its.state == State.APPROVED, and_(its.state == State.WAITING, its.second_person.is_(False)))
     old = and_(its.state == State.WAITING, its.second_person.is_(True), its.created < now - _LAPSE_SECONDS)
     with site.database.write() as connection:
-        connection.execute(update(tables.approvals).where(old).values(state=State.LAPSED, decided=now))
+        lapse(connection, old, now)
     one = select(tables.approvals).where(ready, its.due <= now).order_by(its.due).limit(1)
     left: list[str] = []
     while True:

@@ -16,12 +16,11 @@ from typing import Any
 
 import sqlalchemy
 import zstandard
-from sqlalchemy import Connection, LargeBinary, Table, func, insert, select, update
+from sqlalchemy import Connection, LargeBinary, Table, func, insert, select, true, update
 
 from headstart import errors
 from headstart.batches import batched
-from headstart.server import tables
-from headstart.server.approvals import State
+from headstart.server import approvals, tables
 from headstart.server.site import Site
 from headstart.store.contract import Store
 
@@ -96,9 +95,7 @@ def restore(site: Site, name: str) -> dict[str, int]:
 
 def _lapse(connection: Connection, now: float) -> None:
     """What waited when the copy was made may have been rejected since, and would be done when its time comes."""
-    open_ = tables.approvals.c.state.in_((State.WAITING, State.APPROVED))
-    why = "The database was restored from a copy. Ask for it again."
-    connection.execute(update(tables.approvals).where(open_).values(state=State.LAPSED, decided=now, error=why))
+    approvals.lapse(connection, true(), now, "The database was restored from a copy. Ask for it again.")
 
 
 def require_empty(connection: Connection) -> None:

@@ -31,7 +31,7 @@ class Decided(BaseModel):
     state: approvals.State
 
 
-@router.get("", summary="What waits, and what became of it; newest first.")
+@router.get("", summary="All that wait, then what became of others; newest first.")
 def list_approvals(here: Here, call: Caller) -> list[Approval]:
     with here.database.read() as connection:
         return [Approval(**each) for each in approvals.listed(connection, call)]

@@ -30,7 +30,7 @@ def show(request: Request, here: Here, call: Visitor, before: Before = None) -> 
         is_of_tenant = call.who.tenant is not None
         places = stores.listed(connection, call) if is_of_tenant else []
         asked = approvals.listed(connection, call) if is_of_tenant and allows(call.who.role, Right.CONFIGURE) else []
-        waiting = [each for each in asked if each["state"] in (approvals.State.WAITING, approvals.State.APPROVED)]
+        waiting = [each for each in asked if each["state"] in approvals.OPEN]
         # The part of the page that moves has none of them.
         wanted = {} if render.is_part(request) else {each["id"]: wishes.of(connection, call, each) for each in waiting}
     return render.page(

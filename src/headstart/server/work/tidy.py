@@ -1,5 +1,5 @@
-"""What is over goes from the tables: old events and figures, runs, orders and jobs, ended
-sessions and tokens. And what waited for its time is done."""
+"""What is over goes from the tables: old events and figures, runs, orders, jobs and
+approvals, ended sessions and tokens. And what waited for its time is done."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ATTEMPTS_SECONDS = _DAY
 
 def run(site: Site, job: Job, beat: Beat) -> dict[str, Any]:
     now = site.clock()
-    for each in (events, figures, runs, orders, jobs):
+    for each in (events, figures, runs, orders, jobs, approvals):
         beat("tidying")
         with site.database.write() as connection:
             each.forget_old(connection, now)
