@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import threading
 from collections import Counter
@@ -15,7 +16,7 @@ from procrastinate.schema import SchemaManager
 from sqlalchemy import select
 
 from headstart import errors
-from headstart.server import engine, events, jobs, keeper, kinds, repositories, tables, tenants, turns
+from headstart.server import attempts, engine, events, jobs, keeper, kinds, repositories, tables, tenants, turns
 from headstart.server.call import Call
 from headstart.server.database import Database
 from headstart.server.jobs import Job, Sign, State, Wish
@@ -210,6 +211,28 @@ def test_once_is_once_and_next_is_let_go_of(bench: Bench) -> None:
     assert bench.add(Wish("forget", once=f"{jobs.NEXT}x")) is None
     taken(bench, first)
     assert bench.add(Wish("forget", once=f"{jobs.NEXT}x"))
+
+
+def test_a_clock_that_was_ahead_holds_nothing_up(bench: Bench) -> None:
+    wish = Wish("forget", once=f"{jobs.NEXT}y", arguments={"vms": ["a"]})
+    allowed = {"user:ann": 1}
+    bench.now += 1e8
+    running = taken(bench, added(bench))
+    with bench.site.database.write() as connection:
+        assert turns.take(connection, "ahead", bench.now, 60)
+        jobs.extend(connection, wish, ("vms",), bench.now, 300)
+        for _ in range(2):
+            with contextlib.suppress(errors.TooOften):
+                attempts.begin(connection, allowed, bench.now)
+    bench.now -= 1e8
+    with bench.site.database.write() as connection:
+        assert turns.take(connection, "ahead", bench.now, 60)
+        assert not turns.take(connection, "ahead", bench.now - 60, 60), "clocks differ a little"
+        jobs.extend(connection, replace(wish, arguments={"vms": ["b"]}), ("vms",), bench.now, 300)
+        attempts.begin(connection, allowed, bench.now)
+    assert bench.due() == [running.id] and taken(bench, running.id, "two")
+    [forget] = bench.of_kind("forget")
+    assert (forget["due"], forget["arguments"]) == (bench.now + 300, {"vms": ["a", "b"]})
 
 
 def test_what_comes_by_itself_comes_once_in_its_time(bench: Bench) -> None:

@@ -131,6 +131,13 @@ def test_messages_keep_a_distance_and_nothing_is_lost(bench: Bench, webhook: Web
     telling.tell(bench.site)
     told = webhook.taken.get(timeout=10)["message"]
     assert "two" in told and "three" in told and "one" not in told
+    # The clock was ahead, and is put back, also while somebody was at it.
+    bench.now -= 86400
+    for claimed in (0.0, bench.row()["due"]):
+        bench.change("notices", claimed=claimed)
+        bench.happens(Event("backup.failed", "four", {}))
+        assert telling.tell(bench.site) == 1 and "four" in webhook.taken.get(timeout=10)["message"]
+        bench.now -= 86400
 
 
 def test_what_one_address_took_is_not_sent_there_again(bench: Bench, webhook: Webhook) -> None:

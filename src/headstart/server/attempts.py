@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sqlalchemy import Connection, delete, exc, insert, select, update
+from sqlalchemy import Connection, delete, exc, insert, or_, select, update
 
 from headstart import errors
 from headstart.server import limits, tables
@@ -36,7 +36,9 @@ def of_address(address: str) -> dict[str, int]:
 def begin(connection: Connection, allowed: Mapping[str, int], now: float) -> None:
     """Count one as failed. Raises ``TooOften``, and counts nothing then."""
     its = tables.attempts.c
-    connection.execute(delete(tables.attempts).where(its.since <= now - SECONDS))
+    # Also what is of a clock that was ahead: nobody is to wait until it is right.
+    old = or_(its.since <= now - SECONDS, its.since > now + SECONDS)
+    connection.execute(delete(tables.attempts).where(old))
     # In one order, so that two at once wait for each other and do not lock each other out.
     for key in sorted(allowed):
         count = update(tables.attempts).where(its.key == key).values(count=its.count + 1)

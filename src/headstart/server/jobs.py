@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, exc, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, exc, insert, not_, or_, select, update
 
 from headstart.server import engine, events, ids, kinds, tables
 from headstart.server.call import Call
@@ -107,14 +107,18 @@ def add(connection: Connection, wish: Wish, now: float, seconds: float = 0.0) ->
 def extend(connection: Connection, wish: Wish, names: Iterable[str], now: float, seconds: float) -> None:
     """As ``add``; the one that waits already gets ``names`` more in the argument of that name. One that runs has let go
     of its ``once``: then there is a new one."""
-    query = select(_its.id, _its.arguments).where(_its.once == wish.once).with_for_update()
+    query = select(_its.id, _its.arguments, _its.due).where(_its.once == wish.once).with_for_update()
     for _ in range(2):
         row = connection.execute(query).first()
         if row is not None:
             known = {name: sorted({*map(str, row.arguments.get(name, ())), *wish.arguments[name]}) for name in names}
-            change = update(tables.jobs).where(_its.id == row.id)
-            connection.execute(change.values(arguments={**row.arguments, **known}))
-            return
+            whole = {**row.arguments, **known}
+            if row.due <= now + 2 * seconds:
+                connection.execute(update(tables.jobs).where(_its.id == row.id).values(arguments=whole))
+                return
+            # Its time is of a clock that was ahead, and its bell, too: another one takes its place.
+            connection.execute(delete(tables.jobs).where(_its.id == row.id))
+            wish = replace(wish, arguments=whole)
         if add(connection, wish, now, seconds) is not None:
             return
 
@@ -206,7 +210,8 @@ def due(connection: Connection, now: float, limit: int = _BATCH) -> list[str]:
 
 def unheard(connection: Connection, now: float) -> list[str]:
     """What is due, and no bell rings for: whoever was to hear it is dead."""
-    query = select(_its.id).where(_free(now), _its.due < now - _SILENT_SECONDS).order_by(_its.due)
+    rung = _its.due.between(now - _SILENT_SECONDS, now)
+    query = select(_its.id).where(_free(now), not_(rung)).order_by(_its.due)
     return engine.silent(connection, list(connection.execute(query).scalars()))[:_BATCH]
 
 
@@ -239,7 +244,9 @@ def _job(row: Mapping[Any, Any]) -> Job:
 
 def _free(now: float) -> ColumnElement[bool]:
     waiting = and_(_its.state == State.WAITING, _its.due <= now)
-    return or_(waiting, and_(_its.state == State.RUNNING, _its.beat < now - DEAD_SECONDS))
+    # A sign of life from the time to come is of a clock that was ahead.
+    living = _its.beat.between(now - DEAD_SECONDS, now + DEAD_SECONDS)
+    return or_(waiting, and_(_its.state == State.RUNNING, not_(living)))
 
 
 def _mine(job: Job, worker: str) -> tuple[ColumnElement[bool], ...]:

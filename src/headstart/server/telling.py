@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import exists, select, update
+from sqlalchemy import ColumnElement, and_, exists, or_, select, update
 
 from headstart import errors, plain
 from headstart.server import events, heralds, lapses, notices, tables, turns
@@ -87,12 +87,19 @@ def tell(site: Site) -> int:
     """How many messages were sent. Any number of processes may do it at once."""
     now, its = site.clock(), tables.notices.c
     newer = exists().where(tables.events.c.tenant == its.tenant, tables.events.c.id > its.cursor)
-    query = select(tables.notices).where(its.due <= now, its.claimed < now, newer)
+    query = select(tables.notices).where(_is_free(now), newer)
     with site.database.read() as connection:
         rows = [dict(row) for row in connection.execute(query.order_by(its.due)).mappings()]
     # Those in whose hours nothing is sent are in nobody's way.
     awake = [row for row in rows if not _is_quiet(row, now)]
     return sum(_try(site, row["tenant"]) for row in awake[:_MOST_TENANTS])
+
+
+def _is_free(now: float) -> ColumnElement[bool]:
+    """What lies too far ahead is of a clock that was wrong: nobody waits for that."""
+    its = tables.notices.c
+    due = or_(its.due <= now, its.due > now + 2 * AGAIN_AT_MOST)
+    return and_(due, or_(its.claimed < now, its.claimed > now + 2 * CLAIM_SECONDS))
 
 
 def _try(site: Site, tenant: str) -> bool:
@@ -134,9 +141,8 @@ def _tell_one(site: Site, tenant: str) -> bool:
 
 def _claim(site: Site, tenant: str) -> dict[str, Any] | None:
     now, its = site.clock(), tables.notices.c
-    free = (its.tenant == tenant) & (its.claimed < now) & (its.due <= now)
     with site.database.write() as connection:
-        change = update(tables.notices).where(free).values(claimed=now + CLAIM_SECONDS)
+        change = update(tables.notices).where(its.tenant == tenant, _is_free(now)).values(claimed=now + CLAIM_SECONDS)
         if not connection.execute(change).rowcount:
             return None
         row = connection.execute(select(tables.notices).where(its.tenant == tenant)).mappings().one()
