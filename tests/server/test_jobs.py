@@ -132,6 +132,17 @@ def test_verify_reads_what_is_new_and_finds_damage(shop: Shop) -> None:
     point = shop.tenant.admin.get(f"/v1/snapshots/{made.id}")
     assert (point["verified"] > 0, point["damaged"]) == (True, None)
 
+    manifests = [shop.folder / key for key in (snapshot.key_of(made.id), snapshot.twin_of(made.id))]
+    texts = [each.read_bytes() for each in manifests]
+    for number, expected in ((1, None), (2, True)):
+        for each in manifests[-number:]:
+            each.write_bytes(b"no manifest")
+        assert shop.done("verify")["damaged"] == number
+        point = shop.tenant.admin.get(f"/v1/snapshots/{made.id}")
+        assert (point["damaged"] and point["damaged"] > 0, point["verified"] is None) == (expected, bool(expected))
+    for each, text in zip(manifests, texts, strict=True):
+        each.write_bytes(text)
+
 
 def catalogue(shop: Shop) -> None:
     shop.done("catalogue")

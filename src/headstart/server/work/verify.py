@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import delete, func, insert, select, update
 
 from headstart.batches import batched
-from headstart.repository import census, snapshot, verify
+from headstart.repository import census, layout, snapshot, verify
 from headstart.repository.selection import DAY
 from headstart.repository.verify import Report
 from headstart.server import events, structure, tables
@@ -44,6 +44,7 @@ def run(site: Site, job: Job, beat: Beat) -> dict[str, Any]:
         finally:
             aged.flush()
     touched = {touched.snapshot for finding in done.findings for touched in finding.touched}
+    touched |= {each for finding in done.findings if (each := _unread(finding.object)) and each not in ids}
     _note(site, place, [each for each in ids if each not in touched], {"verified": begun, "damaged": None})
     since = func.coalesce(tables.snapshots.c.damaged, begun)
     _note(site, place, touched, {"verified": None, "damaged": since})
@@ -51,6 +52,12 @@ def run(site: Site, job: Job, beat: Beat) -> dict[str, Any]:
     if done.findings:
         _alarm(site, job, told)
     return told
+
+
+def _unread(name: str) -> str | None:
+    """Which snapshot it is of, if it is a manifest or the twin of one."""
+    folder, _, snapshot_id = name.rpartition("/")
+    return snapshot_id if f"{folder}/" in (layout.SNAPSHOTS, layout.TWINS) else None
 
 
 class _Progress:
