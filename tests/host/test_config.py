@@ -547,6 +547,8 @@ def test_what_a_server_said_and_cannot_be_used_is_told(tmp_path: Path) -> None:
     before = Config(tmp_path / document.FILE, (), policies={"b": Policy("b", Schedule(("daily",), UTC))}, server="1")
     found = document.beside(own, tmp_path, NOW, before)
     assert (found.server, set(found.policies), found.refused) == ("1", {"b"}, (version, why))
+    (tmp_path / document.FILE).write_bytes(b"\xff")
+    assert document.kept(tmp_path) == "" and "UTF-8" in document.beside(own, tmp_path, NOW).refused[1]
 
 
 @pytest.mark.parametrize(("place", "mode", "refused"), MODES)

@@ -39,8 +39,11 @@ def keep(state: Path, text: str, now: datetime) -> str:
 
 
 def kept(state: Path) -> str:
-    """The version of the one that is kept; empty: there is none."""
-    text = _text(state / FILE)
+    """The version of the one that is kept; empty: there is none, or it cannot be read and another is to be fetched."""
+    try:
+        text = _text(state / FILE)
+    except errors.Usage:
+        return ""
     return "" if text is None else version_of(text)
 
 

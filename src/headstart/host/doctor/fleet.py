@@ -55,7 +55,7 @@ def _policies(check: str, subject: Subject) -> Iterator[Finding]:
     config = subject.config
     if not isinstance(config, Config):
         return
-    if not config.server and document.kept(subject.state):
+    if config.refused[1]:
         said = "the policies that were kept of the server cannot be used"
         yield Finding(
             check, Level.PROBLEM, said, "The log of 'headstart run' says why; an admin of the tenant mends them."
