@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 from unittest import mock
@@ -249,6 +250,21 @@ def test_a_backup_on_order_ends_the_round_and_comes_back_with_its_report(home: H
         # Not for a scheduled moment: that is still to come.
         home.now = TWO
         wait_until(lambda: backups(home) == 2)
+
+
+def test_a_backup_that_ends_just_when_its_progress_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    class JustNow(Future[Any]):
+        def result(self, timeout: float | None = None) -> Any:
+            if timeout is not None:
+                self.set_result(mock.Mock())
+                raise TimeoutError
+            return super().result()
+
+    done = JustNow()
+    monkeypatch.setattr(requests, "TELL_SECONDS", 0.01)
+    asked = requests.Requests(mock.Mock(**{"ward.return_value.order.return_value": done}))
+    report = asked.handle({"do": "backup", "vm": "web", "options": None}, lambda _: done.set_result(mock.Mock()))
+    assert report is done.result().json()
 
 
 def test_an_ordered_backup_that_fails_says_why(home: Home) -> None:

@@ -41,14 +41,10 @@ class Orders:
         """Who asked may go: the work goes on."""
         order = _Order(directory)
         self._waiting.put(order)
-        while True:
-            try:
-                return order.done.result(TELL_SECONDS)
-            except concurrent.futures.TimeoutError:
-                if order.done.done():
-                    raise
-                what, done, total = order.reached
-                tell({"progress": {"what": what, "done": done, "total": total}})
+        while not concurrent.futures.wait((order.done,), TELL_SECONDS).done:
+            what, done, total = order.reached
+            tell({"progress": {"what": what, "done": done, "total": total}})
+        return order.done.result()
 
     def refuse(self) -> None:
         """Nobody is there to carry them out."""

@@ -106,12 +106,8 @@ class Requests:
 
     def _backup(self, ward: Ward, options: Options | None, tell: Tell) -> dict[str, Any]:
         done = ward.order(options)
-        while True:
-            try:
-                return done.result(TELL_SECONDS).json()
-            except concurrent.futures.TimeoutError:
-                if done.done():
-                    raise
-                doing = ward.activity.now()
-                what, at, total = (doing.what, doing.done, doing.total) if doing else ("waiting", 0, 0)
-                tell({"progress": {"what": what or "waiting", "done": at, "total": total}})
+        while not concurrent.futures.wait((done,), TELL_SECONDS).done:
+            doing = ward.activity.now()
+            what, at, total = (doing.what, doing.done, doing.total) if doing else ("waiting", 0, 0)
+            tell({"progress": {"what": what or "waiting", "done": at, "total": total}})
+        return done.result().json()
