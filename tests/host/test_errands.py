@@ -12,7 +12,7 @@ import pytest
 
 from headstart import errors
 from headstart.host.control import Tell
-from headstart.host.errands import MOST, Errands
+from headstart.host.errands import MOST, MOST_TOLD, Errands
 from headstart.host.remote import Offered
 from headstart.state.journal import Journal
 from headstart.state.outbox import Outbox
@@ -64,6 +64,10 @@ def test_what_ends_the_others_does_not_wait_for_them(host: Host) -> None:
     hand.heard(agreed(hand))
     wait_until(lambda: list(agreed(hand).values()).count("failed") == MOST)
     assert hand.take(late), "there is room again"
+    # Until the server has heard of them it is offered no more than one pulse can tell of.
+    assert hand.take([offered("pause", number) for number in range(1, 200)]) and len(hand.told()) == MOST_TOLD
+    hand.heard(dict.fromkeys(hand.told(), "failed"))
+    assert hand.take([offered("pause", 199)])
 
 
 def test_what_cannot_be_noted_is_neither_taken_nor_begun_until_it_can(host: Host) -> None:

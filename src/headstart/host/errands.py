@@ -34,6 +34,8 @@ _log = logging.getLogger("headstart.host")
 
 #: Orders in hand at a time, beside those that take no time: what ends the others must not wait for them.
 MOST = 4
+#: A pulse tells of so many at most: one that told of more would be refused, and so would all after it.
+MOST_TOLD = 100
 _QUICK = ("pause", "resume", "cancel")
 _OVER = ("done", "failed")
 #: Of so many that are over it is remembered that they were: a database of the server's that was put back offers again
@@ -105,7 +107,8 @@ class Errands:
             room = MOST - sum(each["kind"] not in _QUICK for each in busy)
             unknown = [each for each in offered if each.id not in self._hand]
             long = [each.id for each in unknown if each.kind not in _QUICK][: max(0, room)]
-            new = [each for each in unknown if each.kind in _QUICK or each.id in long]
+            held = sum(each["state"] != "known" for each in self._hand.values())
+            new = [each for each in unknown if each.kind in _QUICK or each.id in long][: max(0, MOST_TOLD - held)]
             hand = dict(self._hand)
             for each in new:
                 order = {"kind": each.kind, "vm": each.vm, "arguments": dict(each.arguments)}
