@@ -134,9 +134,9 @@ def _place(row: dict[str, Any]) -> Place:
 def reserve(connection: Connection, place: Place, size: int) -> None:
     """Count an object before it is stored: of two that would be too much together, one is refused (``NoSpace``)."""
     its, tenants = tables.repositories.c, tables.tenants.c
-    # Who comes second waits here, and sees what the first has taken.
+    # Who comes second waits here, and sees what the first has taken. Nothing else that refers to the tenant waits.
     query = select(tenants.quota_bytes).where(tenants.id == place.tenant, tenants.quota_bytes.is_not(None))
-    quota = connection.execute(query.with_for_update()).scalar()
+    quota = connection.execute(query.with_for_update(key_share=True)).scalar()
     count(connection, place, size, 1)
     if quota is None:
         return

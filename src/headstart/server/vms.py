@@ -81,9 +81,10 @@ def excuses(verb: str, since: float, now: float) -> bool:
 
 
 def _room(connection: Connection, call: Call) -> tuple[int | None, str]:
-    """How many more VMs the tenant may have; None: any number. Hosts that bring new ones take turns."""
-    query = select(tables.tenants.c.quota_vms).where(tables.tenants.c.id == call.who.tenant).with_for_update()
-    quota = connection.execute(query).scalar()
+    """How many more VMs the tenant may have; None: any number. Hosts that bring new ones take turns, and nothing else
+    that refers to the tenant waits for them."""
+    query = select(tables.tenants.c.quota_vms).where(tables.tenants.c.id == call.who.tenant)
+    quota = connection.execute(query.with_for_update(key_share=True)).scalar()
     if quota is None:
         return None, ""
     count = connection.execute(
