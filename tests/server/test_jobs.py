@@ -13,8 +13,9 @@ import pytest
 from sqlalchemy import delete, insert, update
 
 from headstart import errors, repository
-from headstart.repository import label, snapshot
+from headstart.repository import label, proof, snapshot
 from headstart.repository.layout import ChunkClass
+from headstart.repository.proof import Evidence, Proof
 from headstart.server import approvals, repositories, schedule, structure, tables, tended
 from headstart.server.jobs import Job
 from headstart.server.site import Site
@@ -154,9 +155,13 @@ def test_the_catalogue_is_made_anew_from_the_repository(shop: Shop) -> None:
     with shop.site.database.write() as connection:
         connection.execute(delete(tables.snapshots).where(tables.snapshots.c.repository == shop.id))
         connection.execute(insert(tables.snapshots).values(**wrong, created=1.0, consistency="crash"))
+    with shop.open() as repo:
+        proof.record(repo, made[0].id, Proof(time.time() + 1e8, "ahead", False, 1.0, "agent"), Evidence())
     told = shop.done("catalogue")
     assert (told["added"], told["removed"]) == (2, 1)
-    assert [each["id"] for each in shop.tenant.admin.get("/v1/snapshots")] == [each.id for each in made]
+    points = shop.tenant.admin.get("/v1/snapshots")
+    assert [each["id"] for each in points] == [each.id for each in made]
+    assert points[0]["proof"]["host"] == "ahead" and points[0]["rehearsed"] <= time.time()
 
 
 def test_a_wrong_count_is_put_right(shop: Shop) -> None:

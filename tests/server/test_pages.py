@@ -552,6 +552,7 @@ def test_damage_and_a_rehearsal_that_failed_reach_the_overview(server: Server) -
     note("web", 3600, rehearsed=now, proof={"passed": False, "reason": "It shows a login of nobody."})
     assert "Rehearsal failed" in get(tenant.admin, "/") and "a login of nobody" in get(tenant.admin, "/?show=warn")
     note("web", 7200, rehearsed=now, proof={"passed": True})
+    note("web", 3600, rehearsed=now, proof={"seconds": 9.0})
     assert "Rehearsal failed" in get(tenant.admin, "/"), "an older one that lives is no newest one"
     note("web", 3600, rehearsed=now, proof={"passed": True})
     assert "At risk" not in get(tenant.admin, "/")

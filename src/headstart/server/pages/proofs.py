@@ -29,7 +29,7 @@ def of(point: Mapping[str, Any]) -> Rehearsal | None:
     told = told if isinstance(told, dict) else {}
     checks = told.get("checks")
     found = [each for each in checks if isinstance(each, dict)] if isinstance(checks, list) else []
-    passed = told.get("passed", True) is True
+    passed = told.get("passed") is True
     return Rehearsal(
         "good" if passed else "bad",
         "Rehearsed" if passed else "Did not live",

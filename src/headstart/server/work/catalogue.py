@@ -46,7 +46,8 @@ def run(site: Site, job: Job, beat: Beat) -> dict[str, Any]:
             connection.execute(insert(tables.snapshots), [_row(place, each) for each in some])
         for each, shown in proofs.items():
             if each in there:
-                values = {"proof": _told(shown[-1]), "rehearsed": shown[-1].time}
+                # A clock that was ahead must not hide what comes after it.
+                values = {"proof": _told(shown[-1]), "rehearsed": min(shown[-1].time, site.clock())}
                 connection.execute(update(tables.snapshots).where(*mine, its.id == each).values(values))
     return {"snapshots": len(there), "added": len(fresh), "removed": len(gone), "damaged": len(listing.damaged)}
 
