@@ -22,6 +22,7 @@ from headstart.restore.rehearsing import rehearsal
 from headstart.restore.rehearsing.rehearsal import Order, Shown
 from headstart.restore.rehearsing.signs import Awaited
 from headstart.restore.serving.serving import Source
+from headstart.state.outbox import Outbox, Told
 from headstart.state.values import Point
 from tests.host import home as homes
 from tests.host.home import HOUR, NIGHTLY, Home, with_policy
@@ -86,6 +87,9 @@ def test_the_newest_snapshot_is_rehearsed_once_for_each_moment(home: Home, stage
         home.now += 12 * HOUR
         wait_until(lambda: len(stage.played) == 2)
         assert stage.played[-1][0] == home.snapshots()[-1].id
+    told = [each for each in Outbox(home.journal).publications(Told("us"), 99)[0] if "rehearsed" in each]
+    assert [each["snapshot"] for each in told] == [each for each, _ in stage.played]
+    assert told[0]["rehearsed"]["passed"] and told[0]["vm"] == "web"
 
 
 def test_a_daemon_that_starts_anew_knows_what_was_proven(home: Home, stage: Stage) -> None:

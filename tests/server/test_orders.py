@@ -360,3 +360,18 @@ def test_what_a_rehearsal_by_order_has_shown_stands_at_the_restore_point(tenant:
     # A host's clock may be wrong: nothing hides all that comes.
     assert rehearsed(time=9e11, passed=False)["rehearsed"] < 9e11
     assert not rehearsed(time="never", passed=False)["proof"]["passed"]
+    # Whoever is to be told that one has not passed is, once, whether it was ordered or came by itself.
+    lived = {"time": 3000.0, "passed": True}
+    for shown in (lived, {"time": 3001.0, "passed": False, "reason": "no login"}, lived | {"time": 3002.0}):
+        told = {"vm": "web", "snapshot": snapshot, "rehearsed": shown}
+        for _ in range(2):
+            remote.snapshots([told])
+    rehearsed(time=3001.0, passed=False, reason="no login")
+    failed = [each for each in tenant.admin.get("/v1/events") if each["kind"] == "rehearse.failed"]
+    assert [(each["vm"], each["facts"]["begun"]) for each in failed] == [
+        ("web", 1000.0),
+        ("web", 9e11),
+        ("web", None),
+        ("web", 3001.0),
+    ]
+    assert failed[-1]["facts"]["error"] == "no login"

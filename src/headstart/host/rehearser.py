@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from headstart import errors
 from headstart.host import calendar, log
@@ -98,6 +98,7 @@ class Rehearser:
         source = Source(repo, self._house.vault.address, manifest, self._house.vault.cache)
         with self._one, lease.reading_snapshot(repo, "rehearse", manifest):
             shown = rehearsal.rehearse(source, self._order(manifest.vm, wanted), self._house.scratch, self._house.clock)
+        self._house.journal.rehearsed(manifest.vm, manifest.id, asdict(shown.proof))  # the server is told
         proof.record(repo, manifest.id, shown.proof, shown.evidence)
         seconds = log.seconds(shown.proof.seconds)
         if shown.proof.passed:

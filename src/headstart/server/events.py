@@ -54,6 +54,15 @@ def note_all(connection: Connection, call: Call, found: Iterable[Event]) -> None
     connection.execute(insert(tables.events), rows)
 
 
+def is_noted(connection: Connection, call: Call, event: Event) -> bool:
+    """Whether this one said the same before. For what is rare: all of that kind are looked at."""
+    its = tables.events.c
+    query = select(its.facts).where(
+        its.tenant == call.who.tenant, its.kind == event.kind, its.host == call.who.name[:64]
+    )
+    return any(facts == dict(event.facts) for facts in connection.execute(query).scalars())
+
+
 def after(connection: Connection, tenant: str, number: int, limit: int = _PAGE) -> list[dict[str, Any]]:
     """Ascending, those with a higher number."""
     its = tables.events.c

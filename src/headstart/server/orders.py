@@ -259,7 +259,10 @@ def told(connection: Connection, call: Call, has: Mapping[str, Told]) -> dict[st
             facts = {"order": order, "actor": row["actor"], **_short(says.result)}
             over.append(events.Event(f"order.{row['kind']}.{state}", row["vm"], facts))
             if row["kind"] == Kind.REHEARSE and state is State.DONE:
-                snapshots.note_rehearsed(connection, call, row["arguments"]["snapshot"], says.result)
+                snapshot = row["arguments"]["snapshot"]
+                snapshots.note_rehearsed(connection, call, snapshot, says.result)
+                if (failed := snapshots.failure(connection, call, row["vm"], snapshot, says.result)) is not None:
+                    over.append(failed)
     events.note_all(connection, call, over)
     # An order that is no longer here, as its tenant's or its host's rows went, is nobody's any longer.
     return {**dict.fromkeys(has, State.WITHDRAWN), **states}

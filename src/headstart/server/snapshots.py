@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,11 +10,14 @@ from sqlalchemy import ColumnElement, Connection, Exists, case, exists, insert, 
 
 from headstart import errors
 from headstart.host.account import number
-from headstart.server import ids, tables
+from headstart.server import events, ids, tables
 from headstart.server.call import Call
+from headstart.server.events import Event
 from headstart.server.roles import Right
 
 _PAGE = 1000
+#: Of why a rehearsal has not passed.
+_LONGEST = 1000
 #: What a proof tells (``repository.proof.Proof``).
 _PROOF = ("time", "host", "passed", "seconds", "awaited", "reason", "checks")
 
@@ -90,6 +93,30 @@ def note_rehearsed(connection: Connection, call: Call, snapshot: str, told: Mapp
     mine = (its.tenant == call.who.tenant, its.repository == call.who.repository, its.id == snapshot)
     shown = {name: told[name] for name in _PROOF if name in told}
     connection.execute(update(tables.snapshots).where(*mine, older).values(proof=shown, rehearsed=moment))
+
+
+def take_proofs(connection: Connection, call: Call, reports: Iterable[Mapping[str, Any]]) -> None:
+    """What a host's own rehearsals have shown; the same may be told again. Last in its transaction, as
+    ``events.note_all``."""
+    call.who.require(Right.REPORT)
+    found: list[Event | None] = []
+    for report in reports:
+        snapshot, shown = str(report.get("snapshot")), report.get("rehearsed")
+        if isinstance(shown, Mapping) and ids.is_id(snapshot):
+            note_rehearsed(connection, call, snapshot, shown)
+            found.append(failure(connection, call, str(report.get("vm"))[:255], snapshot, shown))
+    events.note_all(connection, call, filter(None, found))
+
+
+def failure(
+    connection: Connection, call: Call, vm: str | None, snapshot: str, shown: Mapping[str, Any]
+) -> Event | None:
+    """What there is to tell of a rehearsal: that it has not passed, once."""
+    if shown.get("passed") is True:
+        return None
+    begun, why = number(shown.get("time")), str(shown.get("reason") or "")[:_LONGEST]
+    event = Event("rehearse.failed", vm, {"snapshot": snapshot, "begun": begun, "error": why})
+    return None if begun is not None and events.is_noted(connection, call, event) else event
 
 
 def _values(entry: Entry) -> dict[str, Any]:

@@ -331,6 +331,16 @@ class Journal(Database):
                 (vm, completion.id, completion_to_text(completion)),
             )
 
+    def rehearsed(self, vm: str, snapshot: str, shown: Mapping[str, Any]) -> None:
+        """For who keeps a catalogue: ``shown`` as its proof has it."""
+        with self.change() as database:
+            self._publish(database, {"vm": vm, "snapshot": snapshot, "rehearsed": dict(shown)})
+
+    def _publish(self, database: sqlite3.Connection, facts: Mapping[str, Any]) -> None:
+        now = time.time()
+        database.execute("DELETE FROM publications WHERE moment < ?", (now - KEPT_SECONDS,))
+        database.execute("INSERT INTO publications (moment, facts) VALUES (?, ?)", (now, json.dumps(facts)))
+
     def completion(self, vm: str) -> Completion | None:
         rows = self.rows("SELECT id, facts FROM completions WHERE vm = ?", vm)
         return completion_from_text(*rows[0]) if rows else None
@@ -350,9 +360,7 @@ class Journal(Database):
         says of it."""
         with self.change() as database:
             if facts is not None:
-                now = time.time()
-                database.execute("DELETE FROM publications WHERE moment < ?", (now - KEPT_SECONDS,))
-                database.execute("INSERT INTO publications (moment, facts) VALUES (?, ?)", (now, json.dumps(facts)))
+                self._publish(database, facts)
             database.execute("INSERT OR REPLACE INTO points VALUES (?, ?, ?)", (vm, point.snapshot, point.created))
             self._forget_draft(database, vm)
             for disk in disks:

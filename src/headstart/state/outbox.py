@@ -67,7 +67,8 @@ class Outbox:
         return over + ready, replace(told, run=last, open=tuple(sorted(waiting + pending)))
 
     def publications(self, told: Told, limit: int) -> tuple[list[dict[str, Any]], Told]:
-        """As ``runs``: snapshots, as reports of backups tell of them; with ``place``, the address of the repository."""
+        """As ``runs``: snapshots, as reports of backups tell of them; with ``place``, the address of the repository.
+        And what ``rehearsed`` snapshots have shown."""
         query = "SELECT number, facts FROM publications WHERE number > ? ORDER BY number LIMIT ?"
         rows = self._database.rows(query, told.publication, limit)
         last = max((row[0] for row in rows), default=told.publication)

@@ -82,7 +82,8 @@ CREATE TABLE readings (
 ) WITHOUT ROWID
 """
 
-#: Snapshots that this host has published, for who keeps a catalogue of them. They outlive their VM.
+#: Snapshots that this host has published, and what rehearsals have shown, for who keeps a catalogue of them. They
+#: outlive their VM.
 PUBLICATIONS = """
 CREATE TABLE publications (
     number INTEGER PRIMARY KEY AUTOINCREMENT,

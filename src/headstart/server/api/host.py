@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Header, Request, Response
 from pydantic import AfterValidator, BaseModel, Field
 
-from headstart.server import credentials, events, figures, hosts, orders, policies, runs, vms
+from headstart.server import credentials, events, figures, hosts, orders, policies, runs, snapshots, vms
 from headstart.server.api.request import Caller, Here, address, stranger
 from headstart.server.hosts import Newcomer
 from headstart.server.orders import Told
@@ -196,10 +196,15 @@ def report(here: Here, call: Caller, told: Runs) -> Known:
         return Known(number=runs.take(connection, call, found))
 
 
-@router.post("/snapshots", status_code=204, summary="What was published: the same may be told again.")
+@router.post(
+    "/snapshots",
+    status_code=204,
+    summary="What was published, and what rehearsals have shown: the same may be told again.",
+)
 def published(here: Here, call: Caller, told: Snapshots) -> None:
     with here.database.write() as connection:
         runs.take_snapshots(connection, call, told.snapshots)
+        snapshots.take_proofs(connection, call, told.snapshots)
 
 
 @router.post("/figures", status_code=204, summary="What was measured each minute.")
