@@ -11,7 +11,7 @@ from sqlalchemy import insert, select, update
 
 from headstart.server import hosts, repositories, runs, tables, tenants, vms
 from headstart.server.call import Call
-from headstart.server.principal import Principal
+from headstart.server.principal import NobodyKnown, Principal
 from headstart.server.roles import Role
 from headstart.server.settings import Settings
 from headstart.server.site import Site, open_site
@@ -188,6 +188,11 @@ def test_a_token_that_never_came_is_revoked_and_that_is_written_down(tmp_path: P
         its = tables.audit.c
         query = select(its.object).where(its.act == "token.revoke").order_by(its.id)
         revoked = connection.execute(query).scalars().all()
+        # What was under way when it left does not bring it back.
+        hosts.leave(connection, Call(host, NOW + 3))
+        with pytest.raises(NobodyKnown):
+            hosts.pulse(connection, Call(host, NOW + 4), "1", {"clock": NOW})
+        assert connection.execute(select(tables.hosts.c.state)).scalars().all() == [{"left": NOW + 3}]
     assert revoked[0] == lost.id
     assert len(revoked) == len(set(revoked)) == 2
     site.database.close()

@@ -13,7 +13,7 @@ from headstart.server import audit, caution, ids, tables, tokens
 from headstart.server.call import Call
 from headstart.server.credentials import Kind, Token
 from headstart.server.events import Event
-from headstart.server.principal import Principal, note_use
+from headstart.server.principal import NobodyKnown, Principal, note_use
 from headstart.server.roles import Right, Role
 from headstart.server.tokens import Wish
 
@@ -117,10 +117,14 @@ def require_known(connection: Connection, call: Call, host: str) -> str:
 
 
 def pulse(connection: Connection, call: Call, version: str, state: Mapping[str, Any]) -> list[Event]:
-    """A host is there, and says how it is; returns what it says for the first time."""
+    """A host is there, and says how it is; returns what it says for the first time. Raises ``NobodyKnown``."""
     call.who.require(Right.REPORT)
-    its = tables.hosts.c
-    before = connection.execute(select(its.state).where(its.id == call.who.host)).scalar()
+    its, token = tables.hosts.c, tables.tokens.c
+    known = select(its.state).where(its.id == call.who.host)
+    before = connection.execute(known.with_for_update(key_share=True)).scalar()
+    # It may have left since we looked whose token that is, and is not back by that.
+    if connection.execute(select(token.revoked).where(token.id == call.who.id)).scalar():
+        raise NobodyKnown("The token was revoked. Get a new one.")
     values = {"seen": call.now, "version": version, "state": dict(state)}
     connection.execute(update(tables.hosts).where(its.id == call.who.host).values(values))
     return _news(before or {}, state)
