@@ -274,7 +274,7 @@ def test_whatever_is_changed_no_vm_loses_unasked() -> None:
     vms, names = ("db", "db1", "dx", "web", "web1", "other"), ("week", "days", "default", None)
     patterns = ("", "db", "db*", "d*", "web*", "w[a-f]b*", "*1")
     texts = {"week": POLICY, "days": SHORTER, "default": SHORTER}
-    known = {name: policies.check(name, text).value(name) for name, text in texts.items()}
+    known = {name: policies.check(name, text, 0.0).value(name) for name, text in texts.items()}
     for _ in range(1000):
         there = {name: each for name, each in known.items() if name != "default" or chance.random() < 0.5}
         before: dict[str, str | None] = {

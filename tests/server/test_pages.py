@@ -248,6 +248,8 @@ def test_every_mistake_of_a_policy_is_told(fleet: Fleet) -> None:
     checked = send(admin, "/policies/nightly", {"text": good, "check": "1"})
     assert checked.status == 200 and "03:00" not in admin.get("/v1/policies")[0]["text"]
     assert send(admin, "/policies/nightly", {"text": good}).status == 303
+    program = admin.ask("PUT", "/v1/policies/nightly", {"text": f"{good}\n[load]\nlow = 0.9\nhigh = 0.1\n"})
+    assert program.status == 400 and "load.low: must be less than high" in program.detail
     assert "03:00" in admin.get("/v1/policies")[0]["text"]
 
 

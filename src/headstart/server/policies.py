@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
+from datetime import UTC, datetime
 from typing import Any
 
 import tomli_w
 from sqlalchemy import Connection, delete, insert, select, update
 
 from headstart import errors
-from headstart.host import config, keys, validation
+from headstart.host import config, contradictions, keys, validation
 from headstart.host import tables as toml
 from headstart.host.policy import Policy
 from headstart.server import audit, caution, ids, keeping, tables
@@ -22,8 +23,9 @@ LONGEST = 64 * 1024
 HOOKS = "hooks"
 
 
-def check(name: str, text: str) -> toml.PolicyTable:
-    """What stands in ``[policy.NAME]``. Raises ``Usage`` with every mistake in it."""
+def check(name: str, text: str, now: float, *, written: bool = True) -> toml.PolicyTable:
+    """What stands in ``[policy.NAME]``. Raises ``Usage`` with every mistake in it: hosts would refuse all policies for
+    one. ``written`` as for ``contradictions.find``."""
     if not toml.NAME.fullmatch(name) or name == keys.NONE:
         raise errors.Usage(f"{name!r} cannot be the name of a policy.")
     if len(text) > LONGEST:
@@ -37,8 +39,11 @@ def check(name: str, text: str) -> toml.PolicyTable:
             "A policy of the server's has no hooks: they run as root on hosts, and stand in their own files."
         )
     found, wrong = validation.validate(toml.PolicyTable, table)
-    if found is None or wrong:
-        told = "; ".join(f"{'.'.join(map(str, each.path))}: {each.message}" for each in wrong)
+    mistakes = [(each.path, each.message) for each in wrong]
+    moment = datetime.fromtimestamp(now, UTC)
+    mistakes += contradictions.find_beside(wrong, found, table, moment, written=written)
+    if found is None or mistakes:
+        told = "; ".join(f"{'.'.join(map(str, path))}: {message}" for path, message in mistakes)
         raise errors.Usage(f"The policy has mistakes: {told}.")
     return found
 
@@ -47,7 +52,8 @@ def shortens(connection: Connection, call: Call, name: str, text: str) -> bool:
     """Whether snapshots may go that the policy as it is keeps; of a new one nobody has, whether it becomes the default
     by its name. Raises ``Usage``."""
     tenant = call.who.of(Right.CONFIGURE)
-    new = check(name, text).value(name)
+    # What waited for its approval was right when it was written.
+    new = check(name, text, call.now, written=not call.approved).value(name)
     _lock(connection, tenant)
     if _id(connection, tenant, name) is None and (name != config.DEFAULT_POLICY or "" in assigned(connection, tenant)):
         return False
