@@ -127,13 +127,15 @@ def test_commands_never_come_from_the_server(tenant: Tenant, home: Home, caplog:
     assert "hooks" not in (home.folder / "state" / document.FILE).read_text()
     # Also one that lies there already.
     (home.folder / "state" / document.FILE).write_text(evil)
-    with mock.patch.object(Remote, "policies", return_value=None), serving(home):
-        wait_until(lambda: "hooks" in (standing(home).get("policies_refused") or ""))
-        assert not home.ask("status")["vms"]
-    (home.folder / "state" / membership.FILE).unlink()
-    with serving(home):
-        time.sleep(0.2)
-        assert not home.ask("status")["vms"]
+    with mock.patch.object(Remote, "policies", return_value=None):
+        with serving(home):
+            wait_until(lambda: "hooks" in (standing(home).get("policies_refused") or ""))
+            assert not home.ask("status")["vms"]
+        (home.folder / "state" / membership.FILE).unlink()
+        # What a daemon had under way when it ended fetches nothing either.
+        with serving(home):
+            time.sleep(0.2)
+            assert not home.ask("status")["vms"]
     assert "hooks" in caplog.text
 
 
