@@ -163,7 +163,8 @@ class _Look:
             Awaited.CONSOLE: "The console did not ask for a login",
             Awaited.PATTERN: "The pattern did not come on the console",
         }
-        return f"{told[self._signs.awaited]} within {self._order.seconds:.0f} s.{told_status}"
+        given_up = " To look for it takes too long: take a simpler one." if self._signs.given_up else ""
+        return f"{told[self._signs.awaited]} within {self._order.seconds:.0f} s.{told_status}{given_up}"
 
     def _failed_checks(self, attendance: Attendance) -> list[str]:
         """Each check is asked again until it passes, for some time."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
 
 from headstart import errors
+from headstart.restore.rehearsing import signs_process
 from headstart.restore.rehearsing.stage import Stage
 
 #: What a Linux that has started asks on its console: a word of its own (``sulogin:`` is of an emergency shell), behind
@@ -16,6 +20,8 @@ from headstart.restore.rehearsing.stage import Stage
 PROMPT = r"(?:^|\s|\x1b\[[0-9;?]*[A-Za-z])login:"
 #: The end of a console, in which a pattern is looked for.
 CONSOLE_LIMIT = 1 << 18
+#: For one search, where the processor has others to serve.
+_SEARCH_SECONDS = 15.0
 
 
 class Awaited(Enum):
@@ -31,10 +37,13 @@ class Signs:
 
     def __init__(self, stage: Stage, awaited: Awaited | None, pattern: str) -> None:
         """``awaited`` None: the agent, where the VM has a channel for one, else the console. ``pattern``: a regular
-        expression. Raises ``Unsupported`` for what this VM cannot give."""
+        expression, for a line. Raises ``Unsupported`` for what this VM cannot give."""
         self.awaited = awaited or (Awaited.AGENT if stage.has_agent else Awaited.CONSOLE)
         self._stage = stage
-        self._pattern = re.compile(pattern if self.awaited is Awaited.PATTERN else PROMPT)
+        self._pattern = pattern
+        self._searched = ""
+        #: The last search was given up.
+        self.given_up = False
         if self.awaited is Awaited.AGENT and not stage.has_agent:
             raise errors.Unsupported("The VM has no channel to an agent: wait for the console, or for a pattern there.")
         if self.awaited is not Awaited.AGENT and not stage.consoles:
@@ -43,7 +52,27 @@ class Signs:
     def seen(self) -> bool:
         if self.awaited is Awaited.AGENT:
             return self._stage.answers()
-        return self._pattern.search(console(self._stage.consoles)) is not None
+        text = console(self._stage.consoles)
+        if self.awaited is Awaited.CONSOLE:
+            return re.search(PROMPT, text) is not None
+        return self._is_new(text) and self._is_in(text)
+
+    def _is_new(self, text: str) -> bool:
+        before, self._searched = self._searched, text
+        return text != before
+
+    def _is_in(self, text: str) -> bool:
+        """Another process looks: ``re`` holds this one as long as a search lasts, and no search has to end."""
+        command = [sys.executable, "-I", "-S", str(Path(signs_process.__file__))]
+        told = json.dumps([self._pattern, text]).encode()
+        try:
+            status = subprocess.run(
+                command, input=told, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=_SEARCH_SECONDS
+            ).returncode
+        except subprocess.TimeoutExpired:
+            status = None
+        self.given_up = status not in (signs_process.FOUND, signs_process.NOT_FOUND)
+        return status == signs_process.FOUND
 
 
 def compiled(pattern: str) -> str:
