@@ -119,6 +119,7 @@ def test_orders_that_cannot_be(rig: Rig) -> None:
         (("--check", "service:"), "is no check"),
         (("--check", "reboot"), "is no check"),
         (("--pattern", "("), "is no regular expression"),
+        (("--pattern", ""), "is also in an empty line"),
         (("--wait-for", "agent", "--pattern", "x"), "leave --wait-for out"),
         (("--wait-for", "pattern"), "--pattern REGEX"),
     ):

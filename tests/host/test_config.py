@@ -237,6 +237,9 @@ MISTAKES = [
      "3: policy.a.rehearsal.pattern: '(' is no regular expression: missing ), unterminated subpattern at position 0."),
     ("rehearsal = { calendar = 'daily', memory = 'much' }",
      '3: policy.a.rehearsal.memory: must be a size like "4G", not "much"'),
+    ("rehearsal = { calendar = 'daily', pattern = '(ready)?' }",
+     "3: policy.a.rehearsal.pattern: '(ready)?' is also in an empty line, and shows nothing: name words that must come."
+    ),
     ("rehearsal = { calendar = 'daily', wait_for = 'pattern' }",
      "3: policy.a.rehearsal.wait_for: needs pattern as well: say which words"),
     ("rehearsal = { calendar = 'daily', wait_for = 'agent', pattern = 'x' }",

@@ -135,7 +135,7 @@ def _order(given: argparse.Namespace) -> Order:
     names = tuple(map(checks.check_name, given.check))
     return Order(
         awaited,
-        signs.compiled(given.pattern or ""),
+        "" if given.pattern is None else signs.compiled(given.pattern),
         given.timeout,
         names,
         given.memory,

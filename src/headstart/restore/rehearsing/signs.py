@@ -76,11 +76,13 @@ class Signs:
 
 
 def compiled(pattern: str) -> str:
-    """``pattern`` itself; ``Usage`` when it is none."""
+    """``pattern`` itself; ``Usage`` when it is none, or is found where nothing was said."""
     try:
-        re.compile(pattern)
+        found = re.search(pattern, "")
     except re.error as error:
         raise errors.Usage(f"{pattern!r} is no regular expression: {error}.") from None
+    if found:
+        raise errors.Usage(f"{pattern!r} is also in an empty line, and shows nothing: name words that must come.")
     return pattern
 
 
