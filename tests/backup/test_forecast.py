@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import pytest
@@ -68,6 +69,23 @@ def test_what_there_is_no_time_for_is_residue() -> None:
 def test_without_a_deadline_all_that_remains_is_expected() -> None:
     disk = seen(10)
     assert told(Disk(disk.heat, disk.learned, Blocks(range(1600))), None).residue.high >= 100 * MIB
+
+
+def test_no_more_is_left_than_the_disk_has() -> None:
+    """Nor is it where nothing is known of the guest yet: what there is time for is copied ahead."""
+    size = 100 * GIB // BLOCK_SIZE
+    first = Disk(Heat(), Learned(), Blocks(range(size)), count=size)
+    assert told(first, DAY, scratch_free=500 * GIB).residue.high < GIB
+    late = told(first, 60.0, scratch_free=500 * GIB)
+    assert late.residue.likely > 50 * GIB and late.residue.high == 100 * GIB and not late.reasons
+    assert forecast.expected(first, Situation(0.0, DAY)) is None, "no completion is held against that"
+    hot = seen(10_000)
+    busy = Situation(hot.heat.moment or 0.0, (hot.heat.moment or 0.0) + 2 * DAY, 0, 100.0 * MIB, 0.9)
+    high = [
+        forecast.forecast([Disk(hot.heat, hot.learned, hot.remaining, count=count)], busy).residue.high
+        for count in (math.inf, 20_000)
+    ]
+    assert high[0] > 100 * GIB and high[1] == 20_000 * BLOCK_SIZE
 
 
 def test_a_busy_vm_may_stay_so() -> None:

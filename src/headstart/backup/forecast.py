@@ -45,12 +45,13 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """What is known of one disk at a moment."""
+    """What is known of one disk at a moment. ``count``: of all its blocks, infinite where its size is not known."""
 
     heat: Heat
     learned: Learned
     remaining: Blocks
     block_size: int = units.BLOCK_SIZE
+    count: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,29 +99,35 @@ def forecast(
     return Forecast(residue, window, scratch, spool, reasons)
 
 
-def expected(disk: Disk, situation: Situation) -> float:
-    """Blocks of residue, before past completions correct it: what ``learning.completed`` wants to be told."""
+def expected(disk: Disk, situation: Situation) -> float | None:
+    """Blocks of residue, before past completions correct it: what ``learning.completed`` wants to be told. None: the
+    guest's writes are not known yet."""
     everything = _everything(disk, situation)
     left = situation.left
     if left is None:
         return everything
-    rate = max(situation.rate or selection.RATE, 1.0) / disk.block_size
     last = min(left, agenda.ROTATION + agenda.MARGIN + agenda.LEAST)
     written = learning.dirtied_within(disk.learned, last)
-    if written is None:
-        return everything
-    return min(everything, written + max(0.0, everything - rate * left * USABLE))
+    return None if written is None else min(everything, written + _untimely(disk, situation))
 
 
 def _everything(disk: Disk, situation: Situation) -> float:
     """Blocks: what remains and what will be written, if nothing is copied any more."""
     coming = learning.dirtied_within(disk.learned, situation.left) if situation.left else None
-    return len(disk.remaining) + (coming or 0.0)
+    return min(len(disk.remaining) + (coming or 0.0), disk.count)
+
+
+def _untimely(disk: Disk, situation: Situation) -> float:
+    """Blocks, of everything, that there is no time for."""
+    rate = max(situation.rate or selection.RATE, 1.0) / disk.block_size
+    return max(0.0, _everything(disk, situation) - rate * (situation.left or 0.0) * USABLE)
 
 
 def _residue(disk: Disk, situation: Situation) -> Range:
     """Blocks."""
     guess = expected(disk, situation)
+    if guess is None:
+        guess = _untimely(disk, situation)
     factors = sorted((*BEFORE, *disk.learned.outcomes))
     low, middle, high = (_quantile(factors, share) for share in (TAIL, 0.5, 1 - TAIL))
     # One more block on both sides: a share of nothing says nothing.
@@ -128,7 +135,8 @@ def _residue(disk: Disk, situation: Situation) -> Range:
     if situation.rank is not None and situation.rank > selection.BUSY:
         # It may stay as busy as it is, and halt us.
         most = max(most, _everything(disk, situation))
-    return Range(max(0.0, low * (guess + 1) - 1), max(0.0, middle * (guess + 1) - 1), most)
+    ends = (max(0.0, low * (guess + 1) - 1), max(0.0, middle * (guess + 1) - 1), most)
+    return Range(*(min(end, disk.count) for end in ends))
 
 
 def _quantile(ordered: Sequence[float], share: float) -> float:

@@ -10,6 +10,7 @@ seconds of a clock that outlives a restart; ``deadline`` None: there is none.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -33,11 +34,12 @@ CLOCK_SECONDS = 60.0
 @dataclass(frozen=True, slots=True)
 class Reported:
     """What a round told of one disk: blocks that its marks ``recorded``, ``wasted`` those that had been copied, and
-    those that are ``remaining``."""
+    those that are ``remaining``. ``count``: of all its blocks, infinite where its size is not known."""
 
     recorded: Blocks
     wasted: Blocks
     remaining: Blocks
+    count: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,8 @@ class Outcome:
 @dataclass(slots=True)
 class Known:
     """Of one disk. ``later``: left out by the newest selection; ``drafted``: blocks in the draft when the newest round
-    ended; ``expected``: the residue, in blocks, as it was expected in the middle between two backups."""
+    ended; ``expected``: the residue, in blocks, as it was expected in the middle between two backups; ``count``: as in
+    ``Reported``."""
 
     heat: Heat = field(default_factory=Heat)
     learned: Learned = field(default_factory=Learned)
@@ -59,6 +62,7 @@ class Known:
     remaining: Blocks = field(default_factory=Blocks)
     drafted: int = 0
     expected: float | None = None
+    count: float = math.inf
 
 
 @dataclass(slots=True)
@@ -148,7 +152,7 @@ class Planner:
     def _learn(self, known: Known, told: Reported, now: float, room: int) -> None:
         known.learned = learning.seen(known.learned, known.heat, told.recorded, told.wasted, now)
         known.heat = heats.fitted(heats.seen(known.heat, told.recorded, now), room)
-        known.remaining = told.remaining
+        known.remaining, known.count = told.remaining, told.count
         known.drafted = max(0, known.drafted - len(told.wasted))
 
     def situation(self, now: float, deadline: float | None, rank: float | None) -> Situation:
@@ -215,4 +219,4 @@ class Planner:
         )
 
     def _disk(self, known: Known) -> Disk:
-        return Disk(known.heat, known.learned, known.remaining, self.block_size)
+        return Disk(known.heat, known.learned, known.remaining, self.block_size, known.count)

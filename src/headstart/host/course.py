@@ -239,7 +239,12 @@ class Course:
         self._images = _images(identified.disks)
         none = Blocks()
         reported = {
-            name: Reported(identified.recorded.get(name, none), identified.wasted.get(name, none), found)
+            name: Reported(
+                identified.recorded.get(name, none),
+                identified.wasted.get(name, none),
+                found,
+                blocks.count_of(identified.disks[name].facts.size, size),
+            )
             for name, found in remaining.items()
         }
         room = heat.HOST_BYTES // max(1, journal.disk_count())

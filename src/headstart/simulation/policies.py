@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from headstart import blocks, units
 from headstart.backup import heat, learning
 from headstart.backup.forecast import Forecast
 from headstart.backup.planner import Outcome, Planner, Reported
@@ -122,6 +123,7 @@ class HeadStart(Nothing):
     def __init__(self, world: World, interval: float = INTERVAL, waste: float = learning.WASTE) -> None:
         self._world = world
         self._planner = Planner(world.block_bytes, interval, waste=waste)
+        self._count = blocks.count_of(world.trace.disk_size, units.BLOCK_SIZE)
         self._seen: list[Seen] = []
         #: Forecasts that were made so long before each deadline as ``FORESEEN`` says.
         self.forecasts: list[Foreseen] = []
@@ -130,7 +132,7 @@ class HeadStart(Nothing):
         return self._planner.next_round(now, deadline)
 
     def chosen(self, this: Round) -> Blocks:
-        told = Reported(this.dirty, this.draft & this.dirty, this.remaining)
+        told = Reported(this.dirty, this.draft & this.dirty, this.remaining, self._count)
         found = self._planner.choose(this.begin, this.deadline, {_DISK: told}, self._rank(this), HEAT_BYTES)
         self._foresee(this)
         return found[_DISK]
