@@ -93,6 +93,16 @@ def test_what_a_paced_round_did_not_come_to_is_taken_up_soon() -> None:
     assert planner.next_round(60.0, DAY) == 60.0 + agenda.LEAST
 
 
+def test_holes_that_are_copied_unread_tell_nothing_of_the_rate() -> None:
+    planner = Planner()
+    holes = Blocks(range(100_000))
+    planner.choose(0.0, DAY, reported(holes, holes), None, ROOM)
+    planner.copied(20.0, {"a": len(holes)}, {"a": holes}, 20.0, 1600)
+    assert planner.rate == 5 << 20
+    planner.copied(40.0, {"a": len(holes)}, {"a": holes}, 20.0, 0)
+    assert planner.rate == 5 << 20 and not planner.barren
+
+
 def test_a_disk_that_is_gone_is_forgotten_and_a_new_one_learned() -> None:
     planner = Planner()
     planner.choose(0.0, None, reported(Blocks([1]), Blocks([1])), None, ROOM)

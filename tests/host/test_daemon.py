@@ -21,6 +21,7 @@ from headstart.agentd.session import Session
 from headstart.backup import publish, trim
 from headstart.backup.complete import Completing, Options
 from headstart.backup.context import Context
+from headstart.backup.planner import Planner
 from headstart.guest import trimming
 from headstart.host import control, document, metrics, requests, retry, steering
 from headstart.host.daemon import Daemon
@@ -639,14 +640,23 @@ def test_a_turn_is_as_long_for_who_waited_for_it(home: Home) -> None:
         assert turns and all(turn["copied_bytes"] for turn in turns), name
 
 
-def test_what_is_seen_is_kept_for_the_picture(home: Home) -> None:
-    home.add("web")
-    with home.serving():
+def test_what_is_seen_is_kept_for_the_picture_and_the_plan(home: Home) -> None:
+    home.add("web").write("a", 3, 0)
+    for seconds, residue in ((2.2, 60 << 20), (9.0, 1 << 20)):
+        told = {"disks": [{"residue_bytes": residue}], "audit": {"sampled_bytes": 4 << 20}, "window_seconds": seconds}
+        Runs(home.journal).end(Runs(home.journal).begin("web", "backup"), told)
+    with (
+        mock.patch.object(Planner, "copied", autospec=True, side_effect=Planner.copied) as copied,
+        home.serving() as served,
+    ):
         for _ in range(4):
             home.now += 60
             time.sleep(0.1)
+        assert served.wards["web"].course._read_rate == pytest.approx(32 << 20), "of a window that tells something"
     minutes = home.series.minutes("web", 0, 1e12)
     assert len(minutes) >= 4 and sum(each.copied for each in minutes) == 8 * 65536
+    _, _, counts, _, _, read = copied.call_args_list[0].args
+    assert (counts, read) == ({"a": 8}, 7), "zeroes tell nothing of the rate"
 
 
 def test_a_backup_that_is_published_later_counts_for_the_rounds_after_it(home: Home) -> None:

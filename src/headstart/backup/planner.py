@@ -173,8 +173,16 @@ class Planner:
         found = (learning.dirtied_within(known.learned, seconds) for known in self.disks.values())
         return round(sum(each or 0.0 for each in found)) * self.block_size
 
-    def copied(self, now: float, counts: Mapping[str, int], chosen: Mapping[str, Blocks], seconds: float) -> None:
-        """A round is over: so many blocks of each disk were copied, which took so many seconds."""
+    def copied(
+        self,
+        now: float,
+        counts: Mapping[str, int],
+        chosen: Mapping[str, Blocks],
+        seconds: float,
+        read: int | None = None,
+    ) -> None:
+        """A round is over: so many blocks of each disk were copied, which took so many seconds. ``read``: how many of
+        them are not zeroes, where that is known: holes are copied without being read, and tell nothing of the rate."""
         self.ended = now
         left = sum(max(0, len(found) - counts.get(name, 0)) for name, found in chosen.items())
         self.missed, self.unfinished = left * self.block_size, self.unfinished or left > 0
@@ -182,10 +190,11 @@ class Planner:
             count = counts.get(name, 0)
             known.learned = learning.copied(known.learned, count)
             known.drafted += count
-        total = sum(counts.values()) * self.block_size
+        total = sum(counts.values())
         self.barren = self.barren + 1 if left and not total else 0
-        if total and seconds > 0:
-            self.rate = max(total / seconds, REMEMBERED * (self.rate or 0.0))
+        read = total if read is None else read
+        if read and seconds > 0:
+            self.rate = max(read * self.block_size / seconds, REMEMBERED * (self.rate or 0.0))
 
     def completed(self, now: float, outcomes: Mapping[str, Outcome]) -> None:
         """A backup is complete. What was copied and is not in it was copied in vain."""
@@ -211,7 +220,8 @@ class Planner:
         read_rate: float | None = None,
         free: int | None,
     ) -> Forecast:
-        """``audited``: bytes that the backup compares; ``free``: bytes for scratch and spool."""
+        """``audited``: bytes that the backup compares; ``read_rate``: of a window, see ``forecast``; ``free``: bytes
+        for scratch and spool."""
         disks = [self._disk(known) for known in self.disks.values()]
         situation = self.situation(now, deadline, rank)
         return forecast.forecast(

@@ -6,15 +6,17 @@ The ward asks it what to do, and tells it what was done. Decisions are the pure 
 
 from __future__ import annotations
 
+import operator
 import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from headstart import blocks, errors, units
-from headstart.backup import agenda, heat, plan
+from headstart.backup import agenda, forecast, heat, plan
 from headstart.backup.contact import Contact
 from headstart.backup.forecast import Forecast
 from headstart.backup.identify import Identified
@@ -38,6 +40,8 @@ from headstart.state.values import Completion, Tracked
 
 #: What is usual is looked up so often.
 USUAL_SECONDS = usual.STEP_SECONDS
+#: Less than that, read in a window, tells nothing of the rate.
+TELLING_BYTES = 16 * units.MIB
 #: Latency may rise above what is usual (three quarters of the time) by this factor; and is bound to this where little
 #: is known. Below the least nobody feels it.
 LATENCY_FACTOR, LATENCY_SHARE = 1.5, 0.75
@@ -83,7 +87,9 @@ class Course:
         self._chosen: Mapping[str, Blocks] = {}
         self._left = 0
         self._cut = float("inf")
-        self._before: dict[str, int] = {}
+        self._before: dict[str, tuple[int, int]] = {}
+        #: Bytes a second, as read in the newest window.
+        self._read_rate: float | None = None
         self._warned: tuple[str, ...] = ()
         self._remember()
 
@@ -99,7 +105,9 @@ class Course:
         point = journal.point(self._name)
         if point is not None:
             self.planner.since = point.created
-        for run in Runs(journal).newest(self._name):
+        runs = Runs(journal).newest(self._name)
+        self._read_rate = next(filter(None, (_read_rate(run.report) for run in runs)), None)
+        for run in runs:
             if run.verb != "precopy" or not run.ended or "error" in run.report:
                 continue
             if point is None or run.ended > point.created:
@@ -250,7 +258,7 @@ class Course:
         room = heat.HOST_BYTES // max(1, journal.disk_count())
         chosen = self.planner.choose(now, self._deadline(), reported, self._rank(), room)
         self._cut = self.planner.cut(now, self._deadline())
-        self._before = {name: journal.copied_count(self._name, name) for name in remaining}
+        self._before = {name: journal.copied_counts(self._name, name) for name in remaining}
         self._chosen, self.remaining = chosen, self.planner.remaining
         self._left = sum(map(len, chosen.values())) * size
         log.decision(
@@ -277,11 +285,12 @@ class Course:
 
     def rounded(self, done: PrecopyReport) -> None:
         """A round is over."""
-        counts = {
-            name: max(0, self._house.journal.copied_count(self._name, name) - before)
-            for name, before in self._before.items()
-        }
-        self.planner.copied(self._house.clock(), counts, self._chosen, done.seconds - done.identify_seconds)
+        counts, read = {}, 0
+        for name, before in self._before.items():
+            copied, filled = map(operator.sub, self._house.journal.copied_counts(self._name, name), before)
+            counts[name], read = max(0, copied), read + max(0, filled)
+        seconds = done.seconds - done.identify_seconds
+        self.planner.copied(self._house.clock(), counts, self._chosen, seconds, read)
         self.remaining, self._left = done.remaining_bytes, 0
         self._count_draft()
         memory.keep(self._house.series, self._name, self.planner.disks)
@@ -305,7 +314,9 @@ class Course:
             free = shutil.disk_usage(self._house.scratch).free
         except OSError:
             free = None
-        self.forecast = self.planner.foresee(now, self._deadline(), self._rank(), audited=self._audited(), free=free)
+        self.forecast = self.planner.foresee(
+            now, self._deadline(), self._rank(), audited=self._audited(), read_rate=self._read_rate, free=free
+        )
         if self.forecast.reasons != self._warned:
             self._warned = self.forecast.reasons
             for reason in self._warned:
@@ -323,6 +334,7 @@ class Course:
     # -- completions
 
     def completed(self, done: BackupReport) -> None:
+        self._read_rate = _read_rate(done.json()) or self._read_rate
         self._over({disk.name: (disk.residue_bytes, disk.precopied_bytes) for disk in done.disks})
         if done.audit.agent_mismatched_bytes:
             trusted = "no" if self._house.journal.distrusted(self._name) else "yes"
@@ -368,6 +380,16 @@ class Course:
 
     def _levels(self) -> Levels:
         return Levels(self.said.state, self.remaining, self.deferred)
+
+
+def _read_rate(told: Mapping[str, Any]) -> float | None:
+    """Of what a run came to; None: of no backup, or too little was read in its window to tell."""
+    try:
+        count = sum(disk["residue_bytes"] for disk in told["disks"]) + told["audit"]["sampled_bytes"]
+        seconds = told["window_seconds"] - forecast.WINDOW_SECONDS
+    except (KeyError, TypeError):
+        return None
+    return count / seconds if count >= TELLING_BYTES and seconds > 0 else None
 
 
 def _images(tracked: Mapping[str, Tracked]) -> tuple[Path, ...]:

@@ -209,6 +209,11 @@ class Journal(Database):
         rows = self.rows("SELECT count(*) FROM copied WHERE vm = ? AND disk = ?", vm, disk)
         return int(rows[0][0])
 
+    def copied_counts(self, vm: str, disk: str) -> tuple[int, int]:
+        """Blocks of the draft, and those of them that are not zeroes."""
+        [(count, filled)] = self.rows("SELECT count(*), count(chunk) FROM copied WHERE vm = ? AND disk = ?", vm, disk)
+        return int(count), int(filled)
+
     def disk_count(self) -> int:
         """Disks of all VMs together."""
         return int(self.rows("SELECT count(*) FROM disks")[0][0])
