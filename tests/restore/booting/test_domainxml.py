@@ -93,8 +93,13 @@ def test_a_disk_gets_the_overlay(device: str, name: str) -> None:
 def test_who_it_is() -> None:
     root, _ = derived("")
     assert root.get("id") is None and root.findtext("name") == "booted" and root.findtext("uuid") == UUID
-    root, _ = derived("", uuid="other", head="<seclabel type='dynamic'/><memoryBacking><hugepages/></memoryBacking>")
-    assert root.findtext("uuid") == "other"
+    told = f"<entry name='serial'>1</entry><entry name='uuid'>{UUID}</entry>"
+    sysinfo = f"<sysinfo type='smbios'><system>{told}</system></sysinfo>"
+    root, _ = derived("", head=sysinfo)
+    assert [each.text for each in root.iter("entry")] == ["1", UUID]
+    head = f"{sysinfo}<seclabel type='dynamic'/><memoryBacking><hugepages/></memoryBacking>"
+    root, _ = derived("", uuid="other", head=head)
+    assert root.findtext("uuid") == "other" and [each.text for each in root.iter("entry")] == ["1", "other"]
     assert root.find("seclabel") is None and root.find("memoryBacking") is None
 
 

@@ -141,6 +141,8 @@ class _Derivation:
         _set(self._root, "name", self._place.name)
         if self._around.uuid:
             _set(self._root, "uuid", self._around.uuid)
+            for entry in self._root.iterfind("sysinfo/system/entry[@name='uuid']"):
+                entry.text = self._around.uuid  # libvirt starts no domain that tells its guest another one
         for tag in ("seclabel", "memoryBacking"):
             for element in self._root.findall(tag):
                 self._root.remove(element)
