@@ -100,13 +100,10 @@ class Rehearser:
             shown = rehearsal.rehearse(source, self._order(manifest.vm, wanted), self._house.scratch, self._house.clock)
         self._house.journal.rehearsed(manifest.vm, manifest.id, asdict(shown.proof))  # the server is told
         proof.record(repo, manifest.id, shown.proof, shown.evidence)
+        passed, reason, notes = shown.proof.passed, shown.proof.reason or None, "; ".join(shown.notes) or None
+        log_it, event = (log.decision, "rehearsed") if passed else (log.warning, "not-proven")
         seconds = log.seconds(shown.proof.seconds)
-        if shown.proof.passed:
-            log.decision(manifest.vm, event="rehearsed", snapshot=manifest.id, seconds=seconds)
-        else:
-            log.warning(
-                manifest.vm, event="not-proven", snapshot=manifest.id, seconds=seconds, reason=shown.proof.reason
-            )
+        log_it(manifest.vm, event=event, snapshot=manifest.id, seconds=seconds, reason=reason, notes=notes)
         return shown.proof
 
     def _order(self, vm: str, wanted: Order) -> Order:

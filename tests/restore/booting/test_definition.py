@@ -28,10 +28,11 @@ def derived(
     memory: int | None = None,
     folder: Path = FOLDER,
     trusted: bool = False,
+    media: bool = True,
 ) -> Derived:
     disks = [Disk(name, 1 << 20, "raw", None, 65536, serial) for name in names]
     images = {name: Path(f"/overlays/{name}.qcow2") for name in names}
-    place = Place("web", folder, images, variables, network, memory, trusted, lambda path: path in there)
+    place = Place("web", folder, images, variables, network, memory, trusted, lambda path: path in there, media)
     return definition.derive(f"qemu-system-x86_64 -nodefaults {text}", disks, place)
 
 
@@ -133,6 +134,13 @@ def test_every_option(text: str, words: str | None) -> None:
         assert found.words[4:6] == ("-m", "1") and "vnc=unix:/run/place/vnc" in found.words
     else:
         assert rest(found) == shlex.split(text if words is None else words)
+
+
+def test_a_cd_of_the_host_is_taken_out_where_only_disks_are_to_show() -> None:
+    text = "-drive file=/there.iso,media=cdrom,id=cd"
+    found = derived(text, there={"/there.iso"}, media=False)
+    assert rest(found) == ["-drive", "media=cdrom,id=cd"]
+    assert found.notes == ("drive cd is empty: /there.iso is not in a backup",)
 
 
 @pytest.mark.parametrize("text", ["-newer-option x=y,z -newer-flag -uuid 12", "-flash x -medium -drives y"])

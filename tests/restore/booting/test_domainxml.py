@@ -30,6 +30,7 @@ def derived(
     uuid: str = "",
     serial: str | None = None,
     trusted: bool = False,
+    media: bool = True,
 ) -> tuple[Element, tuple[str, ...]]:
     xml = (
         f"<domain type='kvm' id='3'><name>web</name><uuid>{UUID}</uuid><memory unit='MiB'>512</memory>{head}"
@@ -45,6 +46,7 @@ def derived(
         memory,
         trusted=trusted,
         there=lambda path: path in there,
+        media=media,
     )
     below = {name: Export(Path("/run/place/nbd"), name) for name in names}
     found = domainxml.derive(xml, disks, Around(place, below, uuid))
@@ -277,6 +279,8 @@ def test_a_snapshot_chooses_no_other_hosts(kind: str, source: str, stays: str, d
     assert bool(notes) != bool(stays)
     root, notes = derived(given.format(source), there={"/there"}, trusted=True)
     assert same(inside(root), given.format(source)) and not notes
+    root, notes = derived(given.format(source), there={"/there"}, media=False)
+    assert device == "disk" or (root.find("devices/disk/source") is None and notes), "its disks alone are to show"
 
 
 def test_a_snapshot_chooses_no_programs() -> None:

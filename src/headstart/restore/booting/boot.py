@@ -34,7 +34,8 @@ VARIABLES = "uefi-variables"
 class Wanted:
     """``folder``: of sockets. ``overlays``: of what the guest writes, which stays there if ``kept``. ``variables``:
     where the firmware's are put, else beside the overlays. ``definition`` in place of the snapshot's. ``outlives``: the
-    VM is not ended when this process is killed."""
+    VM is not ended when this process is killed. ``rehearsed``: what shows is to be of its disks alone, so its drives
+    are empty; and it takes no memory that others need."""
 
     name: str
     folder: Path
@@ -45,6 +46,7 @@ class Wanted:
     definition: str = ""
     variables: Path | None = None
     outlives: bool = False
+    rehearsed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,7 @@ def placed(wanted: Wanted, overlays: Overlays, variables: bytes | None) -> Place
         wanted.network,
         wanted.memory,
         trusted=bool(wanted.definition),
+        media=not wanted.rehearsed,
     )
 
 

@@ -64,7 +64,7 @@ class Place:
 
     ``variables``: a copy of its UEFI variables of its own. ``network``: its cards are connected as they were; else to
     nothing. ``memory`` in bytes, in place of what it had. ``trusted``: the definition is the user's own, see ``trust``.
-    ``there``: whether a file of the host exists."""
+    ``there``: whether a file of the host exists. ``media``: CDs that are there stay in their drives."""
 
     name: str
     folder: Path
@@ -74,6 +74,7 @@ class Place:
     memory: int | None = None
     trusted: bool = False
     there: Callable[[str], bool] = field(default=lambda path: Path(path).exists())
+    media: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,12 +262,12 @@ class _Derivation:
             self._changed[number] = _node({"driver": driver, "node-name": old.word("node-name")}, file)
 
     def _adjust_medium(self, drive: Drive) -> None:
-        """A CD stays in its drive if it is there."""
+        """A CD stays in its drive if it is there, and may."""
         old = self._line.options[drive.options[0]]
         is_cd = old.word("media") == "cdrom" or (
             drive.device is not None and self._line.options[drive.device].word("driver").endswith("-cd")
         )
-        if drive.file and is_cd and self._place.there(drive.file):
+        if drive.file and is_cd and self._place.media and self._place.there(drive.file):
             self._keep(drive)
             if old.name == "drive" and self._place.trusted:
                 self._changed[drive.options[0]] = old.having(readonly="on")

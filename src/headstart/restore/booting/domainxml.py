@@ -284,7 +284,8 @@ class _Derivation:
 
     def _adjust_medium(self, element: Element) -> None:
         source = element.find("source")
-        if source is None or (element.get("device") == "cdrom" and self._is_there(element)):
+        may_stay = element.get("device") == "cdrom" and self._place.media
+        if source is None or (may_stay and self._is_there(element)):
             return
         self._note(f"drive {plain.line(_target(element))} is empty: its medium is not in a backup")
         element.set("type", "file")

@@ -89,7 +89,7 @@ def _started(source: Source, order: Order, scratch: Path) -> Iterator[Stage]:
     """By a name of the VM's: what a rehearsal that was killed has left is replaced by the next."""
     name = f"rehearsal-{file_name(source.manifest.vm)[:40]}"
     folder = runplace.folder_of(name, os.environ)
-    wanted = Wanted(name, folder, scratch / name, memory=order.memory, definition=order.definition)
+    wanted = Wanted(name, folder, scratch / name, memory=order.memory, definition=order.definition, rehearsed=True)
     if boot.is_domain(order.definition or boot.definition_of(source.repo, source.manifest)):
         # Of no use to those who have no libvirt.
         from headstart.restore.rehearsing import domainstage
