@@ -139,7 +139,11 @@ def test_it_says_why_it_does_not_start(folder: Path) -> None:
 def test_more_memory_than_the_host_has() -> None:
     with pytest.raises(errors.NoSpace, match="--memory SIZE"):
         instance.require_memory(1 << 60)
-    instance.require_memory(os.sysconf("SC_PAGE_SIZE"))
+    total, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    instance.require_memory(total * page)
+    with pytest.raises(errors.NoSpace, match="that is free"):
+        instance.require_memory(total * page, free=True)
+    instance.require_memory(page, free=True)
 
 
 TWO = "-drive file=/a,if=virtio -drive file=/b,if=virtio"

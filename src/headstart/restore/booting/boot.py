@@ -86,7 +86,7 @@ def booted(source: Source, wanted: Wanted) -> Iterator[Booted]:
         overlays = stack.enter_context(Overlays(wanted.overlays, manifest, kept=wanted.kept))
         place = placed(wanted, overlays, variables)
         derived = definition.derive(text, manifest.disks, place)
-        instances.require_memory(derived.memory)
+        instances.require_memory(derived.memory, free=wanted.rehearsed)
         names = [disk.name for disk in manifest.disks]
         unix = Unix(wanted.folder / "nbd")
         served = stack.enter_context(Serving(source, names, unix))

@@ -75,7 +75,7 @@ def booted(source: Source, wanted: Wanted, uri: str) -> Iterator[BootedDomain]:
         place = boot.placed(wanted, overlays, variables)
         around = Around(place, {name: unix.export(name) for name in names}, other, logged=True)
         derived = domainxml.derive(text, manifest.disks, around)
-        require_memory(derived.memory)
+        require_memory(derived.memory, free=wanted.rehearsed)
         served = stack.enter_context(Serving(source, names, unix))
         images = overlays.make(around.below)
         variables_file = [place.variables] if place.variables is not None else []

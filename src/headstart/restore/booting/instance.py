@@ -195,13 +195,17 @@ def _guard() -> subprocess.Popen[bytes]:
     )
 
 
-def require_memory(wanted: int) -> None:
-    """Raises ``NoSpace`` where the host has less, all in all."""
-    total = next(int(line.split()[1]) for line in _MEMORY.read_text().splitlines() if line.startswith("MemTotal:"))
-    if wanted > total * units.KIB:
+def require_memory(wanted: int, *, free: bool = False) -> None:
+    """Raises ``NoSpace`` where the host has less, all in all; or has less ``free``."""
+    name = "MemAvailable:" if free else "MemTotal:"
+    found = next(int(line.split()[1]) for line in _MEMORY.read_text().splitlines() if line.startswith(name))
+    there = found * units.KIB
+    if wanted > there:
+        of_it = f"{units.format_bytes(there)}{' that is free' * free}"
+        by_policy = " (in a policy: 'memory' of its rehearsal)" * free
         raise errors.NoSpace(
-            f"The VM has {units.format_bytes(wanted)} of memory, and this host {units.format_bytes(total * units.KIB)}."
-            " Boot it with less: --memory SIZE.",
+            f"The VM has {units.format_bytes(wanted)} of memory, and this host {of_it}. Start it with less: --memory"
+            f" SIZE{by_policy}.",
             needed=wanted,
-            free=total * units.KIB,
+            free=there,
         )

@@ -66,9 +66,10 @@ class Shown:
 def rehearse(source: Source, order: Order, scratch: Path, clock: Callable[[], float]) -> Shown:
     """Start the snapshot, wait, ask, and throw everything away. Hold a lease on it.
 
-    A snapshot that is damaged, or does not start, has not passed. Where nothing can be said of it, that is raised:
-    ``Unsupported`` and ``NotFound`` for a definition that cannot be used here, ``NoSpace``. ``scratch`` gets what the
-    guest writes.
+    A snapshot that is damaged, or whose guest does not start, has not passed. Where nothing can be said of it, that is
+    raised: ``Unsupported`` and ``NotFound`` for a definition that cannot be used here, ``NoSpace``, ``Unreachable``
+    where QEMU does not come to the guest's first instruction, or what it needs of this host is gone. ``scratch`` gets
+    what the guest writes.
     """
     began, monotonic = clock(), time.monotonic()
     seen = _Seen()
@@ -76,7 +77,7 @@ def rehearse(source: Source, order: Order, scratch: Path, clock: Callable[[], fl
         with _started(source, order, scratch) as staged:
             seen.notes = staged.notes
             reason = _Look(staged, order, seen).reason()
-    except (errors.Damaged, errors.Unreachable) as error:
+    except errors.Damaged as error:
         reason = str(error)
     seconds = time.monotonic() - monotonic
     awaited = seen.awaited or order.awaited or Awaited.AGENT

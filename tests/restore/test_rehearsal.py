@@ -1,0 +1,64 @@
+"""What is said of a rehearsal, with a VM that is none."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from headstart import errors
+from headstart.restore.rehearsing import rehearsal
+from headstart.restore.rehearsing.rehearsal import Order, Shown
+
+
+class Actor:
+    """An instance, its disks and its stage in one. ``early`` is raised at its start, ``late`` once its guest runs."""
+
+    def __init__(self, status: str = "running", early: Exception | None = None, late: Exception | None = None) -> None:
+        self.status = status
+        self.early, self.late = early, late
+        self.instance = self.served = self
+        self.notes: tuple[str, ...] = ()
+        self.consoles: tuple[Path, ...] = ()
+        self.has_agent = self.has_qga = True
+
+    @contextlib.contextmanager
+    def started(self, *_: object) -> Iterator[Actor]:
+        if self.early is not None:
+            raise self.early
+        yield self
+
+    def wait(self, seconds: float) -> bool:
+        if not seconds and self.late is not None:
+            raise self.late
+        return False
+
+    def resume(self) -> None: ...
+
+    def answers(self) -> bool:
+        return False
+
+    def screenshot(self) -> bytes:
+        return b""
+
+
+def rehearsed(actor: Actor, seconds: float = 60.0) -> Shown:
+    source: Any = SimpleNamespace()
+    with mock.patch.object(rehearsal, "_started", actor.started):
+        return rehearsal.rehearse(source, Order(seconds=seconds), Path("/nowhere"), lambda: 1.0)
+
+
+@pytest.mark.parametrize("when", ["early", "late"])
+def test_what_this_host_lacks_is_no_proof(when: str) -> None:
+    with pytest.raises(errors.Unreachable, match="is away"):
+        rehearsed(Actor(**{when: errors.Unreachable("libvirt is away")}))
+
+
+def test_a_snapshot_that_is_damaged_has_not_passed() -> None:
+    shown = rehearsed(Actor(early=errors.Damaged("3 blocks were lost")))
+    assert (shown.proof.passed, shown.proof.reason) == (False, "3 blocks were lost")
