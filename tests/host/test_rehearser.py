@@ -14,7 +14,6 @@ import pytest
 from headstart import errors
 from headstart.backup.complete import Options
 from headstart.host import rehearser, requests
-from headstart.host.daemon import Daemon
 from headstart.host.policy import Rehearsal, Schedule
 from headstart.repository import proof
 from headstart.repository.proof import Evidence, Proof
@@ -22,6 +21,8 @@ from headstart.restore.rehearsing import rehearsal
 from headstart.restore.rehearsing.rehearsal import Order, Shown
 from headstart.restore.rehearsing.signs import Awaited
 from headstart.restore.serving.serving import Source
+from headstart.state import noted
+from headstart.state.noted import Noted
 from headstart.state.outbox import Outbox, Told
 from headstart.state.values import Point
 from tests.host import home as homes
@@ -61,8 +62,8 @@ def home() -> Iterator[Home]:
         yield made
 
 
-def half_a_day_later(home: Home, served: Daemon) -> None:
-    wait_until(lambda: "web" in served._rehearser._last)  # what came before it was looked at is not made up for
+def half_a_day_later(home: Home) -> None:
+    wait_until(lambda: Noted(home.journal).rehearsed("web"))  # what came before it was looked at is not made up for
     home.now += 12 * HOUR
 
 
@@ -74,12 +75,12 @@ def proven(home: Home, snapshot_id: str) -> int:
 def test_the_newest_snapshot_is_rehearsed_once_for_each_moment(home: Home, stage: Stage) -> None:
     home.add("web")
     with_policy(home, replace(YEARLY, rehearsal=WANTED))
-    with home.serving() as served:
+    with home.serving():
         for _ in range(2):
             home.now += 60
             home.ask("backup", **PLAIN)
         newest = home.snapshots()[-1].id
-        half_a_day_later(home, served)
+        half_a_day_later(home)
         wait_until(lambda: proven(home, newest) == 1)
         home.now += 12 * HOUR  # not yet due again
         home.ask("backup", **PLAIN)
@@ -92,17 +93,24 @@ def test_the_newest_snapshot_is_rehearsed_once_for_each_moment(home: Home, stage
     assert told[0]["rehearsed"]["passed"] and told[0]["vm"] == "web"
 
 
-def test_a_daemon_that_starts_anew_knows_what_was_proven(home: Home, stage: Stage) -> None:
+def test_a_daemon_that_starts_anew_knows_what_was_proven_and_what_was_missed(home: Home, stage: Stage) -> None:
     home.add("web")
     with_policy(home, replace(YEARLY, rehearsal=WANTED))
-    with home.serving() as served:
+    with home.serving():
         home.ask("backup", **PLAIN)
-        half_a_day_later(home, served)
+        wait_until(lambda: Noted(home.journal).rehearsed("web"))
+    home.now += 13 * HOUR
+    assert not stage.played
+    with home.serving():
         wait_until(lambda: stage.played)
         wait_until(lambda: proven(home, stage.played[0][0]) == 1)
+    rehearsed = home.now
+    with home.journal.change() as database:
+        noted.forget(database, "web")  # then the proofs tell
     with home.serving():
         home.now += HOUR
         home.ask("backup", **PLAIN)
+        wait_until(lambda: Noted(home.journal).rehearsed("web") == rehearsed)
         assert len(stage.played) == 1
 
 
@@ -112,9 +120,9 @@ def test_what_cannot_be_rehearsed_is_tried_again_and_harms_no_backup(
     home.add("web")
     with_policy(home, replace(YEARLY, rehearsal=WANTED))
     stage.failing = [errors.NoSpace("no memory"), RuntimeError("a bug")]
-    with home.serving() as served:
+    with home.serving():
         home.ask("backup", **PLAIN)
-        half_a_day_later(home, served)
+        half_a_day_later(home)
         home.ask("backup", **PLAIN)
         wait_until(lambda: stage.played)
     assert "no memory" in caplog.text
@@ -133,10 +141,10 @@ def test_a_state_that_cannot_be_read_once_ends_no_rehearsals(
             raise failing.pop()
         return point(vm)
 
-    with mock.patch.object(home.journal, "point", read), home.serving() as served:
+    with mock.patch.object(home.journal, "point", read), home.serving():
         wait_until(lambda: not failing)
         home.ask("backup", **PLAIN)
-        half_a_day_later(home, served)
+        half_a_day_later(home)
         wait_until(lambda: stage.played)
     assert str(failure) in caplog.text
 

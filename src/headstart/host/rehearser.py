@@ -22,6 +22,7 @@ from headstart.repository.repo import Repository
 from headstart.restore.rehearsing import rehearsal
 from headstart.restore.rehearsing.rehearsal import Order
 from headstart.restore.serving.serving import Source
+from headstart.state.noted import Noted
 
 _log = logging.getLogger("headstart.host")
 
@@ -36,8 +37,9 @@ class Rehearser:
     def __init__(self, house: House) -> None:
         self._house = house
         self._policies: Mapping[str, Policy] = {}
-        #: By VM, when it was rehearsed last (wall time), and before when not to try again (monotonic).
-        self._last: dict[str, float] = {}
+        #: When each was rehearsed last, also by a process before this one.
+        self._noted = Noted(house.journal)
+        #: By VM, before when not to try again (monotonic).
         self._again: dict[str, float] = {}
         self._one = threading.Lock()
         self._stop = threading.Event()
@@ -78,7 +80,7 @@ class Rehearser:
             with self._house.vault.another() as repo:
                 # Not the latest of this name: that may be anybody's, and has a definition that is started here.
                 self._rehearse(repo, snapshot.load(repo, point.snapshot), wanted.order)
-            self._last[vm] = self._house.clock()
+            self._noted.put_rehearsed(vm, self._house.clock())
         except errors.HeadstartError as error:
             self._again[vm] = time.monotonic() + AGAIN_SECONDS
             log.warning(vm, event="rehearse", reason=str(error))
@@ -87,12 +89,13 @@ class Rehearser:
             _log.error("A bug: it is tried again.", exc_info=error)
 
     def _is_due(self, vm: str, wanted: Rehearsal) -> bool:
-        if vm not in self._last:
+        now, last = self._house.clock(), self._noted.rehearsed(vm)
+        if not last:
             with self._house.vault.another() as repo:
                 # One that never was waits for the next moment: the whole host would be rehearsed at once.
-                self._last[vm] = _last_of(repo, vm) or self._house.clock()
-        now = self._house.clock()
-        return calendar.due(wanted.schedule, vm, self._last[vm], now).at <= now
+                last = _last_of(repo, vm, now) or now
+            self._noted.put_rehearsed(vm, last)
+        return calendar.due(wanted.schedule, vm, last, now).at <= now
 
     def _rehearse(self, repo: Repository, manifest: Manifest, wanted: Order) -> Proof:
         source = Source(repo, self._house.vault.address, manifest, self._house.vault.cache)
@@ -117,8 +120,8 @@ def _wanted(policy: Policy) -> Rehearsal:
     return policy.rehearsal
 
 
-def _last_of(repo: Repository, vm: str) -> float | None:
-    """When any snapshot of the VM was rehearsed last, by anybody."""
-    ids = {each.id for each in snapshot.all_manifests(repo).manifests if each.vm == vm}
-    times = [each.time for name, proofs in proof.all_proofs(repo).items() if name in ids for each in proofs]
-    return max(times, default=None)
+def _last_of(repo: Repository, vm: str, now: float) -> float | None:
+    """When any snapshot of the VM was rehearsed last, by anybody. A clock may have been ahead."""
+    ids = [each.id for each in snapshot.all_manifests(repo).manifests if each.vm == vm]
+    proofs = (each for snapshot_id in ids for found in proof.all_proofs(repo, snapshot_id).values() for each in found)
+    return max((min(each.time, now) for each in proofs), default=None)

@@ -10,7 +10,7 @@ from typing import Any
 from headstart.state.database import Database
 from headstart.state.values import Rollback
 
-_ROLLBACK, _VOLUMES, _TRIMMED = "rollback", "volumes", "trimmed"
+_ROLLBACK, _VOLUMES, _TRIMMED, _REHEARSED = "rollback", "volumes", "trimmed", "rehearsed"
 
 
 class Noted:
@@ -48,6 +48,13 @@ class Noted:
         """When its guest was last asked to trim, in seconds since 1970; 0: never."""
         return float(self._get(_TRIMMED, vm) or 0.0)
 
+    def put_rehearsed(self, vm: str, moment: float) -> None:
+        self._put(_REHEARSED, vm, moment)
+
+    def rehearsed(self, vm: str) -> float:
+        """When it was rehearsed last by schedule, or one that has it was met first, in seconds since 1970; 0: never."""
+        return float(self._get(_REHEARSED, vm) or 0.0)
+
     def _put(self, what: str, vm: str, told: Any) -> None:
         with self._database.change() as database:
             database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_name(what, vm), json.dumps(told)))
@@ -59,7 +66,7 @@ class Noted:
 
 def forget(database: sqlite3.Connection, vm: str) -> None:
     """All of a VM, as a part of somebody's change."""
-    names = [(_name(what, vm),) for what in (_ROLLBACK, _VOLUMES, _TRIMMED)]
+    names = [(_name(what, vm),) for what in (_ROLLBACK, _VOLUMES, _TRIMMED, _REHEARSED)]
     database.executemany("DELETE FROM meta WHERE name = ?", names)
 
 
