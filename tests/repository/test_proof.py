@@ -100,3 +100,6 @@ def test_what_is_forgotten_takes_its_proofs_along() -> None:
     forget.forget(opened, forget.Order(3000.0, UTC, ids=[made]))
     assert snapshot.all_manifests(opened).manifests == ()
     assert [list(opened.store.list(folder)) for folder in (layout.PROOFS, layout.EVIDENCE)] == [[], []]
+    with pytest.raises(errors.NotFound, match="while it was rehearsed"):
+        proof.record(opened, made, PASSED, SEEN)
+    assert [list(opened.store.list(folder)) for folder in (layout.PROOFS, layout.EVIDENCE)] == [[], []]

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from headstart import errors
-from headstart.repository import layout, values
+from headstart.repository import layout, snapshot, values
 from headstart.repository.repo import Repository
+from headstart.store.contract import Missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +53,19 @@ class Evidence:
 
 
 def record(repo: Repository, snapshot_id: str, proof: Proof, evidence: Evidence) -> None:
-    """Raises ``keys.NoContent`` for who may not see what is in the guest."""
+    """Raises ``keys.NoContent`` for who may not see what is in the guest, ``NotFound`` for a snapshot that was
+    forgotten: then nothing of it is left."""
     name = f"{snapshot_id}/{os.urandom(layout.OBJECT_ID_LENGTH).hex()}"
     repo.put_object(layout.Kind.EVIDENCE, layout.EVIDENCE + name, _encoded(evidence))
     repo.put_object(layout.Kind.PROOF, layout.PROOFS + name, _json(dataclasses.asdict(proof)))
+    # Whoever forgets the snapshot removes it first, and then what there is of its proofs.
+    try:
+        repo.store.read(snapshot.key_of(snapshot_id))
+    except Missing:
+        drop(repo, snapshot_id)
+        raise errors.NotFound(
+            f"Snapshot {snapshot_id} was forgotten while it was rehearsed.", snapshot=snapshot_id
+        ) from None
 
 
 def all_proofs(repo: Repository, snapshot_id: str = "") -> Mapping[str, tuple[Proof, ...]]:
