@@ -42,7 +42,7 @@ class Guest:
         self.wanted.append(wanted)
         served = mock.Mock()
         try:
-            yield booter._Up(self, served, {"screen": "/run/vnc"}, ("a note",), lambda: self.said)
+            yield booter._Up(self, served, (), {"screen": "/run/vnc"}, ("a note",), lambda: self.said)
         finally:
             self.runs.clear()
 
@@ -160,8 +160,10 @@ def test_what_a_killed_one_left_is_cleared_away(
 ) -> None:
     monkeypatch.setattr(runplace, "folder_of", lambda name, environment: tmp_path / name)
     left = home.house.scratch / "ordered" / "ordered-web"
-    left.mkdir(parents=True)
-    (left / "a.qcow2").write_bytes(b"writes")
+    rehearsed = home.house.scratch / "rehearsal-web"
+    for folder in (left, rehearsed):
+        folder.mkdir(parents=True)
+        (folder / "a.qcow2").write_bytes(b"writes")
     sockets = tmp_path / "ordered-web"
     sockets.mkdir()
     (sockets / "pid").write_text("1")
@@ -171,3 +173,4 @@ def test_what_a_killed_one_left_is_cleared_away(
     (sockets / "pid").write_text("1")
     with home.serving():
         wait_until(lambda: not left.parent.exists() and not (sockets / "pid").exists())
+        wait_until(lambda: not rehearsed.exists())

@@ -12,7 +12,9 @@ from unittest import mock
 import pytest
 
 from headstart import errors
-from headstart.restore.rehearsing import rehearsal
+from headstart.restore.booting import attendance
+from headstart.restore.booting.attendance import Attendance
+from headstart.restore.rehearsing import rehearsal, signs
 from headstart.restore.rehearsing.rehearsal import Order, Shown
 
 
@@ -57,6 +59,24 @@ def rehearsed(actor: Actor, seconds: float = 60.0) -> Shown:
 def test_what_this_host_lacks_is_no_proof(when: str) -> None:
     with pytest.raises(errors.Unreachable, match="is away"):
         rehearsed(Actor(**{when: errors.Unreachable("libvirt is away")}))
+
+
+def test_what_a_guest_writes_on_its_console_is_cut(tmp_path: Path) -> None:
+    """It goes on behind that; and nothing but the console is cut."""
+    console, other, link = tmp_path / "console", tmp_path / "other", tmp_path / "link"
+    other.write_bytes(bytes(attendance.CONSOLE_LIMIT + 1))
+    link.symlink_to(other)
+    actor: Any = Actor()
+    with console.open("wb", buffering=0) as writing:
+        look = Attendance(actor, actor, (console, link)).look
+        writing.write(b"x" * attendance.CONSOLE_LIMIT)
+        look()
+        assert console.stat().st_size == attendance.CONSOLE_LIMIT
+        writing.write(b"x" * 8192)
+        look()
+        writing.write(b"login:")
+        assert signs.console([console]) == "login:" and console.stat().st_blocks * 512 < 65536
+    assert other.stat().st_size > attendance.CONSOLE_LIMIT
 
 
 def test_a_snapshot_that_is_damaged_has_not_passed() -> None:

@@ -180,7 +180,7 @@ class _Moving:
         self._booted = booted
         # What was written before has no mark: then the next backup compares.
         self._marks = self._marked() if name and not booted.overlays.again else None
-        self.attendance = Attendance(booted.instance, booted.served)
+        self.attendance = Attendance(booted.instance, booted.served, booted.derived.consoles)
         self._hold = Hold(booted.instance)
 
     def _marked(self) -> Marks:

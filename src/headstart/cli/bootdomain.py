@@ -33,7 +33,7 @@ def attend(session: Session, given: argparse.Namespace, source: Source, wanted: 
         for note in booted.notes:
             session.output.note(note)
         try:
-            Attendance(booted.instance, booted.served).until_the_end()
+            Attendance(booted.instance, booted.served, booted.consoles).until_the_end()
         except KeyboardInterrupt:
             leave(booted.instance, Hold(booted.instance), kept=wanted.kept)
             raise
@@ -62,7 +62,7 @@ def move(
         booted.instance.resume()
         for note in ("the VM runs, and is being moved", *booted.notes):
             session.output.note(note)
-        attendance, hold = Attendance(booted.instance, booted.served), Hold(booted.instance)
+        attendance, hold = Attendance(booted.instance, booted.served, booted.consoles), Hold(booted.instance)
 
         def moved() -> None:
             undoing.pop_all()

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -62,6 +61,7 @@ class _Up:
 
     instance: Running
     served: Serving
+    consoles: tuple[Path, ...]
     reach: Mapping[str, Any]
     notes: tuple[str, ...]
     failure: Callable[[], str]
@@ -98,13 +98,7 @@ class Booter:
         if not self._one.acquire(blocking=False):
             return
         try:
-            for folder in (self._house.scratch / _FOLDER).glob("*"):
-                # One whose QEMU is still about to end is left for the next time.
-                with (
-                    contextlib.suppress(errors.HeadstartError),
-                    runplace.claimed(runplace.folder_of(folder.name, os.environ)),
-                ):
-                    shutil.rmtree(folder, ignore_errors=True)
+            runplace.clear((self._house.scratch / _FOLDER).glob("*"))
             self._remove_folder()
         finally:
             self._one.release()
@@ -116,7 +110,7 @@ class Booter:
     def _attended(self, source: Source, seconds: float, ending: Ending, tell: Tell) -> dict[str, Any]:
         manifest, wanted = source.manifest, self._wanted(source.manifest.vm)
         with _started(source, wanted, self._uri(manifest.vm)) as up:
-            attendance, begun = Attendance(up.instance, up.served), time.monotonic()
+            attendance, begun = Attendance(up.instance, up.served, up.consoles), time.monotonic()
             up.instance.resume()
             log.decision(manifest.vm, event="booted", snapshot=manifest.id, name=wanted.name)
             facts = {"until": self._house.clock() + seconds, "name": wanted.name, "reach": up.reach}
@@ -153,7 +147,7 @@ def _started(source: Source, wanted: Wanted, uri: str) -> Iterator[_Up]:
 
         with domainboot.booted(source, wanted, uri) as domain:
             reach = {"libvirt": uri, "domain": wanted.name, "consoles": _told(domain.consoles)}
-            yield _Up(domain.instance, domain.served, reach, domain.notes, lambda: "")
+            yield _Up(domain.instance, domain.served, domain.consoles, reach, domain.notes, lambda: "")
         return
     with boot.booted(source, wanted) as booted:
         derived, instance = booted.derived, booted.instance
@@ -165,7 +159,7 @@ def _started(source: Source, wanted: Wanted, uri: str) -> Iterator[_Up]:
             "qga": str(derived.qga) if derived.qga else None,
             "sockets": {name: str(path) for name, path in derived.sockets.items()},
         }
-        yield _Up(instance, booted.served, reached, booted.notes, lambda: instance.failure)
+        yield _Up(instance, booted.served, derived.consoles, reached, booted.notes, lambda: instance.failure)
 
 
 def _told(paths: tuple[Path, ...]) -> list[str]:

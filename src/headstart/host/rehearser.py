@@ -64,6 +64,7 @@ class Rehearser:
             return self._rehearse(repo, manifest, Order() if policy is None else _wanted(policy).order)
 
     def _run(self) -> None:
+        rehearsal.clear(self._house.scratch)
         while not self._stop.wait(LOOK_SECONDS):
             for vm, policy in self._policies.items():
                 if policy.rehearsal is not None and not self._stop.is_set():

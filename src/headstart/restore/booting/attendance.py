@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Protocol
 
 from headstart import errors
@@ -22,6 +25,10 @@ RETRY_SECONDS = 5.0
 #: After Ctrl-C, where what the guest writes is kept.
 POWER_OFF_SECONDS = 30.0
 _POLL_SECONDS = 0.2
+#: Bytes of a console that are kept.
+CONSOLE_LIMIT = 4 << 20
+#: What ``st_blocks`` counts.
+_SECTOR = 512
 #: QEMU's status of a VM that a failed request holds.
 HELD = "io-error"
 _TOLD = {
@@ -47,9 +54,11 @@ class Running(Protocol):
 
 
 class Attendance:
-    def __init__(self, instance: Running, served: Serving) -> None:
+    def __init__(self, instance: Running, served: Serving, consoles: Iterable[Path] = ()) -> None:
+        """``consoles``: files that get what the guest writes."""
         self._instance = instance
         self._served = served
+        self._consoles = tuple(consoles)
         self._status = ""
         self._tried = 0.0
 
@@ -61,6 +70,8 @@ class Attendance:
     def look(self) -> None:
         """Raises ``Unreachable`` if the disks are not served any longer."""
         self._served.wait(0)
+        for path in self._consoles:
+            _cut(path)
         status = self._instance.status
         if status != self._status and status in _TOLD:
             _log.warning("%s", _TOLD[status])
@@ -79,6 +90,19 @@ class Attendance:
             self.look()
             if beat():
                 return
+
+
+def _cut(path: Path) -> None:
+    """What the guest has written there is gone where it is much: the files are in memory, as a rule. Whoever writes to
+    it goes on where it was, behind a hole. The folder may be QEMU's, whose links are not followed."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            found = os.fstat(descriptor)
+            if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_blocks * _SECTOR > CONSOLE_LIMIT:
+                os.ftruncate(descriptor, 0)
+        finally:
+            os.close(descriptor)
 
 
 class Ending(Protocol):

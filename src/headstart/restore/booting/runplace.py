@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from headstart import errors
@@ -44,6 +45,14 @@ def claimed(folder: Path) -> Iterator[None]:
                 _clear(folder)
     finally:
         os.close(descriptor)
+
+
+def clear(folders: Iterable[Path]) -> None:
+    """Away with the overlays of VMs whose process was killed, and who have ended with that; by name, as ``folder_of``
+    has it. One whose QEMU is still about to end is left for the next time."""
+    for folder in folders:
+        with contextlib.suppress(errors.HeadstartError, OSError), claimed(folder_of(folder.name, os.environ)):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _lock(descriptor: int, folder: Path) -> None:

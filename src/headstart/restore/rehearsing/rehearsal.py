@@ -34,6 +34,8 @@ CHECK_SECONDS = 60.0
 #: A guest that a failed request holds goes on when the store is back; for so long that is waited for, all in all.
 STANDSTILL_SECONDS = 60.0
 _POLL_SECONDS = 1.0
+#: What names of rehearsed VMs begin with.
+_NAME = "rehearsal-"
 #: Characters of the console that go with the proof, and bytes of a picture of the screen.
 _CONSOLE = 20_000
 _SCREEN_LIMIT = 8 << 20
@@ -85,10 +87,15 @@ def rehearse(source: Source, order: Order, scratch: Path, clock: Callable[[], fl
     return Shown(proof, Evidence(seen.screenshot, seen.console[-_CONSOLE:], seen.answers), seen.notes)
 
 
+def clear(scratch: Path) -> None:
+    """Away with what rehearsals have left there whose process was killed."""
+    runplace.clear(scratch.glob(f"{_NAME}*"))
+
+
 @contextlib.contextmanager
 def _started(source: Source, order: Order, scratch: Path) -> Iterator[Stage]:
     """By a name of the VM's: what a rehearsal that was killed has left is replaced by the next."""
-    name = f"rehearsal-{file_name(source.manifest.vm)[:40]}"
+    name = f"{_NAME}{file_name(source.manifest.vm)[:40]}"
     folder = runplace.folder_of(name, os.environ)
     wanted = Wanted(name, folder, scratch / name, memory=order.memory, definition=order.definition, rehearsed=True)
     if boot.is_domain(order.definition or boot.definition_of(source.repo, source.manifest)):
@@ -128,7 +135,7 @@ class _Look:
 
     def reason(self) -> str:
         """Why it has not passed; empty if it has."""
-        attendance = Attendance(self._stage.instance, self._stage.served)
+        attendance = Attendance(self._stage.instance, self._stage.served, self._stage.consoles)
         self._stage.instance.resume()
         try:
             if not self._waited(attendance):

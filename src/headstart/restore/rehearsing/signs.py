@@ -96,6 +96,7 @@ def _end_of(path: Path) -> str:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - CONSOLE_LIMIT))
-            return file.read(CONSOLE_LIMIT).decode(errors="replace")
+            # Where it was cut there is a hole.
+            return file.read(CONSOLE_LIMIT).replace(b"\0", b"").decode(errors="replace")
     except OSError:
         return ""
