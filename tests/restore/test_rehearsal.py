@@ -52,13 +52,19 @@ class Actor:
 def rehearsed(actor: Actor, seconds: float = 60.0) -> Shown:
     source: Any = SimpleNamespace()
     with mock.patch.object(rehearsal, "_started", actor.started):
-        return rehearsal.rehearse(source, Order(seconds=seconds), Path("/nowhere"), lambda: 1.0)
+        return rehearsal.rehearse(source, Order(seconds=seconds), Path("/"), lambda: 1.0)
 
 
 @pytest.mark.parametrize("when", ["early", "late"])
 def test_what_this_host_lacks_is_no_proof(when: str) -> None:
     with pytest.raises(errors.Unreachable, match="is away"):
         rehearsed(Actor(**{when: errors.Unreachable("libvirt is away")}))
+
+
+def test_a_guest_that_fills_the_scratch_directory_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rehearsal, "SPARED", 1 << 60)
+    with pytest.raises(errors.NoSpace, match="backups need"):
+        rehearsed(Actor())
 
 
 def test_what_a_guest_writes_on_its_console_is_cut(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from headstart import errors, plain
+from headstart import errors, plain, units
+from headstart.hypervisor import space
 from headstart.repository.proof import Check, Evidence, Proof
 from headstart.restore.booting import boot, runplace
 from headstart.restore.booting.attendance import HELD, Attendance
@@ -34,6 +35,8 @@ CHECK_SECONDS = 60.0
 #: A guest that a failed request holds goes on when the store is back; for so long that is waited for, all in all.
 STANDSTILL_SECONDS = 60.0
 _POLL_SECONDS = 1.0
+#: Bytes that stay free in the scratch directory.
+SPARED = units.GIB
 #: What names of rehearsed VMs begin with.
 _NAME = "rehearsal-"
 #: Characters of the console that go with the proof, and bytes of a picture of the screen.
@@ -78,7 +81,7 @@ def rehearse(source: Source, order: Order, scratch: Path, clock: Callable[[], fl
     try:
         with _started(source, order, scratch) as staged:
             seen.notes = staged.notes
-            reason = _Look(staged, order, seen).reason()
+            reason = _Look(staged, order, seen, scratch).reason()
     except errors.Damaged as error:
         reason = str(error)
     seconds = time.monotonic() - monotonic
@@ -122,8 +125,9 @@ class _Seen:
 
 
 class _Look:
-    def __init__(self, staged: Stage, order: Order, seen: _Seen) -> None:
+    def __init__(self, staged: Stage, order: Order, seen: _Seen, scratch: Path) -> None:
         self._stage = staged
+        self._scratch = scratch
         self._order = order
         self._seen = seen
         self._signs = Signs(staged, order.awaited, order.pattern)
@@ -153,11 +157,24 @@ class _Look:
         while not self._signs.seen():
             if self._stage.instance.wait(_POLL_SECONDS) or time.monotonic() > deadline:
                 return False
-            attendance.look()
+            self._attend(attendance)
             stood += _POLL_SECONDS if self._stage.instance.status == HELD else 0.0
             if stood > STANDSTILL_SECONDS:
                 return False
         return True
+
+    def _attend(self, attendance: Attendance) -> None:
+        """A guest that writes and writes does not take what backups of others need: ``NoSpace``."""
+        attendance.look()
+        free = space.free(self._scratch)
+        if free < SPARED:
+            raise errors.NoSpace(
+                f"{self._scratch} has {units.format_bytes(free)} free, and the rehearsed VM writes there: it was ended,"
+                f" because backups need {units.format_bytes(SPARED)}. Make room, or name another directory with"
+                " --scratch.",
+                free=free,
+                needed=SPARED,
+            )
 
     def _why_not(self) -> str:
         status = self._stage.instance.status
@@ -182,7 +199,7 @@ class _Look:
                 answer = self._asked(name)
                 if answer.passed or time.monotonic() > deadline or self._stage.instance.wait(_POLL_SECONDS):
                     break
-                attendance.look()
+                self._attend(attendance)
             self._seen.checks.append(Check(name, answer.passed))
             self._seen.answers[name] = answer.said
         return [check.name for check in self._seen.checks if not check.passed]
