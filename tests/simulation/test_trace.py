@@ -65,6 +65,7 @@ def test_what_is_dirty_is_what_was_written(seed: int, one: float, other: float) 
         ("nan,0,1\n", "not finite", 1),
         ("inf,0,1\n", "not finite", 1),
         ("5,0,1\n4,0,1\n", "sort the file", 2),
+        ("1,0,1\n1700000000,0,1\n", "not 1970", 2),
         ("1,1099511627776,1\n", "beyond the disk of 1.0 TiB", 1),
         ("1,1099511627775,2\n", "beyond the disk", 1),
         ("\x00\x01,2,3\n", "not a", 1),
@@ -99,6 +100,7 @@ def test_blocks_beyond_32_bits_are_refused(tmp_path: Path) -> None:
         ("0,-0.5\n", "negative"),
         ("0,much\n", "not a number"),
         ("5,0\n1,0\n", "sort the file"),
+        ("1700000000,0\n", "not 1970"),
         ("0,0,0\n", "3 columns"),
     ],
 )

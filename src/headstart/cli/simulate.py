@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import math
 import re
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from headstart import errors, units
 from headstart.cli import arguments, text
 from headstart.cli.session import Session
-from headstart.simulation import load, replay, trace, world
+from headstart.simulation import load, replay, rows, trace, world
 from headstart.simulation.world import Totals, World
 
 DEADLINE = 86400.0
@@ -79,12 +78,12 @@ def rate(told: str) -> int:
 
 
 def seconds(told: str) -> float:
-    """More than none, and finite."""
+    """A thousandth to three years."""
     try:
         found = float(told)
     except ValueError:
         found = 0.0
-    if not 0 < found < math.inf:
+    if not 1e-3 <= found <= rows.LATEST:
         raise argparse.ArgumentTypeError(f"{told!r} is not a number of seconds")
     return found
 

@@ -13,7 +13,7 @@ from headstart.load.usual import STEP_SECONDS, Usual
 from headstart.simulation import rows
 from headstart.simulation.trace import Trace
 
-MEANING = "seconds, load from 0 to 1 that holds from then on"
+MEANING = "seconds since the trace began, load from 0 to 1 that holds from then on"
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from headstart import errors
 
+#: Three years: a later moment is counted from elsewhere.
+LATEST = 1e8
+
 
 def rows(path: Path, columns: int, meaning: str) -> Iterator[tuple[int, list[str]]]:
     """``(line, cells)`` of each row. Raises ``errors.Usage`` with file, line and reason."""
@@ -26,8 +29,10 @@ def wrong(path: Path, line: int, reason: str) -> errors.Usage:
 
 
 def seconds(path: Path, line: int, text: str, before: float) -> float:
-    """A moment, not before the one ``before`` it."""
+    """A moment, not before the one ``before`` it, nor after ``LATEST``."""
     moment = number(path, line, text)
+    if moment > LATEST:
+        raise wrong(path, line, f"{text.strip()} s is years: let seconds count from where the trace begins, not 1970")
     if moment < before:
         raise wrong(path, line, f"{text.strip()} s comes after {before:g} s: sort the file by its first column")
     return moment

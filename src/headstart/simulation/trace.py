@@ -14,7 +14,7 @@ from headstart.blocks import Blocks
 from headstart.load.usual import STEP_SECONDS
 from headstart.simulation import rows
 
-MEANING = "seconds, offset and length of a write in bytes"
+MEANING = "seconds since it began, offset and length of a write in bytes"
 #: Block numbers have 32 bits.
 LARGEST = (1 << 32) * units.BLOCK_SIZE
 #: Writes of more blocks are kept as ranges: a list of each of their blocks would be long.
@@ -81,7 +81,7 @@ def _checked(path: Path, most: int) -> Iterable[tuple[float, int, int]]:
         # Millions of rows: what is right is found out in one go, what is wrong with it is told in detail.
         try:
             moment, offset, length = float(when), int(where), int(how_much)
-            right = before <= moment < float("inf") and offset >= 0 and 0 < length <= most - offset
+            right = before <= moment <= rows.LATEST and offset >= 0 and 0 < length <= most - offset
         except ValueError:
             right = False
         if not right:
