@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from unittest import mock
 
 import pytest
 
@@ -24,6 +26,13 @@ def test_runs_are_listed_newest_first(journal: Journal) -> None:
     assert [run.number for run in found] == numbers[:1:-1]
     assert found[0].ended is None
     assert Runs(journal).newest("app") == []
+
+
+def test_old_runs_go_but_not_all_at_once_should_the_clock_be_wrong(journal: Journal) -> None:
+    numbers = [Runs(journal).begin("web", "precopy") for _ in range(5)]
+    with mock.patch("time.time", return_value=time.time() + 91 * 24 * 3600):
+        numbers.append(Runs(journal).begin("web", "precopy"))
+    assert [run.number for run in Runs(journal).newest("web")] == numbers[:1:-1]
 
 
 def test_runs_between_are_those_under_way(journal: Journal) -> None:

@@ -190,8 +190,8 @@ class Course:
             return
         self._usual_at = time.monotonic()
         since, series = now - usual.KEPT * usual.STEP_SECONDS, self._house.series
-        self.usual = Usual.of(series.loads(self._name, since, int(usual.STEP_SECONDS)))
-        known = sorted(series.latencies(self._name, since))
+        self.usual = Usual.of(series.loads(self._name, since, now, int(usual.STEP_SECONDS)))
+        known = sorted(series.latencies(self._name, since, now))
         enough = len(known) >= usual.FEWEST
         typical = usual.percentile(known, LATENCY_SHARE) if enough else LATENCY_UNKNOWN / LATENCY_FACTOR
         self._bound = max(LATENCY_LEAST, LATENCY_FACTOR * typical)

@@ -29,7 +29,7 @@ from headstart.state.encoding import (
     vm_of_row,
 )
 from headstart.state.holder import Holder
-from headstart.state.runs import KEPT_SECONDS
+from headstart.state.runs import GOING, KEPT_SECONDS
 from headstart.state.values import AGENT, HOST, Completion, Distrust, Domain, Draft, Point, Tracked, Vm
 from headstart.tracking.choice import Wish
 from headstart.transfer.pipeline import Stored
@@ -343,7 +343,8 @@ class Journal(Database):
 
     def _publish(self, database: sqlite3.Connection, facts: Mapping[str, Any]) -> None:
         now = time.time()
-        database.execute("DELETE FROM publications WHERE moment < ?", (now - KEPT_SECONDS,))
+        old = "SELECT number FROM publications WHERE moment < ? ORDER BY number LIMIT ?"
+        database.execute(f"DELETE FROM publications WHERE number IN ({old})", (now - KEPT_SECONDS, GOING))
         database.execute("INSERT INTO publications (moment, facts) VALUES (?, ?)", (now, json.dumps(facts)))
 
     def completion(self, vm: str) -> Completion | None:

@@ -10,6 +10,10 @@ from headstart.state.database import Database
 MINUTE = 60
 #: Kept for: a week for what is usual, and a day to look back at the same weekday.
 KEPT_SECONDS = 8 * 24 * 3600
+#: What is of a clock that was ahead goes when it lies so far ahead.
+AHEAD_SECONDS = 24 * 3600
+#: With each row that comes a few go at most: a clock that is wrong for an hour does not empty the table.
+GOING = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,26 +41,33 @@ class Series:
         insert = "INSERT OR REPLACE INTO figures SELECT name, ?, ?, ?, ?, ?, ?, ? FROM vms WHERE name = ?"
         with self._database.change() as database:
             database.execute(insert, (*astuple(minute), vm))
-            oldest = minute.moment - KEPT_SECONDS
-            database.execute("DELETE FROM figures WHERE vm = ? AND moment < ?", (vm, oldest))
+            for which, moment, order in (
+                ("<", minute.moment - KEPT_SECONDS, ""),
+                (">", minute.moment + AHEAD_SECONDS, "DESC"),
+            ):
+                found = f"SELECT moment FROM figures WHERE vm = ? AND moment {which} ? ORDER BY moment {order} LIMIT ?"
+                database.execute(f"DELETE FROM figures WHERE vm = ? AND moment IN ({found})", (vm, vm, moment, GOING))
 
     def minutes(self, vm: str, since: float, until: float) -> list[Minute]:
         """Ascending."""
         query = "SELECT * FROM figures WHERE vm = ? AND moment >= ? AND moment < ? ORDER BY moment"
         return [Minute(*row[1:]) for row in self._database.rows(query, vm, since, until)]
 
-    def loads(self, vm: str, since: float, seconds: int) -> list[float]:
+    def loads(self, vm: str, since: float, until: float, seconds: int) -> list[float]:
         """Means of so many seconds each, ascending, without those in which nothing was measured."""
         query = (
-            "SELECT avg(load) FROM figures WHERE vm = ? AND moment >= ? AND load IS NOT NULL "
+            "SELECT avg(load) FROM figures WHERE vm = ? AND moment >= ? AND moment <= ? AND load IS NOT NULL "
             "GROUP BY moment / ? ORDER BY moment / ?"
         )
-        return [row[0] for row in self._database.rows(query, vm, since, seconds, seconds)]
+        return [row[0] for row in self._database.rows(query, vm, since, until, seconds, seconds)]
 
-    def latencies(self, vm: str, since: float) -> list[float]:
+    def latencies(self, vm: str, since: float, until: float) -> list[float]:
         """The guest's own, of minutes in which nothing was copied; seconds."""
-        query = "SELECT latency FROM figures WHERE vm = ? AND moment >= ? AND copied = 0 AND latency IS NOT NULL"
-        return [row[0] for row in self._database.rows(query, vm, since)]
+        query = (
+            "SELECT latency FROM figures WHERE vm = ? AND moment >= ? AND moment <= ? AND copied = 0"
+            " AND latency IS NOT NULL"
+        )
+        return [row[0] for row in self._database.rows(query, vm, since, until)]
 
     def heats(self, vm: str) -> dict[str, tuple[bytes, str]]:
         """By disk: what ``keep_heats`` was given."""
