@@ -13,16 +13,17 @@ import pytest
 
 from headstart import errors
 from headstart.restore.booting import attendance
-from headstart.restore.booting.attendance import Attendance
-from headstart.restore.rehearsing import rehearsal, signs
+from headstart.restore.booting.attendance import HELD, Attendance
+from headstart.restore.rehearsing import checks, rehearsal, signs
 from headstart.restore.rehearsing.rehearsal import Order, Shown
 
 
 class Actor:
     """An instance, its disks and its stage in one. ``early`` is raised at its start, ``late`` once its guest runs."""
 
-    def __init__(self, status: str = "running", early: Exception | None = None, late: Exception | None = None) -> None:
-        self.status = status
+    def __init__(self, early: Exception | None = None, late: Exception | None = None) -> None:
+        #: One each time it is asked; then it runs.
+        self.statuses: list[str] = []
         self.early, self.late = early, late
         self.instance = self.served = self
         self.notes: tuple[str, ...] = ()
@@ -34,6 +35,10 @@ class Actor:
         if self.early is not None:
             raise self.early
         yield self
+
+    @property
+    def status(self) -> str:
+        return self.statuses.pop() if self.statuses else "running"
 
     def wait(self, seconds: float) -> bool:
         if not seconds and self.late is not None:
@@ -59,6 +64,17 @@ def rehearsed(actor: Actor, seconds: float = 60.0) -> Shown:
 def test_what_this_host_lacks_is_no_proof(when: str) -> None:
     with pytest.raises(errors.Unreachable, match="is away"):
         rehearsed(Actor(**{when: errors.Unreachable("libvirt is away")}))
+
+
+def test_a_guest_that_was_held_for_long_has_stood_still_also_if_it_was_just_let_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rehearsal, "STANDSTILL_SECONDS", 2.0)
+    actor = Actor()
+    actor.statuses = [HELD] * 6
+    assert rehearsed(actor).proof.reason.startswith("The guest stands still")
+    actor.statuses = [HELD] * 2
+    assert rehearsed(actor, 0.01).proof.reason == "No agent answered within 0 s."
 
 
 def test_a_guest_that_fills_the_scratch_directory_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,3 +104,10 @@ def test_what_a_guest_writes_on_its_console_is_cut(tmp_path: Path) -> None:
 def test_a_snapshot_that_is_damaged_has_not_passed() -> None:
     shown = rehearsed(Actor(early=errors.Damaged("3 blocks were lost")))
     assert (shown.proof.passed, shown.proof.reason) == (False, "3 blocks were lost")
+
+
+@pytest.mark.parametrize("name", ["port:0", "port:65536", "port:" + "9" * 5000, "port:\u0663", "file:x", "files"])
+def test_what_is_no_check(name: str) -> None:
+    with pytest.raises(errors.Usage, match="is no check"):
+        checks.check_name(name)
+    assert checks.check_name("port:65535") == "port:65535"

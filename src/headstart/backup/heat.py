@@ -27,7 +27,7 @@ from headstart.units import MIB
 HOST_BYTES = 64 * MIB
 #: What was quiet for longer is forgotten: a week and a day, so that a weekly job is remembered when it comes again.
 KEPT_SECONDS = 8 * 86400.0
-#: Sets become one when they are apart by less than this share of their age. Some 35 sets are left of a week.
+#: Sets become one when they are apart by less than this share of their age. Some 25 sets are left of a week.
 NEAR = 0.3
 #: A block that is reported again sooner was the same visit: rounds come faster towards a deadline, the guest does not.
 VISIT_SECONDS = 240.0

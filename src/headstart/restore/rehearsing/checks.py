@@ -48,7 +48,7 @@ def check_name(name: str) -> str:
     valid = {
         FILESYSTEMS: not value,
         "file": value.startswith("/"),
-        "port": value.isdecimal() and 0 < int(value) < 65536,
+        "port": re.fullmatch(r"[0-9]{1,5}", value) is not None and 0 < int(value) < 65536,
         "service": _UNIT.fullmatch(value) is not None,
     }
     if not valid.get(kind, False):

@@ -130,6 +130,8 @@ class _Look:
         self._scratch = scratch
         self._order = order
         self._seen = seen
+        #: It stood still for too long, in all.
+        self._held = False
         self._signs = Signs(staged, order.awaited, order.pattern)
         seen.awaited = self._signs.awaited
         if order.checks and not staged.has_qga:
@@ -160,6 +162,7 @@ class _Look:
             self._attend(attendance)
             stood += _POLL_SECONDS if self._stage.instance.status == HELD else 0.0
             if stood > STANDSTILL_SECONDS:
+                self._held = True
                 return False
         return True
 
@@ -180,7 +183,7 @@ class _Look:
         status = self._stage.instance.status
         if not status:
             return f"QEMU ended before there was a sign of life. It says: {self._stage.last_words()}"
-        if status == HELD:
+        if self._held or status == HELD:
             return "The guest stands still: a request to a disk failed. The repository is damaged, or away."
         told_status = "" if status == "running" else f" QEMU's status is {status}."
         told = {
