@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from datetime import UTC
 
 import pytest
@@ -39,6 +41,10 @@ def test_evidence_is_that_of_the_newest() -> None:
     proof.record(opened, made, FAILED, SEEN)
     proof.record(opened, made, PASSED, Evidence())
     assert proof.latest(opened, made) == (FAILED, SEEN)
+    ahead = replace(PASSED, time=time.time() + 3 * 86400)
+    proof.record(opened, made, ahead, Evidence())
+    assert proof.latest(opened, made) == (FAILED, SEEN), "a clock that was ahead hides nothing"
+    assert proof.all_proofs(opened, made)[made] == (ahead, PASSED, FAILED)
 
 
 def test_the_structure_alone_tells_whether_it_passed_and_not_what_was_seen() -> None:
