@@ -13,6 +13,8 @@ POLL_SECONDS = 0.02
 END_SECONDS = 30.0
 #: QEMU itself pauses a job for moments, whenever the nodes around it are at rest.
 PAUSED_SECONDS = 5.0
+#: The second one is QEMU's word for a mirror that was ready before; it takes "job-complete", and does not do it.
+_PAUSED = ("paused", "standby")
 
 
 def status(qmp: Qmp, name: str) -> tuple[str, str]:
@@ -35,10 +37,10 @@ def wait(qmp: Qmp, name: str) -> str:
         if state == "pending":
             with contextlib.suppress(CommandFailed):  # cancelled meanwhile
                 qmp.execute("job-finalize", id=name)
-        if state != "paused":
+        if state not in _PAUSED:
             worked = time.monotonic()
         elif time.monotonic() - worked > PAUSED_SECONDS:
-            return "the job was paused by somebody"
+            return "the job was paused, by somebody or as a request failed"
         time.sleep(POLL_SECONDS)
 
 

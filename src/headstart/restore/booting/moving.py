@@ -216,10 +216,11 @@ class _Move:
         """The new image has all that the old one has, and gets each write. Raises ``HeadstartError`` if it cannot."""
         job = self._look()
         progress(f"moving {self._disk}", int(job["offset"]), int(job["len"]))
-        if not job["ready"] and job["io-status"] != "ok" and time.monotonic() - self._tried > RETRY_SECONDS:
+        if job["io-status"] != "ok" and time.monotonic() - self._tried > RETRY_SECONDS:
             self._retry(str(job["io-status"]), first=not self._tried)
             self._tried = time.monotonic()
-        return bool(job["ready"])
+        # One that was ready once is "ready" for QEMU also while a write holds it: its status is "standby" then.
+        return bool(job["ready"] and job["status"] == "ready" and job["io-status"] == "ok")
 
     def _retry(self, status: str, *, first: bool) -> None:
         if first:
