@@ -5,14 +5,19 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
+import libvirt
 import pytest
 
 from headstart import errors
 from headstart.hypervisor.guard import Order
+from headstart.hypervisor.libvirt import watch, watch_process
 from headstart.hypervisor.libvirt.watch import Watch
+from headstart.wire import libvirt as wire
 
 THAW = b"thaw\n"
 #: The domain that this driver begins with (libvirt's src/test/test_driver.c).
@@ -85,3 +90,75 @@ def test_without_a_watch_nothing_is_frozen(stage: Stage) -> None:
     stage.watch._process.wait(20)
     with pytest.raises(errors.PointLost, match="watches the job"), stage.watch.freezing():
         pytest.fail("it was frozen")
+
+
+class Guest:
+    """How its agent answers an order to thaw, one after the other: None, as it is still freezing; with how many."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *answers: int | None) -> None:
+        self.answers = list(answers)
+        self.may_answer = threading.Event()
+        wire._serve_events()
+        monkeypatch.setattr(watch_process, "AGAIN_SECONDS", 0.0)
+        # This driver has no keepalive.
+        monkeypatch.setattr(libvirt.virConnect, "setKeepAlive", lambda *_: None)
+        monkeypatch.setattr(libvirt.virDomain, "fsThaw", self.thaw)
+
+    def thaw(self, *_: object) -> int:
+        assert self.may_answer.wait(20)
+        answer = self.answers.pop(0)
+        if answer is None:
+            error = libvirt.libvirtError("Guest agent is not responding")
+            error.err = (libvirt.VIR_ERR_AGENT_UNRESPONSIVE,)
+            raise error
+        return answer
+
+
+def test_a_freeze_that_takes_longer_than_we_waited(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It is thawed all the same, and the job that stands is watched meanwhile."""
+    guest, note, scratch = Guest(monkeypatch, None, None, 2), tmp_path / "note", tmp_path / "scratch"
+    note.touch()
+    scratch.write_bytes(bytes(10))
+    watching = watch_process.Watch(URI, UUID, -1)
+    watching.obey({"job": "socket", "limits": {str(scratch): 11}})
+    watching.obey({"frozen": 0.0, "thaw": "", "note": str(note)})
+    watching.look()
+    scratch.write_bytes(bytes(11))
+    watching.look()
+    assert watching.obey({}) == {"spilled": str(scratch)} and watching.ended
+    assert len(guest.answers) == 3 and note.exists()
+    guest.may_answer.set()
+    assert watching.thawing is not None
+    watching.thawing.join()
+    watching.finish()
+    assert guest.answers == [] and not note.exists(), "its owner may freeze it from now on"
+
+
+def test_a_freeze_that_came_after_it_was_thawed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As libvirt was busy for so long: it is thawed again when we are gone."""
+    guest, note = Guest(monkeypatch, 0, None, 0), tmp_path / "note"
+    note.touch()
+    guest.may_answer.set()
+    watching = watch_process.Watch(URI, UUID, -1)
+    watching.obey({"frozen": 0.0, "note": str(note)})
+    watching.look()
+    assert watching.thawing is not None
+    watching.thawing.join()
+    assert len(guest.answers) == 2 and note.exists()
+    watching.finish()
+    watching.thawing.join()
+    assert guest.answers == [] and not note.exists()
+
+
+@pytest.mark.parametrize("thaws", [True, False])
+def test_one_that_thaws_outlives_us(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, thaws: bool) -> None:
+    program = tmp_path / "watch_process.py"
+    then = "os.close(control); " * thaws + "time.sleep(60)"
+    program.write_text(f"import os, sys, time; control = int(sys.argv[1]); os.read(control, 1); {then}")
+    monkeypatch.setattr(watch_process, "__file__", str(program))
+    monkeypatch.setattr(watch, "LEAVE_SECONDS", 0.1 if thaws else 20)
+    monkeypatch.setattr(watch_process, "PATIENCE_SECONDS", 20 if thaws else 0.1)
+    outlives = Watch(URI, UUID)
+    outlives.close()
+    assert outlives._process.poll() == (None if thaws else -signal.SIGKILL)
+    outlives._process.kill()

@@ -88,7 +88,7 @@ class LibvirtMachine:
     def _watch(self) -> Watch:
         """Started when it is first needed: it takes a moment."""
         if self._watching is None:
-            self._watching = Watch(self._domain.uri, self._domain.uuid)
+            self._watching = Watch(self._domain.uri, self._domain.uuid, note=self._place.frozen)
         return self._watching
 
     # -- looking

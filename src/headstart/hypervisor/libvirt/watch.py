@@ -7,6 +7,7 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,18 @@ from headstart.hypervisor.libvirt import watch_process
 
 #: It answers at once, except while it waits for a daemon that is away.
 ANSWER_SECONDS = 15.0
+#: How long it is waited for when all that it has left to do is to thaw the guest.
+LEAVE_SECONDS = 10.0
 
 
 class Watch:
     """Stands by while a job, a freeze or a domain of ours stands. A context manager."""
 
-    def __init__(self, uri: str, uuid: str, thaw: Order | None = None) -> None:
-        """``thaw``: how it is thawed where libvirt's ``fsThaw`` is not the way."""
+    def __init__(self, uri: str, uuid: str, thaw: Order | None = None, note: Path | None = None) -> None:
+        """``thaw``: how it is thawed where libvirt's ``fsThaw`` is not the way. ``note`` is a file that exists while
+        the guest may be frozen: the watch removes it when it has thawed."""
         self._thaw = thaw
+        self._note = note
         self._pending = b""
         self._control, theirs = socket.socketpair()
         self._control.settimeout(ANSWER_SECONDS)
@@ -58,7 +63,8 @@ class Watch:
     def freezing(self) -> Iterator[None]:
         """``headstart.hypervisor.freeze.Guarding``."""
         order = self._thaw.message.hex() if self._thaw is not None else ""
-        self._tell({"frozen": guard_process.FREEZE_SECONDS, "thaw": order})
+        note = str(self._note) if self._note is not None else ""
+        self._tell({"frozen": guard_process.FREEZE_SECONDS, "thaw": order, "note": note})
         yield
         # Not in a finally: if we leave by an error, the watch is the one to act.
         self._tell({"frozen": None})
@@ -78,13 +84,28 @@ class Watch:
         return answer
 
     def close(self) -> None:
-        """What still stands is ended by the watch."""
+        """What still stands is ended by the watch. It may outlive us for a guest that does not answer."""
+        thaws = self._leaves()
         self._control.close()
-        try:
-            self._process.wait(watch_process.PATIENCE_SECONDS)
-        except subprocess.TimeoutExpired:
+        if not thaws:
             self._process.kill()
-            self._process.wait()
+        try:
+            self._process.wait(LEAVE_SECONDS)
+        except subprocess.TimeoutExpired:
+            threading.Thread(target=self._process.wait, name="watch", daemon=True).start()
+
+    def _leaves(self) -> bool:
+        """In time it has ended all but a freeze, or itself."""
+        try:
+            self._control.shutdown(socket.SHUT_WR)
+            self._control.settimeout(watch_process.PATIENCE_SECONDS)
+            while self._control.recv(65536):
+                pass
+        except TimeoutError:
+            return False
+        except OSError:
+            pass  # with orders that it has not read
+        return True
 
     def __enter__(self) -> Watch:
         return self
