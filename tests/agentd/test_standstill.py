@@ -16,7 +16,7 @@ FOLDER = Path(agentd.__file__).parents[2]
 #: Devices are lines in a file; while the second one is being suspended something happens to the process.
 PROGRAM = """
 import os, signal, sys
-from headstart.agentd import dmdevice, standstill
+from headstart.agentd import dmdevice, points, standstill
 
 def say(what):
     with open(sys.argv[1], "a") as file:
@@ -24,27 +24,47 @@ def say(what):
 
 def suspend(uuid):
     say("suspend " + uuid)
-    if uuid == "b-live":
+    if uuid in ("b-live", "b-base"):
         {happening}
 
 REAL = standstill._lock_memory
 dmdevice.suspend = suspend
 dmdevice.resume = lambda uuid, hidden: say("resume " + uuid)
-dmdevice.suspended = lambda uuid: "suspend " + uuid in open(sys.argv[1]).read()
+dmdevice.remove = lambda uuid: say("remove " + uuid)
+
+def suspended(uuid):
+    text = open(sys.argv[1]).read()
+    return text.count("suspend " + uuid) > text.count("resume " + uuid)
+
+dmdevice.suspended = suspended
+
+class Filter:
+    def __init__(self, name):
+        self.name = name
+
+    def uuid(self, role):
+        return self.name + "-" + role
+
+    def device(self, role):
+        return "dm-1"
+
 # Who is not root may lock too little.
 if os.geteuid():
     standstill._lock_memory = lambda: None
 {before}
+{body}
+say("after")
+"""
+BOTH = """
 with standstill.standstill(["a-live", "b-live"], ["a-base"]):
     say("inside")
-say("after")
 """
 
 
-def run(path: Path, happening: str, before: str = "") -> tuple[int, list[str]]:
+def run(path: Path, happening: str, before: str = "", body: str = BOTH) -> tuple[int, list[str]]:
     """How it ended, and what was done until then."""
     path.touch()
-    code = PROGRAM.format(happening=happening, before=before)
+    code = PROGRAM.format(happening=happening, before=before, body=body)
     # Without what pytest has loaded: all of its memory is locked.
     ended = subprocess.run(
         [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.append('{FOLDER}'); {code}", path],
@@ -89,3 +109,13 @@ def test_a_guard_resumes_what_one_that_is_killed_has_suspended(path: Path) -> No
 def test_without_locked_memory_nothing_is_suspended(path: Path) -> None:
     status, done = run(path, "pass", "standstill._lock_memory, standstill._LOCK_ALL = REAL, 1 << 30")
     assert (status, done) == (1, [])
+
+
+def test_the_end_of_a_point_in_time_is_guarded_as_well(path: Path) -> None:
+    status, _ = run(path, "os.kill(os.getpid(), signal.SIGKILL)", body="points.release([Filter('b'), Filter('a')])")
+    assert status == -signal.SIGKILL
+    wait_until(lambda: "resume" in path.read_text(), 10)
+    assert path.read_text().splitlines() == [
+        *("remove a-point", "remove a-cow", "remove b-point", "remove b-cow"),
+        *("suspend b-base", "resume b-base"),
+    ]

@@ -8,6 +8,6 @@ the asks ``renew`` and ``install`` (see ``renewal``); and what ``--check`` print
 #: Grows with every change of this folder that an installed agentd should get.
 RELEASE = 1
 #: Digest of the other modules at this release; a test tells what it has to be.
-SOURCES = "b71d971981b9391b8773f72cb10c9968"
+SOURCES = "48933fb7c7bda419017c98bac1012f9f"
 #: The oldest and the newest protocol that are spoken.
 PROTOCOLS = (1, 1)
