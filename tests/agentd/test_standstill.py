@@ -86,6 +86,15 @@ def test_all_stand_still_at_once(path: Path) -> None:
     assert done == ["suspend a-live", "suspend b-live", "inside", "resume b-live", "resume a-live", "after"]
 
 
+def test_one_that_cannot_be_resumed_is_resumed_by_the_guard(path: Path) -> None:
+    fails = "RESUME, ours = dmdevice.resume, os.getpid(); dmdevice.resume = "
+    first = "lambda uuid, hidden: 1 / 0 if (uuid, os.getpid()) == ('a-live', ours) else RESUME(uuid, hidden)"
+    status, _ = run(path, "pass", fails + first)
+    assert status == 1
+    wait_until(lambda: "resume a-live" in path.read_text(), 10)
+    assert path.read_text().split("inside\n")[1].splitlines() == ["resume b-live", "resume a-live"]
+
+
 def test_one_that_fails_lets_the_others_go_on(path: Path) -> None:
     status, done = run(path, "raise OSError('no')")
     assert status == 1

@@ -70,8 +70,9 @@ def _guarded(uuids: List[str]) -> Iterator[None]:
     try:
         _require_ready(guard)
         yield
-    finally:
+        # Not in a finally: what we could not resume is tried once more by the guard.
         guard.order(b"x")
+    finally:
         guard.release()
         guard.close()
 
