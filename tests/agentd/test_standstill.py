@@ -15,7 +15,7 @@ from tests.kit.waiting import wait_until
 FOLDER = Path(agentd.__file__).parents[2]
 #: Devices are lines in a file; while the second one is being suspended something happens to the process.
 PROGRAM = """
-import os, signal, sys
+import os, signal, sys, time
 from headstart.agentd import dmdevice, points, standstill
 
 def say(what):
@@ -128,3 +128,24 @@ def test_the_end_of_a_point_in_time_is_guarded_as_well(path: Path) -> None:
         *("remove a-point", "remove a-cow", "remove b-point", "remove b-cow"),
         *("suspend b-base", "resume b-base"),
     ]
+
+
+SHORT = "standstill.LIMIT_SECONDS = 0.2"
+BOTH_RESUMED = ["resume a-live", "resume b-live"]
+
+
+def test_one_that_hangs_holds_the_others_for_a_while_only(path: Path) -> None:
+    """Its storage is away: it takes no more part in this moment, and there is none."""
+    wait = "while 'resume a-live' not in open(sys.argv[1]).read(): time.sleep(0.01)"
+    status, done = run(path, wait, SHORT)
+    assert status == 1
+    # First by the guard.
+    assert done[:3] == ["suspend a-live", "suspend b-live", "resume a-live"]
+    assert sorted(done[2:4]) == BOTH_RESUMED and "inside" not in done
+
+
+def test_a_moment_that_was_too_long_is_none(path: Path) -> None:
+    hangs = BOTH.replace('say("inside")', "time.sleep(0.2)")
+    status, done = run(path, "pass", SHORT, hangs)
+    assert status == 1
+    assert set(BOTH_RESUMED) <= set(done) and "after" not in done

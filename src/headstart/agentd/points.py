@@ -12,7 +12,6 @@ not answer before it is resumed.
 """
 
 import contextlib
-import time
 from typing import ContextManager, Dict, Iterable, Iterator, List, Tuple
 
 from headstart.agentd import dmdevice, filters, standstill
@@ -38,14 +37,13 @@ def take(chosen: Iterable[Filter], starts: Dict[str, List[str]]) -> Tuple[Dict[s
             for each in found:
                 dmdevice.create(each.title(COW), each.uuid(COW), each.table(COW))
                 dmdevice.prepare(each.title(POINT), each.uuid(POINT), each.table(POINT))
-            with _standstill(found) as began:
+            with _standstill(found) as moment:
                 for each in found:
                     each.compare_counters()
                     with standstill.suspended(each.uuid(BASE)):
                         dmdevice.resume(each.uuid(POINT))
-            seconds = time.monotonic() - began
             _settle(found)
-        return {each.name: each.device(POINT) or "" for each in found}, seconds
+        return {each.name: each.device(POINT) or "" for each in found}, moment.seconds
     except BaseException:
         release(found)
         raise
@@ -124,5 +122,5 @@ def _begun(found: List[Filter], starts: Dict[str, List[str]]) -> Iterator[None]:
         raise
 
 
-def _standstill(found: List[Filter]) -> ContextManager[float]:
+def _standstill(found: List[Filter]) -> ContextManager[standstill.Moment]:
     return standstill.standstill([each.uuid(LIVE) for each in found], [each.uuid(BASE) for each in found])

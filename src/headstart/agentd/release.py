@@ -8,6 +8,6 @@ the asks ``renew`` and ``install`` (see ``renewal``); and what ``--check`` print
 #: Grows with every change of this folder that an installed agentd should get.
 RELEASE = 1
 #: Digest of the other modules at this release; a test tells what it has to be.
-SOURCES = "c5976e014d9e71d0af1d9552271e38e8"
+SOURCES = "76d22c37cb0198fc06888f3eb8047de6"
 #: The oldest and the newest protocol that are spoken.
 PROTOCOLS = (1, 1)
