@@ -41,10 +41,16 @@ class DomainInstance:
 
     @property
     def ended(self) -> bool:
+        """As ``hold.Guest``: it is known to have. libvirt that is away tells nothing."""
+        return self._ended(unknown=False)
+
+    def _ended(self, *, unknown: bool) -> bool:
         try:
             return self.domain.ask(lambda each: each.state())[0] in _OFF
-        except errors.Unreachable:
+        except wire.Gone:
             return True
+        except errors.Unreachable:
+            return unknown
 
     @property
     def status(self) -> str:
@@ -66,16 +72,21 @@ class DomainInstance:
         self.domain.order(lambda each: each.suspend())
 
     def go_on(self) -> None:
-        self.domain.order(lambda each: each.resume())
+        """Also where it does already, as an order whose answer was lost had come."""
+        try:
+            self.domain.order(lambda each: each.resume())
+        except wire.Failed:
+            if self.domain.ask(lambda each: each.state())[0] != libvirt.VIR_DOMAIN_RUNNING:
+                raise
 
     def resume(self) -> None:
         with contextlib.suppress(wire.Failed):
             self.go_on()
 
     def wait(self, seconds: float) -> bool:
-        """Whether it has ended within this time."""
+        """Whether it has ended within this time, or libvirt went away and does not come back."""
         deadline = time.monotonic() + seconds
-        while not self.ended:
+        while not self._ended(unknown=True):
             if time.monotonic() > deadline:
                 return False
             time.sleep(_POLL_SECONDS)

@@ -19,7 +19,8 @@ class Guest(Protocol):
     """Of a VM that we started."""
 
     @property
-    def ended(self) -> bool: ...
+    def ended(self) -> bool:
+        """For certain."""
 
     @property
     def runs(self) -> bool:
