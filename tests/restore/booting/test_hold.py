@@ -97,6 +97,15 @@ def test_ended_by_the_user_while_its_disks_go_over(stays: bool, kept: bool, orde
     assert guest.orders == ["stop", *orders]
 
 
+def test_one_that_has_moved_and_cannot_be_let_go_on_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    guest = Guest()
+    held = Hold(guest)
+    held.begin()
+    guest.stays, guest.failures = True, [unanswered()]
+    attendance.leave(guest, held, kept=False)
+    assert "stands still" in caplog.text and "'cont' on its monitor" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("stays", "kept", "orders"), [(True, False, []), (False, True, ["power off"]), (False, False, [])]
 )

@@ -6,7 +6,6 @@ or the disk below the overlays full. It is let go on again and again, until what
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import stat
@@ -38,6 +37,9 @@ _TOLD = {
     "internal-error": "QEMU has stopped the VM for an error of its own",
     "paused": "somebody has stopped the VM by its monitor",
 }
+
+
+_GO_ON = "Let it go on when that answers: 'cont' on its monitor, or 'virsh resume'."
 
 
 class Running(Protocol):
@@ -122,7 +124,10 @@ class Ending(Protocol):
 def leave(instance: Ending, hold: Hold, *, kept: bool) -> None:
     """The user ends us, in the middle of a move or not. ``kept``: what the guest writes outlives the VM."""
     if instance.stays:
-        with contextlib.suppress(errors.HeadstartError):
+        try:
             hold.end(0)
+        except errors.HeadstartError as error:
+            # Who hangs forgets what it was ordered when we are gone.
+            _log.warning("the guest has moved, and stands still: %s %s", error, _GO_ON)
     elif kept and instance.status == "running":
         instance.power_off(POWER_OFF_SECONDS)
