@@ -7,6 +7,7 @@ import dataclasses
 import subprocess
 import uuid
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -125,19 +126,32 @@ def test_other_file_systems_are_where_the_guest_mounts_them(tmp_path: Path) -> N
 
 
 def test_a_mounted_volume_that_cannot_be_read_hides_nothing_else(tmp_path: Path) -> None:
-    fstab = b"LABEL=secret /home ext4 defaults 0 2\n"
+    fstab = b"LABEL=secret /home ext4 x\nLABEL=below /home/below ext4 x\nLABEL=deep /srv/a/b ext4 x\n"
     home = bytearray(ext4(tmp_path, "home", {"me": b"of home"}, "-L", "secret").read_bytes())
     home[0x43A] = 0xFF  # a magic number that is still there, over a superblock that makes no sense
     home[1024 + 0x28 : 1024 + 0x2C] = bytes(4)
     (tmp_path / "home").write_bytes(home)
-    root = ext4(tmp_path, "root", {**ROOT, "etc/fstab": fstab})
-    with opened({"a": root, "b": tmp_path / "home"}) as contents:
+    root = ext4(tmp_path, "root", {**ROOT, "etc/fstab": fstab, "home/below/hidden": b"", "srv/a/b/hidden": b""})
+    below, deep = (ext4(tmp_path, name, {"x": name.encode()}, "-L", name) for name in ("below", "deep"))
+    with opened({"a": root, "b": tmp_path / "home", "c": below, "d": deep}) as contents:
+        with ThreadPoolExecutor(2) as threads:
+            assert [*threads.map(lambda path: read(contents, path), ["/etc/hosts", "/srv/a/b/x"])] == [
+                b"of the root",
+                b"deep",
+            ]
+        assert {each.volume.name: each.mounted for each in contents.seen()} == {
+            "a": "/",
+            "b": "/home",
+            "c": "",
+            "d": "/srv/a/b",
+        }
         tree, top = contents.find(guestpath.parse("c0ffee:/"))
         assert {"etc", "home", "usr"} <= {file.name for file in tree.files_in(top)}
         troubles = Troubles()
         paths = {step.file.path for step in tree.walk(top, troubles)}
         assert "/etc/hosts" in paths and "/home/hidden" not in paths
         assert [path for path, _ in troubles.kept] == ["/home"]
+        assert ["LABEL=below at /home/below" in note and "Volume b cannot" in note for note in contents.notes] == [True]
         with pytest.raises(errors.HeadstartError, match="Volume b cannot be read"):
             read(contents, "/home/me")
 

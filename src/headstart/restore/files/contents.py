@@ -55,6 +55,7 @@ class Contents:
         self.notes: list[str] = []
         self._stack = contextlib.ExitStack()
         self._lock = threading.Lock()
+        self._building = threading.Lock()
         self._open: dict[str, FileSystem] = {}
         self._tree: FileTree | None = None
         self._points: dict[str, str] = {}
@@ -121,12 +122,14 @@ class Contents:
 
     def tree(self) -> FileTree:
         """As the guest sees its files. Raises ``NotFound`` where that cannot be told."""
-        if self._tree is None:
-            root = self._root()
-            self._tree = FileTree(root)
-            self._points[root.volume.name] = "/"
-            self._mount_others(self._tree)
-        return self._tree
+        with self._building:
+            if self._tree is None:
+                root = self._root()
+                tree = FileTree(root)
+                self._points, self._unseen = {root.volume.name: "/"}, []
+                self._mount_others(tree)
+                self._tree = tree  # now that all is in its place
+            return self._tree
 
     def seen(self) -> list[Seen]:
         """All volumes."""
@@ -192,6 +195,8 @@ class Contents:
             tree.mount(point, lambda: self.system(volume))
         except errors.NotFound:
             return f"there is no such directory, for volume {plain.line(volume.name)}"
+        except errors.HeadstartError as error:
+            return f"that lies on another one, which cannot be read either: {error}"
         self._points[volume.name] = point
         return ""
 
