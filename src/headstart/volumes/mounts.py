@@ -58,7 +58,7 @@ def told(text: str, root: Volume, volumes: Sequence[Volume]) -> Mounts:
         named = fstab.volumes_of(line.spec, volumes)
         point = _normal(line.point)
         if point == _ROOT:
-            if _is_another(line, root, volumes):
+            if is_another(line, root, volumes):
                 return Mounts(problem=f"the /etc/fstab on volume {root.name} has another one at /")
             continue
         if line.is_path:
@@ -91,7 +91,7 @@ def _normal(path: str) -> str:
     return posixpath.normpath(f"/{path.lstrip('/')}")
 
 
-def _is_another(line: Line, root: Volume, volumes: Sequence[Volume]) -> bool:
+def is_another(line: Line, root: Volume, volumes: Sequence[Volume]) -> bool:
     """Whether what an fstab has at ``/`` is surely not the volume that it lies on: then it is an old one, or a copy."""
     if line.type in _UNMISTAKABLE and line.type != root.content:
         return True

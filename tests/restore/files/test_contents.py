@@ -226,6 +226,16 @@ def test_what_cannot_be_told_is_asked_for(tmp_path: Path) -> None:
             contents.find(guestpath.parse("c0ffee:D:\\x"))
 
 
+def test_an_old_system_is_not_the_guests(tmp_path: Path) -> None:
+    """The one that runs is on what cannot be read."""
+    old = ext4(tmp_path, "old", {**ROOT, "etc/fstab": b"UUID=c0ffee / btrfs subvol=@ 0 0\n"})
+    with opened({"a": old}) as contents:
+        with pytest.raises(errors.NotFound, match=r"on volume a, .*\(UUID=c0ffee\): .* There are: a \(ext4\)"):
+            read(contents, "/etc/hosts")
+        assert read(contents, "a:/etc/hosts") == b"of the root"
+        assert [each.mounted for each in contents.seen()] == [""]
+
+
 def test_disks_of_windows_have_drive_letters(tmp_path: Path) -> None:
     system = filetrees.make("ntfs", tmp_path / "system", 32 * MIB)
     data = filetrees.make("ntfs", tmp_path / "data", 32 * MIB)

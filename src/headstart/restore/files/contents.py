@@ -14,7 +14,7 @@ from headstart.repository.manifest import Manifest
 from headstart.restore.files import guestpath
 from headstart.restore.files.filetree import File, FileTree
 from headstart.restore.serving.view import DiskView
-from headstart.volumes import confined, fstab, signatures
+from headstart.volumes import confined, fstab, mounts, signatures
 from headstart.volumes.confined import BrokenFileSystem, FileSystem
 from headstart.volumes.volume import Volume
 
@@ -126,8 +126,10 @@ class Contents:
             if self._tree is None:
                 root = self._root()
                 tree = FileTree(root)
+                lines = list(_fstab(tree))
+                self._require_own_root(root.volume, lines)
                 self._points, self._unseen = {root.volume.name: "/"}, []
-                self._mount_others(tree)
+                self._mount_others(tree, lines)
                 self._tree = tree  # now that all is in its place
             return self._tree
 
@@ -163,9 +165,19 @@ class Contents:
         there = f"There are: {', '.join(named[:50])}." if named else "Nothing that is known was found on its disks."
         return " ".join((there, *encrypted[:3]))
 
-    def _mount_others(self, tree: FileTree) -> None:
-        for line in _fstab(tree):
-            point = guestpath.joined(guestpath.parts_of(line.point))
+    def _require_own_root(self, root: Volume, lines: Iterable[fstab.Line]) -> None:
+        """Not an old system, or a copy of one, because the guest's own cannot be read."""
+        for line in lines:
+            if _point(line) == "/" and mounts.is_another(line, root, self.volumes):
+                raise errors.NotFound(
+                    f"The only system that can be read is on volume {plain.line(root.name)}, and its /etc/fstab has "
+                    f"another volume at / ({plain.line(line.spec)}): it may be an old one, or a copy. Name a volume, "
+                    f"as SNAPSHOT:VOLUME:/PATH. {self._told_volumes()}"
+                )
+
+    def _mount_others(self, tree: FileTree, lines: Iterable[fstab.Line]) -> None:
+        for line in lines:
+            point = _point(line)
             if point == "/" or not (why := self._mount(tree, line, point)) or len(self._unseen) >= _MOST_UNSEEN:
                 continue
             spec = plain.line(line.spec)
@@ -237,6 +249,10 @@ def _fstab(tree: FileTree) -> Iterator[fstab.Line]:
         return
     lines = fstab.parse(text.decode("utf-8", "surrogateescape"))
     yield from sorted(lines, key=lambda line: len(guestpath.parts_of(line.point)))
+
+
+def _point(line: fstab.Line) -> str:
+    return guestpath.joined(guestpath.parts_of(line.point))
 
 
 def _named(volumes: Iterable[Volume]) -> str:
