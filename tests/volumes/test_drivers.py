@@ -15,6 +15,7 @@ import pytest
 from headstart.volumes.filesystem import Driver, Malformed, Node, NotSupported, Run
 from headstart.volumes.filesystems.exfat import Exfat
 from headstart.volumes.filesystems.ext import Ext
+from headstart.volumes.filesystems.fat import Fat
 from headstart.volumes.filesystems.ntfs import Ntfs
 from headstart.volumes.filesystems.xfs import Xfs
 from headstart.volumes.parserprocess import _Disk
@@ -286,6 +287,104 @@ def test_attributes_in_other_records_of_ntfs(tmp_path: Path) -> None:
         driver.details(nodes["pressed"].number)
     with pytest.raises(NotSupported, match="EFS"):
         driver.details(nodes["secret"].number)
+
+
+class FatImage:
+    """An empty FAT16 with clusters of one sector, all of which held something once."""
+
+    SECRET = b"\xee" * 512
+
+    def __init__(self, folder: Path) -> None:
+        options = ("-F", "16", "-s", "1")
+        data = self.data = bytearray(filetrees.make("vfat", folder / "image", 8 * MIB, *options).read_bytes())
+        reserved, tables, roots, per_table = struct.unpack_from("<HBH3xH", data, 14)
+        self._tables = [(reserved + number * per_table) * 512 for number in range(tables)]
+        self._root: int = (reserved + tables * per_table) * 512
+        self._heap: int = self._root + roots * 32
+        self.data[self._heap :] = self.SECRET * ((len(data) - self._heap) // 512)
+
+    def place(self, cluster: int) -> int:
+        return self._heap + (cluster - 2) * 512
+
+    def take(self, cluster: int, *following: int) -> None:
+        for before, after in zip((cluster, *following), following, strict=False):
+            for table in self._tables:
+                struct.pack_into("<H", self.data, table + 2 * before, after)
+
+    def put(self, *entries: bytes, cluster: int = 0) -> None:
+        at = self.place(cluster) if cluster else self._root
+        self.data[at : at + 32 * len(entries)] = b"".join(entries)
+
+    def opened(self) -> Fat:
+        return Fat(Bytes(bytes(self.data)))
+
+
+def fat_entry(name: bytes, cluster: int, size: int, *, kind: int = 0x20, case: int = 0, date: int = 0x5C7B) -> bytes:
+    return struct.pack("<11sBB7xHHHHI", name, kind, case, 0, 0x6000, date, cluster, size)
+
+
+def test_clusters_of_fat_that_are_missing_are_no_zeroes(tmp_path: Path) -> None:
+    image = FatImage(tmp_path)
+    chains = {
+        b"SHORT": (20, 0xFFFF),
+        b"FREE": (30, 31, 0),
+        b"BAD": (40, 0xFFF7),
+        b"LOOP": (50, 51, 50),
+        b"OUTSIDE": (60, 0xFF00),
+        b"NONE": (0,),
+    }
+    image.take(10, 12, 13, 0xFFFF)
+    for chain in chains.values():
+        image.take(*chain)
+    damaged = [fat_entry(name.ljust(11), chain[0], 1500) for name, chain in chains.items()]
+    image.put(fat_entry(b"GOOD    BIN", 10, 1500), fat_entry(b"EMPTY      ", 0, 0), *damaged)
+    driver = image.opened()
+    nodes = in_root(driver)
+    assert list(nodes) == ["GOOD.BIN", "EMPTY", *(name.decode() for name in chains)]
+    good = nodes["GOOD.BIN"]
+    assert driver.details(good.number).runs == (Run(0, 512, image.place(10)), Run(512, 1024, image.place(12)))
+    assert driver.read(good.number, 500, 5000) == (image.SECRET * 3)[500:1500]
+    for name in chains:
+        with pytest.raises(Malformed):
+            driver.details(nodes[name.decode()].number)
+        with pytest.raises(Malformed):
+            driver.read(nodes[name.decode()].number, 0, 10)
+
+
+def test_all_names_of_fat(tmp_path: Path) -> None:
+    """Also those that no long name stands for: letters of DOS, and what a driver finds odd."""
+    image = FatImage(tmp_path)
+    part = b"\x41" + "ab".encode("utf-16-le") + bytes(6) + b"\x0f\0"
+    image.put(
+        fat_entry(b"\x8eA      TXT", 2, 3),
+        fat_entry(b"\x99A      TXT", 2, 3),
+        fat_entry(b"\x05AB     TXT", 2, 3),
+        fat_entry(b"lower   TXT".upper(), 2, 3, case=0x18),
+        fat_entry(b"BADDATE TXT", 2, 3, date=40 << 9),
+        fat_entry(b"LABEL      ", 0, 0, kind=0x08),
+        (part + b"\1").ljust(32, b"\xff"),
+        fat_entry(b"TORN    TXT", 2, 3),
+        b"\xe5".ljust(32, b"x"),
+        *(fat_entry(name, number, 0, kind=0x10) for number, name in enumerate((b"FOLDER     ", b"CUT        "), 70)),
+        *(fat_entry(name, number, 0, kind=0x10) for number, name in enumerate((b"ENDED      ", b"NOTHING    "), 72)),
+    )
+    dots = (fat_entry(b".          ", 70, 0, kind=0x10), fat_entry(b"..         ", 0, 0, kind=0x10))
+    files = [fat_entry(b"F%-10d" % number, 2, 3) for number in range(15)]
+    image.put(*dots, *files[:14], cluster=70)
+    image.put(files[14], bytes(32 * 15), cluster=80)
+    image.put(*dots, *files[:14], cluster=71)
+    image.put(*dots, bytes(32), *files[:13], cluster=72)
+    image.put(bytes(512), cluster=73)
+    for chain in ((70, 80, 0xFFFF), (71, 0), (72, 0xFFFF), (73, 0xFFFF), (2, 0xFFFF)):
+        image.take(*chain)
+    driver = image.opened()
+    nodes = in_root(driver)
+    files_there = ["ÄA.TXT", "ÖA.TXT", "\N{GREEK SMALL LETTER SIGMA}AB.TXT", "lower.txt", "BADDATE.TXT", "TORN.TXT"]
+    assert list(nodes) == [*files_there, "FOLDER", "CUT", "ENDED", "NOTHING"]
+    assert [entry.name for entry in driver.entries(nodes["FOLDER"].number)] == [f"F{number}" for number in range(15)]
+    for name in ("CUT", "ENDED", "NOTHING", "lower.txt"):
+        with pytest.raises(Malformed):
+            list(driver.entries(nodes[name].number))
 
 
 class ExfatImage:

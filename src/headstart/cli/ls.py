@@ -35,8 +35,8 @@ def _files(session: Session, contents: Contents, path: guestpath.GuestPath, *, l
     files = [top]
     if top.node.kind == "directory":
         files = tree.files_in(top)
-        for name in tree.misnamed(top):
-            troubles.add(top.path, f"it has a file of the name {name!r}, which cannot be one")
+        for told in tree.unlisted(top):
+            troubles.add(top.path, told)
     targets = [filerow.target(file) for file in files]
     values = {
         "snapshot": contents.manifest.id,

@@ -37,7 +37,7 @@ _NO_NEW_PRIVILEGES = 38  # PR_SET_NO_NEW_PRIVS of prctl(2)
 _PAGE = 64 * 1024
 _PAGES = 2048
 #: Those that drivers need: each is a file of Python's library.
-_ENCODINGS = ("ascii", "utf-8", "utf-16-le")
+_ENCODINGS = ("ascii", "utf-8", "utf-16-le", "cp437")
 #: Entries of a directory in one frame.
 _BATCH = 1000
 

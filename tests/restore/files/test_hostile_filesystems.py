@@ -102,8 +102,9 @@ def test_a_link_and_a_directory_of_one_name(tree: Path, tmp_path: Path) -> None:
     (tmp_path / "victim").mkdir()
     image = image_of(tree)
     rename(image, b"CCCCCCCC", b"BBBBBBBB")
-    copy(image, tmp_path / "out")
+    copied = copy(image, tmp_path / "out")
     assert not names_in(tmp_path / "victim")
+    assert copied.troubles.kept == [("/", "it has several files of the name 'BBBBBBBB', of which one is shown")]
 
 
 def test_links_in_the_target_are_not_followed(tree: Path, tmp_path: Path) -> None:

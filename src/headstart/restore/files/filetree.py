@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from headstart import errors, plain
 from headstart.restore.files import guestpath
 from headstart.volumes.confined import FileSystem
-from headstart.volumes.filesystem import LONGEST_NAME, Details, Node
+from headstart.volumes.filesystem import LONGEST_NAME, Details, Entry, Node
 
 #: As Linux has it (MAXSYMLINKS).
 _MOST_LINKS = 40
@@ -56,6 +56,22 @@ class Step:
     leaving: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """Of a directory. ``repeated``: those that several files have."""
+
+    nodes: dict[str, Node]
+    repeated: list[str]
+
+    @classmethod
+    def of(cls, entries: Sequence[Entry]) -> _Names:
+        nodes = {entry.name: entry.node for entry in entries}
+        if len(nodes) == len(entries):
+            return cls(nodes, [])
+        counted = collections.Counter(entry.name for entry in entries)
+        return cls(nodes, [name for name, count in counted.items() if count > 1])
+
+
 #: Opens what is mounted somewhere; may raise what opening a file system raises.
 Opener = Callable[[], FileSystem]
 
@@ -68,7 +84,7 @@ class FileTree:
         self.root = File(root, root.node(root.root if number is None else number), ())
         self._mounts: dict[tuple[str, int], Opener] = {}
         self._lock = threading.Lock()
-        self._known: collections.OrderedDict[tuple[str, int], dict[str, Node]] = collections.OrderedDict()
+        self._known: collections.OrderedDict[tuple[str, int], _Names] = collections.OrderedDict()
         self._remembered = 0
 
     def mount(self, point: str, opener: Opener) -> None:
@@ -111,7 +127,7 @@ class FileTree:
     def _child(self, directory: File, name: str, path: str) -> File:
         if directory.node.kind != "directory":
             raise errors.NotFound(f"{directory.path!r} is no directory, so there is no {path!r}.", path=path)
-        names = self._entries(directory)
+        names = self._names(directory).nodes
         called = name
         if name not in names and directory.system.volume.content in _FOLDING:
             called = next((each for each in names if each.casefold() == name.casefold()), name)
@@ -120,17 +136,23 @@ class FileTree:
         raise errors.NotFound(f"There is no {guestpath.joined((*directory.parts, name))!r} in the snapshot.", path=path)
 
     def files_in(self, directory: File) -> list[File]:
-        """By name. What has no name that a file can have is left out: ``misnamed`` tells. A directory where something
-        is mounted that cannot be read is listed as it is below; looking into it raises why."""
+        """By name. What has no name that a file can have, or that of another, is left out: ``unlisted`` tells. A
+        directory where something is mounted that cannot be read is listed as it is below; looking into it raises why."""
         found = (
-            File(directory.system, node, (*directory.parts, name)) for name, node in self._entries(directory).items()
+            File(directory.system, node, (*directory.parts, name))
+            for name, node in self._names(directory).nodes.items()
         )
         return sorted((self._seen(file) for file in found if is_name(file.name)), key=lambda file: file.name)
 
-    def misnamed(self, directory: File) -> list[str]:
-        return [name for name in self._entries(directory) if not is_name(name)]
+    def unlisted(self, directory: File) -> list[str]:
+        """What ``files_in`` leaves out, in words."""
+        names = self._names(directory)
+        bad = [name[:LONGEST_NAME] for name in names.nodes if not is_name(name)]
+        return [f"it has a file of the name {name!r}, which cannot be one" for name in bad] + [
+            f"it has several files of the name {name!r}, of which one is shown" for name in names.repeated
+        ]
 
-    def _entries(self, directory: File) -> dict[str, Node]:
+    def _names(self, directory: File) -> _Names:
         key = directory.identity
         if key in self._mounts:
             self._mounts[key]()
@@ -138,13 +160,13 @@ class FileTree:
             if key in self._known:
                 self._known.move_to_end(key)
                 return self._known[key]
-        found = {entry.name: entry.node for entry in directory.system.entries(directory.node.number)}
+        found = _Names.of(directory.system.entries(directory.node.number))
         with self._lock:
             if key not in self._known:
                 self._known[key] = found
-                self._remembered += len(found)
+                self._remembered += len(found.nodes)
             while self._remembered > _REMEMBERED and len(self._known) > 1:
-                self._remembered -= len(self._known.popitem(last=False)[1])
+                self._remembered -= len(self._known.popitem(last=False)[1].nodes)
         return found
 
     def _seen(self, file: File) -> File:
@@ -188,8 +210,8 @@ class FileTree:
 
     def _listed(self, directory: File, troubles: Troubles) -> list[File]:
         try:
-            for name in self.misnamed(directory):
-                troubles.add(directory.path, f"it has a file of the name {name[:LONGEST_NAME]!r}, which cannot be one")
+            for told in self.unlisted(directory):
+                troubles.add(directory.path, told)
             files = self.files_in(directory)
         except errors.HeadstartError as error:
             troubles.add(directory.path, str(error))

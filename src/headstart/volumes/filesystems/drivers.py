@@ -6,8 +6,8 @@ from headstart.volumes import signatures
 from headstart.volumes.filesystem import Driver, NotSupported, Source
 from headstart.volumes.filesystems.exfat import Exfat
 from headstart.volumes.filesystems.ext import Ext
+from headstart.volumes.filesystems.fat import Fat
 from headstart.volumes.filesystems.ntfs import Ntfs
-from headstart.volumes.filesystems.tsk import Tsk
 from headstart.volumes.filesystems.xfs import Xfs
 
 
@@ -17,7 +17,7 @@ def open_driver(content: str, source: Source) -> Driver:
         return Ext(source)
     match content:
         case "vfat":
-            return Tsk(source)
+            return Fat(source)
         case "exfat":
             return Exfat(source)
         case "ntfs":

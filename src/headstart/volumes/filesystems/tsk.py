@@ -1,4 +1,4 @@
-"""FAT through The Sleuth Kit, and what its other file systems have in common."""
+"""What the file systems that are read through The Sleuth Kit have in common."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _EXFAT = (b"$ALLOC_BITMAP", b"$UPCASE_TABLE", b"$VOLUME_GUID", b"$TEX_FAT", b"$A
 class Tsk:
     """Files without owners. Raises ``OSError`` where the library makes no sense of what it finds."""
 
-    def __init__(self, source: Source, kind: int = pytsk3.TSK_FS_TYPE_FAT_DETECT) -> None:
+    def __init__(self, source: Source, kind: int) -> None:
         """``kind``: of the library's; to let it find that out costs reading all over the volume."""
         self.source = source
         self.fs = pytsk3.FS_Info(SourceImage(source), 0, kind)
