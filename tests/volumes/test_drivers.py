@@ -411,16 +411,17 @@ class ExfatImage:
         self.data[self._bitmap + (cluster - 2) // 8] |= 1 << (cluster - 2) % 8
         struct.pack_into("<I", self.data, self._table + 4 * cluster, following)
 
-    def file(self, cluster: int, length: int, valid: int) -> list[bytes]:
+    def file(
+        self, cluster: int, length: int, valid: int, name: str = "file", kind: int = 0x20, flags: int = 3
+    ) -> list[bytes]:
         """The three entries of one that lies in a row from there."""
         for each in range(cluster, cluster - -length // self._cluster):
             self.take(each)
             self.data[self.place(each) : self.place(each + 1)] = self.SECRET * self._cluster
-        name = "file".encode("utf-16-le")
-        stream = struct.pack("<BBBBHHQIIQ", 0xC0, 3, 0, 4, 0, 0, valid, 0, cluster, length)
+        stream = struct.pack("<BBBBHHQIIQ", 0xC0, flags, 0, len(name), 0, 0, valid, 0, cluster, length)
         date = (46 << 9 | 11 << 5 | 27) << 16
-        file = struct.pack("<BBHHHIII12x", 0x85, 2, 0, 0x20, 0, date, date, date)
-        return [file, stream, (b"\xc1\0" + name).ljust(32, b"\0")]
+        file = struct.pack("<BBHHHIII12x", 0x85, 2, 0, kind, 0, date, date, date)
+        return [file, stream, (b"\xc1\0" + name.encode("utf-16-le")).ljust(32, b"\0")]
 
     def put(self, cluster: int, first: int, entries: list[bytes]) -> None:
         at = self.place(cluster) + first * 32
@@ -453,3 +454,39 @@ def test_entries_of_exfat_in_two_pieces_of_a_directory(tmp_path: Path) -> None:
     image.take(far)
     driver = image.opened()
     assert content(driver, image.data, in_root(driver)["file"]) == image.SECRET * 1000 + bytes(8000)
+
+
+def test_what_is_damaged_on_exfat_is_told(tmp_path: Path) -> None:
+    """Clusters that are missing, and names; a directory that lies in a row has them all."""
+    image = ExfatImage(tmp_path)
+    root = image.root
+    chains = {"good": (5, root + 7), "short": (10, 0xFFFFFFFF), "free": (12, 0), "loop": (14, root + 14)}
+    chains["outside"] = (16, 9999)
+    entries = [image.file(root + first, 8192, 8192, name, flags=1) for name, (first, _) in chains.items()]
+    for first, following in chains.values():
+        image.take(root + first, following)
+    image.take(root + 7)
+    file, stream, name = image.file(root + 18, 8192, 8192, "none", flags=1)
+    entries += [
+        [file, stream[:20] + bytes(4) + stream[24:], name],
+        image.file(root + 20, 2 * 4096, 8192, "row", kind=0x10),
+    ]
+    torn = image.file(root + 30, 1, 1, "torn")[:2]
+    image.put(root, image.entries, [each for entry in entries for each in entry] + torn)
+    files = [image.file(root + 40, 4, 4, f"f{number}") for number in range(80)]
+    image.put(root + 20, 0, [b"\x05".ljust(32, b"\0"), *(each for entry in files for each in entry)])
+    image.put(root + 20, 241, [bytes(32)] * 15)
+    image.take(root + 20, 0)
+    driver = image.opened()
+    nodes = in_root(driver)
+    assert list(nodes) == [*chains, "none", "row", ""] and nodes[""].kind == "unknown"
+    good = driver.details(nodes["good"].number)
+    assert good.runs == (Run(0, 4096, image.place(root + 5)), Run(4096, 4096, image.place(root + 7)))
+    for damaged in ("short", "free", "loop", "outside", "none"):
+        with pytest.raises(Malformed):
+            driver.details(nodes[damaged].number)
+        with pytest.raises(Malformed):
+            driver.read(nodes[damaged].number, 0, 10)
+    inside = list(driver.entries(nodes["row"].number))
+    assert [entry.name for entry in inside] == [f"f{number}" for number in range(80)]
+    assert {driver.details(entry.node.number).runs for entry in inside} == {(Run(0, 4, image.place(root + 40)),)}

@@ -137,7 +137,8 @@ class FileTree:
 
     def files_in(self, directory: File) -> list[File]:
         """By name. What has no name that a file can have, or that of another, is left out: ``unlisted`` tells. A
-        directory where something is mounted that cannot be read is listed as it is below; looking into it raises why."""
+        directory where something is mounted that cannot be read is listed as it is below; looking into it raises
+        why."""
         found = (
             File(directory.system, node, (*directory.parts, name))
             for name, node in self._names(directory).nodes.items()

@@ -40,7 +40,7 @@ class Clusters:
         found: list[tuple[int, int]] = []
         cluster = first
         for number in range(min(needed, self.count + 1)):
-            cluster = self._following(cluster) if number else first
+            cluster = self.following(cluster) if number else first
             self.place(cluster)
             if found and sum(found[-1]) == cluster:
                 found[-1] = (found[-1][0], found[-1][1] + 1)
@@ -59,7 +59,7 @@ class Clusters:
             if len(block) < self.size:
                 raise Malformed("a directory that lies outside of its volume")
             yield place, block
-            cluster = self._following(cluster)
+            cluster = self.following(cluster)
             if cluster >= self._mask - _ENDS + 1:
                 return
         raise Malformed("a directory without an end")
@@ -74,7 +74,7 @@ class Clusters:
             yield Run(start, count * self.size, self.place(cluster))
             start += count * self.size
 
-    def _following(self, cluster: int) -> int:
+    def following(self, cluster: int) -> int:
         if self._bits == 12:
             pair = self._entry(cluster * 3 // 2, 2)
             return pair >> 4 if cluster % 2 else pair & self._mask

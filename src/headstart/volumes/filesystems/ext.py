@@ -15,6 +15,7 @@ import pytsk3
 from headstart.volumes import posixacl
 from headstart.volumes.filesystem import UNREPLAYED, Details, Entry, Malformed, Node, NotSupported, Run, Source
 from headstart.volumes.filesystems import extents
+from headstart.volumes.filesystems.sourcefile import read_runs
 from headstart.volumes.filesystems.tsk import Tsk, kind_of, unknown
 
 _NEEDS_RECOVERY, _META_BG, _64BIT = 0x4, 0x10, 0x80
@@ -162,13 +163,7 @@ class Ext(Tsk):
         if struct.unpack_from("<I", inode, 0x20)[0] & _INLINE:
             rest = dict(self._xattrs(inode, [])).get(_INLINE_REST, b"")
             return (inode[_BLOCK] + rest)[: node.size][start : start + length]
-        end = min(start + length, node.size)
-        content = bytearray(max(0, end - start))
-        for run in self._runs(node, inode):
-            first, last = max(start, run.start), min(end, run.start + run.length)
-            if run.place is not None and first < last:
-                content[first - start : last - start] = self._exactly(run.place + first - run.start, last - first)
-        return bytes(content)
+        return read_runs(self.source, self._runs(node, inode), start, min(start + length, node.size))
 
     def _target(self, number: int, node: Node, inode: bytes) -> str:
         """Short ones are within the inode. (A fast link has no blocks; only xattrs may have one.)"""

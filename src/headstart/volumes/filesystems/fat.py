@@ -6,13 +6,15 @@ that have letters beyond ASCII. Format: Microsoft's FAT file system specificatio
 
 from __future__ import annotations
 
+import calendar
 import itertools
 import struct
 import time
 from collections.abc import Iterable, Iterator
 
-from headstart.volumes.filesystem import Details, Entry, Malformed, Node, Source
+from headstart.volumes.filesystem import Details, Entry, Kind, Malformed, Node, Source
 from headstart.volumes.filesystems.clusters import Clusters
+from headstart.volumes.filesystems.sourcefile import read_runs
 
 _ENTRY = 32
 _DELETED = 0xE5
@@ -60,7 +62,7 @@ class Fat:
         return ()
 
     def node(self, number: int) -> Node:
-        return _node(number, self._entry(number)) if number else _root()
+        return _node(number, self._entry(number)) if number else ROOT
 
     def entries(self, number: int) -> Iterator[Entry]:
         for place, entry, name in _names(self._directory(number)):
@@ -73,17 +75,8 @@ class Fat:
         return Details(node, self._clusters.runs(self._cluster(self._entry(number)), node.size), "", {})
 
     def read(self, number: int, start: int, length: int) -> bytes:
-        details = self.details(number)
-        end = min(start + length, details.node.size)
-        parts = []
-        for run in details.runs or ():
-            first, last = max(start, run.start), min(end, run.start + run.length)
-            if run.place is not None and first < last:
-                parts.append(self._source.read(run.place + first - run.start, last - first))
-        found = b"".join(parts)
-        if len(found) < end - start:
-            raise Malformed("a file that lies outside of its volume")
-        return found
+        found = self.details(number)
+        return read_runs(self._source, found.runs or (), start, min(start + length, found.node.size))
 
     def _entry(self, number: int) -> bytes:
         entry = self._source.read(number * _ENTRY, _ENTRY)
@@ -99,12 +92,12 @@ class Fat:
         """Where its entries stand, and what."""
         if not number and not self._first:
             area = self._source.read(self._roots.start, self._roots.stop - self._roots.start)
-            return _entries(self._roots.start, area)
+            return entries(self._roots.start, area)
         if number and not self._entry(number)[11] & _DIRECTORY:
             raise Malformed("a directory that is none")
         first = self._cluster(self._entry(number)) if number else self._first
         found = itertools.chain.from_iterable(
-            _entries(place, block) for place, block in self._clusters.chain(first, _LONGEST_DIRECTORY)
+            entries(place, block) for place, block in self._clusters.chain(first, _LONGEST_DIRECTORY)
         )
         if not number:
             return found
@@ -114,7 +107,7 @@ class Fat:
         return found
 
 
-def _entries(place: int, area: bytes) -> Iterator[tuple[int, bytes]]:
+def entries(place: int, area: bytes) -> Iterator[tuple[int, bytes]]:
     for at in range(0, len(area) - _ENTRY + 1, _ENTRY):
         yield place + at, area[at : at + _ENTRY]
 
@@ -137,13 +130,13 @@ def _names(entries: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes, s
             missing = missing - 1 if belongs else 0
         else:
             its = bool(parts) and not missing and check == _checksum(entry)
-            name = _long(b"".join(parts)) if its else _short(entry)
+            name = text(b"".join(parts)) if its else _short(entry)
             parts = []
             if not entry[11] & _VOLUME_LABEL and name not in (".", ".."):
                 yield place, entry, name
 
 
-def _long(name: bytes) -> str:
+def text(name: bytes) -> str:
     """Half of a pair stands for itself, as in names that are no UTF-8."""
     units = name.decode("utf-16-le", "surrogatepass").partition("\0")[0]
     return units.encode("utf-8", "surrogatepass").decode("utf-8", "surrogateescape")
@@ -166,23 +159,30 @@ def _checksum(entry: bytes) -> int:
 
 def _node(number: int, entry: bytes) -> Node:
     is_directory = bool(entry[11] & _DIRECTORY)
-    accessed, clock, date = struct.unpack_from("<H2xHH", entry, 18)
     size = 0 if is_directory else struct.unpack_from("<I", entry, 28)[0]
-    kind, mode = ("directory", 0o755) if is_directory else ("file", 0o644)
-    return Node(number, kind, mode, 0, 0, size, 1, _time(accessed, 0), _time(date, clock), 0)  # type: ignore[arg-type]
+    accessed, clock, date = struct.unpack_from("<H2xHH", entry, 18)
+    return node_of(number, is_directory, size, time_of(accessed, 0), time_of(date, clock))
 
 
-def _root() -> Node:
-    return Node(Fat.root, "directory", 0o755, 0, 0, 0, 1, 0, 0, 0)
+def node_of(number: int, is_directory: bool, size: int, accessed: int, modified: int) -> Node:
+    kind: Kind = "directory" if is_directory else "file"
+    return Node(number, kind, 0o755 if is_directory else 0o644, 0, 0, size, 1, accessed, modified, 0)
 
 
-def _time(date: int, clock: int) -> int:
-    """What the clock on the wall showed: taken for the one here."""
+ROOT = node_of(0, True, 0, 0, 0)
+
+
+def time_of(date: int, clock: int, zone: int = 0) -> int:
+    """What the clock on the wall showed: taken for the one here, unless ``zone`` tells quarters of an hour from UTC, in
+    seven bits below one that is set."""
     if not date:
         return 0
-    day = (1980 + (date >> 9), date >> 5 & 15, date & 31)
+    day = (1980 + (date >> 9), date >> 5 & 15, date & 31, clock >> 11, clock >> 5 & 63, 2 * (clock & 31))
     try:
-        seconds = time.mktime((*day, clock >> 11, clock >> 5 & 63, 2 * (clock & 31), 0, 0, -1))
+        if zone & 0x80:
+            seconds = calendar.timegm(day) - 900 * ((zone & 0x7F ^ 0x40) - 0x40)
+        else:
+            seconds = int(time.mktime((*day, 0, 0, -1)))
     except (OverflowError, ValueError):
         return 0
-    return int(seconds) * 10**9
+    return seconds * 10**9

@@ -1,10 +1,11 @@
-"""A ``Source`` as a file, for libraries that want one."""
+"""A ``Source`` as a file, for libraries that want one; and what lies in pieces of it."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 
-from headstart.volumes.filesystem import Source
+from headstart.volumes.filesystem import Malformed, Run, Source
 
 
 class SourceFile(io.RawIOBase):
@@ -31,3 +32,16 @@ class SourceFile(io.RawIOBase):
         found = self._source.read(self._position, wanted) if wanted > 0 else b""
         self._position += len(found)
         return found
+
+
+def read_runs(source: Source, runs: Iterable[Run], start: int, end: int) -> bytes:
+    """A part of a file that lies there. Raises ``Malformed``."""
+    content = bytearray(max(0, end - start))
+    for run in runs:
+        first, last = max(start, run.start), min(end, run.start + run.length)
+        if run.place is not None and first < last:
+            found = source.read(run.place + first - run.start, last - first)
+            if len(found) < last - first:
+                raise Malformed("a file that lies outside of its volume")
+            content[first - start : last - start] = found
+    return bytes(content)

@@ -29,9 +29,6 @@ _DEFAULT = 1
 _NONRESIDENT = 1
 #: Bytes of a symbolic link's target, at most.
 _LONGEST_LINK = 65536
-_LABEL = b" (Volume Label Entry)"
-#: What exFAT needs itself, under names that the library invents.
-_EXFAT = (b"$ALLOC_BITMAP", b"$UPCASE_TABLE", b"$VOLUME_GUID", b"$TEX_FAT", b"$ACT_TABLE")
 
 
 class Tsk:
@@ -69,7 +66,7 @@ class Tsk:
 
     def is_hidden(self, directory: int, name: bytes, number: int) -> bool:
         """Whether users do not see it either."""
-        return name.endswith(_LABEL) or (directory == self.root and name in _EXFAT)
+        return False
 
     def details(self, number: int) -> Details:
         file = self._meta(number)
