@@ -3,6 +3,7 @@ understand."""
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import struct
@@ -275,6 +276,10 @@ def test_attributes_in_other_records_of_ntfs(tmp_path: Path) -> None:
             os.setxattr(mnt / "many", f"user.{number:03d}", b"v")
         os.setxattr(mnt / "pressed", REPARSE, reparse(0x80000017, 800))
         (mnt / "secret").write_bytes(b"to be a secret")
+        with (mnt / "pieces").open("wb") as pieces:
+            for number in range(400):
+                pieces.seek(number * 8192)
+                pieces.write(bytes([number % 255 + 1]) * 4096)
     data = bytearray(image.read_bytes())
     record = data.index(b"to be a secret") // 1024 * 1024
     (standard,) = struct.unpack_from("<H", data, record + 0x14)
@@ -287,6 +292,31 @@ def test_attributes_in_other_records_of_ntfs(tmp_path: Path) -> None:
         driver.details(nodes["pressed"].number)
     with pytest.raises(NotSupported, match="EFS"):
         driver.details(nodes["secret"].number)
+    pieces_told_or_refused(data, nodes["pieces"])
+
+
+def pieces_told_or_refused(data: bytearray, node: Node) -> None:
+    """Where they lie stands in several records: without one of them, nothing is zeroes instead."""
+
+    def whole(data: bytes | bytearray) -> bytes:
+        driver = Ntfs(Bytes(bytes(data)))
+        driver.details(node.number)
+        return driver.read(node.number, 0, node.size)
+
+    read = whole(data)
+    assert all(read[at : at + 4096] == bytes([at // 8192 % 255 + 1]) * 4096 for at in range(0, node.size, 8192))
+    records = [
+        at
+        for at in range(0, len(data), 1024)
+        if data[at : at + 4] == b"FILE" and struct.unpack_from("<Q", data, at + 0x20)[0] & (1 << 48) - 1 == node.number
+    ]
+    assert len(records) > 2, "it has no other records: the test shows nothing"
+    for at in records:
+        for record in (bytes(1024), data[at : at + 510] + b"??" + data[at + 512 : at + 1024]):
+            damaged = bytearray(data)
+            damaged[at : at + 1024] = record
+            with contextlib.suppress(Malformed, OSError):
+                assert whole(damaged) == read
 
 
 class FatImage:

@@ -17,7 +17,7 @@ from headstart.volumes.filesystem import UNREPLAYED, Details, Malformed, Node, N
 from headstart.volumes.filesystems.tsk import Tsk, written
 
 _LOG, _VOLUME, _FIRST_FREE = 2, 3, 24
-_STANDARD, _LIST, _VOLUME_INFORMATION, _DATA, _REPARSE = 0x10, 0x20, 0x70, 0x80, 0xC0
+_STANDARD, _LIST, _VOLUME_INFORMATION, _DATA, _NAMES, _REPARSE = 0x10, 0x20, 0x70, 0x80, 0xA0, 0xC0
 #: Of an attribute.
 _COMPRESSED = 0x0001
 #: Of a file, in its standard information, which is in its first record.
@@ -100,12 +100,30 @@ class Ntfs(Tsk):
     def runs(self, file: Any, node: Node) -> tuple[Run, ...] | None:
         """Where it can be told; else the library has to read."""
         data = [each for each in self._record(node.number) if each.kind in (_DATA, _LIST) and not each.name]
+        if any(each.kind == _LIST for each in data):
+            self._require_whole(file)
         if len(data) != 1 or data[0].kind == _LIST or data[0].value is not None or data[0].flags & _COMPRESSED:
             return () if not node.size else None
         for attribute in file:
             if int(attribute.info.type) == _DATA and not attribute.info.name:
                 return tuple(written(map(self.run, attribute), data[0].initialized))
         return None
+
+    def names(self, number: int) -> Iterator[tuple[str, int, Any]]:
+        for attribute in self._meta(number):
+            if int(attribute.info.type) == _NAMES:
+                for run in attribute:
+                    self.run(run)
+        return super().names(number)
+
+    def _require_whole(self, file: Any) -> None:
+        """The library passes over other records that it cannot read."""
+        data = [each for each in file if int(each.info.type) == _DATA and not each.info.name]
+        if not data:
+            raise Malformed("a file of which it cannot be told where it lies")
+        for attribute in data:
+            for run in attribute:
+                self.run(run)
 
     def _node(self, number: int, file: Any) -> Node:
         node = super()._node(number, file)

@@ -96,7 +96,9 @@ class Tsk:
         return () if not node.size else None
 
     def run(self, run: Any) -> Run:
-        """Addresses are in blocks. Neither 'sparse' nor 'filler' is on the disk."""
+        """Addresses are in blocks. What is 'sparse' is not on the disk; of what is 'filler' it is not known where."""
+        if int(run.flags) & pytsk3.TSK_FS_ATTR_RUN_FLAG_FILLER:
+            raise Malformed("a file of which it cannot be told where a part lies")
         place = None if int(run.flags) else run.addr * self.block_size
         return Run(run.offset * self.block_size, run.len * self.block_size, place)
 
