@@ -116,8 +116,27 @@ def too_many_extents(data: bytearray) -> None:
     struct.pack_into("<H", data, leaf_at(data) + 2, 85)
 
 
+def leaf_of_another(data: bytearray) -> None:
+    """With what lies elsewhere in a file, as one that was not written since."""
+    struct.pack_into("<I", data, inode_at(data, "pieces") + FIRST, 1)
+
+
+def leaf_without_extents(data: bytearray) -> None:
+    struct.pack_into("<H", data, leaf_at(data) + 2, 0)
+
+
 @pytest.mark.parametrize(
-    "damage", [no_magic, no_magic_below, tree_outside, tree_far_outside, tree_within_itself, too_many_extents]
+    "damage",
+    [
+        no_magic,
+        no_magic_below,
+        tree_outside,
+        tree_far_outside,
+        tree_within_itself,
+        too_many_extents,
+        leaf_of_another,
+        leaf_without_extents,
+    ],
 )
 def test_damaged_extents_are_no_zeroes(tree: Path, damage: Callable[[bytearray], None]) -> None:
     data = ext(tree, "ext4", "-O", "^metadata_csum")
@@ -138,11 +157,18 @@ def test_a_damaged_list_of_blocks_is_no_zeroes(tree: Path) -> None:
         driver.details(in_root(driver)["whole"].number)
 
 
-@pytest.mark.parametrize("damage", ["no magic", "no extents", "outside"])
+@pytest.mark.parametrize("damage", ["no magic", "no extents", "outside", "too long", "zeroes", "beyond its end"])
 def test_a_damaged_directory_is_not_empty(tree: Path, damage: str) -> None:
     data = ext(tree, "ext4", "-O", "^metadata_csum")
     at = inode_at(data, "folder")
+    block = struct.unpack_from("<I", data, at + FIRST + 8)[0] * 1024
     match damage:
+        case "too long":
+            struct.pack_into("<I", data, at + 4, 2048)
+        case "zeroes":
+            data[block : block + 1024] = bytes(1024)
+        case "beyond its end":
+            struct.pack_into("<H", data, block + 12 + 4, 65000)
         case "no magic":
             struct.pack_into("<H", data, at + 0x28, 0)
         case "no extents":

@@ -34,6 +34,8 @@ _NAMESPACES = {
 #: Where inline content goes on that has no room in the inode.
 _INLINE_REST = "system.data"
 _BLOCK = slice(0x28, 0x64)
+#: Of which the length has no room in 16 bits.
+_LARGEST_BLOCK = 65536
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +136,16 @@ class Ext(Tsk):
             yield dict(self._xattrs(inode, [])).get(_INLINE_REST, b"")
             return
         runs = self._runs(node, inode)
-        if all(run.place is None for run in runs):
-            raise Malformed("a directory without a block")
-        for run in runs:
-            if run.place is None:
-                continue
-            for at in range(run.place, run.place + run.length, self.block_size):
-                yield self._exactly(at, self.block_size)
+        areas = [
+            at
+            for run in runs
+            if run.place is not None
+            for at in range(run.place, run.place + run.length, self.block_size)
+        ]
+        if not areas or len(areas) * self.block_size < node.size:
+            raise Malformed("a directory of which a part is missing")
+        for at in areas:
+            yield self._exactly(at, self.block_size)
 
     def details(self, number: int) -> Details:
         inode = self._inode(number)
@@ -223,8 +228,9 @@ def _names(area: bytes) -> Iterator[tuple[int, bytes]]:
     at = 0
     while at + 8 <= len(area):
         number, length, name_length = struct.unpack_from("<IHB", area, at)
-        length = length or 65535
-        if length < 8 or name_length > length - 8:
+        if len(area) == _LARGEST_BLOCK and length in (0, 65535):
+            length = len(area)
+        if length < 8 or name_length > length - 8 or at + length > len(area):
             raise Malformed("a directory that makes no sense")
         name = area[at + 8 : at + 8 + name_length]
         if number and name not in (b"", b".", b".."):
