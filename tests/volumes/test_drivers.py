@@ -237,13 +237,20 @@ def put(image: Path, at: int, what: bytes) -> None:
         file.write(what)
 
 
-def test_a_damaged_directory_of_xfs_is_not_shorter(tmp_path: Path) -> None:
-    image = xfs(tmp_path, names=150)
-    at = index(image, b"a-name-of-0100") // 4096 * 4096
+@pytest.mark.parametrize(("names", "kind"), [(60, b"XDB3"), (300, b"XDD3")])
+def test_a_damaged_directory_of_xfs_is_not_shorter(tmp_path: Path, names: int, kind: bytes) -> None:
+    image = xfs(tmp_path, names=names)
+    at = index(image, f"a-name-of-{names - 10:04d}".encode()) // 4096 * 4096
     with image.open("rb") as file:
         whole = os.pread(file.fileno(), 4096, at)
-    assert whole[:4] in (b"XDD3", b"XDB3")
-    for damaged in (bytes(4096), b"XXXX" + whole[4:], whole[:64] + b"\xff\xff\0\0" + whole[68:]):
+    assert whole[:4] == kind and (index(image, b"a-name-of-0000") // 4096 * 4096 == at) == (names == 60)
+    for damaged in (
+        bytes(4096),
+        b"XXXX" + whole[4:],
+        whole[:64] + b"\xff\xff\0\0" + whole[68:],
+        whole[:40] + bytes(8) + whole[48:],
+        *([whole[:-8] + b"\0\0\2\0" + whole[-4:]] if names == 60 else []),
+    ):
         put(image, at, damaged)
         driver = opened(image)
         with pytest.raises(Malformed):
@@ -251,15 +258,26 @@ def test_a_damaged_directory_of_xfs_is_not_shorter(tmp_path: Path) -> None:
 
 
 def test_only_attributes_are_attributes_of_xfs(tmp_path: Path) -> None:
-    """A parent pointer, and what was not yet whole, stand among them."""
-    image = xfs(tmp_path)
+    """A parent pointer, and what was not yet whole, stand among them. The file is of before 1970; and what does not say
+    where it lies is no file."""
+    image = xfs(tmp_path, "-m", "bigtime=0")
     names = ("kept", "parents", "torn")
     edit_xfs(image, "path /a-name-of-0000", *(f"attr_set -u -v 3 {name}" for name in names))
     for name, flag in (("parents", b"\x08"), ("torn", b"\x80")):
         put(image, index(image, name.encode()) - 1, flag)
+    (entry,) = opened(image).entries(opened(image).root)
+    put(image, entry.node.number * 512 + 40, struct.pack(">iI", -5, 0))
     driver = opened(image)
     (entry,) = driver.entries(driver.root)
     assert list(driver.details(entry.node.number).xattrs) == ["user.kept"]
+    assert entry.node.mtime // 10**9 == -5
+    inode = entry.node.number * 512
+    for format_, extents in ((1, 0), (3, 1)):
+        put(image, inode + 5, bytes([format_]))
+        put(image, inode + 24, extents.to_bytes(8, "big"))  # where there may be many
+        put(image, inode + 76, extents.to_bytes(4, "big"))
+        with pytest.raises(Malformed):
+            opened(image).details(entry.node.number)
 
 
 REPARSE = "system.ntfs_reparse_data"

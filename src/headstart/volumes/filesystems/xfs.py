@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -53,8 +54,13 @@ class Xfs:
             for each in inode.iterdir():
                 yield each.filename, each.inum
             return
-        block_size = self._fs.block_size << self._fs.sb.sb_dirblklog
-        for number, name in xfsdirs.names(inode.open(), inode.size, block_size, bool(self._fs._has_ftype)):
+        each = self._fs.block_size
+        block_size, most = each << self._fs.sb.sb_dirblklog, min(inode.size, xfsdirs.LARGEST) // each
+        placed: set[int] = set()
+        for start, _, count, _ in _extents(inode):
+            placed.update(range(start, min(start + count, most)))
+        directory = xfsdirs.Directory(inode.inum, inode.size, block_size, bool(self._fs._has_ftype))
+        for number, name in directory.names(inode.open(), lambda at: at // each not in placed):
             yield name.decode("utf-8", "surrogateescape"), number
 
     def details(self, number: int) -> Details:
@@ -82,17 +88,34 @@ class Xfs:
         if kind in ("character", "block"):
             (device,) = struct.unpack(">I", inode.datafork().read(4))
             major, minor = device >> 18 & 0x3FFF, device & 0x3FFFF
-        times = (inode.atime_ns, inode.mtime_ns, inode.ctime_ns)
+        atime, mtime, ctime = (_signed(inode, each) for each in (inode.atime_ns, inode.mtime_ns, inode.ctime_ns))
         mode, links = told.di_mode & 0o7777, told.di_nlink
-        return Node(inode.inum, kind, mode, told.di_uid, told.di_gid, inode.size, links, *times, major, minor)
+        return Node(
+            inode.inum, kind, mode, told.di_uid, told.di_gid, inode.size, links, atime, mtime, ctime, major, minor
+        )
 
     def _runs(self, inode: Any) -> Iterator[Run]:
         """Not the library's, which do not tell what was reserved from what was written."""
         size = self._fs.block_size
-        for start, block, count, unwritten in inode._iter_blocks():
+        for start, block, count, unwritten in _extents(inode):
             group, inside = self._library.fsb_to_bb(block, self._fs.sb.sb_agblklog)
             place = (group * self._fs.sb.sb_agblocks + inside) * size
             yield Run(start * size, count * size, None if unwritten else place)
+
+
+def _extents(inode: Any) -> list[tuple[int, int, int, int]]:
+    """As many as it says that it has."""
+    if int(inode.inode.di_format) not in (_EXTENTS, _BTREE):
+        raise Malformed("a file of which it cannot be told where it lies")
+    found = list(itertools.islice(inode._iter_blocks(), inode.data_extents + 1))
+    if len(found) != inode.data_extents:
+        raise Malformed("a file of which it cannot be told where all of it lies")
+    return found
+
+
+def _signed(inode: Any, time: int) -> int:
+    """The library does not know of times before 1970 where there are 32 bits for them."""
+    return time if inode._has_bigtime() or time < 10**9 << 31 else time - (10**9 << 32)
 
 
 def _refuse_realtime(inode: Any) -> None:

@@ -7,30 +7,46 @@ does not understand. Format: the Linux kernel's fs/xfs/libxfs/xfs_da_format.h.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import BinaryIO
 
 from headstart.volumes.filesystem import Malformed
 
 #: How long the header is, and whether the entries' hashes are at the end of the same block.
 _KINDS = {b"XD2B": (16, True), b"XD2D": (16, False), b"XDB3": (64, True), b"XDD3": (64, False)}
+#: Those that say which directory they are of.
+_OWNED = (b"XDB3", b"XDD3")
 _FREE = 0xFFFF
 #: Names lie below this; above are hashes, which ``di_size`` does not count.
-_LARGEST = 1 << 35
+LARGEST = 1 << 35
 _LONGEST_BLOCK = 65536
 
 
-def names(file: BinaryIO, size: int, block_size: int, has_type: bool) -> Iterator[tuple[int, bytes]]:
-    """Numbers of inodes and names, with ``.`` and ``..``. ``block_size``: of the directory. Raises ``Malformed``."""
-    if size > _LARGEST or size % block_size or block_size > _LONGEST_BLOCK:
-        raise Malformed("a directory of a size that cannot be")
-    for at in range(0, size, block_size):
-        file.seek(at)
-        block = file.read(block_size)
-        if len(block) < block_size:
-            raise Malformed("a directory without an end")
-        if any(block) or not at:  # else it is a hole: all names of that block were deleted. "." never is
-            yield from _names(block, has_type)
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """``owner``: the number of its inode. ``block_size``: of the directory."""
+
+    owner: int
+    size: int
+    block_size: int
+    has_type: bool
+
+    def names(self, file: BinaryIO, is_hole: Callable[[int], bool]) -> Iterator[tuple[int, bytes]]:
+        """Numbers of inodes and names, with ``.`` and ``..``. ``is_hole``: whether nothing lies at an offset. Raises
+        ``Malformed``."""
+        if not 0 < self.size <= LARGEST or self.size % self.block_size or self.block_size > _LONGEST_BLOCK:
+            raise Malformed("a directory of a size that cannot be")
+        for at in range(0, self.size, self.block_size):
+            if at and is_hole(at):  # all names of that block were deleted. "." never is
+                continue
+            file.seek(at)
+            block = file.read(self.block_size)
+            if len(block) < self.block_size:
+                raise Malformed("a directory without an end")
+            if block[:4] in _OWNED and int.from_bytes(block[40:48], "big") != self.owner:
+                raise Malformed("a directory with a block of another one")
+            yield from _names(block, self.has_type)
 
 
 def _names(block: bytes, has_type: bool) -> Iterator[tuple[int, bytes]]:
@@ -41,6 +57,8 @@ def _names(block: bytes, has_type: bool) -> Iterator[tuple[int, bytes]]:
     if has_hashes:
         (count,) = struct.unpack_from(">I", block, end - 8)
         end -= 8 + 8 * count
+        if end < at:
+            raise Malformed("a directory that makes no sense")
     while at < end:
         if at + 16 > end:
             raise Malformed("a directory that makes no sense")
