@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import random
 import re
@@ -208,6 +209,32 @@ def test_absurd_sizes(tree: Path, tmp_path: Path) -> None:
         archive = Archive(stream, Copied())
         archive.add(*contents.find(ALL), "copy", lambda _: None)
         archive.close()
+    assert (tmp_path / "tar").stat().st_size < MIB
+
+
+@pytest.mark.parametrize("checked", [True, False])
+def test_an_archive_promises_no_more_than_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checked: bool
+) -> None:
+    """``checked``: by the driver; else by us, whatever it says."""
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/small").write_bytes(b"hello")
+    image = filetrees.make("ext4", tmp_path / "image", 8 * MIB, "-O", "inline_data", "-d", tmp_path / "tree")
+    edit(image, f"set_inode_field small size {1 << 60 if checked else 5}")
+    copied = Copied()
+    with (tmp_path / "tar").open("wb") as stream, contents_of(image) as contents:
+        tree, top = contents.find(guestpath.parse("c0ffee:vda:/small"))
+        details = top.details() if not checked else None
+        if details is not None:
+            monkeypatch.setattr(
+                type(top),
+                "details",
+                lambda _: dataclasses.replace(details, node=dataclasses.replace(details.node, size=1 << 60)),
+            )
+        archive = Archive(stream, copied)
+        archive.add(tree, top, "small", lambda _: None)
+        archive.close()
+    assert [path for path, _ in copied.troubles.kept] == ["/small"]
     assert (tmp_path / "tar").stat().st_size < MIB
 
 

@@ -92,6 +92,8 @@ class Archive:
 
     def _add_content(self, file: File, details: Details, header: tarfile.TarInfo) -> None:
         size = details.node.size
+        if details.runs is None:
+            file.system.read(details, 0, 1)  # only the driver knows whether there is any, and the header promises it
         runs = list(details.runs) if details.runs is not None else [Run(0, size, None)] if size else []
         data = sum(run.length for run in runs)
         if size - data < _WORTH:

@@ -155,10 +155,12 @@ class Ext(Tsk):
         if flags & _ENCRYPTED:
             raise NotSupported("it is encrypted by the guest's file system (fscrypt)")
         xattrs = dict(self._xattrs(inode, notes))
-        xattrs.pop(_INLINE_REST, None)
+        rest = xattrs.pop(_INLINE_REST, b"")
         if node.kind == "symlink":
             return Details(node, (), self._target(number, node, inode), xattrs, tuple(notes))
         inline = flags & _INLINE
+        if inline and node.kind == "file" and node.size > len(inode[_BLOCK]) + len(rest):
+            raise Malformed("a file that ends before its end")
         runs = () if node.kind != "file" else None if inline else self._runs(node, inode)
         return Details(node, runs, "", xattrs, tuple(notes))
 
