@@ -91,7 +91,7 @@ class Parser:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env={},
-            bufsize=0,  # select has to see all that came
+            bufsize=0,  # poll has to see all that came
             start_new_session=True,  # Ctrl-C is for us to hear
         )
         os.set_blocking(cast(BinaryIO, self._process.stdin).fileno(), False)  # it may not read what it asked for
@@ -157,10 +157,12 @@ class Parser:
     def _patience(self, stream: BinaryIO, deadline: float, *, write: bool = False) -> parserframes.Ready:
         """For one frame: also one of which only a part comes, or that it does not take."""
         until = min(deadline, time.monotonic() + SILENT_SECONDS)
+        waiting = select.poll()  # select() knows no descriptor beyond 1023
+        waiting.register(stream, select.POLLOUT if write else select.POLLIN)
 
         def ready() -> None:
             left = until - time.monotonic()
-            if left <= 0 or not any(select.select([] if write else [stream], [stream] if write else [], [], left)):
+            if left <= 0 or not waiting.poll(math.ceil(left * 1000)):
                 self.close()
                 raise self._broken(f"it took more than {self._seconds or SILENT_SECONDS:.0f} s to understand it")
 

@@ -7,6 +7,7 @@ import dataclasses
 import os
 import random
 import re
+import resource
 import stat
 import subprocess
 import time
@@ -304,7 +305,19 @@ def test_damaged_metadata_ends_in_words(samples: dict[str, bytes], tmp_path: Pat
     assert time.monotonic() - began < 30
 
 
-def test_a_parser_that_dies_is_an_error_and_starts_again(tree: Path) -> None:
+@pytest.fixture
+def many_descriptors() -> Iterator[None]:
+    """As a server with that many connections: what is opened now has a number beyond 1023."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    taken = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    yield
+    for each in taken:
+        os.close(each)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_parser_that_dies_is_an_error_and_starts_again(tree: Path, many_descriptors: None) -> None:
     with contents_of(image_of(tree)) as contents:
         files, top = contents.find(ALL)
         process = top.system._parser._process
