@@ -108,7 +108,7 @@ class Parser:
             return self._answer(process, deadline)
         except (EOFError, BrokenPipeError):
             raise self._died(process) from None
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             self.close()
             raise self._broken(f"what reads it made no sense: {error}") from None
         except (errors.HeadstartError, Malformed):

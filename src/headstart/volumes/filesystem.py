@@ -36,6 +36,8 @@ MOST_XATTRS = 4096
 LONGEST_XATTR = 65536
 #: The largest file: ``off_t``.
 LARGEST = (1 << 63) - 1
+#: The highest number of an owner, and of a part of a device's.
+_HIGHEST = (1 << 32) - 1
 #: The farthest time in nanoseconds: ext4 knows years up to 2446.
 _FARTHEST = 1 << 70
 
@@ -157,15 +159,15 @@ def node_of(told: Any) -> Node:
         _integer(number),
         kind,
         _integer(mode, 0, 0o7777),
-        _integer(uid),
-        _integer(gid),
+        _integer(uid, 0, _HIGHEST),
+        _integer(gid, 0, _HIGHEST),
         _integer(size, 0, LARGEST),
         _integer(links),
         atime,
         mtime,
         ctime,
-        _integer(rest[3]),
-        _integer(rest[4]),
+        _integer(rest[3], 0, _HIGHEST),
+        _integer(rest[4], 0, _HIGHEST),
     )
 
 
@@ -179,13 +181,13 @@ def details_of(told: Any, size: int) -> Details:
     node, runs, target, xattrs, notes = _list(told)
     its = node_of(node)
     found = {
-        _text(name, LONGEST_NAME): bytes.fromhex(_text(value, 2 * LONGEST_XATTR))
+        _word(name, LONGEST_NAME): bytes.fromhex(_text(value, 2 * LONGEST_XATTR))
         for name, value in _list(xattrs)[:MOST_XATTRS]
     }
     return Details(
         its,
         None if runs is None else tuple(_checked(map(_run, _list(runs)), its.size, size)),
-        _text(target, LONGEST_TARGET),
+        _word(target, LONGEST_TARGET),
         found,
         tuple(_text(note, LONGEST_TARGET) for note in _list(notes)[:16]),
     )
@@ -228,7 +230,18 @@ def _list(value: Any) -> list[Any]:
 def _text(value: Any, longest: int) -> str:
     if not isinstance(value, str) or len(value) > longest:
         raise Malformed("no text, or too long")
+    try:
+        value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise Malformed("a text of what are no letters") from None
     return value
+
+
+def _word(value: Any, longest: int) -> str:
+    """That a system call takes."""
+    if "\0" in (text := _text(value, longest)):
+        raise Malformed("a link or an attribute with a zero in it")
+    return text
 
 
 def _integer(value: Any, low: int = 0, high: int = 1 << 64) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import random
 import re
@@ -24,7 +25,7 @@ from headstart.restore.files.contents import Contents
 from headstart.restore.files.extraction import Copied
 from headstart.restore.files.filetree import Troubles
 from headstart.store.local import LocalStore
-from headstart.volumes import confined
+from headstart.volumes import confined, filesystem
 from tests.kit import filetrees, stores
 from tests.restore import stored
 from tests.volumes.test_lvm import Bytes
@@ -200,12 +201,15 @@ def test_only_root_makes_programs_that_run_as_their_owner(tmp_path: Path, monkey
 
 
 def test_absurd_sizes(tree: Path, tmp_path: Path) -> None:
-    """A file of 8 EiB, all hole, costs nothing; one that claims more data than there is, is refused."""
+    """A file of 8 EiB, all hole, costs nothing; one that claims more data than there is, is refused. So is a link to
+    what no system call takes."""
+    (tree / "link").symlink_to("DDDDDDDD")
     image = image_of(tree)
+    rename(image, b"DDDDDDDD", b"DDD\0DDDD")
     edit(image, "set_inode_field folder/file size 0x7ffffffffffffff0")
     copied = copy(image, tmp_path / "out")
     assert (tmp_path / "out/copy/folder/below/file").read_bytes() == b"content"
-    assert [path for path, _ in copied.troubles.kept] in ([], ["/folder/file"])
+    assert [path for path, _ in copied.troubles.kept] in (["/link"], ["/link", "/folder/file"])
     with (tmp_path / "tar").open("wb") as stream, contents_of(image) as contents:
         archive = Archive(stream, Copied())
         archive.add(*contents.find(ALL), "copy", lambda _: None)
@@ -345,18 +349,53 @@ DEAF = "parserframes.put(out, b'N', b'[\"vda\", 0, 4194304]')"
 ENDLESS = "while True: parserframes.put(out, b'P', b'[]')"
 
 
-@pytest.mark.parametrize(("does", "seconds"), [(HALF, 1.0), (DEAF, 1.0), (ENDLESS, 1.0), (HALF, None)])
-def test_a_parser_that_was_taken_over_has_no_more_time(
-    monkeypatch: pytest.MonkeyPatch, does: str, seconds: float | None
+DEEP = "parserframes.put(out, b'D', b'[' * 200_000)"
+
+
+@pytest.mark.parametrize(
+    ("does", "seconds", "told"),
+    [
+        (HALF, 1.0, "took more than"),
+        (DEAF, 1.0, "took more than"),
+        (ENDLESS, 1.0, "took more than"),
+        (HALF, None, "took more than"),
+        (DEEP, 15.0, "made no sense"),
+    ],
+)
+def test_a_parser_that_was_taken_over_can_do_no_more(
+    monkeypatch: pytest.MonkeyPatch, does: str, seconds: float | None, told: str
 ) -> None:
     script = "import sys, time; sys.path[:] = sys.argv[2:]; from headstart.volumes import parserframes\n"
     monkeypatch.setattr(confined, "_START", f"{script}out = sys.stdout.buffer\n{does}\ntime.sleep(15)")
     monkeypatch.setattr(confined, "SILENT_SECONDS", seconds or 1.0)
     with (
         confined.Parser("look", {"vda": Bytes(bytes(8 * MIB))}, seconds=seconds) as parser,
-        pytest.raises(confined.BrokenFileSystem, match="took more than"),
+        pytest.raises(confined.BrokenFileSystem, match=told),
     ):
         parser.start()
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"uid": 1 << 32},
+        {"gid": 1 << 32},
+        {"major": 1 << 32},
+        {"target": "a\0b"},
+        {"target": "\ud800"},
+        {"xattrs": {"user.\0": b""}},
+    ],
+    ids=str,
+)
+def test_what_no_system_call_takes_is_not_believed(told: dict[str, Any]) -> None:
+    node = filesystem.Node(1, "file", 0o644, 0, 0, 0, 1, 0, 0, 0)
+    details = filesystem.Details(node, (), "", {})
+    in_node = told.keys() <= {"uid", "gid", "major"}
+    said = dataclasses.replace(details, node=dataclasses.replace(node, **told)) if in_node else None
+    said = said or dataclasses.replace(details, **told)
+    filesystem.details_of(json.loads(json.dumps(filesystem.told(details))), MIB)
+    with pytest.raises(filesystem.Malformed):
+        filesystem.details_of(json.loads(json.dumps(filesystem.told(said))), MIB)
 
 
 CONFINED = """
