@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import shutil
 import struct
@@ -80,7 +81,7 @@ def test_many_and_large_xattrs(tmp_path: Path) -> None:
     assert filetrees.describe(copy) == expected
 
 
-def test_attributes_of_what_is_no_file(tmp_path: Path) -> None:
+def test_attributes_of_what_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tree = tmp_path / "tree"
     (tree / "folder").mkdir(parents=True)
     (tree / "link").symlink_to("folder")
@@ -98,6 +99,14 @@ def test_attributes_of_what_is_no_file(tmp_path: Path) -> None:
         assert not copied.lacking
     else:
         assert copied.lacking["the system refused the extended attribute trusted.x"] == 3
+
+    def no_place(*_: object) -> None:
+        """As ext4 answers, which is not full."""
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "setxattr", no_place)
+    _, copied = copied_out(image, tmp_path / "again")
+    assert copied.lacking["the system refused the extended attribute trusted.x"] == 3
 
 
 def test_content_within_the_inode(tmp_path: Path) -> None:

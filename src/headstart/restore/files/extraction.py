@@ -27,6 +27,8 @@ _KINDS: dict[Kind, int] = {
 }
 _RUNS_AS = stat.S_ISUID | stat.S_ISGID
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+#: What a file system answers to attributes that it has no place for, though it is not full.
+_NO_PLACE = {errno.ENOSPC, errno.E2BIG, errno.ERANGE}
 _FORBIDDEN = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 
 
@@ -169,7 +171,9 @@ class _Copy:
             try:
                 os.setxattr(made, name, value)
             except OSError as error:
-                if error.errno in _FULL or error.errno not in _FORBIDDEN:
+                if error.errno == errno.ENOSPC and not os.statvfs(made).f_bavail:
+                    raise
+                if error.errno not in _FORBIDDEN | _NO_PLACE:
                     raise
                 self._copied.lack(f"the system refused the extended attribute {name}")
         os.utime(made, ns=(node.atime, node.mtime))
