@@ -32,6 +32,8 @@ LOOK = "look"
 #: Bytes of memory, and what it is when there are more files in a directory than that.
 _MEMORY = 2 << 30
 _NOBODY = 65534
+#: Of a processor, without a word.
+_SECONDS = 120
 _NO_NEW_PRIVILEGES = 38  # PR_SET_NO_NEW_PRIVS of prctl(2)
 #: What is asked for at once, aligned, and how much of it is kept.
 _PAGE = 64 * 1024
@@ -85,6 +87,7 @@ class _Server:
             except EOFError:
                 return
             told = json.loads(body)
+            _go_on()
             try:
                 self._answer(told.pop("call"), told)
             except Malformed as error:
@@ -162,6 +165,7 @@ class _Server:
         return body
 
     def _put(self, kind: bytes, told: Any) -> None:
+        _go_on()
         parserframes.put(self._replies, kind, json.dumps(told).encode())
 
     def _fail(self, kind: str, text: str) -> None:
@@ -190,6 +194,13 @@ def main(role: str) -> None:
             sys.modules["dissect"] = None  # type: ignore[assignment]
     _confine()
     _Server(sys.stdin.buffer, sys.stdout.buffer).serve()
+
+
+def _go_on() -> None:
+    """From now on. What says nothing for longer is in a loop, and whoever would end it may have been killed."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    _, most = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + _SECONDS, most))
 
 
 def _confine() -> None:

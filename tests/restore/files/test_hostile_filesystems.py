@@ -375,6 +375,22 @@ def test_a_parser_that_was_taken_over_can_do_no_more(
         parser.start()
 
 
+LOOP = """
+from headstart.volumes import parserprocess
+def loop(*_):
+    while True: pass
+parserprocess._SECONDS, parserprocess.survey.volumes = 1, loop
+parserprocess.main("survey")
+"""
+
+
+def test_a_parser_in_a_loop_ends_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if nobody waits for it any longer."""
+    monkeypatch.setattr(confined, "_START", f"import sys; sys.path[:] = sys.argv[2:]{LOOP}")
+    with pytest.raises(confined.BrokenFileSystem, match="ended by SIGXCPU"):
+        confined.survey({})
+
+
 @pytest.mark.parametrize(
     "told",
     [
