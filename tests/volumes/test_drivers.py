@@ -290,9 +290,12 @@ def reparse(tag: int, length: int = 16) -> bytes:
 def test_what_windows_has_elsewhere_is_no_zeroes(tmp_path: Path) -> None:
     image = filetrees.make("ntfs", tmp_path / "image", 16 * MIB)
     with filetrees.served("ntfs-3g", image, tmp_path / "mnt") as mnt:
-        for name, tag in (("online", 0x9000701A), ("offline", 0x8000001E), ("here", 0x9000101A), ("app", 0x8000001B)):
+        tags = {"online": 0x9000701A, "offline": 0x8000001E, "here": 0x9000101A, "app": 0x8000001B, "once": 0x80000007}
+        (mnt / "folder").mkdir()
+        os.setxattr(mnt / "folder", REPARSE, reparse(0x9000001C))
+        for name, tag in tags.items():
             with (mnt / name).open("wb") as file:
-                file.write(b"" if name == "online" else b"content" * 3000)
+                file.write(b"" if name in ("online", "once") else b"content" * 3000)
                 file.truncate(21000)
             os.setxattr(mnt / name, REPARSE, reparse(tag))
         os.setxattr(mnt / "offline", "system.ntfs_attrib_be", (0x1020).to_bytes(4, "big"))
@@ -302,6 +305,9 @@ def test_what_windows_has_elsewhere_is_no_zeroes(tmp_path: Path) -> None:
     for name in ("online", "offline"):
         with pytest.raises(NotSupported, match="OneDrive"):
             driver.details(nodes[name].number)
+    with pytest.raises(NotSupported, match="0x80000007"):
+        driver.details(nodes["once"].number)
+    assert "0x9000001C" in driver.details(nodes["folder"].number).notes[0]
     assert content(driver, data, nodes["here"]) == b"content" * 3000
     assert driver.details(nodes["here"].number).notes == ()
     assert "0x8000001B" in driver.details(nodes["app"].number).notes[0]

@@ -74,6 +74,8 @@ class Ntfs(Tsk):
         if streams:
             more = f" and {len(streams) - _NAMED} more" if len(streams) > _NAMED else ""
             notes.append(f"alternate data streams were left out: {', '.join(streams[:_NAMED])}{more}")
+        if found.node.kind == "directory":
+            notes.extend(self._about_folder(number))
         if found.node.kind == "file":
             notes.extend(self._check_content(number, found))
             if any(int(each.flags) & pytsk3.TSK_FS_ATTR_ENC for each in data if not each.name):
@@ -87,9 +89,28 @@ class Ntfs(Tsk):
             raise NotSupported("it is encrypted by Windows (EFS)")
         reparse = self._reparse(number, attributes)
         if reparse is not None:
-            yield from _judge(struct.unpack_from("<I", reparse)[0], flags, found)
+            has_holes = self._is_sparse(number) if found.runs is None else _has_holes(found)
+            yield from _judge(struct.unpack_from("<I", reparse)[0], flags, has_holes=has_holes)
         elif flags & _IS_REPARSE_POINT:
             raise NotSupported("what stands for its content cannot be told (a reparse point without its data)")
+
+    def _about_folder(self, number: int) -> Iterator[str]:
+        attributes = list(self._record(number))
+        if _flags(attributes) & _IS_ELSEWHERE:
+            yield "not all that is in a directory is on this disk: Windows fetches it (OneDrive and the like)"
+        reparse = self._reparse(number, attributes)
+        if reparse is not None and not _is_cloud(tag := struct.unpack_from("<I", reparse)[0]):
+            yield _left_out(tag)
+
+    def _is_sparse(self, number: int) -> bool:
+        """As the library has it. Compression has holes of its own."""
+        data = [each for each in self._meta(number) if int(each.info.type) == _DATA and not each.info.name]
+        return any(
+            int(run.flags) & pytsk3.TSK_FS_ATTR_RUN_FLAG_SPARSE
+            for each in data
+            if not int(each.info.flags) & pytsk3.TSK_FS_ATTR_COMP
+            for run in each
+        )
 
     def target(self, file: Any, node: Node) -> str:
         reparse = self._reparse(node.number, list(self._record(node.number)))
@@ -225,23 +246,30 @@ def _target(reparse: bytes) -> str:
     return found.removeprefix("\\??\\").replace("\\", "/")
 
 
-def _judge(tag: int, flags: int, found: Details) -> Iterator[str]:
-    """What is to say of a file with a reparse point."""
+def _judge(tag: int, flags: int, *, has_holes: bool) -> Iterator[str]:
+    """What is to say of a file with a reparse point. Where there are holes, what stands for them may be elsewhere."""
     if tag == _WOF:
         raise NotSupported("Windows has compressed it in a way that is not known here (CompactOS)")
     if tag == _DEDUPLICATED:
         raise NotSupported("Windows Server has deduplicated it")
-    is_cloud = tag & ~_WHICH_CLOUD == _CLOUD
-    if flags & _IS_ELSEWHERE or (is_cloud and _has_holes(found)):
+    if flags & _IS_ELSEWHERE or (_is_cloud(tag) and has_holes):
         raise NotSupported(
             "its content is not on this disk: Windows fetches it when it is read (OneDrive and the like)"
         )
-    if not is_cloud:
-        yield f"what it means to Windows was left out (a reparse point of kind 0x{tag:08X})"
+    if has_holes:
+        raise NotSupported(f"what stands for its content only Windows can tell (a reparse point of kind 0x{tag:08X})")
+    if not _is_cloud(tag):
+        yield _left_out(tag)
+
+
+def _is_cloud(tag: int) -> bool:
+    return tag & ~_WHICH_CLOUD == _CLOUD
+
+
+def _left_out(tag: int) -> str:
+    return f"what it means to Windows was left out (a reparse point of kind 0x{tag:08X})"
 
 
 def _has_holes(found: Details) -> bool:
     size = found.node.size
-    if found.runs is None:
-        return False
-    return sum(min(run.length, size - run.start) for run in found.runs if run.place is not None) < size
+    return sum(min(run.length, size - run.start) for run in found.runs or () if run.place is not None) < size
