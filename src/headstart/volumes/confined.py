@@ -28,8 +28,9 @@ from headstart.volumes.volume import ReadOnlyBytes, Volume
 #: Seconds in which it may say nothing, and bytes that it may ask for, for one answer.
 SILENT_SECONDS = 60.0
 MOST_NEEDED = 64 << 30
-#: Entries of one directory.
-MOST_ENTRIES = 4_000_000
+#: Bytes of one answer in parts, which take many times as much here, and what each part counts beside its length.
+MOST_TOLD = 256 << 20
+_A_PART = 1000
 #: What is read at once of a file whose content only the driver can tell, and how large it may be, in volumes.
 _PIECE = 1 << 20
 _LARGEST = 1024
@@ -68,6 +69,11 @@ class Parser:
         with self._lock:
             self._ready()
             return self._opened
+
+    def rest(self) -> None:
+        """Without its process, until it is needed again."""
+        with self._lock:
+            self.close()
 
     def call(self, name: str, **told: Any) -> Any:
         """The answer: what JSON tells, a list of parts, or bytes. Raises ``Damaged`` (what it needs cannot be read),
@@ -120,7 +126,7 @@ class Parser:
     def _answer(self, process: subprocess.Popen[bytes], deadline: float) -> Any:
         replies = cast(BinaryIO, process.stdout)
         parts: list[Any] = []
-        needed = 0
+        needed = told_bytes = 0
         failure: errors.HeadstartError | None = None
         while True:
             kind, body = parserframes.get(replies, self._patience(replies, deadline))
@@ -137,9 +143,10 @@ class Parser:
                 else:
                     self._put(process, parserframes.BYTES, read, deadline)
             elif kind == parserframes.PART:
+                told_bytes += len(body) + _A_PART
+                if told_bytes > MOST_TOLD:
+                    raise ValueError(f"more than {MOST_TOLD >> 20} MiB of names or pieces at once")
                 parts += json.loads(body)
-                if len(parts) > MOST_ENTRIES:
-                    raise ValueError(f"more than {MOST_ENTRIES} names in a directory")
             elif failure is not None:
                 raise failure  # whatever was made of it
             elif kind == parserframes.BYTES:
@@ -288,10 +295,18 @@ class FileSystem:
         self._announced: dict[int, int] = {}
         self._fetched: dict[int, Details] = {}
         self._readers = ThreadPoolExecutor(_AHEAD, thread_name_prefix="file reader")
-        with self._checked():
-            root, notes = self._parser.opened()
-            self.root = int(root)
-            self.notes = tuple(str(note)[:1000] for note in notes)
+        try:
+            with self._checked():
+                root, notes = self._parser.opened()
+                self.root = int(root)
+                self.notes = tuple(str(note)[:1000] for note in notes)
+        except BaseException:
+            self.close()
+            raise
+
+    def rest(self) -> None:
+        """It will not be needed for a while, or ever: what it holds is given back."""
+        self._parser.rest()
 
     def node(self, number: int) -> Node:
         with self._checked():

@@ -32,6 +32,8 @@ LOOK = "look"
 #: Bytes of memory, and what it is when there are more files in a directory than that.
 _MEMORY = 2 << 30
 _NOBODY = 65534
+#: Bytes of what is told of several files at once; of the others it is asked one by one.
+_MOST_TOGETHER = 32 << 20
 #: Of a processor, without a word.
 _SECONDS = 120
 _NO_NEW_PRIVILEGES = 38  # PR_SET_NO_NEW_PRIVS of prctl(2)
@@ -124,8 +126,9 @@ class _Server:
             case "details":
                 self._put(parserframes.DONE, filesystem.told(self._opened().details(told["number"])))
             case "several":
+                left = _MOST_TOGETHER
                 for number in told["numbers"]:
-                    self._put(parserframes.PART, [self._told(number)])
+                    left -= self._put(parserframes.PART, [self._told(number) if left > 0 else None])
                 self._put(parserframes.DONE, None)
             case "entries":
                 self._entries(told["number"])
@@ -164,9 +167,12 @@ class _Server:
             raise OSError(f"bytes {start} to {start + length - 1} of the disk cannot be read")
         return body
 
-    def _put(self, kind: bytes, told: Any) -> None:
+    def _put(self, kind: bytes, told: Any) -> int:
+        """How long it is."""
         _go_on()
-        parserframes.put(self._replies, kind, json.dumps(told).encode())
+        body = json.dumps(told).encode()
+        parserframes.put(self._replies, kind, body)
+        return len(body)
 
     def _fail(self, kind: str, text: str) -> None:
         self._put(parserframes.ERROR, [kind, text[:2000]])

@@ -36,6 +36,10 @@ def opened(images: Mapping[str, Path], *excluded: Excluded) -> Iterator[Contents
         yield contents
 
 
+def children() -> set[str]:
+    return {pid for each in Path("/proc/self/task").glob("*/children") for pid in each.read_text().split()}
+
+
 def read(contents: Contents, path: str) -> bytes:
     _, file = contents.find(guestpath.parse(f"c0ffee:{path}"))
     return file.system.read(file.details(), 0, 1000)
@@ -115,6 +119,7 @@ def test_other_file_systems_are_where_the_guest_mounts_them(tmp_path: Path) -> N
     deep = ext4(tmp_path, "deep", {"file": b"deeper"}, "-L", "deep")
     with opened({"a": deep, "b": root, "c": home}) as contents:
         assert read(contents, "/home/me") == b"of home"
+        assert contents.system(contents.volume("a"))._parser._process is None, "it is kept though nobody needs it"
         assert read(contents, "/home/my data/file") == b"deeper"
         assert read(contents, "b:/home/hidden") == b"under the mount"
         seen = {each.volume.name: each.mounted for each in contents.seen()}
@@ -152,8 +157,10 @@ def test_a_mounted_volume_that_cannot_be_read_hides_nothing_else(tmp_path: Path)
         assert "/etc/hosts" in paths and "/home/hidden" not in paths
         assert [path for path, _ in troubles.kept] == ["/home"]
         assert ["LABEL=below at /home/below" in note and "Volume b cannot" in note for note in contents.notes] == [True]
+        before = children()
         with pytest.raises(errors.HeadstartError, match="Volume b cannot be read"):
             read(contents, "/home/me")
+        assert children() == before
 
 
 def test_what_is_mounted_and_not_shown_is_told(tmp_path: Path) -> None:

@@ -359,6 +359,7 @@ DEEP = "parserframes.put(out, b'D', b'[' * 200_000)"
         (DEAF, 1.0, "took more than"),
         (ENDLESS, 1.0, "took more than"),
         (HALF, None, "took more than"),
+        (ENDLESS, 15.0, "at once"),
         (DEEP, 15.0, "made no sense"),
     ],
 )
@@ -368,11 +369,24 @@ def test_a_parser_that_was_taken_over_can_do_no_more(
     script = "import sys, time; sys.path[:] = sys.argv[2:]; from headstart.volumes import parserframes\n"
     monkeypatch.setattr(confined, "_START", f"{script}out = sys.stdout.buffer\n{does}\ntime.sleep(15)")
     monkeypatch.setattr(confined, "SILENT_SECONDS", seconds or 1.0)
+    monkeypatch.setattr(confined, "MOST_TOLD", MIB if told == "at once" else confined.MOST_TOLD)
     with (
         confined.Parser("look", {"vda": Bytes(bytes(8 * MIB))}, seconds=seconds) as parser,
         pytest.raises(confined.BrokenFileSystem, match=told),
     ):
         parser.start()
+
+
+def test_no_more_is_told_of_several_files_than_memory_has_room_for(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = "from headstart.volumes import parserprocess; parserprocess._MOST_TOGETHER = 1; parserprocess.main('ext4')"
+    with contents_of(image_of(tree)) as contents:
+        files, top = contents.find(ALL)
+        top.system.close()
+        monkeypatch.setattr(confined, "_START", f"import sys; sys.path[:] = sys.argv[2:]; {few}")
+        numbers = [files.find(path).node.number for path in ("/folder/file", "/folder/below/file")]
+        top.system.announce(numbers)
+        assert top.system.details(numbers[0]).node.size == 7 and not top.system._fetched
+        assert top.system.details(numbers[1]).node.size == 7
 
 
 LOOP = """

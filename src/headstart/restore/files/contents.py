@@ -57,6 +57,7 @@ class Contents:
         self._lock = threading.Lock()
         self._building = threading.Lock()
         self._open: dict[str, FileSystem] = {}
+        self._systems: dict[str, bool] = {}
         self._tree: FileTree | None = None
         self._points: dict[str, str] = {}
         self._unseen: list[_Unseen] = []
@@ -142,13 +143,23 @@ class Contents:
     def _root(self) -> FileSystem:
         readable = [each for each in self.volumes if each.content in READABLE and not each.problem]
         failures: list[errors.HeadstartError] = []
-        opened = []
+        opened: list[FileSystem] = []
+        systems: list[FileSystem] = []
+        idle: FileSystem | None = None
         for each in readable:
             try:
                 opened.append(self.system(each))
             except (errors.Unsupported, BrokenFileSystem, errors.Damaged) as error:
                 failures.append(error)
-        systems = [each for each in opened if _is_system(each)]
+                continue
+            if self._is_system(opened[-1]):
+                systems.append(opened[-1])
+                if len(systems) > 1:
+                    break
+            else:
+                if idle:
+                    idle.rest()  # a guest may have thousands of volumes, and each has a process
+                idle = opened[-1]
         if not systems and len(opened) == 1 and not failures:
             systems = opened
         if len(systems) == 1:
@@ -158,6 +169,14 @@ class Contents:
             raise failures[0]
         why = "Several volumes may be the guest's system" if systems else "No volume is known to be the guest's system"
         raise errors.NotFound(f"{why}: name one, as SNAPSHOT:VOLUME:/PATH. {self._told_volumes()}")
+
+    def _is_system(self, system: FileSystem) -> bool:
+        """Found out once, unless it cannot be read now."""
+        name = system.volume.name
+        with contextlib.suppress(errors.HeadstartError):
+            if name not in self._systems:
+                self._systems[name] = _is_system(system)
+        return self._systems.get(name, False)
 
     def _told_volumes(self) -> str:
         named = [f"{plain.line(each.name)} ({plain.line(each.content or 'unknown')})" for each in self.volumes]
@@ -261,10 +280,7 @@ def _named(volumes: Iterable[Volume]) -> str:
 
 def _is_system(system: FileSystem) -> bool:
     """A Unix system's root, or Windows' volume."""
-    try:
-        names = {entry.name for entry in system.entries(system.root)}
-    except errors.HeadstartError:
-        return False
+    names = {entry.name for entry in system.entries(system.root)}
     if system.volume.content == "ntfs":
         return "windows" in {name.casefold() for name in names}
     return "etc" in names and bool({"usr", "bin"} & names)
