@@ -11,6 +11,7 @@ import threading
 import tracemalloc
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -228,8 +229,23 @@ def overwrite_header(path: Path) -> None:
 def test_a_damaged_database_is_refused(journal: Journal, tmp_path: Path, damage: Callable[[Path], None]) -> None:
     journal.close()
     damage(tmp_path / "state" / "state.sqlite3")
-    with pytest.raises(errors.Usage, match="cannot be used"):
+    with pytest.raises(errors.Usage, match=r"cannot be used.* move the file away"):
         reopened(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [(sqlite3.SQLITE_FULL, errors.NoSpace), (sqlite3.SQLITE_BUSY_RECOVERY, errors.Locked)]
+)
+def test_a_database_that_is_whole_is_not_moved_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, kind: type[errors.HeadstartError]
+) -> None:
+    """Opening needs room, too."""
+    error = sqlite3.OperationalError("no")
+    error.sqlite_errorcode = code
+    monkeypatch.setattr(sqlite3, "connect", mock.Mock(side_effect=error))
+    with pytest.raises(kind, match=r"^The state in ") as raised:
+        reopened(tmp_path)
+    assert "away" not in str(raised.value)
 
 
 def test_a_state_that_is_no_directory_is_refused(tmp_path: Path) -> None:

@@ -30,7 +30,8 @@ class Database:
 
     @classmethod
     def open(cls, directory: Path) -> Self:
-        """Raises ``Usage`` when the directory cannot be used, ``Unsupported`` when it is newer than we."""
+        """Raises ``Usage`` when the directory cannot be used, ``NoSpace``, ``Locked``, ``Unsupported`` when it is newer
+        than we."""
         try:
             # Others may pass through, to scratch files that are QEMU's, and see nothing.
             directory.mkdir(parents=True, exist_ok=True, mode=0o711)
@@ -47,10 +48,7 @@ class Database:
                 " run as a user who may write there."
             ) from error
         except sqlite3.Error as error:
-            raise errors.Usage(
-                f"The state directory {directory} cannot be used: {error}. Name another one with --state,"
-                " or move the damaged file away: losing it costs the head start, no data."
-            ) from error
+            raise _told(error, directory) from error
 
     @classmethod
     def in_memory(cls) -> Self:
@@ -132,16 +130,7 @@ class Database:
             # Bytes of an argument that are no text.
             raise errors.Usage(f"{error.object!r} is not text in UTF-8: nothing here is called so.") from error
         except sqlite3.DatabaseError as error:
-            where = f"The state in {self._directory}"
-            match getattr(error, "sqlite_errorcode", 0) & 0xFF:  # the rest says in which operation
-                case sqlite3.SQLITE_FULL:
-                    raise errors.NoSpace(f"{where} cannot be written: the disk is full. Make room there.") from error
-                case sqlite3.SQLITE_BUSY:
-                    raise errors.Locked(f"{where} is in use by another process for too long. Try again.") from error
-            raise errors.Usage(
-                f"{where} cannot be used: {error}. If it stays so, move the file away: losing it costs the head"
-                " start, no data."
-            ) from error
+            raise _told(error, self._directory) from error
 
     def close(self) -> None:
         """Once nobody is in it: SQLite crashes where a connection is closed beneath another thread."""
@@ -153,6 +142,18 @@ class Database:
 
     def __exit__(self, *details: object) -> None:
         self.close()
+
+
+def _told(error: sqlite3.Error, directory: Path | None) -> errors.HeadstartError:
+    where = f"The state in {directory}"
+    match getattr(error, "sqlite_errorcode", 0) & 0xFF:  # the rest says in which operation
+        case sqlite3.SQLITE_FULL:
+            return errors.NoSpace(f"{where} cannot be written: the disk is full. Make room there.")
+        case sqlite3.SQLITE_BUSY:
+            return errors.Locked(f"{where} is in use by another process for too long. Try again.")
+    return errors.Usage(
+        f"{where} cannot be used: {error}. If it stays so, move the file away: losing it costs the head start, no data."
+    )
 
 
 def _refuse_newer(database: sqlite3.Connection, directory: Path) -> None:
