@@ -91,7 +91,9 @@ def _there(uri: str, name: str, wanted: str, kind: str) -> tuple[tuple[int, int]
     taken = {str(each.UUIDString()): str(each.name()) for each in wire.domains(uri)}
     if name in taken.values():
         raise errors.Usage(
-            f"libvirt at {uri} has a domain {name!r}. Take another --name, or 'virsh undefine {name}' if it is lost."
+            f"libvirt at {uri} has a domain {name!r}. Take another --name. If that one is lost and off, keep what"
+            f" 'virsh dumpxml --inactive {name}' says, and take it away: 'virsh undefine {name} --checkpoints-metadata"
+            " --keep-nvram'."
         )
     connection = wire.open_connection(uri)
     try:
