@@ -190,7 +190,8 @@ def test_a_missing_monitor_and_what_is_known_all_the_same(shelf: Shelf, tmp_path
         journal.add_vm(Vm("web", tmp_path / "qmp", str(tmp_path / "agent"), tmp_path / "qga"))
         Runs(journal).end(Runs(journal).begin("web", "backup"), {"error": "it broke"})
     told = Told(shelf.cli, "web")
-    assert "-qmp unix:" in told.one("monitor", "cannot be found", "problem", "web")["advice"]
+    advice = told.one("monitor", "cannot be found", "problem", "web")["advice"]
+    assert "-qmp unix:" in advice and "'vm remove' and 'vm add'" in advice
     told.one("agent", "cannot be found", "warning", "web")
     told.one("qga", "cannot be found", "warning", "web")
     told.one("freeze", "nobody can freeze", "warning", "web")

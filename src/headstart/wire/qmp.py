@@ -214,8 +214,8 @@ def _connect(path: Path) -> socket.socket:
     except FileNotFoundError as error:
         link.close()
         raise errors.Unreachable(
-            f"There is no QMP socket at {path}. Start the VM with -qmp unix:{path},server=on,wait=off,"
-            " or correct the path with 'headstart vm add'."
+            f"There is no QMP socket at {path}. Start the VM with -qmp unix:{path},server=on,wait=off, or name the"
+            " right path: 'headstart vm add', after 'headstart vm remove' where the VM is known."
         ) from error
     except PermissionError as error:
         link.close()

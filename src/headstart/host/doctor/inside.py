@@ -26,7 +26,12 @@ DRIFT_SECONDS = 10.0
 #: Shares: of a filter's metadata that may be used; of a disk that its companion should have room for.
 FULL, ROOM = 0.8, 0.05
 _NANO = 1e-9
-_CORRECT = "Is the VM running? If the path is wrong, 'vm remove' and 'vm add' it again: its snapshots stay."
+#: There is no other way to change what a VM was added with.
+MOVED = (
+    "If the path is wrong, let a link there lead to the right one; or 'vm remove' and 'vm add' it again: its snapshots"
+    " stay, its next backup compares."
+)
+_CORRECT = f"Is the VM running? {MOVED}"
 _FREEZING = ("guest-fsfreeze-freeze", "guest-fsfreeze-thaw", "guest-fsfreeze-status")
 
 

@@ -107,7 +107,7 @@ class _Patient:
     def _look(self) -> Iterator[Finding]:
         vm = self._vm
         if vm.monitor is not None:
-            remedy = f"Start the VM with -qmp unix:{vm.monitor},server=on,wait=off, or correct it by 'vm add'."
+            remedy = f"Start the VM with -qmp unix:{vm.monitor},server=on,wait=off. {inside.MOVED}"
             wrong = list(machine.socket("monitor", vm.monitor, remedy))
             if wrong:
                 yield from wrong
