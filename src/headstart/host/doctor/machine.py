@@ -123,7 +123,7 @@ def _tracking(chosen: choice.Choice, disk: Disk) -> Iterator[Finding]:
         if not disk.untracked:
             yield Finding("tracking", Level.NOTE, said, "It is read whole in the window of each backup.")
     elif disk.unlayered:
-        advice = "Until then it is tracked by bitmaps. See 'Overlays' in docs/everyday.md for how to start the VM."
+        advice = "Until then it is tracked by bitmaps. docs/overlays.md says how to start the VM."
         yield Finding("tracking", Level.WARNING, said, advice)
     else:
         yield Finding("tracking", Level.OK, said)

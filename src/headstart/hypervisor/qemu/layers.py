@@ -16,7 +16,7 @@ from headstart.hypervisor.recording import Stack as Overlays
 UNNAMED = "its device has no id by which it could be found again under an overlay"
 THEIRS = (
     "it stands on an overlay of another installation of Headstart, or of this one before its state was lost: commit"
-    " that (docs/everyday.md), and start from the image"
+    " that (docs/overlays.md), and start from the image"
 )
 NOT_RAW = "its image keeps bitmaps itself"
 OTHER_CHAIN = "the overlays of ours beside its image are not those that this QEMU has"
