@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from handbook import api, commands, configuration, contents
+from handbook import api, commands, configuration, contents, lists
 from headstart.cli.program import VERBS
 
 ROOT = Path(__file__).parents[1]
@@ -62,3 +62,18 @@ def test_the_keys_of_the_configuration_are_those_of_the_code() -> None:
     assert page == configuration.filled(page), "python -m handbook.configuration"
     assert page.count("<!-- keys of ") == 7
     assert not re.search(r"^\| `.*\|  \|$", page, re.MULTILINE), "each key has its meaning below it"
+
+
+def test_events_and_variables_are_those_of_the_code() -> None:
+    for page in lists.PAGES:
+        assert page.read_text() == lists.filled(page.read_text()), "python -m handbook.lists"
+    assert len(lists.written()) > 30
+    told = "".join((ROOT / "docs" / page).read_text() for page in ("cli.md", "server.md"))
+    read = {
+        name
+        for path in (ROOT / "src" / "headstart").rglob("*.py")
+        for name in re.findall(r'"(HEADSTART_[A-Z_]*[A-Z])"', path.read_text())
+    }
+    # Its own word to a child of its.
+    assert {name for name in read - {"HEADSTART_SERVER_FILE"} if f"`{name}`" not in told} == set()
+    assert "HEADSTART_TOKEN" in read

@@ -22,14 +22,27 @@ _FILES = (
     ("/etc/headstart/headstart.env", "variables of the daemon that headstart.service starts"),
     ("/var/lib/headstart", "what this host remembers of its VMs; without root $XDG_STATE_HOME/headstart"),
     ("/var/cache/headstart", "what is known of the repository's index; may be lost"),
+    ("/usr/share/doc/headstart/docs/emergency.md", "what to do when something is wrong"),
 )
-_ENVIRONMENT = (
+#: Those of the server alone are in docs/server.md, those that hooks get in docs/cli.md.
+ENVIRONMENT = (
     ("HEADSTART_REPOSITORY", "as --repository"),
     ("HEADSTART_STATE, HEADSTART_SCRATCH, HEADSTART_CACHE", "as --state, --scratch and --cache"),
-    ("HEADSTART_CONFIG", "the configuration, in place of /etc/headstart/headstart.toml"),
+    ("HEADSTART_CONFIG", "as --config of run, doctor and config check"),
     ("HEADSTART_PASSWORD", "the repository's password"),
     ("HEADSTART_PASSWORD_FILE", "a file: the password is its first line"),
     ("HEADSTART_PASSWORD_COMMAND", "a shell command: the password is the first line that it prints"),
+    (
+        "HEADSTART_FROM_PASSWORD, HEADSTART_TO_PASSWORD, HEADSTART_NEW_PASSWORD",
+        "the same (also with _FILE and _COMMAND) of a repository to copy or repair from, of one to copy to, of a"
+        " password to be set",
+    ),
+    ("HEADSTART_TOKEN", "a token of a server; before what this host has joined with"),
+    (
+        "HEADSTART_FINGERPRINT",
+        "beside it: the SHA-256 of the server's own certificate. Without it, authorities vouch for the server",
+    ),
+    ("HEADSTART_CA_BUNDLE", "a file of authorities that may do so beside the system's"),
 )
 
 
@@ -135,7 +148,7 @@ def _nested_again(parser: argparse.ArgumentParser) -> Iterator[str]:
 
 def _surroundings() -> Iterator[str]:
     yield from (".SH ENVIRONMENT", "An option comes before its variable; an empty variable is none.")
-    for name, text in _ENVIRONMENT:
+    for name, text in ENVIRONMENT:
         yield from (".TP", _bold(name), _plain(text))
     yield ".SH FILES"
     for name, text in _FILES:
