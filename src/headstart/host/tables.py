@@ -277,7 +277,7 @@ class HostTable(Table):
     """Whether the [server](server-restore.md#boot) may have snapshots of this host's repository booted here, one at a
     time and without a network."""
     metrics: Listen | None = None
-    """Where Prometheus may ask, such as `"127.0.0.1:9633"`: see [monitoring](monitoring.md). Whoever reaches it is
+    """Where Prometheus may ask, such as `"192.0.2.10:9633"`: see [monitoring](monitoring.md). Whoever reaches it is
     answered."""
 
     def value(self) -> Host:
