@@ -1,6 +1,6 @@
 """Volume groups of LVM2: where logical volumes lie, from the metadata on their physical volumes.
 
-Written here because nothing else does it all: the library that knows the format (dissect.volume) has another licence,
+Written here because nothing else does it all: the library that knows the format (dissect.volume) is AGPL-3.0,
 and neither follows metadata around the end of its ring buffer nor reads stripes.
 
 ::
