@@ -8,17 +8,22 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from headstart import __version__
 from tests.kit import debianhost
 from tests.kit.debianhost import DebianHost
 from tests.kit.server import SITE, SITE_PASSWORD
 
-DIST = Path(__file__).parents[2] / "dist"
+ROOT = Path(__file__).parents[2]
+DIST = ROOT / "dist"
+PACKAGES = ("headstart", "headstart-server", "headstart-xfs")
+UNITS = ("headstart", "headstart-server")
 #: Exposure that ``systemd-analyze security`` of Debian 12 tells, 10.0 at most; docs/install.md has the figures.
 MOST_EXPOSED = {"headstart": 4.2, "headstart-server": 1.2, "headstart-server-worker": 1.2}
 
@@ -69,13 +74,33 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DebianHost]:
     folder, brought = tmp_path_factory.mktemp("host"), tmp_path_factory.mktemp("brought")
     made = sorted(DIST.glob("*.deb"))
     assert made, "there are no packages in dist/: make package"
-    for package in made:
-        shutil.copy(package, brought / f"{package.name.partition('_')[0]}.deb")
     (brought / "headstart.toml").write_text(CONFIGURATION)
     (brought / "web.raw").write_bytes(BOOT.ljust(32 << 20, b"\0"))
     (brought / "dom.xml").write_text(DOMAIN)
+    for package in made:
+        shutil.copy(package, brought / f"{package.name.partition('_')[0]}.deb")
+        newer(package, brought / "newer")
     with DebianHost(folder, brought) as vm:
         yield vm
+
+
+def newer(package: Path, folder: Path) -> None:
+    """The same as a release that comes after it. Before its files are there it notes which units run."""
+    name, version, _ = package.stem.split("_")
+    tree = folder / name
+    tree.mkdir(parents=True)
+    subprocess.run(["dpkg-deb", "-R", package, tree], check=True)
+    control = tree / "DEBIAN/control"
+    told = control.read_text()
+    for each in (f"Version: {version}\n", f"headstart (= {version})"):
+        told = told.replace(each, each.replace(version, f"{version}+newer"))
+    control.write_text(told)
+    script = tree / "DEBIAN/preinst"
+    before = script.read_text() if script.exists() else "#!/bin/sh\n"
+    script.write_text(f"{before}systemctl is-active {' '.join(UNITS)} > /run/before-{name} || true\n")
+    script.chmod(0o755)
+    subprocess.run(["dpkg-deb", "-Znone", "-b", tree, folder / f"{name}.deb"], check=True, capture_output=True)
+    shutil.rmtree(tree)
 
 
 def told(host: DebianHost, command: str) -> Any:
@@ -84,8 +109,10 @@ def told(host: DebianHost, command: str) -> Any:
 
 def test_apt_installs_it_with_all_that_it_needs(host: DebianHost) -> None:
     host.run("apt-get -qy install /mnt/headstart.deb")
-    assert host.run("headstart --version") == "headstart 0.1.0\n"
+    assert host.run("headstart --version") == f"headstart {__version__}\n"
     assert "EXIT STATUS" in host.run("man -P cat headstart")
+    there = host.attempt("[ -e /usr/share/doc/headstart/CHANGELOG.md ]").returncode == 0
+    assert there == (ROOT / "CHANGELOG.md").exists()
     # Nothing starts before somebody has said what is to be backed up.
     assert host.attempt("systemctl is-enabled headstart").stdout == "disabled\n"
     assert host.attempt("systemctl is-active headstart").stdout == "inactive\n"
@@ -149,18 +176,14 @@ def exposure(host: DebianHost, unit: str) -> float:
     return float(found[1])
 
 
-def test_restarted_and_upgraded_it_goes_on(host: DebianHost) -> None:
+def test_restarted_it_goes_on(host: DebianHost) -> None:
     pid = "systemctl show --value --property MainPID headstart"
     first = host.run(pid)
     host.run("systemctl restart headstart")
     second = host.run(pid)
     host.run("systemctl reload headstart")
     assert host.run(pid) == second
-    host.run("apt-get -qy install --reinstall /mnt/headstart.deb")
-    third = host.run(pid)
-    assert len({first, second, third}) == 3
-    assert host.run("systemctl is-active headstart") == "active\n"
-    assert len(told(host, "headstart status --json")["vms"]) == 2
+    assert first != second
 
 
 def test_the_server_is_installed_and_lets_somebody_log_in(host: DebianHost) -> None:
@@ -197,6 +220,37 @@ def test_what_reads_xfs_comes_apart(host: DebianHost) -> None:
     assert host.attempt("/usr/lib/headstart/bin/python3 -c 'import dissect.xfs'").returncode != 0
     host.run("apt-get -qy install /mnt/headstart-xfs.deb")
     host.run("/usr/lib/headstart/bin/python3 -I -c 'import dissect.xfs.xfs'")
+
+
+def test_an_upgrade_takes_all_of_them_at_once(host: DebianHost) -> None:
+    pids = f"systemctl show --value --property MainPID {' '.join(UNITS)}"
+    installed = f"dpkg-query -W -f '${{db:Status-Status}} ${{Version}}\\n' {' '.join(PACKAGES)}"
+    before, running = host.run(installed), host.run(pids)
+    # One alone would have apt remove what depends on it: nothing is done then.
+    refused = host.attempt("apt-get -qy --no-remove install /mnt/newer/headstart.deb")
+    assert refused.returncode != 0 and "remove is disabled" in refused.stderr
+    assert (host.run(installed), host.run(pids)) == (before, running)
+    named = " ".join(f"/mnt/newer/{package}.deb" for package in PACKAGES)
+    host.run(f"apt-get -qy --no-remove install {named}")
+    assert host.run(installed) == "".join(f"{line}+newer\n" for line in before.splitlines())
+    # Nothing of the old release runs upon files of the new one.
+    for number, unit in enumerate(UNITS):
+        assert host.run(f"cat /run/before-{unit}").splitlines()[number] in ("inactive", "failed")
+    assert host.run(f"systemctl is-active {' '.join(UNITS)}") == "active\n" * len(UNITS)
+    assert not set(host.run(pids).split()) & set(running.split())
+    assert len(told(host, "headstart status --json")["vms"]) == 2
+    host.run("/usr/lib/headstart/bin/python3 -I -c 'import dissect.xfs.xfs'")
+
+
+def test_after_an_upgrade_of_python_the_daemon_is_started_anew(host: DebianHost) -> None:
+    pid = "systemctl show --value --property MainPID headstart"
+    before = host.run(pid)
+    # As python3's own postinst does it.
+    host.run("/usr/share/python3/runtime.d/headstart.rtupdate rtupdate python3.10 python3.11")
+    assert host.run(pid) == before
+    host.run("/usr/share/python3/runtime.d/headstart.rtupdate post-rtupdate python3.10 python3.11")
+    assert host.run(pid) != before
+    assert host.run("systemctl is-active headstart") == "active\n"
 
 
 def test_removed_it_leaves_what_is_the_operators(host: DebianHost) -> None:
