@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import socket
 import struct
@@ -18,7 +19,7 @@ import pytest
 
 from headstart.extents import Extent
 from headstart.units import KIB, MIB
-from headstart.wire import nbd
+from headstart.wire import children, nbd
 from tests.hypervisor.qemu import bare
 from tests.kit import appliance
 from tests.kit.appliance import Relayed
@@ -59,6 +60,8 @@ def relayed(tmp_path: Path) -> Iterator[Relayed]:
         storage_daemon(tmp_path) as path,
         appliance.relayed(tmp_path / "keys", nbd.Export(path, "ours").uri) as found,
     ):
+        for each, number in itertools.product((found.host, found.appliance), children.FOR_ALL):
+            os.kill(each.process_id, number)
         yield found
 
 

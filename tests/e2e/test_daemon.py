@@ -161,15 +161,27 @@ def test_it_is_stopped_in_a_round_at_once(far: Hosted) -> None:
 def test_it_is_stopped_in_a_window(machine: Vm, far: Hosted, tmp_path: Path) -> None:
     """The backup lets go of its point in time by itself, and is published; nothing comes after it."""
     standing = tmp_path / "standing"
+    hook = f"before-release=touch {standing} && sleep 2 && {far.hook}"
+
+    def stop_in_a_window() -> None:
+        standing.unlink(missing_ok=True)
+        with far.cli.start("backup", NAME, "--audit", "all", "--hook", hook) as command:
+            far.wait(standing.exists)
+            far.stop()
+            command.wait(30)
+
     far.start()
     far.wait(far.copying)
-    hook = f"before-release=touch {standing} && sleep 2 && {far.hook}"
-    with far.cli.start("backup", NAME, "--audit", "all", "--hook", hook) as command:
-        far.wait(standing.exists)
-        far.stop()
-        command.wait(30)
+    stop_in_a_window()
     machine.guest.run("date > /mnt/now && sync", timeout=10)
     assert len(far.rig.snapshots()) == 1
+    machine.quit()
+    far.start()
+    stop_in_a_window()
+    machine.start()
+    machine.guest.mount(machine.device("system") + "1", "/mnt")
+    wait_for_agentd(machine)
+    assert len(far.rig.snapshots()) == 2
 
 
 def test_what_systemd_is_told(far: Hosted, tmp_path: Path) -> None:

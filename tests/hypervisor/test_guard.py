@@ -14,6 +14,7 @@ import pytest
 from headstart import errors
 from headstart.hypervisor import guard, guard_process
 from headstart.hypervisor.guard import Guard, Order
+from headstart.wire import children
 
 THAW = b"thaw\n"
 
@@ -51,6 +52,8 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
     (monitor, qmp), (agent, freezer) = pairs
     note, left = tmp_path / "note", list[bool]()
     guard = Guard(qmp.fileno(), Order(freezer.fileno(), THAW), note, lambda: left.append(True))
+    for number in children.FOR_ALL:
+        os.kill(guard._process.pid, number)  # also before it can ignore them
     for each in (qmp, freezer):
         each.close()
     yield Stage(guard, monitor, agent, note, left)

@@ -25,7 +25,7 @@ from typing import Self
 import headstart
 from headstart import errors, plain
 from headstart.appliance import keys, messages, relay_process
-from headstart.wire import nbd
+from headstart.wire import children, nbd
 
 _PROGRAM = (
     "import sys; sys.path.insert(0, sys.argv.pop(1));"
@@ -56,7 +56,7 @@ class Relay:
         words = [side, str(link.fileno()), str(near.fileno()), *files, export]
         root = str(Path(headstart.__file__).parents[1])
         try:
-            with link, near:
+            with link, near, children.ours_to_end():
                 link.setblocking(True)
                 self._process = subprocess.Popen(
                     [sys.executable, "-I", "-S", "-c", _PROGRAM, root, *words],
@@ -64,7 +64,7 @@ class Relay:
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.PIPE,
                     pass_fds=[link.fileno(), near.fileno()],
-                    start_new_session=True,  # a terminal's Ctrl-C is for us
+                    start_new_session=True,
                 )
             assert self._process.stdin is not None
             self._process.stdin.write(f"{ticket.secret}\n".encode())

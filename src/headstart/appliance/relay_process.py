@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import hmac
 import select
-import signal
 import socket
 import ssl
 import sys
@@ -146,8 +145,6 @@ class _Pump:
 
 
 def run(words: list[str]) -> None:
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
     side, link, plain, own, peer, *export = words
     ends = socket.socket(fileno=int(link)), socket.socket(fileno=int(plain))
     try:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from headstart import errors
 from headstart.hypervisor import guard_process
+from headstart.wire import children
 
 #: The guard answers at once; if not, it is not there, and nothing is stopped or frozen.
 ANSWER_SECONDS = 5.0
@@ -43,13 +44,14 @@ class Guard:
         program = str(Path(guard_process.__file__))
         freezer = ["-1", ""] if thaw is None else [str(thaw.descriptor), thaw.message.hex()]
         arguments = [str(theirs.fileno()), str(qmp), *freezer, str(note)]
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", program, *arguments],
-            pass_fds=inherited,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        with children.ours_to_end():
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", program, *arguments],
+                pass_fds=inherited,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,
+            )
         theirs.close()
 
     @contextlib.contextmanager

@@ -24,6 +24,7 @@ from headstart.volumes.filesystem import Details, Entry, Malformed, Node, Run, S
 from headstart.volumes.mounts import Mounts
 from headstart.volumes.parserprocess import LOOK, SURVEY
 from headstart.volumes.volume import ReadOnlyBytes, Volume
+from headstart.wire import children
 
 #: Seconds in which it may say nothing, and bytes that it may ask for, for one answer.
 SILENT_SECONDS = 60.0
@@ -91,15 +92,16 @@ class Parser:
         if self._process is not None and self._process.poll() is None:
             return
         self.close()
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", "-c", _START, self._role, *sys.path],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={},
-            bufsize=0,  # poll has to see all that came
-            start_new_session=True,  # Ctrl-C is for us to hear
-        )
+        with children.ours_to_end():
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-c", _START, self._role, *sys.path],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={},
+                bufsize=0,  # poll has to see all that came
+                start_new_session=True,  # Ctrl-C is for us to hear
+            )
         os.set_blocking(cast(BinaryIO, self._process.stdin).fileno(), False)  # it may not read what it asked for
         self._call("disks", {"disks": {name: view.size for name, view in self._views.items()}})
         if self._volume is not None:

@@ -55,12 +55,13 @@ class ImageServer:
         self._ready = _ready(socket)
         self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115
         try:
-            self._process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", "qemu-storage-daemon", *self._arguments(chains)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=self._said,
-            )
+            with children.ours_to_end():
+                self._process = subprocess.Popen(
+                    ["setpriv", "--pdeathsig", "KILL", "qemu-storage-daemon", *self._arguments(chains)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=self._said,
+                )
         except OSError as error:
             self._said.close()
             raise errors.Unsupported(f"setpriv cannot be started ({error.strerror}): install util-linux.") from error
@@ -92,7 +93,7 @@ class ImageServer:
             time.sleep(0.005)
 
     def close(self) -> None:
-        children.end(self._process)
+        children.kill(self._process)  # it only reads
         self._said.close()
         clear(self._socket)
 

@@ -17,6 +17,7 @@ from headstart import errors
 from headstart.hypervisor.guard import Order
 from headstart.hypervisor.libvirt import watch, watch_process
 from headstart.hypervisor.libvirt.watch import Watch
+from headstart.wire import children
 from headstart.wire import libvirt as wire
 
 THAW = b"thaw\n"
@@ -45,6 +46,8 @@ def stage() -> Iterator[Stage]:
     agent, theirs = socket.socketpair()
     agent.settimeout(20)
     watch = Watch(URI, UUID, Order(theirs.fileno(), THAW))
+    for number in children.FOR_ALL:
+        os.kill(watch._process.pid, number)  # also before it can ignore them
     theirs.close()
     yield Stage(watch, agent)
     watch.close()

@@ -16,6 +16,7 @@ from headstart import errors
 from headstart.hypervisor import guard_process
 from headstart.hypervisor.guard import Order
 from headstart.hypervisor.libvirt import watch_process
+from headstart.wire import children
 
 #: It answers at once, except while it waits for a daemon that is away.
 ANSWER_SECONDS = 15.0
@@ -36,12 +37,13 @@ class Watch:
         self._control.settimeout(ANSWER_SECONDS)
         agent = thaw.descriptor if thaw is not None else -1
         program = str(Path(watch_process.__file__))
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", program, str(theirs.fileno()), uri, uuid, str(agent)],
-            pass_fds=[theirs.fileno()] + ([agent] if agent >= 0 else []),
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        with children.ours_to_end():
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", program, str(theirs.fileno()), uri, uuid, str(agent)],
+                pass_fds=[theirs.fileno()] + ([agent] if agent >= 0 else []),
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
         theirs.close()
 
     def job(self, job_socket: Path, limits: Mapping[Path, int]) -> None:
