@@ -133,7 +133,7 @@ def _span(churn: workloads.Churn, happen: Callable[[float], object]) -> float:
     begin = time.monotonic()
     happen(SPAN_SECONDS)
     span = Span(begin, time.monotonic())
-    return spans.latencies(churn.samples(begin), span.overlaps).p99 or 0.0
+    return spans.latencies(churn.samples(begin), span.overlaps).worst
 
 
 def _copy(reader: Reader, seconds: float) -> None:

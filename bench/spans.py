@@ -32,6 +32,13 @@ class Latencies:
     p50: float | None
     p99: float | None
 
+    @property
+    def worst(self) -> float:
+        """p99; a span without any write has none, and is no good one. Raises ``RuntimeError``."""
+        if self.p99 is None:
+            raise RuntimeError("the guest wrote nothing in a span that was to be measured")
+        return self.p99
+
 
 def latencies(samples: Sequence[Sample], chosen: Callable[[Sample], bool]) -> Latencies:
     ordered = sorted(seconds for finished, seconds in samples if chosen((finished, seconds)))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench import page, published
+import pytest
+
+from bench import page, published, spans
 from bench.figure import Figure
 
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
@@ -23,6 +25,22 @@ def test_the_page_that_is_published_can_be_read() -> None:
     rows = [line for line in PAGE.read_text().splitlines() if line.startswith("| ") and "---" not in line][1:]
     assert len(found) == len(rows) > 30
     assert all(ratio > 0 for ratio in found.values())
+
+
+def test_what_a_run_missed_is_told() -> None:
+    text = PAGE.read_text()
+    rows = [Figure(name, ratio, 1.0, peer, ratio, "s", 3) for (name, peer), ratio in published.read(text).items()]
+    lines = text.partition("This run missed:")[2].splitlines()
+    told = [line.removeprefix("- ").partition(", beside ")[0] for line in lines if ", beside " in line]
+    assert told == [line.partition(", beside ")[0] for line in page.missed(rows)]
+    assert len(told) == 6
+    assert not list(page.missed([figure("full backup", 0.5), figure("full backup: peak memory", 3.0)]))
+
+
+def test_a_span_without_a_write_is_no_good_one() -> None:
+    assert spans.latencies([(1.0, 0.25)], lambda _: True).worst == 250.0
+    with pytest.raises(RuntimeError, match="wrote nothing"):
+        _ = spans.latencies([], lambda _: True).worst
 
 
 def test_what_became_slower_is_told_first() -> None:
