@@ -7,14 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
+from xml.etree import ElementTree
 
 import pytest
 
 from headstart import errors
-from headstart.host.doctor import clocks, daemons, examination, inside, places
+from headstart.host.doctor import clocks, daemons, examination, inside, machine, places
 from headstart.host.doctor.finding import Check, Finding, Level
 from headstart.host.doctor.schedules import Jam, jams
-from headstart.state.values import Vm
+from headstart.hypervisor.checkup import Checkup
+from headstart.hypervisor.inventory import Inventory
+from headstart.hypervisor.libvirt import checkup
+from headstart.state.values import Domain, Vm
 from tests.agentd import served
 
 # -- running them
@@ -50,6 +54,36 @@ def test_what_was_found_before_an_error_is_kept(error: Exception, level: Level, 
     assert first.what == "so far"
     assert (second.level, second.advice) == (level, advice)
     assert what in second.what
+
+
+# -- QEMU that is confined
+
+LABELS = "<seclabel type='dynamic' model='dac'/><seclabel type='{}' model='apparmor'/>"
+RULE = "{}/*.libvirt/nbd rw,\n"
+
+
+@pytest.mark.parametrize(
+    ("labels", "rules", "told"),
+    [
+        (LABELS.format("dynamic"), "", 1),
+        (LABELS.format("dynamic"), "# " + RULE, 1),
+        (LABELS.format("dynamic"), "  " + RULE, 0),
+        (LABELS.format("none"), "", 0),
+        ("<seclabel type='dynamic' model='dac'/>", "", 0),
+    ],
+)
+def test_a_socket_that_apparmor_forbids(
+    labels: str, rules: str, told: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "APPARMOR", tmp_path / "libvirt-qemu")
+    if rules:
+        (tmp_path / "libvirt-qemu").write_text(rules.format(tmp_path / "scratch"))
+    confined = checkup.confined(ElementTree.fromstring(f"<domain>{labels}</domain>"))
+    seen = Checkup((7, 2, 22), "running", Inventory(()), apparmor=confined)
+    subject = mock.Mock(scratch=tmp_path / "scratch")
+    found = list(machine.access(subject, Vm("web", domain=Domain("qemu:///system", "web")), seen))
+    assert [each.level for each in found] == [Level.WARNING] * told
+    assert all(RULE.format(tmp_path / "scratch").strip() in each.advice for each in found)
 
 
 # -- guests that no hypervisor helps

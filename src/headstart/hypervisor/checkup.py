@@ -35,7 +35,8 @@ class Channels:
 class Checkup:
     """The VM at one moment. ``release``: of QEMU, (0, 0, 0) if it is not told. ``status``: ``running``, ``off``, or as
     QEMU says it. ``works``: what somebody does to the disks now. ``leftovers``: what a dead run of this installation
-    left in it. ``owner``: user and group that QEMU runs as, if known. ``channels``: libvirt only.
+    left in it. ``owner``: user and group that QEMU runs as, if known. ``channels``, ``apparmor`` (it confines
+    QEMU): libvirt only.
     ``faults``: what this QEMU is known to break, and of which disks; not with libvirt."""
 
     release: tuple[int, int, int]
@@ -48,4 +49,5 @@ class Checkup:
     others: tuple[str, ...] = ()
     owner: tuple[int, int] | None = None
     channels: Channels | None = None
+    apparmor: bool = False
     faults: tuple[tuple[Row, tuple[str, ...]], ...] = ()

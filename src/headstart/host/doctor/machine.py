@@ -25,6 +25,8 @@ from headstart.units import BLOCK_SIZE
 
 #: Layers of a backing chain, above which each read and each look takes longer.
 MANY_LAYERS = 8
+#: What the owner of a host adds to what libvirt lets QEMU do.
+APPARMOR = Path("/etc/apparmor.d/local/abstractions/libvirt-qemu")
 _READ_WHOLE = "the next backup reads the whole disk and compares"
 
 
@@ -96,10 +98,22 @@ def _release(check: str, vm: Vm, seen: Checkup) -> Iterator[Finding]:
 
 def access(subject: Subject, vm: Vm, seen: Checkup) -> Iterator[Finding]:
     """Whether QEMU can use files of ours in the scratch directory; libvirt's driver gives them to it."""
+    if seen.apparmor and not _let_by_apparmor(subject.scratch):
+        said = f"AppArmor confines QEMU, and no line of {APPARMOR} lets it make a socket in the scratch directory"
+        advice = f"Add '{subject.scratch}/*.libvirt/nbd rw,' to it: docs/libvirt.md, 'Files and permissions'."
+        yield Finding("scratch", Level.WARNING, said, advice)
     if vm.domain is not None or seen.owner is None or seen.owner[0] in (0, os.geteuid()):
         return
     said = f"QEMU runs as user {seen.owner[0]}, and cannot open scratch files of user {os.geteuid()}"
     yield Finding("scratch", Level.PROBLEM, said, "Run Headstart as the same user as QEMU, or QEMU as root.")
+
+
+def _let_by_apparmor(scratch: Path) -> bool:
+    try:
+        lines = APPARMOR.read_text().splitlines()
+    except OSError:
+        return False
+    return any(f"{scratch}/" in line for line in lines if not line.lstrip().startswith("#"))
 
 
 def disks(seen: Checkup, wish: Wish, *, has_agent: bool) -> Iterator[Finding]:

@@ -47,7 +47,14 @@ def read(domain: Domain, recording: Recording, excluded: Container[str]) -> Chec
         works=works,
         owner=seen.owner,
         channels=Channels(_opened(seen, AGENT_PORT), _path(seen, AGENT_PORT), _opened(seen, QGA_PORT)),
+        apparmor=confined(root),
     )
+
+
+def confined(root: ElementTree.Element) -> bool:
+    """By AppArmor. A domain that is off tells only what its owner has chosen for it."""
+    labels = root.iterfind("seclabel[@model='apparmor']")
+    return any(each.get("type") != "none" for each in labels)
 
 
 def _size(domain: Domain, target: str) -> int:
