@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import subprocess
 import sys
@@ -50,6 +52,22 @@ def test_it_holds_the_package_and_nothing_else(wheel: Path) -> None:
     agent = ("agentd/main.py", "guest/headstart-agentd.service", "guest/headstart-agentd.openrc", "py.typed")
     assert {f"headstart/{name}" for name in (*(f"server/{each}" for each in server), *agent)} <= wanted
     assert any(name.endswith("licenses/LICENSE") for name in information)
+
+
+def test_what_it_holds_of_others_is_in_the_bill_of_materials(tmp_path: Path) -> None:
+    file = tmp_path / "bill.json"
+    parts = [{"bom-ref": name, "name": name} for name in ("attrs", "zstandard")]
+    depends = [{"ref": "attrs"}, {"ref": "root-component", "dependsOn": ["attrs", "zstandard"]}, {"ref": "zstandard"}]
+    file.write_text(json.dumps({"components": parts, "dependencies": depends}))
+    subprocess.run([sys.executable, "scripts/materials.py", file], cwd=ROOT, check=True, timeout=60)
+    told = json.loads(file.read_text())
+    [added] = [each for each in told["components"] if each not in parts]
+    assert (
+        re.fullmatch(r"pkg:npm/htmx\.org@2\.\d+\.\d+", added["purl"])
+        and added["licenses"][0]["license"]["id"] == "0BSD"
+    )
+    [ours] = [each for each in told["dependencies"] if each["ref"] == "root-component"]
+    assert ours["dependsOn"] == ["attrs", added["bom-ref"], "zstandard"]
 
 
 def test_made_elsewhere_it_is_the_same(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
