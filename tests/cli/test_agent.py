@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from headstart.agentd import release
 from headstart.guest import package
 from headstart.state.journal import Journal
@@ -27,8 +29,9 @@ def test_build_refuses_what_is_not_ours(cli: Cli, tmp_path: Path) -> None:
     assert (tmp_path / "agentd").read_text() == "precious"
 
 
-def test_install_needs_a_vm_and_a_way_into_it(cli: Cli, tmp_path: Path) -> None:
-    outcome = console.inside(cli, "--json", "agent", "install", "web")
+@pytest.mark.parametrize("verb", ["install", "remove"])
+def test_it_needs_a_vm_and_a_way_into_it(cli: Cli, tmp_path: Path, verb: str) -> None:
+    outcome = console.inside(cli, "--json", "agent", verb, "web")
     assert (outcome.status, outcome.error["error"]["kind"]) == (15, "NotFound")
     with Journal.open(cli.state) as journal:
         journal.add_vm(Vm("web", tmp_path / "qmp"))
@@ -37,7 +40,7 @@ def test_install_needs_a_vm_and_a_way_into_it(cli: Cli, tmp_path: Path) -> None:
         (("--ssh", ""), 2, "[USER@]HOST"),
         (("--ssh", "nobody@localhost.invalid"), 20, "without a password"),
     ):
-        outcome = console.inside(cli, "--json", "agent", "install", "web", *words)
+        outcome = console.inside(cli, "--json", "agent", verb, "web", *words)
         assert outcome.status == status
         assert said in outcome.error["error"]["message"]
 

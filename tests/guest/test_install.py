@@ -62,6 +62,18 @@ SOUND = "uid=0\nseen=/usr/bin/python3\npython=/usr/bin/python3\ninit=systemd\n"
 def test_guests_that_lack_something_are_left_as_they_are(told: str, message: str) -> None:
     with pytest.raises(errors.Unsupported, match=message):
         install.install(Scripted(Ran(0, told, "")))
+    if "ython" not in message and "agent build" not in message:
+        with pytest.raises(errors.Unsupported, match=message):
+            install.remove(Scripted(Ran(0, told, "")))
+
+
+def test_what_is_not_ours_is_not_taken_out() -> None:
+    with pytest.raises(errors.Unsupported, match="neither systemd nor OpenRC"):
+        install.remove(Scripted(Ran(0, "uid=0\n", "")))
+    with pytest.raises(errors.HeadstartError, match="cannot be taken out of the guest: it does not stop"):
+        install.remove(Scripted(Ran(0, SOUND, ""), Ran(1, "", "it does not stop\n")))
+    told = f"{install.FILE}\nanything\n"
+    assert install.remove(Scripted(Ran(0, SOUND, ""), Ran(0, told, ""))) == (install.FILE,)
 
 
 @pytest.mark.parametrize("step", [0, 1, 2])
@@ -140,7 +152,7 @@ def test_a_guest_without_a_service_manager(module_vm: Vm) -> None:
 
 def test_openrc(module_vm: Vm) -> None:
     for name in ("rc-service", "rc-update"):
-        text = f'#!/bin/sh\\necho {name} "$@" >> /tmp/rc\\n'
+        text = f'#!/bin/sh\\necho {name} "$@" >> /tmp/rc\\n[ "$2" != status ]\\n'
         module_vm.guest.run(f"printf '{text}' > /usr/sbin/{name}; chmod 755 /usr/sbin/{name}; mkdir -p /etc/init.d")
     with QgaShell(Qga(module_vm.qga_socket)) as shell:
         done = install.install(shell)
@@ -153,6 +165,19 @@ def test_openrc(module_vm: Vm) -> None:
     assert f'command_args="-I -S {install.FILE}"' in script
     ran = module_vm.guest.run(f"sh -n /etc/init.d/headstart-agentd && python3 -I -S {install.FILE} --check")
     assert ran.output.startswith("headstart-agentd ")
+    with QgaShell(Qga(module_vm.qga_socket)) as shell:
+        shell.run("mv /etc/init.d/headstart-agentd /etc/mine; echo theirs > /etc/init.d/headstart-agentd")
+        with pytest.raises(errors.HeadstartError, match="was not written by headstart agent install"):
+            install.remove(shell)
+        shell.run(f"mv /etc/mine /etc/init.d/headstart-agentd; touch /tmp/rc {install.FILE}.new; : > /tmp/rc")
+        assert install.remove(shell) == ("/etc/init.d/headstart-agentd", install.FILE)
+        assert install.remove(shell) == ()
+    assert module_vm.guest.run("cat /tmp/rc").output.splitlines() == [
+        "rc-service headstart-agentd stop",
+        "rc-update delete headstart-agentd default",
+        "rc-service headstart-agentd status",
+    ]
+    assert module_vm.guest.run("ls /etc/init.d /usr/local/lib").output.split() == ["/etc/init.d:", "/usr/local/lib:"]
 
 
 # -- Debian
@@ -204,6 +229,22 @@ def test_through_qga_and_again_after_a_reboot(debian_vm: debian.DebianVm, tmp_pa
     with qga_shell(debian_vm) as shell:
         assert shell.run("systemctl is-enabled headstart-agentd").output == "enabled\n"
         assert shell.run("ls /usr/local/lib/headstart").output == "agentd\n"
+        shell.run("mkdir /etc/systemd/system/headstart-agentd.service.d")
+    done = cli.run("agent", "remove", "web")
+    unit = "/etc/systemd/system/headstart-agentd.service"
+    assert done.json == {
+        "name": "web",
+        "way": "qga",
+        "removed": [unit, f"{unit}.d", install.FILE],
+        "channel": str(debian_vm.agent_socket),
+    }
+    assert "still looks for it" in done.stderr
+    assert cli.run("agent", "remove", "web").json["removed"] == []
+    with qga_shell(debian_vm) as shell:
+        assert "could not be found" in shell.run("systemctl status headstart-agentd").complaint
+        left = "pgrep -f '[h]eadstart/agentd'; ls -d /usr/local/lib/headstart /etc/systemd/system/headstart-agentd*"
+        assert shell.run(left).output == ""
+    assert "stays there" in cli.run("vm", "remove", "web").json["notes"][0]
 
 
 def qga_shell(vm: debian.DebianVm) -> QgaShell:

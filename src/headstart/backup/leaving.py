@@ -9,6 +9,11 @@ from headstart.backup.cycle import running
 from headstart.backup.meeting import Asleep, meet
 from headstart.backup.spooling import spool_of
 
+AGENT_STAYS = (
+    "an agent that was put into the guest stays there: 'headstart agent remove' takes it out while the VM is known,"
+    " else it goes by hand (docs/install.md, Removing)"
+)
+
 
 def release(context: Context, name: str, *, discard: bool = False) -> tuple[str, ...]:
     """Take everything of ours out of a VM. The next backup compares. Returns what the user should know.
@@ -16,7 +21,7 @@ def release(context: Context, name: str, *, discard: bool = False) -> tuple[str,
     A backup that waits to be published would be lost: raises ``Usage``, unless it is to be discarded."""
     with running(context, name, "release"):
         notes = _unpublished(context, name, "release", discard)
-        notes += _let_go(context, name)
+        notes += _let_go(context, name)[0]
         spool_of(context, name, "").remove()
         return tuple(notes)
 
@@ -26,7 +31,8 @@ def remove(context: Context, name: str, *, discard: bool = False) -> tuple[str, 
     with running(context, name, "remove"):
         notes = _unpublished(context, name, "remove", discard)
         try:
-            notes += _let_go(context, name)
+            told, agent = _let_go(context, name)
+            notes += told + ([AGENT_STAYS] if agent else [])
         except (errors.Unreachable, errors.Busy, errors.NotFound) as error:
             notes.append(f"bitmaps of ours may be left in the VM's disks: {error}")
         spool_of(context, name, "").remove()
@@ -49,11 +55,12 @@ def _unpublished(context: Context, name: str, verb: str, discard: bool) -> list[
     )
 
 
-def _let_go(context: Context, name: str) -> list[str]:
+def _let_go(context: Context, name: str) -> tuple[list[str], bool]:
+    """What the user should know, and whether the VM has a hypervisor and a way to an agent in the guest."""
     with meet(context, context.journal.vm(name), Asleep.AWAKEN) as contact:
         # What keeps marks from being removed is told before anything is forgotten.
         standing = contact.tracker.standing()
         contact.tracker.drop([(disk, mark) for disk in standing for mark in standing[disk]])
         context.journal.forget_tracking(name)
         identify.sweep(contact)
-        return contact.notes
+        return contact.notes, contact.inside.expected and not contact.vm.guest_only

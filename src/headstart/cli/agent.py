@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from headstart import errors, units
-from headstart.agentd import release
+from headstart.agentd import messages, release
 from headstart.backup import opening
 from headstart.cli import arguments
 from headstart.cli.session import Session
@@ -26,6 +26,9 @@ def add(verbs: arguments.Verbs) -> None:
     installing = arguments.add_verb(group, "install", run_install, "Put the agent into a running guest, and start it.")
     installing.add_argument("name", metavar="NAME", help="the VM")
     installing.add_argument("--ssh", metavar="[USER@]HOST", help="through SSH; else through QEMU's guest agent")
+    removing = arguments.add_verb(group, "remove", run_remove, "Stop the agent in a running guest, and take it out.")
+    removing.add_argument("name", metavar="NAME", help="the VM")
+    removing.add_argument("--ssh", metavar="[USER@]HOST", help="through SSH; else through QEMU's guest agent")
     trusting = arguments.add_verb(
         group, "trust", run_trust, "Use an agent again that had delivered false blocks, and was not used since."
     )
@@ -77,6 +80,33 @@ def run_install(session: Session, given: argparse.Namespace) -> None:
     if not answers:
         prepare = f"'headstart vm prepare {vm.name} --apply' adds one, and" if vm.domain else "add the VM with --agent:"
         session.output.note(f"no channel to it is known: {prepare} then it is used.")
+
+
+def run_remove(session: Session, given: argparse.Namespace) -> None:
+    with session.local() as context:
+        vm = context.journal.vm(given.name)
+        if vm.guest_only:
+            raise errors.Usage(f"The agent in {vm.name} is all that it has: docs/guest-only.md tells how it goes.")
+        with context.journal.lock(vm.name, "agent remove"), _shell(vm, given.ssh) as shell:
+            way, removed = shell.way, install.remove(shell)
+        address = opening.agent_address(vm)
+    said = f"Removed the agent from {vm.name}." if removed else f"There was no agent of ours in {vm.name}."
+    session.output.result({"name": vm.name, "way": way, "removed": list(removed), "channel": address}, said)
+    if address:
+        session.output.note(_stays(vm, address))
+
+
+def _stays(vm: Vm, address: str) -> str:
+    """The way to it is no part of the guest."""
+    if vm.domain is None:
+        return (
+            f"each round still looks for it at {address}, and the host reads: 'headstart vm remove {vm.name}', and 'vm"
+            " add' without --agent. Leave the port out of QEMU's options at the next start."
+        )
+    return (
+        f"the VM still has the channel {messages.PORT}: take that <channel> out of its definition with"
+        f" 'virsh -c {vm.domain.uri} edit {vm.domain.name}'; it is gone with the next start."
+    )
 
 
 def _shell(vm: Vm, host: str | None) -> Shell:
