@@ -6,6 +6,7 @@ or the disk below the overlays full. It is let go on again and again, until what
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import stat
