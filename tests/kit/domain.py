@@ -240,7 +240,7 @@ class Domain:
     <kernel>{kernel}</kernel><initrd>{initrd}</initrd><cmdline>{KERNEL_COMMAND_LINE}</cmdline>
   </os>
   <features><acpi/></features>
-  <cpu mode='maximum'/>
+  <cpu mode='custom' match='exact' check='none'><model>qemu64</model><feature policy='require' name='rdrand'/></cpu>
   <on_poweroff>destroy</on_poweroff>
   <devices>
     <emulator>/usr/bin/qemu-system-x86_64</emulator>
