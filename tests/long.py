@@ -188,7 +188,8 @@ LONG: Mapping[str, Long] = {
         "a scratch and a store that hang are the worst of them",
     ),
     "tests/e2e/test_migration.py": Long(
-        ("[plain]", "plain-", "-failed]", "comes_to_nothing"), "with the bitmaps, and arriving, it is harder"
+        ("[plain]", "plain-", "-failed]", "comes_to_nothing", "middle_of_a_draft"),
+        "with the bitmaps, and arriving, it is harder; while a round reads, and while the point stands, are kept",
     ),
     "tests/e2e/test_audit.py": Long(("[jobs]",), "the same by jobs"),
     "tests/e2e/test_enemy.py": Long(("[jobs]",), "the same by jobs"),
