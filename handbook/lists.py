@@ -84,16 +84,20 @@ def written() -> dict[str, list[str]]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call):
                 values = {each.arg: each.value for each in node.keywords if each.arg}
-                name = _text(values.pop("event", None))
-                if name:
+                for name in _texts(values.pop("event", None)):
                     found[name] = list(dict.fromkeys([*found.get(name, []), *values]))
     return found
 
 
-def _text(name: ast.expr | None) -> str:
-    if isinstance(name, ast.JoinedStr):
-        return "".join(str(each.value) if isinstance(each, ast.Constant) else _OPEN for each in name.values)
-    return str(name.value) if isinstance(name, ast.Constant) else ""
+def _texts(name: ast.expr | None) -> list[str]:
+    match name:
+        case ast.IfExp():
+            return [*_texts(name.body), *_texts(name.orelse)]
+        case ast.JoinedStr():
+            return ["".join(str(each.value) if isinstance(each, ast.Constant) else _OPEN for each in name.values)]
+        case ast.Constant():
+            return [str(name.value)]
+    return []
 
 
 if __name__ == "__main__":

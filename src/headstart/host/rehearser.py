@@ -105,9 +105,16 @@ class Rehearser:
         self._house.journal.rehearsed(manifest.vm, manifest.id, asdict(shown.proof))  # the server is told
         proof.record(repo, manifest.id, shown.proof, shown.evidence)
         passed, reason, notes = shown.proof.passed, shown.proof.reason or None, "; ".join(shown.notes) or None
-        log_it, event = (log.decision, "rehearsed") if passed else (log.warning, "not-proven")
+        log_it = log.decision if passed else log.warning
         seconds = log.seconds(shown.proof.seconds)
-        log_it(manifest.vm, event=event, snapshot=manifest.id, seconds=seconds, reason=reason, notes=notes)
+        log_it(
+            manifest.vm,
+            event="rehearsed" if passed else "not-proven",
+            snapshot=manifest.id,
+            seconds=seconds,
+            reason=reason,
+            notes=notes,
+        )
         return shown.proof
 
     def _order(self, vm: str, wanted: Order) -> Order:

@@ -178,7 +178,8 @@ class RehearsalTable(Table):
     """The sign of life. `"agent"`: qemu-guest-agent or ours answers. `"console"`: `login:` comes on a serial console.
     `"pattern"`: see there. Default: the agent where the VM has a channel for one, else the console."""
     pattern: Pattern = ""
-    """A regular expression; words that come on a serial console."""
+    """A regular expression; words that come on a serial console, within one line. One that an empty line matches is
+    refused."""
     timeout: PositiveDuration = rehearsal.SECONDS
     """Until the sign of life."""
     checks: Checks = ()
