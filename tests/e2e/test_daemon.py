@@ -182,6 +182,8 @@ def test_it_is_stopped_in_a_window(machine: Vm, far: Hosted, tmp_path: Path) -> 
     machine.guest.mount(machine.device("system") + "1", "/mnt")
     wait_for_agentd(machine)
     assert len(far.rig.snapshots()) == 2
+    # What reads the images is a process that was told to end as well.
+    assert "begun again" not in far.log, far.log[-3000:]
 
 
 def test_what_systemd_is_told(far: Hosted, tmp_path: Path) -> None:
