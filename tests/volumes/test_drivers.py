@@ -244,6 +244,16 @@ def test_a_damaged_directory_of_xfs_is_not_shorter(tmp_path: Path, names: int, k
     with image.open("rb") as file:
         whole = os.pread(file.fileno(), 4096, at)
     assert whole[:4] == kind and (index(image, b"a-name-of-0000") // 4096 * 4096 == at) == (names == 60)
+    if kind == b"XDD3":  # what is free at its end may be as short as this
+        free = whole.index(b"\xff\xff", 64)
+        shorter = (
+            struct.pack(">HH", 0xFFFF, 4096 - 8 - free)
+            + whole[free + 4 : -8]
+            + struct.pack(">HHHH", 0xFFFF, 8, 0, 4088)
+        )
+        put(image, at, whole[:free] + shorter)
+        driver = opened(image)
+        assert len(list(driver.entries(driver.root))) == names
     for damaged in (
         bytes(4096),
         b"XXXX" + whole[4:],

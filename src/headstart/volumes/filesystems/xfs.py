@@ -10,7 +10,7 @@ from typing import Any
 from headstart.volumes import posixacl
 from headstart.volumes.filesystem import Details, Entry, Malformed, Node, NotSupported, Run, Source
 from headstart.volumes.filesystems import xfsdirs
-from headstart.volumes.filesystems.sourcefile import SourceFile
+from headstart.volumes.filesystems.sourcefile import SourceFile, read_runs
 from headstart.volumes.filesystems.tsk import kind_of, unknown
 
 _LOCAL, _EXTENTS, _BTREE = 1, 2, 3
@@ -26,6 +26,7 @@ class Xfs:
         except ImportError:
             raise NotSupported("to read XFS, install headstart-xfs (Debian), or 'headstart[xfs]' (pip, pipx)") from None
         self._library: Any = xfs
+        self._source = source
         self._fs: Any = xfs.XFS(SourceFile(source))
         self.root: int = self._fs.root.inum
 
@@ -76,10 +77,7 @@ class Xfs:
     def read(self, number: int, start: int, length: int) -> bytes:
         inode = self._fs.get_inode(number)
         _refuse_realtime(inode)
-        file = inode.open()
-        file.seek(start)
-        found: bytes = file.read(length)
-        return found
+        return read_runs(self._source, self._runs(inode), start, min(start + length, inode.size))
 
     def _node(self, inode: Any) -> Node:
         told = inode.inode

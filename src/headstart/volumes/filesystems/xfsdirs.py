@@ -60,10 +60,12 @@ def _names(block: bytes, has_type: bool) -> Iterator[tuple[int, bytes]]:
         if end < at:
             raise Malformed("a directory that makes no sense")
     while at < end:
-        if at + 16 > end:
+        if at + 8 > end:
             raise Malformed("a directory that makes no sense")
         tag, length = struct.unpack_from(">HH", block, at)
         if tag != _FREE:
+            if at + 16 > end:
+                raise Malformed("a directory that makes no sense")
             number, name_length = struct.unpack_from(">QB", block, at)
             # The number, the length, the name, its type, where the entry begins: a multiple of 8 bytes.
             length = (9 + name_length + has_type + 2 + 7) // 8 * 8
