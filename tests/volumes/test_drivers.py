@@ -355,6 +355,28 @@ def test_attributes_in_other_records_of_ntfs(tmp_path: Path) -> None:
     pieces_told_or_refused(data, nodes["pieces"])
 
 
+def test_what_files_of_ntfs_were_called_once_is_no_name(tmp_path: Path) -> None:
+    """It stands in blocks of the directory that are no longer used."""
+    image = filetrees.make("ntfs", tmp_path / "image", 16 * MIB)
+    with filetrees.served("ntfs-3g", image, tmp_path / "mnt") as mnt:
+        many, other = mnt / "many", mnt / "other"
+        many.mkdir()
+        other.mkdir()
+        names = [f"file-{number}-{'x' * 60}" for number in range(200)]
+        for name in names:
+            (many / name).touch()
+        os.link(many / names[0], other / "linked")
+        for name in names[50:150]:
+            (many / name).rename(other / name) if name < "file-9" else (many / name).unlink()
+        there = [sorted(each.name for each in folder.iterdir()) for folder in (many, other)]
+    driver = Ntfs(Bytes(image.read_bytes()))
+    nodes = in_root(driver)
+    raw = [each.info.name.name.decode() for each in driver.fs.open_dir(inode=nodes["many"].number)]
+    assert len({*raw} - {".", ".."}) > len(there[0]), "nothing stands there: the test shows nothing"
+    for name, expected in zip(("many", "other"), there, strict=True):
+        assert sorted(entry.name for entry in driver.entries(nodes[name].number)) == expected
+
+
 def pieces_told_or_refused(data: bytearray, node: Node) -> None:
     """Where they lie stands in several records: without one of them, nothing is zeroes instead."""
 

@@ -17,7 +17,9 @@ from headstart.volumes.filesystem import UNREPLAYED, Details, Malformed, Node, N
 from headstart.volumes.filesystems.tsk import Tsk, written
 
 _LOG, _VOLUME, _FIRST_FREE = 2, 3, 24
-_STANDARD, _LIST, _VOLUME_INFORMATION, _DATA, _NAMES, _REPARSE = 0x10, 0x20, 0x70, 0x80, 0xA0, 0xC0
+_STANDARD, _LIST, _NAME, _VOLUME_INFORMATION, _DATA, _NAMES, _REPARSE = 0x10, 0x20, 0x30, 0x70, 0x80, 0xA0, 0xC0
+#: Of a record.
+_IN_USE = 0x01
 #: Of an attribute.
 _COMPRESSED = 0x0001
 #: Of a file, in its standard information, which is in its first record.
@@ -53,6 +55,7 @@ class Ntfs(Tsk):
         boot = source.read(0, 512)
         cluster = struct.unpack_from("<H", boot, 11)[0] * _clusters(boot[13])
         per_record = struct.unpack_from("<b", boot, 0x40)[0]
+        self._last = (-1, bytearray())
         self._record_size = 1 << -per_record if per_record < 0 else per_record * cluster
         if not 256 <= self._record_size <= 65536:
             raise Malformed("file records of a size that cannot be")
@@ -135,7 +138,26 @@ class Ntfs(Tsk):
             if int(attribute.info.type) == _NAMES:
                 for run in attribute:
                     self.run(run)
-        return super().names(number)
+        for name, its, file in super().names(number):
+            if self._is_called(number, name, its, file):
+                yield name, its, file
+
+    def _is_called(self, directory: int, name: str, number: int, file: Any) -> bool:
+        """Whether a file says so too. The library reads also the blocks of a directory that it no longer uses, in which
+        stands what files were called that were deleted or renamed. True where it cannot be told."""
+        try:
+            record = self._raw_record(number)
+            if file.info.meta is None:
+                sequence, flags = struct.unpack_from("<H4xH", record, 0x10)
+                return bool(flags & _IN_USE and sequence == file.info.name.meta_seq)
+            attributes = list(_attributes(record))
+            its = [each.value for each in attributes if each.kind == _NAME and each.value is not None]
+            if any(each.kind == _LIST for each in attributes):
+                found = [each.info for each in file if int(each.info.type) == _NAME]
+                its += [bytes(file.read_random(0, each.size, each.type, each.id)) for each in found]
+            return any(_names(each, directory, name) for each in its)
+        except (Malformed, OSError):
+            return True
 
     def _require_whole(self, file: Any) -> None:
         """The library passes over other records that it cannot read."""
@@ -170,20 +192,21 @@ class Ntfs(Tsk):
 
     def _record(self, number: int) -> Iterator[_Attribute]:
         """The attributes in a file's first record; the library knows those in others."""
+        return _attributes(self._raw_record(number))
+
+    def _raw_record(self, number: int) -> bytearray:
+        """The last one is kept, as it is mostly looked at again."""
+        if self._last[0] != number:
+            self._last = (number, self._read_record(number))
+        return self._last[1]
+
+    def _read_record(self, number: int) -> bytearray:
         table = self._meta(0)
         record = bytearray(table.read_random(number * self._record_size, self._record_size))
         if len(record) != self._record_size or record[:4] != b"FILE":
             raise Malformed("a file without a record")
         _undo_fixups(record)
-        (at,) = struct.unpack_from("<H", record, 0x14)
-        while at + 16 <= len(record):
-            kind, length = struct.unpack_from("<II", record, at)
-            if kind == _END:
-                return
-            if length < 24 or at + length > len(record):
-                raise Malformed("a file record that makes no sense")
-            yield _attribute(bytes(record[at : at + length]), kind)
-            at += length
+        return record
 
     def _log_is_clean(self) -> bool:
         """As ntfs-3g has it: either restart page says that no client is open, or the volume clean."""
@@ -212,6 +235,28 @@ def _undo_fixups(record: bytearray) -> None:
         end, at = number * 512, place + 2 * number
         if end <= len(record) and at + 2 <= len(record):
             record[end - 2 : end] = record[at : at + 2]
+
+
+def _attributes(record: bytearray) -> Iterator[_Attribute]:
+    (at,) = struct.unpack_from("<H", record, 0x14)
+    while at + 16 <= len(record):
+        kind, length = struct.unpack_from("<II", record, at)
+        if kind == _END:
+            return
+        if length < 24 or at + length > len(record):
+            raise Malformed("a file record that makes no sense")
+        yield _attribute(bytes(record[at : at + length]), kind)
+        at += length
+
+
+def _names(told: bytes, directory: int, name: str) -> bool:
+    """Whether a name of a file is this one. What is no text the library writes in its own way."""
+    if len(told) < 0x42 or int.from_bytes(told[:6], "little") != directory:
+        return False
+    try:
+        return told[0x42 : 0x42 + 2 * told[0x40]].decode("utf-16-le") == name
+    except UnicodeDecodeError:
+        return True
 
 
 def _attribute(told: bytes, kind: int) -> _Attribute:
