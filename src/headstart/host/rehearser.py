@@ -102,8 +102,8 @@ class Rehearser:
         source = Source(repo, self._house.vault.address, manifest, self._house.vault.cache)
         with self._one, lease.reading_snapshot(repo, "rehearse", manifest):
             shown = rehearsal.rehearse(source, self._order(manifest.vm, wanted), self._house.scratch, self._house.clock)
-        self._house.journal.rehearsed(manifest.vm, manifest.id, asdict(shown.proof))  # the server is told
         proof.record(repo, manifest.id, shown.proof, shown.evidence)
+        self._house.journal.rehearsed(manifest.vm, manifest.id, asdict(shown.proof))  # the server is told
         passed, reason, notes = shown.proof.passed, shown.proof.reason or None, "; ".join(shown.notes) or None
         log_it = log.decision if passed else log.warning
         seconds = log.seconds(shown.proof.seconds)

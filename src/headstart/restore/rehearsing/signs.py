@@ -92,11 +92,16 @@ def console(paths: Iterable[Path]) -> str:
 
 
 def _end_of(path: Path) -> str:
+    """The folder may be QEMU's, whose links are not followed."""
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_opened_itself) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - CONSOLE_LIMIT))
             # Where it was cut there is a hole.
             return file.read(CONSOLE_LIMIT).replace(b"\0", b"").decode(errors="replace")
     except OSError:
         return ""
+
+
+def _opened_itself(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
