@@ -22,7 +22,7 @@ QUICK = keys.Argon2(memory_kib=32, passes=1, lanes=1)
 Fault = Callable[[Callable[[], object]], object]
 
 
-def fail(error: Exception) -> Fault:
+def fail(error: BaseException) -> Fault:
     """The request does not reach the store."""
 
     def fault(_: Callable[[], object]) -> object:
@@ -178,5 +178,5 @@ def reopened(repo: Repository, cache: Path | None = None) -> Repository:
     """What another process would see: nothing that is not in the store, or in the cache of the index."""
     opened = repository.open(repo.store, lambda: PASSWORD)
     if cache is not None:
-        opened.index.use_cache(cache)
+        opened.holdings.use_cache(cache)
     return opened

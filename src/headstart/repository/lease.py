@@ -242,9 +242,9 @@ class Beat:
         self._end.set()
         self._thread.join()
         last = self._number + (self._unsure and self._is_mine(self._key(self._number + 1)))
-        its = map(self._key, range(self._first, last + 1))
+        its = [self._key(number) for number in range(self._first, last + 1)]
         if self._lease.id == _COLLECTOR:  # the next one begins from number 0
-            its = filter(self._is_mine, its)
+            its = [name for name in its if self._is_mine(name)]
         _remove(self._repo, its)
 
 
