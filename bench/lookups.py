@@ -24,7 +24,7 @@ COUNT = 200_000
 def main() -> None:
     folder, cache = map(Path, sys.argv[1:3])
     with _Anonymous() as memory, repository.open(LocalStore(folder), lambda: bulk.PASSWORD) as repo:
-        repo.index.use_cache(cache)
+        repo.holdings.use_cache(cache)
         began = time.monotonic()
         count = len(repo.index)
         loaded = time.monotonic() - began

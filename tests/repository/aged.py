@@ -83,7 +83,7 @@ def _build() -> tuple[MemoryStore, list[Manifest], Remembered]:
         for each in REVOKED:
             snapshot.revoke(repo, each)
         for number in range(2):
-            repo.index.lose(Loss(f"{number:032}", float(number), objects=(f"keys/{number:032}",)))
+            repo.holdings.lose(Loss(f"{number:032}", float(number), objects=(f"keys/{number:032}",)))
         made.append(samples.add_snapshot(repo, {"vda": image(1000), "vdb": image(4000)}, created=3.0))
         for each in DRAFTS:
             begun = draft.begin(repo, "web", "host", 4.0, draft_id=each)

@@ -120,7 +120,7 @@ def _together(repo: Repository) -> dict[int, bytes]:
             moved.reserve(*listed, origin=(sealed.pack_id, slot.number)).take(content)
     entries, whole = moved.finish()
     repo.store.create(pack.pack_key(entries.pack_id), whole)
-    repo.index.add(entries)
+    repo.holdings.add(entries)
     return ids
 
 

@@ -60,7 +60,7 @@ class Shop:
     def open(self) -> Repository:
         opened = repository.open(self.store, lambda: stores.PASSWORD)
         if self.cache is not None:
-            opened.index.use_cache(self.cache)
+            opened.holdings.use_cache(self.cache)
         return opened
 
     def add(self, *seeds: int, vm: str = "web", created: float = 1000.5) -> Manifest:
@@ -412,7 +412,7 @@ def test_a_reader_looks_where_no_index_lists_it(shop: Shop) -> None:
     """A run listed what had been swept meanwhile, and the index object of what it stored then was lost."""
     made = shop.add(1)
     with shop.open() as repo, repo.writer(samples.ignore) as writer:
-        repo.index.set_aside(repo.index.packs())
+        repo.holdings.set_aside(repo.index.packs())
         samples.put(repo, writer, {0: noise(1)})
         before = shop.names(layout.INDEXES)
     [listed] = set(shop.names(layout.INDEXES)) - set(before)
@@ -526,7 +526,7 @@ def test_a_pack_that_could_not_be_read_for_a_moment_is_not_deleted_unread(shop: 
         found = repo.index.find(chunk)
         assert found is not None
         for name in shop.names(layout.INDEXES):
-            if found.pack_id in {each.pack_id for each in repo.index.read_listed(name)[1].packs}:
+            if found.pack_id in {each.pack_id for each in repo.holdings.read_listed(name)[1].packs}:
                 shop.store.delete(name)
     name = pack.pack_key(found.pack_id)
     for number in range(1, 3):
@@ -627,8 +627,8 @@ def lose(repo: Repository, chunk: bytes, *hurt: Hurt) -> None:
     """As a repair notes it."""
     found = repo.index.find(chunk)
     assert found is not None
-    repo.index.lose(Loss("ab" * 16, 1.0, {found.pack_id: frozenset({chunk})}, hurt=hurt))
-    repo.index.write()
+    repo.holdings.lose(Loss("ab" * 16, 1.0, {found.pack_id: frozenset({chunk})}, hurt=hurt))
+    repo.holdings.write()
 
 
 def test_a_snapshot_that_was_noted_as_lost_and_came_back_is_needed(shop: Shop) -> None:
@@ -735,7 +735,7 @@ def test_without_a_loss_nothing_is_deleted_until_it_was_noted_again(shop: Shop, 
     if linked == "by a manifest":
         with shop.open() as repo:
             for name in shop.names(layout.INDEXES):
-                if any(each.name.startswith(layout.LOSSES) for each in repo.index.read_listed(name)[1].links):
+                if any(each.name.startswith(layout.LOSSES) for each in repo.holdings.read_listed(name)[1].links):
                     shop.store.delete(name)
         with shop.open() as repo:
             made = snapshot.publish(repo, shop_manifest())
@@ -780,7 +780,7 @@ def test_a_pack_that_cannot_be_deleted_yet_is_tried_again(shop: Shop) -> None:
     [(name, why)] = report.kept.items()
     assert why == "locked" and name in shop.names(layout.PACKS)
     with shop.open() as repo:
-        repo.index.refresh()
+        repo.holdings.refresh()
         assert pack.id_of(name) in repo.index.doomed
     assert shop.collect(0).deleted_packs == 1
     assert not shop.names(layout.DOOMED)

@@ -245,7 +245,7 @@ def test_what_a_collector_deletes_meanwhile_fails_it_only_where_it_is_needed(
         with pytest.raises(errors.StoreFailed):
             run(repo, target, made)
         with stores.reopened(target) as opened:
-            opened.index.adopt_all()
+            opened.holdings.adopt_all()
             packs = {each.hex() for each in opened.index.holders([opened.chunk_id(ONE[0])]).values()}
     claimed = store.count("create", layout.DRAFTS) + (3 if needed == "recorded before" else 5)
 

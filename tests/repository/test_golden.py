@@ -73,7 +73,7 @@ def test_goes_on_with_it(name: str, tmp_path: Path) -> None:
 def test_what_comes_and_goes(repo: repository.Repository) -> None:
     assert label.of(repo, goldens.SECOND) == Labels(frozenset({"kept"}), protected=True)
     assert lease.read(repo, lease.key_of(goldens.LEASE.id, 0)) == goldens.LEASE
-    repo.index.refresh()
+    repo.holdings.refresh()
     assert repo.index.doomed == repo.index.aside == {goldens.PACK}
 
 

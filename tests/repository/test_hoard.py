@@ -143,7 +143,7 @@ def assert_sound(repo: Repository, count: int = CHUNKS) -> None:
     """What is there is found and read, what is not is missing."""
     assert len(list(repo.read_chunks(samples.ids_of(repo, *range(count))))) == count
     assert repo.missing(samples.ids_of(repo, *range(count + 3))) == samples.ids_of(repo, *range(count, count + 3))
-    assert repo.index.damaged == []
+    assert repo.holdings.damaged == []
 
 
 def segments(cache: Path) -> list[Path]:
@@ -224,7 +224,7 @@ def test_one_of_several_segments_is_lost(
     """What it had is read again, and nothing else."""
     monkeypatch.setattr(hoard, "_to_join", lambda parts: [])
     shutil.rmtree(cache)
-    stores.reopened(cached, cache).index.refresh()
+    stores.reopened(cached, cache).holdings.refresh()
     names = json.loads(next(cache.glob("*/current")).read_bytes())
     assert len(names) > 2
     next(cache.glob(f"*/{names[place]}")).unlink()
@@ -259,7 +259,7 @@ def test_a_damaged_column(cached: Repository, cache: Path, column: str) -> None:
 def test_damage_that_comes_later_is_not_joined(cached: Repository, cache: Path, column: str) -> None:
     [path] = segments(cache)
     key = seal.derive(cached.secrets.structure, b"index cache")
-    cached.index.recheck()
+    cached.holdings.recheck()
     start, length, _ = segment.Segment(path, key, Stack().top.base)._places[column]
     flip_mapped(path, start, length)
     with cached.writer(samples.ignore) as running:
@@ -270,17 +270,17 @@ def test_damage_that_comes_later_is_not_joined(cached: Repository, cache: Path, 
 
 
 def test_a_cache_that_cannot_be_looked_through_is_damaged(cached: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
-    cached.index.recheck()
+    cached.holdings.recheck()
     fault = stores.fail(OSError("a bad sector"))
     with monkeypatch.context() as patched:
         patched.setattr(segment, "_pieces", lambda *_: fault(list))
-        cached.index.recheck(again=True)
+        cached.holdings.recheck(again=True)
     assert_sound(cached)
 
 
 def test_what_was_joined_is_let_go(cached: Repository, cache: Path) -> None:
     for number in range(20, 23):
-        cached.index.recheck(again=True)
+        cached.holdings.recheck(again=True)
         with cached.writer(samples.ignore) as running:
             samples.put(cached, running, {number: noise(number)})
     opened = [str(each.readlink()) for each in Path("/proc/self/fd").iterdir() if each.is_symlink()]
@@ -328,7 +328,7 @@ def test_index_objects_that_were_collected(cached: Repository, cache: Path, runn
     put_index(cached, packs[1:], names)
     remove(cached, *names, pack.pack_key(packs[0].pack_id))
     for repo in (cached, stores.reopened(cached, cache), stores.reopened(cached)):
-        repo.index.refresh()
+        repo.holdings.refresh()
         gone = [packs[0].ids[start : start + 32] for start in range(0, len(packs[0].ids), 32)]
         assert gone and set(repo.missing(samples.ids_of(repo, *range(CHUNKS)))) == set(gone)
         assert repo.index.packs() == {each.pack_id for each in packs[1:]}
@@ -343,7 +343,7 @@ def test_what_is_listed_anew_stays_where_it_is(cached: Repository) -> None:
         names = index_objects(cached)
         put_index(cached, [each for name in names for each in listed_in(cached, name)], names)
         remove(cached, *names)
-        cached.index.refresh()
+        cached.holdings.refresh()
     assert len(cached.index) == CHUNKS
     assert {chunk_id: cached.index.find(chunk_id) for chunk_id in before} == before
 
@@ -368,7 +368,7 @@ def test_an_unmounted_place_has_lost_nothing(tmp_path: Path, cache: Path, at_onc
     assert other.missing(samples.ids_of(other, 1)) == []
     (tmp_path / "store").rename(tmp_path / "away")
     with pytest.raises(errors.StoreFailed, match="mounted"):
-        other.index.refresh()
+        other.holdings.refresh()
     (tmp_path / "away").rename(tmp_path / "store")
     assert other.missing(samples.ids_of(other, 1)) == []
 
@@ -376,7 +376,7 @@ def test_an_unmounted_place_has_lost_nothing(tmp_path: Path, cache: Path, at_onc
 def test_a_lost_config_does_not_hide_what_else_is_lost(cached: Repository) -> None:
     assert len(cached.index) == CHUNKS
     remove(cached, "config", index_objects(cached)[0])
-    cached.index.refresh()
+    cached.holdings.refresh()
     assert len(cached.index.believed()) < CHUNKS, "its twin tells that this is the repository"
 
 
@@ -397,7 +397,7 @@ def test_losses_of_what_is_mapped(cached: Repository, cache: Path) -> None:
     [bad] = samples.ids_of(cached, 3)
     location = cached.index.find(bad)
     assert location is not None
-    cached.index.lose(Loss(os.urandom(16).hex(), 1.0, {location.pack_id: frozenset([bad])}))
+    cached.holdings.lose(Loss(os.urandom(16).hex(), 1.0, {location.pack_id: frozenset([bad])}))
     for repo in (cached, stores.reopened(cached, cache)):
         assert repo.missing(samples.ids_of(repo, *range(CHUNKS))) == [bad]
         assert repo.index.find(bad) == location, "it may have come back"
@@ -436,7 +436,7 @@ def test_a_cache_in_an_impossible_place(cached: Repository, tmp_path: Path) -> N
     (tmp_path / "file").write_bytes(b"")
     other = stores.reopened(cached, tmp_path / "file" / "cache")
     assert_sound(other)
-    assert isinstance(other.index.cache_failure, NotADirectoryError)
+    assert isinstance(other.holdings.cache_failure, NotADirectoryError)
 
 
 def test_several_at_once(cached: Repository, cache: Path) -> None:
@@ -450,7 +450,7 @@ def test_several_at_once(cached: Repository, cache: Path) -> None:
         assert repo.missing(samples.ids_of(repo, fresh, *range(CHUNKS))) == []
     count = next(numbers)
     for repo in (*repos, stores.reopened(cached, cache)):
-        repo.index.refresh()
+        repo.holdings.refresh()
         assert_sound(repo, count)
         assert len(repo.index.believed()) == count, "each once"
 

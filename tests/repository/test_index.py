@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headstart import errors
-from headstart.repository import condemned, index, layout, listing, pack
+from headstart.repository import condemned, holdings, layout, listing, pack
 from headstart.repository.layout import ChunkClass
 from headstart.repository.link import Link
 from headstart.repository.loss import Loss
@@ -190,7 +190,7 @@ def test_a_damaged_index_object_is_named_and_done_without(written: Repository) -
     name, _ = next(written.store.list("indexes/"))
     samples.rewrite(written, name, samples.flipped(written.store.read(name), [50]))
     assert not written.missing(samples.ids_of(written, *range(10)))
-    assert [error.facts["object"] for error in written.index.damaged] == [name]
+    assert [error.facts["object"] for error in written.holdings.damaged] == [name]
     with written.writer(samples.ignore):
         pass
     assert sum(1 for _ in written.store.list("indexes/")) == 3, "a whole one takes its place"
@@ -207,18 +207,18 @@ def test_a_loss_that_could_not_be_read_is_read_the_next_time(
 ) -> None:
     other = stores.reopened(written)
     if loaded:
-        other.index.refresh()
+        other.holdings.refresh()
     [chunk] = samples.ids_of(written, 3)
     location = written.index.find(chunk)
     assert location is not None
-    written.index.lose(Loss("ab" * 16, 1.0, {location.pack_id: frozenset({chunk})}))
+    written.holdings.lose(Loss("ab" * 16, 1.0, {location.pack_id: frozenset({chunk})}))
     faulty.plan("read", stores.fail(kind("not read", object="losses/" + "ab" * 16)), "losses/")
     with contextlib.suppress(errors.StoreFailed):
-        other.index.refresh()
+        other.holdings.refresh()
     other.missing([])
-    other.index.refresh()
+    other.holdings.refresh()
     assert chunk not in other
-    assert other.index.damaged == [], "it is whole"
+    assert other.holdings.damaged == [], "it is whole"
 
 
 @pytest.mark.parametrize("kind", UNREAD)
@@ -230,19 +230,19 @@ def test_an_index_object_that_could_not_be_read_is_read_the_next_time(
     name = sorted(name for name, _ in written.store.list("indexes/"))[0]
     faulty.plan("read", stores.fail(kind("not read", object=name)), name)
     with contextlib.suppress(errors.StoreFailed):
-        written.index.refresh()
-    written.index.refresh()
+        written.holdings.refresh()
+    written.holdings.refresh()
     assert len(written.index) == 10
-    assert written.index.damaged == [], "it is whole"
+    assert written.holdings.damaged == [], "it is whole"
 
 
 def test_what_stays_damaged_costs_a_look_into_the_packs_once(written: Repository, faulty: FaultyStore) -> None:
     name, _ = next(written.store.list("indexes/"))
     samples.rewrite(written, name, b"x")
     for _ in range(3):
-        written.index.refresh()
+        written.holdings.refresh()
     assert faulty.count("list", "packs/") == 1
-    assert [error.facts["object"] for error in written.index.damaged] == [name]
+    assert [error.facts["object"] for error in written.holdings.damaged] == [name]
 
 
 @pytest.mark.parametrize("prefix", [layout.CONDEMNED, layout.DOOMED])
@@ -256,8 +256,8 @@ def test_a_list_of_what_goes_that_could_not_be_read_is_read_the_next_time(
     written.put_object(listed, name, condemned.encode([pack_id]))
     faulty.plan("read", stores.fail(kind("not read", object=name)), name)
     with contextlib.suppress(errors.StoreFailed):
-        written.index.refresh()
-    written.index.refresh()
+        written.holdings.refresh()
+    written.holdings.refresh()
     assert written.index.aside == {pack_id}
 
 
@@ -268,7 +268,7 @@ def test_a_damaged_pack_is_named_once(written: Repository, faulty: FaultyStore) 
     for _ in range(2):
         found = dict(written.scan_chunks(samples.ids_of(written, *range(10))))
         assert sum(isinstance(data, errors.Damaged) for data in found.values()) in (2, 3)
-    assert [error.facts["object"] for error in written.index.damaged] == [name]
+    assert [error.facts["object"] for error in written.holdings.damaged] == [name]
     assert faulty.count("read_range", name) <= 2
 
 
@@ -279,11 +279,11 @@ def test_a_pack_that_could_not_be_read_is_tried_again(
     name = samples.packs_of(written)[0]
     faulty.plan("read_range", stores.fail(errors.Damaged("not read", object=name)), name)
     for _ in range(2):
-        written.index.adopt_all()
-        assert [error.facts["object"] for error in written.index.damaged] == [name]
-    monkeypatch.setattr(index, "_AGAIN_SECONDS", 0.0)
-    written.index.adopt_all()
-    assert len(written.index) == 10 and written.index.damaged == []
+        written.holdings.adopt_all()
+        assert [error.facts["object"] for error in written.holdings.damaged] == [name]
+    monkeypatch.setattr(holdings, "_AGAIN_SECONDS", 0.0)
+    written.holdings.adopt_all()
+    assert len(written.index) == 10 and written.holdings.damaged == []
 
 
 def test_foreign_files_are_passed_over(written: Repository) -> None:
@@ -291,7 +291,7 @@ def test_foreign_files_are_passed_over(written: Repository) -> None:
         written.store.create(key, b"x")
     lose_indexes(written)
     assert written.index.locate(samples.ids_of(written, 1))[samples.ids_of(written, 1)[0]] is not None
-    assert written.index.damaged == []
+    assert written.holdings.damaged == []
 
 
 def test_what_is_nowhere(written: Repository) -> None:
@@ -316,4 +316,4 @@ def test_a_pack_under_the_name_of_another(written: Repository) -> None:
     pack_id = pack.id_of(one)
     assert pack_id is not None
     with pytest.raises(errors.Damaged, match=one):
-        written.index.adopt(pack_id)
+        written.holdings.adopt(pack_id)

@@ -78,7 +78,7 @@ def test_what_is_in_another_pack_as_well_is_not_missing(repo: Repository, faulty
     with other.writer(samples.ignore) as behind:  # knows nothing of the other's
         lost, ids = put(repo, 1, 2)
         samples.put(other, behind, {1: noise(1)})
-    repo.index.refresh()
+    repo.holdings.refresh()
     faulty.delete(layout.PACKS + lost)
     assert repo.drop_lost() == {lost}
     assert repo.missing(ids) == ids[1:]
@@ -148,8 +148,8 @@ def pack_of(repo: Repository, chunk_id: bytes) -> bytes:
 
 def lose(repo: Repository, loss_id: str, copies: dict[bytes, frozenset[bytes] | None]) -> None:
     """As a repair notes it."""
-    repo.index.lose(Loss(loss_id * 16, 1.0, copies))
-    repo.index.refresh()
+    repo.holdings.lose(Loss(loss_id * 16, 1.0, copies))
+    repo.holdings.refresh()
 
 
 def test_a_block_whose_copy_is_not_believed_in_is_copied_anew(repo: Repository, faulty: FaultyStore) -> None:
@@ -192,7 +192,7 @@ def test_what_no_backup_has_healed_since_is_still_hurt(repo: Repository) -> None
     chunk = repo.chunk_id(noise(3))
     its = Hurt(made.id, made.vm, "a", (Extent(3 * BLOCK, BLOCK),), (chunk,))
     many = Hurt(made.id, made.vm, "b", (), None)
-    repo.index.lose(Loss("ab" * 16, 1.0, {pack_of(repo, chunk): frozenset({chunk})}, hurt=(its, many)))
+    repo.holdings.lose(Loss("ab" * 16, 1.0, {pack_of(repo, chunk): frozenset({chunk})}, hurt=(its, many)))
     assert lost.still_hurt(repo) == {made.id: [its, many]}
     put(repo, 3)
     assert lost.still_hurt(repo) == {made.id: [many]}, "of too many chunks to be listed nobody knows"
@@ -224,7 +224,7 @@ def test_once_all_is_healed_no_tree_is_walked(repo: Repository, faulty: FaultySt
     [disk] = made.disks
     chunk = repo.chunk_id(noise(3))
     its = Hurt(made.id, made.vm, "a", (Extent(3 * BLOCK, BLOCK),), (chunk,))
-    repo.index.lose(Loss("ab" * 16, 1.0, {pack_of(repo, chunk): frozenset({chunk})}, hurt=(its,)))
+    repo.holdings.lose(Loss("ab" * 16, 1.0, {pack_of(repo, chunk): frozenset({chunk})}, hurt=(its,)))
     assert lost.of_disk(repo, disk) == Lost(Blocks([3]), nodes=False)
     put(repo, 3)
     for each in (repo, stores.reopened(repo)):

@@ -222,7 +222,7 @@ def test_bad_copies_are_passed_over_where_there_is_a_good_one() -> None:
     with aged.opened(store) as early, aged.opened(aged.copy_of(OBJECTS)) as mirror:
         assert early.missing([]) == []
         assert repaired(store, Sources(mirrors=[mirror])).hurt == ()
-        early.index.refresh()
+        early.holdings.refresh()
         for manifest in MANIFESTS:
             for disk in manifest.disks:
                 assert samples.restored(early, disk) == IMAGES[manifest.id][disk.name]

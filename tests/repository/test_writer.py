@@ -124,7 +124,7 @@ def test_a_failing_store(repo: Repository, faulty: FaultyStore, small_packs: int
         put(repo, running, *range(1000))
     assert len(samples.packs_of(repo)) == 1
     again = stores.reopened(repo)
-    again.index.adopt_all()
+    again.holdings.adopt_all()
     assert {repo.chunk_id(noise(number)) for number in durable} == {
         repo.chunk_id(noise(number)) for number in range(1000) if repo.chunk_id(noise(number)) in again
     }

@@ -24,7 +24,7 @@ from headstart.hypervisor.memory.machine import MemoryMachine
 from headstart.hypervisor.memory.point import MemoryPoint
 from headstart.repository import objects
 from headstart.repository.collect import _Collection
-from headstart.repository.index import Index
+from headstart.repository.holdings import Holdings
 from headstart.repository.repo import Repository
 from headstart.repository.writer import Writer
 from headstart.state.journal import Journal
@@ -133,12 +133,12 @@ def claims_forgotten() -> Any:
 
 def lost_copies_kept() -> Any:
     """Of two copies of a chunk a collector of garbage keeps the one that the store has lost."""
-    right = Index.drop_lost
+    right = Holdings.drop_lost
 
-    def planted(self: Index, *, but_doomed: bool = False) -> Any:
+    def planted(self: Holdings, *, but_doomed: bool = False) -> Any:
         return set() if but_doomed else right(self)
 
-    return mock.patch.object(Index, "drop_lost", planted)
+    return mock.patch.object(Holdings, "drop_lost", planted)
 
 
 def bitmap_below_overlay_believed() -> Any:

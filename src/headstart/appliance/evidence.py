@@ -64,7 +64,7 @@ class Evidence:
 
     def _look(self) -> list[Seen]:
         if any(claim.stored for claim in self._claims.values()):
-            self._repo.index.refresh()
+            self._repo.holdings.refresh()
         self._looked = time.monotonic()
         return [self._confirmed(whose, claim) for whose, claim in self._claims.items() if claim.stored]
 

@@ -54,7 +54,7 @@ def require_none(context: Context, vm: str, disks: Iterable[str], put: Set[str] 
 
 
 def _lost(context: Context, packs: Set[str], *, at_hand: bool = False) -> Lost:
-    swept = {pack.hex() for pack in context.repository.index.swept(map(bytes.fromhex, packs))}
+    swept = {pack.hex() for pack in context.repository.holdings.swept(map(bytes.fromhex, packs))}
     if packs <= swept:
         return (Swept if at_hand else Lost)(
             f"A collector of garbage deletes what the backup was to be built on ({len(packs)} packs): nothing was"

@@ -39,9 +39,9 @@ class Session:
             structure_is_enough=structure_is_enough,
             every_key=every_key,
         ) as opened:
-            opened.index.use_cache(self.settings.cache)
+            opened.holdings.use_cache(self.settings.cache)
             yield opened
-            if failure := opened.index.cache_failure:
+            if failure := opened.holdings.cache_failure:
                 self.output.note(f"the cache {self.settings.cache} was not used, which cost time and memory: {failure}")
 
     @contextlib.contextmanager

@@ -52,7 +52,7 @@ class Vault:
         with self._lock:
             if self._opened is None:
                 self._opened = self.another()
-            self._tell(self._opened.index.cache_failure)
+            self._tell(self._opened.holdings.cache_failure)
             return self._opened
 
     def another(self) -> Repository:
@@ -62,7 +62,7 @@ class Vault:
         # Here, where names are looked up anyway, and not by who looks at the load and must not wait.
         self.interface = network.interface_towards(store.host) if store.host else ""
         if self.cache is not None:
-            opened.index.use_cache(self.cache)
+            opened.holdings.use_cache(self.cache)
         return opened
 
     def _tell(self, failure: OSError | None) -> None:

@@ -174,12 +174,12 @@ def _linked(
     repo: Repository, manifests: Iterable[Manifest], records: Iterable[draft.Record]
 ) -> Iterator[errors.Damaged]:
     index = repo.index
-    index.refresh()
-    yield from index.damaged
+    repo.holdings.refresh()
+    yield from repo.holdings.damaged
     links = {Link(name, digest) for name, digest in index.linked().items()}
     links.update(link for each in manifests for link in each.links)
     links.update(link for each in records for link in each.links)
-    unreadable = {error.facts["object"] for error in index.damaged}
+    unreadable = {error.facts["object"] for error in repo.holdings.damaged}
     for link in sorted(links):
         if link.name in unreadable or index.given_up(link.name):
             continue

@@ -122,19 +122,19 @@ class _Collection:
     def run(self) -> Report:
         self._progress("loading the index")
         index = self._repo.index
-        index.refresh()
-        index.recheck(again=True)
-        index.adopt_all()
+        self._repo.holdings.refresh()
+        self._repo.holdings.recheck(again=True)
+        self._repo.holdings.adopt_all()
         lists = self._lists()
         due = lists.due(self._order.quarantine)
         doomed = frozenset().union(*lists.doomed.values(), *(lists.condemned[name] for name in due))
         fresh = doomed.difference(*lists.doomed.values())
         if fresh:
             self._mine = self._put(layout.Kind.DOOMED, layout.DOOMED, fresh)
-        index.set_aside(doomed)
+        self._repo.holdings.set_aside(doomed)
         self._know(doomed)
         # A copy that the store has lost must not pass for the one that is kept.
-        absent = index.drop_lost(but_doomed=True) - doomed - index.doomed
+        absent = self._repo.holdings.drop_lost(but_doomed=True) - doomed - index.doomed
         drafts = self._living_drafts()
         if not self._order.dry_run:
             lease.remove_dead(self._repo)
@@ -178,10 +178,10 @@ class _Collection:
         """They mean what they meant, no copy of what was marked was noted as lost since, and they were not made by a
         damaged cache. ``again``: read through all of it."""
         index = self._repo.index
-        index.recheck(again=again)
+        self._repo.holdings.recheck(again=again)
         if self._held is not None:
             self._held.require()
-        index.refresh()
+        self._repo.holdings.refresh()
         if index.as_of != living.as_of:
             raise _Shifted
 
@@ -191,7 +191,7 @@ class _Collection:
         """What is in doomed packs that no index lists; nobody else looks into them any longer."""
         for pack_id in set(packs) - self._repo.index.packs():
             with contextlib.suppress(errors.Damaged):
-                self._repo.index.adopt(pack_id)
+                self._repo.holdings.adopt(pack_id)
 
     def _lists(self) -> _Lists:
         """One that cannot be read goes: what of it is garbage is found again."""
@@ -316,7 +316,7 @@ class _Collection:
         held = self._locked(dead | sparse)
         held |= {pack_id for pack_id in dead | sparse if self._is_overlooked(pack_id, living)}
         dead, sparse = dead - held, sparse - held
-        index.set_aside(dead | sparse)
+        self._repo.holdings.set_aside(dead | sparse)
         unread = self._repack(living.positions, sparse)
         going = (dead | sparse) - unread.keys()
         self._report.repacked_packs = len(sparse - unread.keys())

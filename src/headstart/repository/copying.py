@@ -210,7 +210,7 @@ class _Lease:
                 return cls(repo, draft.begin(repo, vm, host, now, new_id), clock, 1, now, shifts)
             except draft.Taken as error:
                 raise _locked(repo, new_id) from error
-        repo.index.adopt_all()
+        repo.holdings.adopt_all()
         held = cls(repo, Draft(new_id, vm, host, now, now, len(names)), clock, len(names), now, shifts)
         for record in draft.records(repo, new_id):
             for disk, entries in record.entries.items():

@@ -141,4 +141,4 @@ def _note_newest(repo: Repository, forgotten: Sequence[Manifest], manifests: Ite
         for name in (snapshot.twin_of(each.id), snapshot.key_of(each.id))
     ]
     if names:
-        repo.index.lose(Loss(os.urandom(layout.OBJECT_ID_LENGTH).hex(), now, objects=tuple(names)))
+        repo.holdings.lose(Loss(os.urandom(layout.OBJECT_ID_LENGTH).hex(), now, objects=tuple(names)))

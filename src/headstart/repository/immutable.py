@@ -57,7 +57,7 @@ def extend(repo: Repository, now: float, beat: Callable[[], None] = lambda: None
         return Extended()
     whole = protection.of(repo.immutable_days).seconds
     spare = whole - repo.immutable_days * _DAY
-    repo.index.recheck(again=True)  # what a damaged cache hides would not be locked
+    repo.holdings.recheck(again=True)  # what a damaged cache hides would not be locked
     created = {name: moment for name, _, moment in repo.store.modified("")}
     needed = dict(_needed(repo, now, beat))
     doubtful = [(name, until) for name, until in needed.items() if name in created and created[name] + whole < until]

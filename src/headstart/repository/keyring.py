@@ -112,9 +112,9 @@ def _require_that_it_opens(repo: Repository, name: str, password: bytes, secrets
 def _remove(repo: Repository, name: str, now: float, stay: Sequence[str]) -> None:
     """The loss comes first: of two who remove each other's keys at once, one at least sees that of the other."""
     if not repo.index.given_up(name):
-        repo.index.lose(Loss(os.urandom(layout.OBJECT_ID_LENGTH).hex(), now, objects=(name,)))
-        repo.index.write()
-    repo.index.refresh()
+        repo.holdings.lose(Loss(os.urandom(layout.OBJECT_ID_LENGTH).hex(), now, objects=(name,)))
+        repo.holdings.write()
+    repo.holdings.refresh()
     there = repo.key_names()
     if not any(each in there and not repo.index.given_up(each) for each in stay):
         raise errors.Usage(

@@ -11,6 +11,7 @@ from cryptography.exceptions import InvalidTag
 
 from headstart import errors, units
 from headstart.repository import codec, layout, pack, seal
+from headstart.repository.holdings import Holdings
 from headstart.repository.index import Index
 from headstart.repository.keys import Secrets
 from headstart.repository.table import Frame, Location
@@ -31,9 +32,12 @@ ChunkIdOf = Callable[[Data, layout.ChunkClass], bytes]
 class Reader:
     """Reads and checks chunks. Any thread may use it."""
 
-    def __init__(self, secrets: Secrets, store: Store, index: Index, chunk_id_of: ChunkIdOf) -> None:
+    def __init__(
+        self, secrets: Secrets, store: Store, holdings: Holdings, index: Index, chunk_id_of: ChunkIdOf
+    ) -> None:
         self._secrets = secrets
         self._store = store
+        self._holdings = holdings
         self._index = index
         self._chunk_id_of = chunk_id_of
         self._missed: set[bytes] = set()
@@ -109,13 +113,13 @@ class Reader:
         if isinstance(damaged, Missing) and location.pack_id not in self._missed:
             # What was needed of it may have been moved, or stored again, also where no index lists it.
             self._missed.add(location.pack_id)
-            self._index.refresh()
-            self._index.adopt_all()
+            self._holdings.refresh()
+            self._holdings.adopt_all()
         for other in self._index.others(chunk_id, location):
             [(_, found)] = self._read([(chunk_id, other)])
             if not isinstance(found, errors.Damaged):
                 return found
-        self._index.recheck()
+        self._holdings.recheck()
         moved = self._index.find(chunk_id)
         if moved is None or moved.position == location.position:
             return damaged

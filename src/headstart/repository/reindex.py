@@ -53,7 +53,7 @@ def rewrite(repo: Repository, deleted: Set[bytes], linked: Collection[str]) -> s
     old, small = told.stale - spent, told.small - spent
     if len(small) >= _SMALL_COUNT:
         old |= small
-    repo.index.forget(deleted)
+    repo.holdings.forget(deleted)
     left = set(deleted) if told.unread else set[bytes]()
     if old:
         # Damaged ones that a repair has given up stay: they are known as long as they are there.
@@ -92,7 +92,7 @@ def _all(repo: Repository) -> Iterator[tuple[str, Listed | None]]:
     """None for one that cannot be read: that is for a repair."""
     for name, _ in sorted(repo.store.list(layout.INDEXES)):
         try:
-            _, listed = repo.index.read_listed(name)
+            _, listed = repo.holdings.read_listed(name)
         except Missing:
             continue
         except errors.Damaged:
@@ -110,18 +110,18 @@ def _write(repo: Repository, old: Set[str], deleted: Set[bytes], known: Set[str]
     count = 0
     done = set(deleted)
     for name in sorted(old):
-        _, listed = repo.index.read_listed(name)
+        _, listed = repo.holdings.read_listed(name)
         replaced |= {each.name: each for each in listed.replaced if each.name in known}
         links |= {each.name: each for each in listed.links}
         for entries in listed.packs:
             if entries.pack_id in done:
                 continue
             if count >= _CHUNKS:
-                repo.index.list_packs(Listed(portion, [], []))
+                repo.holdings.list_packs(Listed(portion, [], []))
                 portion, count = [], 0
             done.add(entries.pack_id)
             portion.append(entries)
             count += len(entries)
     # The last, so that it is said only when all has been written.
     left = [link for name, link in links.items() if name not in replaced]
-    repo.index.list_packs(Listed(portion, left, list(replaced.values())))
+    repo.holdings.list_packs(Listed(portion, left, list(replaced.values())))

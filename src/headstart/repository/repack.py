@@ -127,13 +127,13 @@ class _Moving:
         with view:
             objects.put(self._repo.store, pack.pack_key(full.pack_id), view)
             self.stored_bytes += len(view)
-        self._repo.index.add(entries)
+        self._repo.holdings.add(entries)
 
     def close(self) -> None:
         for each in self._open.values():
             self._finish(each)
         self._open.clear()
-        self.stored_bytes += self._repo.index.write()
+        self.stored_bytes += self._repo.holdings.write()
 
 
 def _neighbours(frames: Iterable[_Frame]) -> Iterator[list[_Frame]]:

@@ -93,7 +93,7 @@ def _run(repo: Repository, order: Order, progress: Progress, held: lease.Beat | 
     copies = _bad_copies(repo, found)
     if held is not None:
         held.require()
-    repo.index.doubt(copies)
+    repo.holdings.doubt(copies)
     _doubt_deleted(repo)
     noted = work.note(copies, _hurt(repo, found.census.manifests))
     work.put_back()
@@ -104,7 +104,7 @@ def _run(repo: Repository, order: Order, progress: Progress, held: lease.Beat | 
     if not order.dry_run:
         # A node that was healed tells what is lost below it; so do manifests that were put back.
         noted = work.note({}, hurt) or noted
-        repo.index.write(sorted(work.replaced))
+        repo.holdings.write(sorted(work.replaced))
     return Report(
         found.report.findings,
         tuple(work.mended),
@@ -122,8 +122,8 @@ def _doubt_deleted(repo: Repository) -> None:
     """Packs that a collector of garbage has deleted, if it was killed before it took them out of the index: they were
     not examined, and a copy in them heals nothing."""
     there = {pack_id for pack_id, _ in pack.stored(repo.store)}
-    repo.index.refresh()  # what was needed of them has been copied
-    repo.index.doubt(dict.fromkeys((repo.index.doomed & repo.index.packs()) - there))
+    repo.holdings.refresh()  # what was needed of them has been copied
+    repo.holdings.doubt(dict.fromkeys((repo.index.doomed & repo.index.packs()) - there))
 
 
 def _hurt(repo: Repository, manifests: Iterable[Manifest]) -> tuple[Hurt, ...]:
@@ -137,7 +137,7 @@ def _bad_copies(repo: Repository, found: Examination) -> dict[bytes, Copies]:
         pack_id = pack.id_of(str(error.facts["object"]))
         if pack_id is not None:
             copies[pack_id] = None
-    known = {pack_id: loss.copies_of(repo.index.losses, pack_id) for pack_id in copies}
+    known = {pack_id: loss.copies_of(repo.index.all_losses(), pack_id) for pack_id in copies}
     return {
         pack_id: bad
         for pack_id, bad in copies.items()
@@ -187,16 +187,16 @@ class _Repair:
     def note(self, copies: Mapping[bytes, Copies], hurt: Sequence[Hurt]) -> str | None:
         """The loss, if there is anything to note; its id."""
         index = self._repo.index
-        known = loss.hurt_by(index.losses)
+        known = loss.hurt_by(index.all_losses())
         fresh = tuple(each for each in hurt if not _is_noted(each, known.get((each.snapshot, each.name), loss.NONE)))
-        told = {each for noted in index.losses for each in noted.snapshots}
+        told = {each for noted in index.all_losses() for each in noted.snapshots}
         given_up = all(map(index.given_up, self.given_up))
         if not copies and not fresh and given_up and told.issuperset(self.lost_snapshots):
             return None
         loss_id = os.urandom(layout.OBJECT_ID_LENGTH).hex()
         noted = Loss(loss_id, self._order.now, copies, tuple(self.given_up), tuple(self.lost_snapshots), fresh)
         if not self._order.dry_run:
-            index.lose(noted)
+            self._repo.holdings.lose(noted)
         return loss_id
 
     def _config(self, name: str) -> None:

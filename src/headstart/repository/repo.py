@@ -12,6 +12,7 @@ from blake3 import blake3
 from headstart import errors, units
 from headstart.repository import cache, config, keys, layout, objects, protection, seal
 from headstart.repository.config import Config
+from headstart.repository.holdings import Holdings
 from headstart.repository.index import Index
 from headstart.repository.reader import Reader
 from headstart.repository.whole import Whole
@@ -50,13 +51,14 @@ class Repository:
         self.encrypted = encrypted
         #: Names of key objects that the password opened.
         self.opened_by: tuple[str, ...] = ()
-        self.index = Index(secrets, store)
+        self.holdings = Holdings(secrets, store)
+        self.index = Index(self.holdings)
         #: For ``lost``.
         self.whole = Whole()
         self._id_keys = {layout.ChunkClass.TREE: seal.derive(secrets.structure, b"tree id")}
         if secrets.opens_content:
             self._id_keys[layout.ChunkClass.CONTENT] = seal.derive(secrets.of_content_ids, b"content id")
-        self._reader = Reader(secrets, store, self.index, self.chunk_id)
+        self._reader = Reader(secrets, store, self.holdings, self.index, self.chunk_id)
         self._nodes = cache.ChunkCache(self._reader)
 
     def __enter__(self) -> Self:
@@ -85,7 +87,7 @@ class Repository:
 
     def adopt(self, pack_id: str) -> None:
         """Take up a durable pack (hex) that a run left without an index object. ``Damaged`` if it is not whole."""
-        self.index.adopt(bytes.fromhex(pack_id))
+        self.holdings.adopt(bytes.fromhex(pack_id))
 
     def drop_lost(self) -> set[str]:
         """Look whether every pack that is known is in the store, and whole.
@@ -93,12 +95,12 @@ class Repository:
         What was in the others counts as missing from now on, and is stored again. Returns their ids (hex). Costs one
         listing of the packs. Raises ``StoreFailed`` when the whole repository is gone.
         """
-        return {pack_id.hex() for pack_id in self.index.drop_lost()}
+        return {pack_id.hex() for pack_id in self.holdings.drop_lost()}
 
     def writer(self, on_durable: Callable[[list[Token]], None]) -> Writer[Token]:
         """For use in a ``with`` block. Knows what other writers made durable before now."""
-        self.index.refresh()
-        return Writer(self.secrets, self.store, self.index, on_durable)
+        self.holdings.refresh()
+        return Writer(self.secrets, self.store, self.holdings, self.index, on_durable)
 
     def read_chunk(self, chunk_id: bytes) -> bytes:
         """One chunk, in the calling thread; ``Damaged`` when it is missing or not what was written."""

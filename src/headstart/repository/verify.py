@@ -98,9 +98,9 @@ def examine(
     selection: Selection = _EVERYTHING,
 ) -> Examination:
     """``verify_all`` for those who want to do something about it."""
-    repo.index.recheck()
-    repo.index.compare()
-    repo.index.adopt_all()
+    repo.holdings.recheck()
+    repo.holdings.compare()
+    repo.holdings.adopt_all()
     counted = census.take(repo, remembered)
     check = _Check(repo)
     for manifest in counted.manifests:
@@ -128,7 +128,7 @@ def verify(repo: Repository, manifests: Sequence[Manifest], progress: Progress) 
         check.walk(manifest)
     check.read(progress, check.used, _EVERYTHING)
     check.excuse_swept()
-    damaged = {_object_of(error): error for error in (*repo.index.damaged, *check.spare.values())}
+    damaged = {_object_of(error): error for error in (*repo.holdings.damaged, *check.spare.values())}
     named = {_object_of(error) for error in check.damaged.values()}
     spare = [Finding(name, str(error), ()) for name, error in damaged.items() if name not in named]
     findings = (*spare, *_findings(repo, check.present(manifests), check.damaged, check.swept))
@@ -289,7 +289,7 @@ class _Check:
         missing = {pack_id for pack_id, error in self.spare.items() if isinstance(error, Missing)}
         if not missing:
             return
-        self.swept = swept = self._repo.index.swept(missing)
+        self.swept = swept = self._repo.holdings.swept(missing)
         self.spare = {pack_id: error for pack_id, error in self.spare.items() if pack_id not in swept}
         self.copies = {pack_id: bad for pack_id, bad in self.copies.items() if pack_id not in swept}
         moved = [chunk for chunk, error in self.damaged.items() if pack.id_of(_object_of(error)) in swept]

@@ -22,6 +22,7 @@ from typing import Generic, NamedTuple, Self, TypeVar
 
 from headstart import errors
 from headstart.repository import codec, layout, objects, pack
+from headstart.repository.holdings import Holdings
 from headstart.repository.index import Index
 from headstart.repository.keys import Secrets
 from headstart.repository.pack import OpenPack, Slot
@@ -68,9 +69,17 @@ class Writer(Generic[Token]):
     normally flushes; leaving it with an exception abandons what is not yet in the store.
     """
 
-    def __init__(self, secrets: Secrets, store: Store, index: Index, on_durable: Callable[[list[Token]], None]) -> None:
+    def __init__(
+        self,
+        secrets: Secrets,
+        store: Store,
+        holdings: Holdings,
+        index: Index,
+        on_durable: Callable[[list[Token]], None],
+    ) -> None:
         self._secrets = secrets
         self._store = store
+        self._holdings = holdings
         self._index = index
         self._on_durable = on_durable
         self._changed = threading.Condition()
@@ -148,7 +157,7 @@ class Writer(Generic[Token]):
             self._queue_known()
             self._changed.wait_for(lambda: self._failure or not (self._packs_alive or self._jobs_alive))
             self._check()
-        self.stored_bytes += self._index.write()
+        self.stored_bytes += self._holdings.write()
 
     def _check(self) -> None:
         if self._failure is not None:
@@ -242,10 +251,10 @@ class Writer(Generic[Token]):
             if tokens and self._failure is None:
                 self._on_durable(tokens)
             now = time.monotonic()
-            if self._index.unwritten_chunks >= _INDEX_CHUNKS or now - self._listed >= _LISTED_SECONDS:
+            if self._holdings.unwritten_chunks >= _INDEX_CHUNKS or now - self._listed >= _LISTED_SECONDS:
                 self._listed = now
-                self.stored_bytes += self._index.write()
-                self._index.refresh()
+                self.stored_bytes += self._holdings.write()
+                self._holdings.refresh()
 
     def _upload(self, full: OpenPack) -> list[Token]:
         entries, view = full.finish()
@@ -253,7 +262,7 @@ class Writer(Generic[Token]):
             objects.put(self._store, pack.pack_key(full.pack_id), view)
             length = len(view)
         with self._changed:
-            self._index.add(entries)
+            self._holdings.add(entries)
             tokens = [token for chunk_id in full.ids for token in self._pending.pop(chunk_id)]
             self.stored_bytes += length
             self.packs.append(full.pack_id.hex())

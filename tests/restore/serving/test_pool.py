@@ -68,7 +68,7 @@ def test_without_any_room_everything_can_be_read() -> None:
 
 def test_several_who_want_the_same_wait_for_one_request() -> None:
     repo, store, contents = with_chunks(4)
-    repo.index.refresh()
+    repo.holdings.refresh()
     pool = Pool(repo, FRAME)
     release = threading.Event()
     store.plan("read_range", stores.hang(release), "packs/")
@@ -85,7 +85,7 @@ def test_several_who_want_the_same_wait_for_one_request() -> None:
 
 def test_who_waits_gets_it_even_if_it_is_not_kept() -> None:
     repo, store, contents = with_chunks(4)
-    repo.index.refresh()
+    repo.holdings.refresh()
     pool = Pool(repo, 0)
     release = threading.Event()
     store.plan("read_range", stores.hang(release), "packs/")
@@ -100,7 +100,7 @@ def test_who_waits_gets_it_even_if_it_is_not_kept() -> None:
 
 def test_a_failure_goes_to_all_who_wait_and_is_forgotten() -> None:
     repo, store, contents = with_chunks(4)
-    repo.index.refresh()
+    repo.holdings.refresh()
     pool = Pool(repo, FRAME)
     release = threading.Event()
 

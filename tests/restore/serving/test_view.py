@@ -98,7 +98,7 @@ def test_inner_nodes_of_a_large_disk_are_fetched_once() -> None:
     ]
     disk, contents = sparse_disk(repo, size, written)
     repo = stores.reopened(repo)
-    repo.index.refresh()
+    repo.holdings.refresh()
     view = DiskView(repo, disk)
     before = store.count("read_range")
     for block in random.Random(1).sample(written, len(written)):
@@ -115,9 +115,9 @@ def test_leaves_are_fetched_in_groups_and_once() -> None:
     repo = stores.new_repository(store)
     leaf = layout.TREE_LEAF
     disk, contents = sparse_disk(repo, 16 * leaf * BLOCK, [number * leaf + 3 for number in range(16)])
-    repo.index.refresh()
+    repo.holdings.refresh()
     reopened = stores.reopened(repo)
-    reopened.index.refresh()
+    reopened.holdings.refresh()
     view = DiskView(reopened, disk)
     before = store.count("read_range")
     list(view.pieces(0, disk.size))

@@ -47,7 +47,7 @@ def config_complete() -> None:
             given = offer.Offer.decode(stdin.readline())
         _leavings = given.leavings
         _repo, disks = given.open()
-        _repo.index.refresh()
+        _repo.holdings.refresh()
     except errors.HeadstartError as error:
         _say(offer.FAILED, offer.failure(error))
         raise

@@ -68,7 +68,7 @@ class Offer:
         """The repository, once more, without a password; and the disks."""
         repo = repository.open_with(store.open_store(self.url, self.patience), self.secrets)
         if self.cache is not None:
-            repo.index.use_cache(self.cache)
+            repo.holdings.use_cache(self.cache)
         by_name = {disk.name: disk for disk in self.manifest.disks}
         return repo, [by_name[name] for name in self.disks]
 
