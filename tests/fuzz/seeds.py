@@ -25,9 +25,10 @@ from headstart.repository import (
 )
 from headstart.repository.config import Config
 from headstart.repository.draft import Entries, Record
-from headstart.repository.lease import Lease, Root
+from headstart.repository.lease import Lease
 from headstart.repository.manifest import Attachment, Disk, Manifest
 from headstart.repository.packtable import PackEntries
+from headstart.repository.root import Root
 from tests.fuzz.stored import OBJECT_ID, PACK_ID, SECRETS, SLOTS
 
 MAP: dict[str, Any] = {

@@ -25,9 +25,10 @@ from headstart.repository import (
     tree,
 )
 from headstart.repository.layout import ChunkClass
-from headstart.repository.lease import Lease, Root
+from headstart.repository.lease import Lease
 from headstart.repository.manifest import Disk, Manifest
 from headstart.repository.repo import Repository
+from headstart.repository.root import Root
 from headstart.store.local import LocalStore
 from tests.repository import samples
 

@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from headstart.repository import attachment, snapshot, tree
+from headstart import errors
+from headstart.repository import attachment, draft, snapshot, tree
 from headstart.repository.config import Config
+from headstart.repository.draft import Draft
 from headstart.repository.keys import Secrets
 from headstart.repository.layout import ChunkClass
 from headstart.repository.manifest import Disk, Manifest
@@ -116,3 +118,28 @@ def hide(cache: Path, repo: Repository, *chunk_ids: bytes) -> None:
             slots[list(slots).index(position - each.base.chunks + 1)] = 0
         with each.path.open("r+b") as file:
             file.write(data)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A draft, when its first and its newest record were written, and how many there are."""
+
+    draft: Draft
+    created: float
+    heartbeat: float
+    records: int
+
+
+def all_drafts(repo: Repository) -> tuple[list[Found], list[errors.Damaged]]:
+    """And an error for each that cannot be read."""
+    found: list[Found] = []
+    damaged: list[errors.Damaged] = []
+    for draft_id, names in draft.names(repo).items():
+        try:
+            first, newest = draft.read(repo, draft.key_of(draft_id, 0)), draft.read(repo, names[-1])
+        except errors.Damaged as error:
+            damaged.append(error)
+        else:
+            made = Draft(draft_id, first.vm, first.host)
+            found.append(Found(made, first.time, newest.time, newest.number + 1))
+    return found, damaged

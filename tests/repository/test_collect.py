@@ -32,10 +32,10 @@ from headstart.repository import (
 )
 from headstart.repository.collect import Order, Report
 from headstart.repository.config import Config
-from headstart.repository.lease import Root
 from headstart.repository.loss import Hurt, Loss
 from headstart.repository.manifest import Manifest
 from headstart.repository.repo import Repository
+from headstart.repository.root import Root
 from headstart.store.contract import Refused
 from headstart.store.memory import MemoryStore
 from tests.kit import stores

@@ -344,7 +344,7 @@ def test_two_at_once_do_not_both_go_on(repo: Repository, target: Repository, at:
 
     def joined(act: object) -> object:
         other = Repository(store.store, target.secrets, _config(target), encrypted=True)
-        copying._Lease.take(other, made.id, "web", "host", lambda: 5.0)
+        copying._Draft.take(other, made.id, "web", "host", lambda: 5.0)
         return act()  # type: ignore[operator]
 
     store.plan("create", joined, prefix="drafts/", number=at)

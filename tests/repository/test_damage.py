@@ -82,11 +82,11 @@ def everything_read(store: MemoryStore) -> Iterator[str]:
                 with contextlib.suppress(errors.Damaged):
                     assert attachment.read_attachment(repo, attached) == b"-m 256"
         yield from (finding.object for finding in verify.verify_all(repo, lambda done, total: None).findings)
-        for found, unreadable in [draft.all_drafts(repo)]:
+        for found, unreadable in [samples.all_drafts(repo)]:
             yield from (str(error.facts["object"]) for error in unreadable)
             for begun in found:
                 try:
-                    list(draft.records(repo, begun.id))
+                    list(draft.records(repo, begun.draft.id))
                 except errors.Damaged as error:
                     yield str(error.facts["object"])
 

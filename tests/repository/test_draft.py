@@ -8,12 +8,13 @@ from hypothesis import strategies as st
 
 from headstart import errors
 from headstart.repository import draft, snapshot
-from headstart.repository.draft import Draft, Entries, Record
+from headstart.repository.draft import Entries, Record
 from headstart.repository.repo import Repository
 from headstart.store.memory import MemoryStore
 from tests.kit import stores
 from tests.kit.stores import FaultyStore
 from tests.repository import samples
+from tests.repository.samples import Found
 
 IDS = st.binary(min_size=32, max_size=32)
 PAIRS = st.lists(st.tuples(st.integers(0, 2**32 - 1), IDS), max_size=5)
@@ -34,11 +35,11 @@ def test_roundtrip(time: float, vm: str, packs: tuple[str, ...], entries: dict[s
 
 def test_the_life_of_a_draft(repo: Repository) -> None:
     begun = draft.begin(repo, "web", "host", 100.0)
-    assert draft.all_drafts(repo) == ([begun], [])
+    assert samples.all_drafts(repo) == ([Found(begun, 100.0, 100.0, 1)], [])
     draft.record(repo, begun, 1, 200.0, ["ab"], {"vda": [(5, bytes(32))], "vdb": []})
     draft.record(repo, begun, 2, 300.0)
     other = stores.reopened(repo)
-    assert draft.all_drafts(other) == ([Draft(begun.id, "web", "host", 100.0, 300.0, 3)], [])
+    assert samples.all_drafts(other) == ([Found(begun, 100.0, 300.0, 3)], [])
     records = list(draft.records(other, begun.id))
     assert [made.number for made in records] == [0, 1, 2]
     assert records[1].packs == ("ab",)
@@ -46,7 +47,7 @@ def test_the_life_of_a_draft(repo: Repository) -> None:
     assert len(records[1].entries["vdb"]) == 0
     draft.drop(repo, begun.id)
     draft.drop(repo, begun.id)
-    assert draft.all_drafts(repo) == ([], [])
+    assert samples.all_drafts(repo) == ([], [])
 
 
 def test_a_draft_becomes_the_snapshot_of_its_id(repo: Repository) -> None:
@@ -83,15 +84,15 @@ def test_drafts_are_apart(repo: Repository) -> None:
     one, two = draft.begin(repo, "web", "host", 1.0), draft.begin(repo, "db", "host", 2.0)
     draft.record(repo, two, 1, 3.0)
     draft.drop(repo, one.id)
-    assert [found.id for found in draft.all_drafts(repo)[0]] == [two.id]
+    assert [found.draft.id for found in samples.all_drafts(repo)[0]] == [two.id]
 
 
 def test_a_damaged_draft_is_named_and_the_others_listed(repo: Repository) -> None:
     whole, damaged = draft.begin(repo, "web", "host", 1.0), draft.begin(repo, "db", "host", 2.0)
     key = f"drafts/{damaged.id}/00000000"
     samples.rewrite(repo, key, samples.flipped(repo.store.read(key), [40]))
-    found, errors_found = draft.all_drafts(repo)
-    assert found == [whole]
+    found, errors_found = samples.all_drafts(repo)
+    assert [each.draft for each in found] == [whole]
     assert [error.facts["object"] for error in errors_found] == [key]
 
 
@@ -99,7 +100,7 @@ def test_a_draft_whose_beginning_is_missing(repo: Repository) -> None:
     begun = draft.begin(repo, "web", "host", 1.0)
     draft.record(repo, begun, 1, 2.0)
     repo.store.delete(f"drafts/{begun.id}/00000000")
-    assert [error.facts["object"] for error in draft.all_drafts(repo)[1]] == [f"drafts/{begun.id}/00000000"]
+    assert [error.facts["object"] for error in samples.all_drafts(repo)[1]] == [f"drafts/{begun.id}/00000000"]
 
 
 def test_a_record_in_the_place_of_another(repo: Repository) -> None:
@@ -123,4 +124,4 @@ def test_a_large_round_is_36_bytes_a_block(repo: Repository) -> None:
 def test_foreign_files_are_passed_over(repo: Repository) -> None:
     for key in ("drafts/readme", "drafts/x/0", f"drafts/{'a' * 32}/readme"):
         repo.store.create(key, b"x")
-    assert draft.all_drafts(repo) == ([], [])
+    assert samples.all_drafts(repo) == ([], [])

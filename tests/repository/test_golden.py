@@ -53,9 +53,9 @@ def test_facts(repo: repository.Repository, name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_drafts(repo: repository.Repository) -> None:
-    [found], damaged = draft.all_drafts(repo)
-    assert (found.id, found.heartbeat, found.records, damaged) == (goldens.DRAFT, 1_700_007_201.5, 2, [])
-    record = list(draft.records(repo, found.id))[1]
+    [found], damaged = samples.all_drafts(repo)
+    assert (found.draft.id, found.heartbeat, found.records, damaged) == (goldens.DRAFT, 1_700_007_201.5, 2, [])
+    record = list(draft.records(repo, found.draft.id))[1]
     assert list(record.entries["vda"]) == [(7, bytes(range(32)))]
     assert record.packs == ("ab" * 16,)
 

@@ -9,8 +9,9 @@ import pytest
 
 from headstart import errors
 from headstart.repository import layout, lease
-from headstart.repository.lease import Lease, Root
+from headstart.repository.lease import Lease
 from headstart.repository.repo import Repository
+from headstart.repository.root import Root
 from headstart.store.memory import MemoryStore
 from tests.kit import stores
 from tests.kit.clock import Clock

@@ -14,7 +14,7 @@ import pytest
 
 from headstart import errors, repository
 from headstart.repository import keyring, layout, lease, protection
-from headstart.repository.lease import Root
+from headstart.repository.root import Root
 from headstart.server import attempts, objects, repositories
 from headstart.server.call import Call
 from headstart.server.checking import Checker

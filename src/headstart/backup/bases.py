@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from headstart import errors
 from headstart.backup.context import Context
 from headstart.blocks import Blocks
-from headstart.repository import draft as leases
+from headstart.repository import draft as drafts
 from headstart.repository import lost, snapshot
-from headstart.repository.lease import Root
 from headstart.repository.lost import Lost
 from headstart.repository.manifest import Disk, Manifest
+from headstart.repository.root import Root
 from headstart.state.values import Tracked
 
 
@@ -105,6 +105,6 @@ class Bases:
             return
         for number in range(draft.records):
             try:
-                yield from leases.read(context.repository, leases.key_of(draft.id, number)).roots
+                yield from drafts.read(context.repository, drafts.key_of(draft.id, number)).roots
             except errors.Damaged:
                 continue

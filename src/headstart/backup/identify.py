@@ -23,7 +23,7 @@ from headstart.backup.contact import Contact
 from headstart.backup.plan import Verdict
 from headstart.blocks import Blocks
 from headstart.hypervisor.inventory import Disk, Recorder
-from headstart.repository import draft as leases
+from headstart.repository import draft as drafts
 from headstart.repository import snapshot, tree
 from headstart.repository.manifest import Disk as StoredDisk
 from headstart.state.values import Draft, Tracked
@@ -145,15 +145,15 @@ def _verdicts(
 
 
 def _draft(contact: Contact) -> Draft:
-    """The draft at work, or a new one with its lease."""
+    """The draft at work, or a new one."""
     context = contact.context
     present = context.journal.draft(contact.name)
     if present is not None and not _ended(contact, present):
         return present
     begun = context.clock()
     roots = records.base_roots(context, contact.name, contact.tracked().values())
-    lease = leases.begin(context.repository, contact.name, context.host, begun, roots=roots)
-    return Draft(lease.id, context.repository.id, records=1, begun=begun)
+    stored = drafts.begin(context.repository, contact.name, context.host, begun, roots=roots)
+    return Draft(stored.id, context.repository.id, records=1, begun=begun)
 
 
 def _held(contact: Contact, draft: Draft, known: Mapping[str, Tracked], prepared: Mapping[str, Tracked]) -> Draft:

@@ -16,7 +16,7 @@ from headstart.backup.build import Building
 from headstart.backup.context import Context
 from headstart.backup.spooling import spool_of
 from headstart.blocks import Blocks
-from headstart.repository import draft as leases
+from headstart.repository import draft as drafts
 from headstart.repository import manifest as manifests
 from headstart.repository import snapshot
 from headstart.repository.manifest import Manifest
@@ -60,7 +60,7 @@ def run(context: Context, vm: str) -> Published:
     context.journal.published(
         vm, follows, Point(found.id, found.created), _told(context, found, completion, building.stored_bytes)
     )
-    leases.drop(context.repository, found.id)
+    drafts.drop(context.repository, found.id)
     spool_of(context, vm, base).remove()
     return Published(found, completion, building.stored_bytes)
 
@@ -87,7 +87,7 @@ def _told(context: Context, found: Manifest, completion: Completion, stored: Map
 
 
 #: What trying again does not mend. Nothing was published; give the completion up and back up again.
-HOPELESS = (errors.Damaged, leases.Taken, snapshot.Revoked, losses.Lost, Superseded)
+HOPELESS = (errors.Damaged, drafts.Taken, snapshot.Revoked, losses.Lost, Superseded)
 
 
 def _follows(tracked: Tracked, snapshot_id: str, base: str, excluded: Blocks) -> Tracked:

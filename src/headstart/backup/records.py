@@ -12,8 +12,8 @@ from dataclasses import replace
 from headstart import errors
 from headstart.backup.bases import Bases
 from headstart.backup.context import Context
-from headstart.repository import draft as leases
-from headstart.repository.lease import Root
+from headstart.repository import draft as drafts
+from headstart.repository.root import Root
 from headstart.state.values import Draft, Tracked
 
 #: Blocks that one object of the draft lists, at most.
@@ -49,7 +49,7 @@ def claim(context: Context, vm: str, packs: Iterable[str]) -> None:
     assert draft is not None, "only called with one that is to be published"
     number = _add(context, vm, draft, draft.records, packs=sorted(packs))
     try:
-        leases.read(context.repository, leases.key_of(draft.id, number - 1))
+        drafts.read(context.repository, drafts.key_of(draft.id, number - 1))
     except errors.Damaged as error:
         raise errors.StoreFailed(f"{error} It was written just now. Nothing was published: try again.") from None
     _written(context, vm, draft, number)
@@ -74,11 +74,11 @@ def _add(
     """Add an object of the draft; returns the number of the next one. Numbers may be taken by a run that died before
     its journal knew, or that an old copy of the state forgot: what those list is marked as well, which harms nothing.
     """
-    lease = leases.Draft(draft.id, vm, context.host, draft.begun, draft.begun, draft.records)
+    stored = drafts.Draft(draft.id, vm, context.host)
     while True:
         try:
-            leases.record(context.repository, lease, number, context.clock(), packs, entries, roots)
-        except leases.Taken:
+            drafts.record(context.repository, stored, number, context.clock(), packs, entries, roots)
+        except drafts.Taken:
             number += 1
         else:
             return number + 1

@@ -9,7 +9,7 @@ from headstart import errors, units
 from headstart.cli import arguments, filerow, text
 from headstart.cli.session import Session
 from headstart.repository import lease, snapshot
-from headstart.repository.lease import Root
+from headstart.repository.root import Root
 from headstart.restore.files import guestpath, versions
 from headstart.restore.files.versions import Version
 

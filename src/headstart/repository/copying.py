@@ -7,7 +7,7 @@
         -> records of a draft in the target: what is durable; after an interruption it goes on behind them
         -> trees of the target, from the records -> the manifest, under the same id
 
-The draft is a lease as that of a backup: nobody collects what it names.
+The draft is as that of a backup: nobody collects what it names.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from headstart.batches import batched
 from headstart.blocks import Blocks
 from headstart.repository import attachment, draft, layout, lease, lost, snapshot, tree
 from headstart.repository.draft import Draft
-from headstart.repository.lease import Root
 from headstart.repository.manifest import Disk, Manifest
 from headstart.repository.repo import Repository
+from headstart.repository.root import Root
 from headstart.repository.tree import Change
 from headstart.repository.writer import Cut, Writer
 from headstart.store.contract import Data
@@ -57,7 +57,7 @@ class Copied:
 
 
 class Copying:
-    """From one repository into another one. ``host`` is noted in the lease; ``clock`` gives seconds since 1970."""
+    """From one repository into another one. ``host`` is noted in the draft; ``clock`` gives seconds since 1970."""
 
     def __init__(
         self, source: Repository, target: Repository, host: str, clock: Callable[[], float], progress: Progress
@@ -88,7 +88,7 @@ class Copying:
             return self._copy(original, new_id, self._base(original))
 
     def _copy(self, original: Manifest, new_id: str, base: tuple[Manifest, Manifest] | None) -> Copied:
-        held = _Lease.take(self._target, new_id, original.vm, self._host, self._clock)
+        held = _Draft.take(self._target, new_id, original.vm, self._host, self._clock)
         with self._target.writer(_nobody_waits) as writer:
             disks = _Disks(self._source, self._target, writer, held, self._progress)
             copied = disks.copy(original, base)
@@ -186,7 +186,7 @@ def _given_up(new_id: str) -> errors.HeadstartError:
 
 
 @dataclass(slots=True)
-class _Lease:
+class _Draft:
     """The draft in the target. ``runs`` are, by disk, numbers of records whose blocks ascend from each to the next.
     ``shifts`` of the index before anything was relied on."""
 
@@ -201,7 +201,7 @@ class _Lease:
     last: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def take(cls, repo: Repository, new_id: str, vm: str, host: str, clock: Callable[[], float]) -> _Lease:
+    def take(cls, repo: Repository, new_id: str, vm: str, host: str, clock: Callable[[], float]) -> _Draft:
         """A new one, or that of a copy that was interrupted. Raises ``Locked``, ``Damaged``."""
         names = draft.names(repo).get(new_id, [])
         now, shifts = clock(), repo.index.shifts
@@ -211,7 +211,7 @@ class _Lease:
             except draft.Taken as error:
                 raise _locked(repo, new_id) from error
         repo.holdings.adopt_all()
-        held = cls(repo, Draft(new_id, vm, host, now, now, len(names)), clock, len(names), now, shifts)
+        held = cls(repo, Draft(new_id, vm, host), clock, len(names), now, shifts)
         for record in draft.records(repo, new_id):
             for disk, entries in record.entries.items():
                 held._noted(disk, record.number, list(entries))
@@ -291,12 +291,12 @@ class _Disks:
     """The disks of one snapshot."""
 
     def __init__(
-        self, source: Repository, target: Repository, writer: Writer[None], lease: _Lease, progress: Progress
+        self, source: Repository, target: Repository, writer: Writer[None], draft: _Draft, progress: Progress
     ) -> None:
         self._source = source
         self._target = target
         self._writer = writer
-        self._lease = lease
+        self._draft = draft
         self._progress = progress
         self._recorded = 0  # packs
         self.read_bytes = 0
@@ -323,14 +323,14 @@ class _Disks:
     def _content(self, disk: Disk, before: tuple[Disk, Disk] | None, looked: Callable[[int], None]) -> Blocks:
         """Copies what changed; returns those of the changed blocks that are zeroes."""
         zeroes = Blocks()
-        done = self._lease.done.get(disk.name, Blocks())
+        done = self._draft.done.get(disk.name, Blocks())
         entries: list[tuple[int, bytes]] = []
         for batch in batched(self._changes(disk, before), _BATCH):
             zeroes.update(block for block, chunk_id in batch if chunk_id is None)
             wanted = [(block, chunk) for block, chunk in batch if chunk is not None and block not in done]
             ids = self._put({chunk_id for _, chunk_id in wanted})
             entries += [(block, ids[chunk_id]) for block, chunk_id in wanted]
-            if len(entries) >= RECORD_BLOCKS or self._lease.clock() - self._lease.told >= RECORD_SECONDS:
+            if len(entries) >= RECORD_BLOCKS or self._draft.clock() - self._draft.told >= RECORD_SECONDS:
                 self._record(disk.name, entries)
                 entries = []
             looked(min((batch[-1][0] + 1) * self._source.block_size, disk.size))
@@ -369,11 +369,11 @@ class _Disks:
         self._writer.flush()
         packs = self._writer.packs[self._recorded :]
         self._recorded += len(packs)
-        self._lease.write(packs, {disk: entries})
+        self._draft.write(packs, {disk: entries})
 
     def _tree(self, disk: Disk, before: tuple[Disk, Disk] | None, zeroes: Blocks) -> bytes | None:
         changes: Iterator[Change] = heapq.merge(
-            self._lease.copied(disk.name), ((block, None) for block in zeroes), key=lambda change: change[0]
+            self._draft.copied(disk.name), ((block, None) for block in zeroes), key=lambda change: change[0]
         )
         root, size = (before[1].root, before[1].size) if before else (None, 0)
         return tree.update(self._target, self._writer, root, size, disk.size, changes)

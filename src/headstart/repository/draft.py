@@ -1,4 +1,4 @@
-"""Drafts: leases on the backup images in the making, and what they have copied so far.
+"""Drafts: backup images in the making, and what they have copied so far.
 
 ``drafts/<draft id>/<number>``: number 0 begins the draft, each further one is a round or a mere sign of life. All are
 sealed, and none is ever changed. A draft's id is the id of the snapshot that it becomes: giving a draft up means to
@@ -17,9 +17,9 @@ from typing import Any
 
 from headstart import errors
 from headstart.repository import layout, link, snapshot, values
-from headstart.repository.lease import Root
 from headstart.repository.link import Link
 from headstart.repository.repo import Repository
+from headstart.repository.root import Root
 from headstart.store.contract import Exists
 
 _JSON_LENGTH = struct.Struct("<I")
@@ -76,23 +76,18 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A draft by its first and newest records. ``heartbeat`` is the time of the newest."""
-
     id: str
     vm: str
     host: str
-    created: float
-    heartbeat: float
-    records: int
 
 
 def begin(
     repo: Repository, vm: str, host: str, now: float, draft_id: str | None = None, roots: Iterable[Root] = ()
 ) -> Draft:
-    """A new draft with a lease from ``now`` on."""
+    """A new draft, which keeps what it names from ``now`` on."""
     draft_id = draft_id or snapshot.new_id()
     _write(repo, Record(draft_id, 0, now, vm, host, roots=tuple(roots)))
-    return Draft(draft_id, vm, host, now, now, 1)
+    return Draft(draft_id, vm, host)
 
 
 def record(
@@ -121,27 +116,10 @@ def record(
 
 
 def drop(repo: Repository, draft_id: str) -> None:
-    """Remove the lease: its snapshot is published, or it is given up. Repeatable."""
+    """Remove the draft: its snapshot is published, or it is given up. Repeatable."""
     names = sorted(_names(repo, draft_id), reverse=True)  # the first record last: until then it is a draft
     for name in names:
         repo.store.delete(name)
-
-
-def all_drafts(repo: Repository) -> tuple[list[Draft], list[errors.Damaged]]:
-    """Every draft by its newest record, and an error for each that cannot be read."""
-    newest: dict[str, str] = {}
-    for name in _names(repo):
-        draft_id = name.split("/")[1]
-        newest[draft_id] = max(name, newest.get(draft_id, ""))
-    drafts: list[Draft] = []
-    damaged: list[errors.Damaged] = []
-    for draft_id, last in sorted(newest.items()):
-        try:
-            first = read(repo, key_of(draft_id, 0))
-            drafts.append(_draft(first, read(repo, last)))
-        except errors.Damaged as error:
-            damaged.append(error)
-    return drafts, damaged
 
 
 def records(repo: Repository, draft_id: str) -> Iterator[Record]:
@@ -157,10 +135,6 @@ def names(repo: Repository) -> dict[str, list[str]]:
     for name in sorted(_names(repo)):
         found.setdefault(name.split("/")[1], []).append(name)
     return found
-
-
-def _draft(first: Record, newest: Record) -> Draft:
-    return Draft(first.draft_id, first.vm, first.host, first.time, newest.time, newest.number + 1)
 
 
 def key_of(draft_id: str, number: int) -> str:

@@ -19,6 +19,7 @@ from headstart import errors
 from headstart.repository import layout, snapshot, values
 from headstart.repository.manifest import Manifest
 from headstart.repository.repo import Repository
+from headstart.repository.root import Root
 from headstart.store.contract import Exists, Missing
 
 #: A draft or a reader that has not been heard of for so long is dead. A host that sleeps over a long weekend keeps its
@@ -30,30 +31,6 @@ _BEAT_SECONDS = 120.0
 _DIGITS = 8
 #: The one lease of those who forget, collect and repair.
 _COLLECTOR = "0" * (2 * layout.OBJECT_ID_LENGTH)
-
-
-@dataclass(frozen=True, slots=True)
-class Root:
-    """A tree that must stay. ``root`` None: a disk of zeroes. ``size`` in bytes."""
-
-    snapshot: str
-    disk: str
-    size: int
-    root: bytes | None
-
-    def told(self) -> list[object]:
-        return [self.snapshot, self.disk, self.size, None if self.root is None else self.root.hex()]
-
-    @classmethod
-    def of(cls, told: object) -> Root:
-        """``ValueError``."""
-        snapshot, disk, size, root = values.items(told)
-        return cls(
-            values.text(snapshot),
-            values.text(disk),
-            values.count(size),
-            None if root is None else values.chunk_id(root),
-        )
 
 
 @dataclass(frozen=True, slots=True)

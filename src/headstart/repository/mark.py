@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from headstart import errors
 from headstart.blocks import Blocks
 from headstart.repository import census, draft, layout, lease, loss, objects, snapshot, tree
-from headstart.repository.lease import Root
 from headstart.repository.manifest import Manifest
 from headstart.repository.missed import Missed
 from headstart.repository.repo import Repository
+from headstart.repository.root import Root
 from headstart.store.contract import Missing
 
 
