@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import json
 import struct
-import sys
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from headstart import errors
-from headstart.repository import layout, link, snapshot, values
+from headstart.repository import columns, layout, link, snapshot, values
 from headstart.repository.link import Link
 from headstart.repository.repo import Repository
 from headstart.repository.root import Root
@@ -185,7 +184,7 @@ def encode(written: Record) -> bytes:
     if written.roots:
         head["roots"] = [each.told() for each in written.roots]
     text = json.dumps(head, separators=(",", ":"), allow_nan=False).encode()
-    tables = [_little(listed.blocks) + listed.chunk_ids for listed in written.entries.values()]
+    tables = [columns.encode(listed.blocks) + listed.chunk_ids for listed in written.entries.values()]
     return _JSON_LENGTH.pack(len(text)) + text + b"".join(tables)
 
 
@@ -223,16 +222,5 @@ _ENTRY_LENGTH = 4 + layout.CHUNK_ID_LENGTH
 
 
 def _entries(table: bytes, count: int) -> Entries:
-    if len(table) != count * _ENTRY_LENGTH:
-        raise ValueError("wrong length of a table")
-    blocks = array("I", table[: 4 * count])
-    if sys.byteorder == "big":
-        blocks.byteswap()
-    return Entries(blocks, table[4 * count :])
-
-
-def _little(numbers: array[int]) -> bytes:
-    if sys.byteorder == "big":
-        numbers = numbers[:]
-        numbers.byteswap()
-    return numbers.tobytes()
+    blocks, chunk_ids = columns.cut(table, (4 * count, layout.CHUNK_ID_LENGTH * count))
+    return Entries(columns.decode(blocks), chunk_ids)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from array import array
 from dataclasses import dataclass
 
-from headstart.repository import layout
+from headstart.repository import columns, layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,15 +17,15 @@ class Moved:
     numbers: array[int]
 
     def encode(self) -> bytes:
-        return b"".join(self.packs) + _little(self.places) + _little(self.numbers)
+        return b"".join(self.packs) + columns.encode(self.places) + columns.encode(self.numbers)
 
     @classmethod
     def decode(cls, count: int, frames: int, data: bytes) -> Moved:
         """``ValueError`` when ``data`` is no such table of ``count`` packs."""
-        ids, places, numbers = _columns(data, (layout.OBJECT_ID_LENGTH * count, 2 * frames, 4 * frames))
+        ids, places, numbers = columns.cut(data, (layout.OBJECT_ID_LENGTH * count, 2 * frames, 4 * frames))
         length = layout.OBJECT_ID_LENGTH
         packs = tuple(ids[start : start + length] for start in range(0, len(ids), length))
-        found = cls(packs, _numbers(places, "H"), _numbers(numbers))
+        found = cls(packs, columns.decode(places, "H"), columns.decode(numbers))
         if max(found.places, default=0) >= count:
             raise ValueError("of no pack")
         return found
@@ -68,8 +67,9 @@ class PackEntries:
         return body + table_length(len(self), len(self.counts), self.origins) + layout.PACK_FOOT.size
 
     def encode(self) -> bytes:
-        columns = [self.ids, _little(self.lengths), self.counts, _little(self.sealed_lengths), self.flags]
-        return b"".join(columns) + (self.moved.encode() if self.moved else b"")
+        lengths, sealed_lengths = columns.encode(self.lengths), columns.encode(self.sealed_lengths)
+        table = b"".join([self.ids, lengths, self.counts, sealed_lengths, self.flags])
+        return table + (self.moved.encode() if self.moved else b"")
 
     @classmethod
     def decode(
@@ -78,21 +78,21 @@ class PackEntries:
         """``data`` was authenticated; ``ValueError`` when it is no such table all the same."""
         widths = (layout.CHUNK_ID_LENGTH * chunks, 4 * chunks, frames, 4 * frames, frames)
         start = sum(widths)
-        ids, lengths, counts, sealed, flags = _columns(data[:start], widths)
+        ids, lengths, counts, sealed, flags = columns.cut(data[:start], widths)
         moved = Moved.decode(origins, frames, data[start:]) if origins else None
         if (moved is None and len(data) != start) or sum(counts) != chunks or 0 in counts:
             raise ValueError("wrong length of a table")
-        columns = ids, _numbers(lengths), counts, _numbers(sealed), flags
-        return cls(pack_id, layout.ChunkClass(chunk_class), *columns, moved)._checked()
+        table = ids, columns.decode(lengths), counts, columns.decode(sealed), flags
+        return cls(pack_id, layout.ChunkClass(chunk_class), *table, moved)._checked()
 
     @classmethod
     def decode_0(cls, pack_id: bytes, chunk_class: int, chunks: int, data: bytes) -> PackEntries:
         """As ``decode``, of format 0."""
         widths = (layout.CHUNK_ID_LENGTH * chunks, 4 * chunks, 4 * chunks, chunks)
-        ids, sealed, lengths, flags = _columns(data, widths)
+        ids, sealed, lengths, flags = columns.cut(data, widths)
         bound = bytes(flag | layout.BOUND for flag in flags)
-        columns = ids, _numbers(lengths), bytes([1]) * chunks, _numbers(sealed), bound
-        return cls(pack_id, layout.ChunkClass(chunk_class), *columns)._checked()
+        table = ids, columns.decode(lengths), bytes([1]) * chunks, columns.decode(sealed), bound
+        return cls(pack_id, layout.ChunkClass(chunk_class), *table)._checked()
 
     def _checked(self) -> PackEntries:
         longest = max(self.lengths, default=0)
@@ -115,28 +115,3 @@ def table_length(chunks: int, frames: int, origins: int) -> int:
 def table_length_0(chunks: int) -> int:
     """As ``table_length``, of format 0."""
     return chunks * _ENTRY_LENGTH_0
-
-
-def _columns(data: bytes, widths: tuple[int, ...]) -> list[bytes]:
-    """``data`` cut into parts of so many bytes."""
-    if len(data) != sum(widths):
-        raise ValueError("wrong length of a table")
-    columns, start = [], 0
-    for width in widths:
-        columns.append(data[start : start + width])
-        start += width
-    return columns
-
-
-def _little(numbers: array[int]) -> bytes:
-    if sys.byteorder == "big":
-        numbers = numbers[:]
-        numbers.byteswap()
-    return numbers.tobytes()
-
-
-def _numbers(data: bytes, width: str = "I") -> array[int]:
-    numbers = array(width, data)
-    if sys.byteorder == "big":
-        numbers.byteswap()
-    return numbers
