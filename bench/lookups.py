@@ -26,7 +26,8 @@ def main() -> None:
     with _Anonymous() as memory, repository.open(LocalStore(folder), lambda: bulk.PASSWORD) as repo:
         repo.holdings.use_cache(cache)
         began = time.monotonic()
-        count = len(repo.index)
+        with repo.holdings.loaded() as holdings:
+            count = len(holdings.table)
         loaded = time.monotonic() - began
         told = {"chunks": count, "load_seconds": loaded, **_memory("loaded"), "loaded_anonymous": memory.bytes}
         source = random.Random(1)

@@ -143,3 +143,9 @@ def all_drafts(repo: Repository) -> tuple[list[Found], list[errors.Damaged]]:
             made = Draft(draft_id, first.vm, first.host)
             found.append(Found(made, first.time, newest.time, newest.number + 1))
     return found, damaged
+
+
+def known(repo: Repository) -> int:
+    """How many copies of chunks are."""
+    with repo.holdings.loaded() as it:
+        return len(it.table)

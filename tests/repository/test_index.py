@@ -136,7 +136,7 @@ def test_loads_when_first_asked(written: Repository, faulty: FaultyStore) -> Non
 
 
 def test_a_writer_knows_what_others_added(written: Repository) -> None:
-    assert len(written.index) == 10
+    assert samples.known(written) == 10
     with stores.reopened(written).writer(samples.ignore) as running:
         samples.put(written, running, {20: noise(20)})
     assert written.missing(samples.ids_of(written, 20))
@@ -153,7 +153,7 @@ def lose_indexes(repo: Repository) -> None:
 def test_finds_chunks_without_any_index_object(written: Repository) -> None:
     lose_indexes(written)
     assert written.read_chunk(samples.ids_of(written, 3)[0]) == noise(3)
-    assert len(written.index) == 10
+    assert samples.known(written) == 10
 
 
 def test_adopts_a_pack_after_a_crash(written: Repository, faulty: FaultyStore) -> None:
@@ -178,7 +178,7 @@ def test_adopting_twice_or_what_is_known_changes_nothing(written: Repository) ->
     with written.writer(samples.ignore) as running:
         pass
     assert running.stored_bytes == 0
-    assert len(written.index) == 10
+    assert samples.known(written) == 10
 
 
 def test_adopting_what_is_not_there(written: Repository) -> None:
@@ -232,7 +232,7 @@ def test_an_index_object_that_could_not_be_read_is_read_the_next_time(
     with contextlib.suppress(errors.StoreFailed):
         written.holdings.refresh()
     written.holdings.refresh()
-    assert len(written.index) == 10
+    assert samples.known(written) == 10
     assert written.holdings.damaged == [], "it is whole"
 
 
@@ -283,7 +283,7 @@ def test_a_pack_that_could_not_be_read_is_tried_again(
         assert [error.facts["object"] for error in written.holdings.damaged] == [name]
     monkeypatch.setattr(holdings, "_AGAIN_SECONDS", 0.0)
     written.holdings.adopt_all()
-    assert len(written.index) == 10 and written.holdings.damaged == []
+    assert samples.known(written) == 10 and written.holdings.damaged == []
 
 
 def test_foreign_files_are_passed_over(written: Repository) -> None:

@@ -157,7 +157,7 @@ def test_a_failure_while_the_index_is_written(repo: Repository, faulty: FaultySt
     with repo.writer(durable.extend) as running:
         put(repo, running, 2)
     assert faulty.count("create", "packs/") == 2
-    assert len(stores.reopened(repo).index) == 2
+    assert samples.known(stores.reopened(repo)) == 2
 
 
 def test_a_failing_callback(repo: Repository, faulty: FaultyStore) -> None:
@@ -294,7 +294,7 @@ def test_a_slow_store_bounds_what_is_in_memory(repo: Repository, faulty: FaultyS
         assert len(done) * BLOCK <= writer.MAX_PACKS * small_packs
         release.set()
         filling.result()
-    assert len(stores.reopened(repo).index) == 60
+    assert samples.known(stores.reopened(repo)) == 60
 
 
 def _until_steady(done: list[int]) -> None:
@@ -331,7 +331,7 @@ def test_many_threads(repo: Repository, faulty: FaultyStore, small_packs: int) -
             filling.result()
     assert Counter(durable) == dict.fromkeys(range(100), 4)
     again = stores.reopened(repo)
-    assert len(again.index) == 100
+    assert samples.known(again) == 100
     assert {data for _, data in again.read_chunks(map(repo.chunk_id, contents))} == set(contents)
 
 
@@ -363,4 +363,4 @@ def test_a_long_run_writes_indexes_on_its_way(
     with repo.writer(samples.ignore) as running:
         put(repo, running, *range(20))
     assert faulty.count("create", "indexes/") >= 3
-    assert len(stores.reopened(repo).index) == 20
+    assert samples.known(stores.reopened(repo)) == 20

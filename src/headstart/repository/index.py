@@ -27,10 +27,6 @@ class Index:
     def __contains__(self, chunk_id: bytes) -> bool:
         return self._asked(lambda it: it.table.position(chunk_id)) >= 0
 
-    def __len__(self) -> int:
-        with self._holdings.loaded() as it:
-            return len(it.table)
-
     def find(self, chunk_id: bytes) -> Location | None:
         """A copy to read: a bad one where there is no other, which may have come back."""
         return self._asked(lambda it: it.lookup.find(chunk_id))
