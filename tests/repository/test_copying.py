@@ -273,7 +273,7 @@ def test_a_claim_that_the_store_has_lost_publishes_nothing(repo: Repository, tar
     made = samples.add_snapshot(repo, images)
     assert isinstance(target.store, FaultyStore)
     target.store.plan("create", stores.forget, prefix="drafts/", number=3)
-    with pytest.raises(errors.StoreFailed, match="Copy it again"):
+    with pytest.raises(errors.StoreFailed, match="Nothing was published"):
         run(repo, target, made)
     assert target.store.count("create", layout.SNAPSHOTS) == 0
     [copied] = run(repo, target, made)

@@ -7,7 +7,7 @@ right.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 from unittest import mock
@@ -107,7 +107,15 @@ def undurable_pack_counted() -> Any:
 @contextlib.contextmanager
 def _unseen(bug: Any) -> Iterator[None]:
     """And nobody looks whether the packs are there: that would find it before anything is published."""
-    with bug, mock.patch.object(Repository, "drop_lost", lambda _self: set()):
+
+    def gone(self: Repository, packs: Iterable[str]) -> set[str]:
+        return set(packs) - {each.hex() for each in self.index.packs()}
+
+    with (
+        bug,
+        mock.patch.object(Repository, "drop_lost", lambda _self: set()),
+        mock.patch.object(Repository, "gone", gone),
+    ):
         yield
 
 

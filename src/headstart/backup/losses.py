@@ -39,10 +39,7 @@ def require_none(context: Context, vm: str, disks: Iterable[str], put: Set[str] 
 
     Raises ``Lost``. If content is gone, the completion is given up: the point in time that had it is over. Raises
     ``Swept`` if nothing is gone but packs ``put``, and a collector has them."""
-    lost = context.repository.drop_lost()
-    # Another run, which shares the index, may have found the loss before.
-    there = {pack.hex() for pack in context.repository.index.packs()}
-    lost |= (put | used) - there
+    lost = context.repository.gone(put | used)  # also what another run, which shares the index, found before
     if not lost:
         return
     gone = {disk: missing(context, vm, disk) for disk in disks}

@@ -6,10 +6,9 @@ who deletes: see ``repository.collect``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
-from headstart import errors
 from headstart.backup.bases import Bases
 from headstart.backup.context import Context
 from headstart.repository import draft as drafts
@@ -47,11 +46,7 @@ def claim(context: Context, vm: str, packs: Iterable[str]) -> None:
     """What is about to be published is in these packs (hex). Raises ``StoreFailed`` if the store has lost the claim."""
     draft = context.journal.draft(vm)
     assert draft is not None, "only called with one that is to be published"
-    number = _add(context, vm, draft, draft.records, packs=sorted(packs))
-    try:
-        drafts.read(context.repository, drafts.key_of(draft.id, number - 1))
-    except errors.Damaged as error:
-        raise errors.StoreFailed(f"{error} It was written just now. Nothing was published: try again.") from None
+    number = _add(context, vm, draft, draft.records, packs=sorted(packs), put=drafts.claim)
     _written(context, vm, draft, number)
 
 
@@ -70,6 +65,7 @@ def _add(
     packs: Iterable[str] = (),
     entries: Mapping[str, list[tuple[int, bytes]]] | None = None,
     roots: Iterable[Root] = (),
+    put: Callable[..., None] = drafts.record,
 ) -> int:
     """Add an object of the draft; returns the number of the next one. Numbers may be taken by a run that died before
     its journal knew, or that an old copy of the state forgot: what those list is marked as well, which harms nothing.
@@ -77,7 +73,7 @@ def _add(
     stored = drafts.Draft(draft.id, vm, context.host)
     while True:
         try:
-            drafts.record(context.repository, stored, number, context.clock(), packs, entries, roots)
+            put(context.repository, stored, number, context.clock(), packs, entries, roots)
         except drafts.Taken:
             number += 1
         else:

@@ -223,17 +223,12 @@ class _Draft:
         Raises ``StoreFailed`` if a collector of garbage has anything of it, or may have, and if the store has lost the
         claim."""
         roots = [Root(base.id, disk.name, disk.size, disk.root) for disk in base.disks] if base else []
-        self.write(sorted(packs), {}, roots)
-        try:
-            draft.read(self.repo, draft.key_of(self.draft.id, self.next_number - 1))
-        except errors.Damaged as error:
-            raise errors.StoreFailed(f"{error} It was written just now. Copy it again.") from None
-        # Only then: see ``collect``.
+        self._put(draft.claim, sorted(packs), {}, roots)
         index = self.repo.index
-        lost = self.repo.drop_lost() - {pack.hex() for pack in index.doomed}
-        there = {pack.hex() for pack in index.packs()}
-        swept = packs - there or (index.shifts != self.shifts and self._lacks())
-        if lost or swept or (base is not None and not _is_there(self.repo, base)):
+        gone = self.repo.gone(packs)
+        elsewhere = {pack.hex() for pack in index.doomed} - packs  # what else is being deleted
+        swept = gone - elsewhere or (index.shifts != self.shifts and self._lacks())
+        if swept or (base is not None and not _is_there(self.repo, base)):
             raise errors.StoreFailed(
                 f"Something that the copy {self.draft.id} is made of was deleted from {self.repo.store!r} meanwhile."
                 " Copy it again: what is missing is copied.",
@@ -248,13 +243,20 @@ class _Draft:
             for batch in batched(self.copied(disk), _BATCH)
         )
 
-    def write(
-        self, packs: Sequence[str], entries: dict[str, list[tuple[int, bytes]]], roots: Sequence[Root] = ()
-    ) -> None:
+    def write(self, packs: Sequence[str], entries: dict[str, list[tuple[int, bytes]]]) -> None:
         """What is durable. Raises ``Locked`` when somebody else wrote this record."""
+        self._put(draft.record, packs, entries)
+
+    def _put(
+        self,
+        put: Callable[..., None],
+        packs: Sequence[str],
+        entries: dict[str, list[tuple[int, bytes]]],
+        roots: Sequence[Root] = (),
+    ) -> None:
         self.told = self.clock()
         try:
-            draft.record(self.repo, self.draft, self.next_number, self.told, packs, entries, roots)
+            put(self.repo, self.draft, self.next_number, self.told, packs, entries, roots)
         except draft.Taken as error:
             raise _locked(self.repo, self.draft.id) from error
         except snapshot.Revoked as error:

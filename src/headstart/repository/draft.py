@@ -114,6 +114,27 @@ def record(
         )
 
 
+def claim(
+    repo: Repository,
+    draft: Draft,
+    number: int,
+    now: float,
+    packs: Iterable[str] = (),
+    entries: Mapping[str, Iterable[tuple[int, bytes]]] | None = None,
+    roots: Iterable[Root] = (),
+) -> None:
+    """``record``, of what is about to be published upon these packs. Raises ``StoreFailed`` if the store has lost it.
+
+    Look only afterwards what is ``gone``: a collector of garbage dooms packs, and only then looks what is claimed. So
+    one of the two sees the other, however their steps fall.
+    """
+    record(repo, draft, number, now, packs, entries, roots)
+    try:
+        read(repo, key_of(draft.id, number))
+    except errors.Damaged as error:
+        raise errors.StoreFailed(f"{error} It was written just now. Nothing was published: try again.") from None
+
+
 def drop(repo: Repository, draft_id: str) -> None:
     """Remove the draft: its snapshot is published, or it is given up. Repeatable."""
     names = sorted(_names(repo, draft_id), reverse=True)  # the first record last: until then it is a draft

@@ -265,6 +265,13 @@ class Holdings:
             self._unlisted.forget(known)
         return set(known)
 
+    def gone(self, packs: Iterable[bytes]) -> set[bytes]:
+        """All that ``drop_lost`` finds now, and those of these packs that it found before. Who publishes upon them has
+        claimed them before this is asked: see ``draft.claim``."""
+        lost = self.drop_lost()
+        with self.loaded():
+            return lost | {each for each in packs if each not in self.table}
+
     def swept(self, packs: Iterable[bytes]) -> set[bytes]:
         """Those of the packs that are gone, or go, because a collector of garbage deletes them: no index lists them any
         longer. Loads all of the index anew."""

@@ -97,6 +97,10 @@ class Repository:
         """
         return {pack_id.hex() for pack_id in self.holdings.drop_lost()}
 
+    def gone(self, packs: Iterable[str]) -> set[str]:
+        """As ``drop_lost``, and of these packs (hex) also those that were found lost before."""
+        return {each.hex() for each in self.holdings.gone(map(bytes.fromhex, packs))}
+
     def writer(self, on_durable: Callable[[list[Token]], None]) -> Writer[Token]:
         """For use in a ``with`` block. Knows what other writers made durable before now."""
         self.holdings.refresh()
