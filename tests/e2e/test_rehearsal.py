@@ -65,7 +65,7 @@ def test_the_latest_snapshot_of_a_vm_lives(rig: Rig) -> None:
     again = rig.cli.run("proof", NAME, "--screenshot", rig.folder / "again.png").json
     assert again["passed"] and again["answers"] == {"file:/bin/sh": "it is there"}
     assert (rig.folder / "again.png").read_bytes() == (rig.folder / "screen.png").read_bytes()
-    assert list(rig.scratch.glob("rehearsal-*")) == []
+    assert list((rig.scratch / "rehearsals").iterdir()) == []
 
 
 def test_what_gives_no_sign_of_life_has_not_passed(rig: Rig) -> None:

@@ -160,7 +160,7 @@ def test_what_a_killed_one_left_is_cleared_away(
 ) -> None:
     monkeypatch.setattr(runplace, "folder_of", lambda name, environment: tmp_path / name)
     left = home.house.scratch / "ordered" / "ordered-web"
-    rehearsed = home.house.scratch / "rehearsal-web"
+    rehearsed = home.house.scratch / "rehearsals" / "rehearsal-web"
     for folder in (left, rehearsed):
         folder.mkdir(parents=True)
         (folder / "a.qcow2").write_bytes(b"writes")

@@ -39,6 +39,8 @@ _POLL_SECONDS = 1.0
 SPARED = units.GIB
 #: What names of rehearsed VMs begin with.
 _NAME = "rehearsal-"
+#: In the scratch directory: a VM may be called like one that is rehearsed.
+_FOLDER = "rehearsals"
 #: Characters of the console that go with the proof, and bytes of a picture of the screen.
 _CONSOLE = 20_000
 _SCREEN_LIMIT = 8 << 20
@@ -92,7 +94,7 @@ def rehearse(source: Source, order: Order, scratch: Path, clock: Callable[[], fl
 
 def clear(scratch: Path) -> None:
     """Away with what rehearsals have left there whose process was killed."""
-    runplace.clear(scratch.glob(f"{_NAME}*"))
+    runplace.clear((scratch / _FOLDER).glob("*"))
 
 
 @contextlib.contextmanager
@@ -100,7 +102,9 @@ def _started(source: Source, order: Order, scratch: Path) -> Iterator[Stage]:
     """By a name of the VM's: what a rehearsal that was killed has left is replaced by the next."""
     name = f"{_NAME}{file_name(source.manifest.vm)[:40]}"
     folder = runplace.folder_of(name, os.environ)
-    wanted = Wanted(name, folder, scratch / name, memory=order.memory, definition=order.definition, rehearsed=True)
+    wanted = Wanted(
+        name, folder, scratch / _FOLDER / name, memory=order.memory, definition=order.definition, rehearsed=True
+    )
     if boot.is_domain(order.definition or boot.definition_of(source.repo, source.manifest)):
         # Of no use to those who have no libvirt.
         from headstart.restore.rehearsing import domainstage

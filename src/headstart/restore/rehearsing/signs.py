@@ -22,6 +22,7 @@ PROMPT = r"(?:^|\s|\x1b\[[0-9;?]*[A-Za-z])login:"
 CONSOLE_LIMIT = 1 << 18
 #: For one search, where the processor has others to serve.
 _SEARCH_SECONDS = 15.0
+_SEARCHES = 3
 
 
 class Awaited(Enum):
@@ -42,6 +43,8 @@ class Signs:
         self._stage = stage
         self._pattern = pattern
         self._searched = ""
+        #: How often the same was searched.
+        self._searches = 0
         #: The last search was given up.
         self.given_up = False
         if self.awaited is Awaited.AGENT and not stage.has_agent:
@@ -58,8 +61,13 @@ class Signs:
         return self._is_new(text) and self._is_in(text)
 
     def _is_new(self, text: str) -> bool:
-        before, self._searched = self._searched, text
-        return text != before
+        """Also where a search was given up, a few times: the host may have been busy, and the guest says no more."""
+        if text != self._searched:
+            self._searched, self._searches = text, 0
+        elif not (self.given_up and self._searches < _SEARCHES):
+            return False
+        self._searches += 1
+        return True
 
     def _is_in(self, text: str) -> bool:
         """Another process looks: ``re`` holds this one as long as a search lasts, and no search has to end."""

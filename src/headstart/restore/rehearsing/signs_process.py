@@ -13,7 +13,8 @@ import re
 import resource
 import sys
 
-FOUND, NOT_FOUND = 0, 1
+#: Python ends with 1 by itself.
+FOUND, NOT_FOUND = 0, 3
 #: Of a processor, whatever becomes of who has started it.
 CPU_SECONDS = 5
 #: Characters of a line that are searched at once: each part overlaps the one before by half.
