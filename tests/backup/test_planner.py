@@ -97,10 +97,13 @@ def test_holes_that_are_copied_unread_tell_nothing_of_the_rate() -> None:
     planner = Planner()
     holes = Blocks(range(100_000))
     planner.choose(0.0, DAY, reported(holes, holes), None, ROOM)
-    planner.copied(20.0, {"a": len(holes)}, {"a": holes}, 20.0, 1600)
+    planner.copied(20.0, {"a": len(holes)}, {"a": holes}, 20.0, 100)
+    assert planner.rate is None, "or rounds of few blocks would follow, for ever"
+    planner.copied(40.0, {"a": 2000}, {"a": holes}, 20.0, 1600)
     assert planner.rate == 5 << 20
-    planner.copied(40.0, {"a": len(holes)}, {"a": holes}, 20.0, 0)
-    assert planner.rate == 5 << 20 and not planner.barren
+    for read in (0, 100):
+        planner.copied(60.0, {"a": len(holes)}, {"a": holes}, 20.0, read)
+        assert planner.rate == 5 << 20 and not planner.barren
 
 
 def test_a_disk_that_is_gone_is_forgotten_and_a_new_one_learned() -> None:

@@ -182,7 +182,8 @@ class Planner:
         read: int | None = None,
     ) -> None:
         """A round is over: so many blocks of each disk were copied, which took so many seconds. ``read``: how many of
-        them are not zeroes, where that is known: holes are copied without being read, and tell nothing of the rate."""
+        them are not zeroes, where that is known: holes are copied without being read, and a round that was mostly holes
+        tells nothing of the rate."""
         self.ended = now
         left = sum(max(0, len(found) - counts.get(name, 0)) for name, found in chosen.items())
         self.missed, self.unfinished = left * self.block_size, self.unfinished or left > 0
@@ -193,7 +194,7 @@ class Planner:
         total = sum(counts.values())
         self.barren = self.barren + 1 if left and not total else 0
         read = total if read is None else read
-        if read and seconds > 0:
+        if read and 2 * read >= total and seconds > 0:
             self.rate = max(read * self.block_size / seconds, REMEMBERED * (self.rate or 0.0))
 
     def completed(self, now: float, outcomes: Mapping[str, Outcome]) -> None:
