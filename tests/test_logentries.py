@@ -11,7 +11,7 @@ import pytest
 
 from headstart import logentries
 from headstart.cli.output import Output
-from tests.test_plain import EVIL
+from tests.kit.evil import EVIL
 
 
 def formatted(message: str, *arguments: object, error: BaseException | None = None) -> list[str]:

@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headstart import plain
+from tests.kit.evil import EVIL
 
-#: What a terminal obeys, what ends a line for somebody, what turns or hides text, half a pair.
-EVIL = "\x1b[2J\x1b]0;title\x07\r\n\t\x7f\x85\x9b31m\u2028\u2029\u202e\u2066\u200b\ufeff\x00\ud800"
 TEXT = st.text(st.characters(), max_size=50) | st.just(EVIL)
 
 

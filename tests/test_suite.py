@@ -56,6 +56,20 @@ def test_no_helper_stands_in_two_modules() -> None:
     assert [each for each in places.values() if len(each) > 1] == []
 
 
+def imported(path: Path) -> Iterator[str]:
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            start = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+            yield from (start + each.name for each in node.names)
+
+
+def test_nothing_is_imported_from_a_module_of_tests() -> None:
+    """Its fixtures and marks would come along."""
+    for path in MODULES:
+        found = [name for name in imported(path) if name.startswith("tests.") and ".test_" in name]
+        assert not found, path
+
+
 def test_no_two_tests_of_a_module_have_one_name() -> None:
     """The first of them would never run."""
     for path in MODULES:

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import pytest
+
 from headstart.agentd import asks, frames, loop, messages, reading, release
 from headstart.agentd.diskread import DiskReader
 from headstart.agentd.frames import Buffer, Frame
@@ -222,3 +224,10 @@ class Host:
             else:
                 assert frame.kind == messages.ANSWER, frame
                 return found, messages.unpack_json(frame.payload)
+
+
+@pytest.fixture
+def host(link: socket.socket) -> Host:
+    found = Host(link)
+    found.hello()
+    return found

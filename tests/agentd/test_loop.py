@@ -75,11 +75,7 @@ def link(image: Path) -> Iterator[socket.socket]:
         yield link
 
 
-@pytest.fixture
-def host(link: socket.socket) -> Host:
-    found = Host(link)
-    found.hello()
-    return found
+host = served.host
 
 
 def received(host: Host) -> int:

@@ -84,11 +84,7 @@ def link(image: Path) -> Iterator[socket.socket]:
         yield link
 
 
-@pytest.fixture
-def host(link: socket.socket) -> Host:
-    found = Host(link)
-    found.hello()
-    return found
+host = served.host
 
 
 def test_a_welcome_comes_after_a_preamble_and_says_who_is_there(link: socket.socket) -> None:

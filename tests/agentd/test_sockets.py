@@ -19,7 +19,7 @@ from headstart import errors
 from headstart.agentd import frames, messages, release, sockets
 from headstart.guest import keys, links, package, renewal
 from headstart.guest.channel import Channel, Lost
-from tests.guest.test_renewal import variant
+from tests.guest.releases import variant
 from tests.kit.ports import free_port
 from tests.kit.vm import Vm
 

@@ -29,8 +29,7 @@ from headstart.store.memory import MemoryStore
 from headstart.transfer.pipeline import Stored
 from headstart.units import KIB, MIB
 from tests.kit import appliance, stores
-from tests.transfer.test_reader_contract import SIZE, WRITTEN, qemu_nbd
-from tests.wire.test_nbd import sparse
+from tests.kit.nbd import SIZE, WRITTEN, qemu_nbd, sparse
 
 BLOCK = 64 * KIB
 EVERYTHING = blocks.everything(SIZE, BLOCK)

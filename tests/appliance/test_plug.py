@@ -16,8 +16,7 @@ from headstart.appliance.plug import Plug
 from headstart.wire import nbd
 from tests.hypervisor.qemu import bare
 from tests.hypervisor.qemu.bare import Bare
-from tests.transfer.test_reader_contract import SIZE, WRITTEN, qemu_nbd
-from tests.wire.test_nbd import sparse
+from tests.kit.nbd import SIZE, WRITTEN, qemu_nbd, sparse
 
 WAIT_SECONDS = 20.0
 ANOTHER = """\

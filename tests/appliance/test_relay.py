@@ -23,9 +23,8 @@ from headstart.wire import children, nbd
 from tests.hypervisor.qemu import bare
 from tests.kit import appliance
 from tests.kit.appliance import Relayed
+from tests.kit.nbd import SIZE, WRITTEN, qemu_nbd, sparse
 from tests.kit.waiting import wait_until
-from tests.transfer.test_reader_contract import SIZE, WRITTEN, qemu_nbd
-from tests.wire.test_nbd import sparse
 
 WAIT_SECONDS = 10.0
 

@@ -18,7 +18,7 @@ from headstart.state.values import Vm
 from tests.guest import hostile
 from tests.guest.hostile import Guest
 from tests.wire import scripted
-from tests.wire.test_qga import mute
+from tests.wire.scripted import mute
 
 
 def test_by_whomever(tmp_path: Path) -> None:

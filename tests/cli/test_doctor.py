@@ -25,7 +25,7 @@ from headstart.units import MIB
 from tests.cli import console
 from tests.cli.shelf import Shelf
 from tests.e2e import bare
-from tests.e2e.test_agent import wait_for_agentd
+from tests.e2e.agents import wait_for_agentd
 from tests.kit.cli import Cli
 from tests.kit.vm import Vm as Machine
 

@@ -32,7 +32,7 @@ from tests.kit import disks, places, stores
 from tests.kit.cli import ROOT, Cli, Outcome
 from tests.kit.words import shown
 from tests.wire import scripted
-from tests.wire.test_qga import answer, requests, synchronise
+from tests.wire.scripted import answer, requests, synchronise
 
 #: Starts a QEMU, if none that boots.
 pytestmark = [

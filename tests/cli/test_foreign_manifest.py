@@ -13,7 +13,7 @@ from headstart.repository.manifest import Attachment, Disk, Manifest
 from headstart.store.local import LocalStore
 from tests.cli import console
 from tests.kit.cli import Cli
-from tests.test_plain import EVIL
+from tests.kit.evil import EVIL
 
 #: As JSON can hold it.
 WORD = EVIL.replace("\ud800", "") + "\nheadstart: note: forged"

@@ -20,8 +20,8 @@ from tests.e2e import bare
 from tests.guest.hostile import Guest
 from tests.kit import disks
 from tests.kit.cli import Cli, Outcome
+from tests.kit.evil import EVIL
 from tests.kit.vm import Vm
-from tests.test_plain import EVIL
 
 #: Starts a QEMU whose guest does not run: these play the agents.
 pytestmark = pytest.mark.vm

@@ -10,7 +10,10 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import pytest
+
 from headstart.units import KIB, MIB
+from tests.e2e.rig import Rig
 from tests.kit import disks
 from tests.kit.vm import Vm
 
@@ -57,3 +60,14 @@ def pair(folder: Path, *, blockdev: bool = True) -> tuple[disks.Disk, disks.Disk
         disks.Disk(disks.make_filled(folder / "one.qcow2", SIZE, "qcow2"), "qcow2", "one", blockdev=blockdev),
         disks.Disk(disks.make_filled(folder / "two.raw", SIZE, seed=2), "raw", "two", "virtio-scsi", blockdev=blockdev),
     )
+
+
+@pytest.fixture
+def vm(tmp_path: Path) -> Iterator[Vm]:
+    with started(pair(tmp_path)) as machine:
+        yield machine
+
+
+@pytest.fixture
+def rig(tmp_path: Path, vm: Vm) -> Rig:
+    return Rig(tmp_path / "rig", vm, qga=False)

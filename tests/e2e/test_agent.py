@@ -14,7 +14,8 @@ import pytest
 
 from headstart import errors
 from headstart.backup.transport import Transport
-from headstart.guest.channel import Channel
+from tests.e2e import agents
+from tests.e2e.agents import agentd, kill, wait_for_agentd
 from tests.e2e.rig import Rig
 from tests.kit import disks, workloads
 from tests.kit.vm import Vm
@@ -22,7 +23,6 @@ from tests.kit.vm import Vm
 pytestmark = pytest.mark.vm
 
 MIB = disks.MIB
-BLOCK = 64 * 1024
 SIZE = 96 * MIB + 5 * disks.SECTOR
 #: Nothing else writes here on the disk ``data``.
 QUIET = 48 * MIB
@@ -42,40 +42,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vm]:
         yield vm
 
 
-@pytest.fixture
-def churn(machine: Vm) -> Iterator[workloads.Churn]:
-    regions = [
-        workloads.Region("/mnt/churn", 0, 12 * MIB),
-        workloads.Region(machine.device("data"), 4 * MIB, 12 * MIB),
-    ]
-    with workloads.churn(machine.guest, regions, rate=6 * MIB, write_size=BLOCK // 4, sync_every=4) as running:
-        yield running
-
-
-@pytest.fixture
-def rig(tmp_path: Path, machine: Vm) -> Iterator[Rig]:
-    wait_for_agentd(machine)
-    made = Rig(tmp_path / "rig", machine, agent=True)
-    yield made
-    made.release()
-
-
-def wait_for_agentd(vm: Vm) -> None:
-    """Also after it was killed: the guest starts it again."""
-    link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    link.connect(str(vm.agent_socket))
-    Channel(link, seconds=60.0).close()
-
-
-def agentd(vm: Vm) -> str:
-    """Process ids of agentd in the guest."""
-    return vm.guest.run("ps -o pid,args | grep '[h]eadstart-agentd' | grep -v sh").output
-
-
-def kill(vm: Vm, signal: str = "KILL") -> None:
-    number = re.search(r"\d+", agentd(vm))
-    assert number, vm.log[-1000:]
-    vm.guest.run(f"kill -{signal} {number.group()}")
+rig = agents.rig
 
 
 class Halfway:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -23,20 +21,18 @@ from headstart.reading import Piece, Reader
 from headstart.state import appliances
 from headstart.transfer.pipeline import Pipeline, Stored
 from headstart.units import BLOCK_SIZE
+from tests.e2e.agents import wait_for_agentd
+from tests.e2e.appliances import another_machine, relays, write
 from tests.e2e.hosted import hosted
 from tests.e2e.rig import NAME, Rig
-from tests.e2e.test_agent import wait_for_agentd
 from tests.kit import appliance, disks, workloads
 from tests.kit.cli import Cli
-from tests.kit.ports import free_port
 from tests.kit.vm import Vm
 
 pytestmark = pytest.mark.vm
 
 MIB = disks.MIB
 SIZE = 96 * MIB + 5 * disks.SECTOR
-#: Nothing else writes here on the disk ``data``.
-QUIET = 48 * MIB
 
 
 @pytest.fixture(scope="module")
@@ -52,55 +48,11 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vm]:
 
 
 @pytest.fixture
-def churn(machine: Vm) -> Iterator[workloads.Churn]:
-    regions = [
-        workloads.Region("/mnt/churn", 0, 12 * MIB),
-        workloads.Region(machine.device("data"), 4 * MIB, 12 * MIB),
-    ]
-    with workloads.churn(machine.guest, regions, rate=6 * MIB, write_size=BLOCK_SIZE // 4, sync_every=4) as running:
-        yield running
-
-
-@pytest.fixture
 def rig(tmp_path: Path, machine: Vm) -> Iterator[Rig]:
     made = Rig(tmp_path / "rig", machine)
     keys.make(tmp_path / "keys")
     yield made
     made.release()
-
-
-@contextlib.contextmanager
-def another_machine(rig: Rig) -> Iterator[subprocess.Popen[str]]:
-    """``headstart appliance``, which the rig uses meanwhile."""
-    folder = rig.folder.parent
-    cli = Cli(folder / f"other{len(rig.appliances)}")
-    cli.environment["HEADSTART_REPOSITORY"] = str(rig.folder / "repository")
-    port = free_port()
-    process = cli.start("appliance", "--listen", f"127.0.0.1:{port}", "--keys", folder / "keys" / keys.APPLIANCE)
-    before = rig.appliances
-    try:
-        assert process.stdout is not None
-        assert json.loads(process.stdout.readline())["port"] == port
-        rig.appliances = (*before, f"tcp:127.0.0.1:{port},keys={folder / 'keys' / keys.HOST}")
-        yield process
-    finally:
-        rig.appliances = before
-        process.terminate()
-        process.communicate(timeout=30)
-
-
-def write(vm: Vm, length: int, seed: str) -> None:
-    vm.guest.write(vm.device("data"), QUIET, length, seed=seed)
-
-
-def relays() -> list[str]:
-    """What brings disks to appliances, on this machine; both ends."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            if b"relay_process.run" in (words := path.read_bytes()):
-                found.append(words.decode())
-    return found
 
 
 def test_cycles_of_rounds_through_two_appliances(machine: Vm, rig: Rig, churn: workloads.Churn) -> None:

@@ -28,6 +28,7 @@ from headstart.restore.booting.hold import Hold
 from headstart.restore.booting.marks import Marks
 from headstart.restore.serving.serving import Source
 from headstart.state.values import Vm as Entry
+from tests.e2e.boots import guest_at, served_by, wait_gone
 from tests.e2e.rig import NAME, Rig, digest
 from tests.kit import control, disks
 from tests.kit.vm import Vm
@@ -37,7 +38,6 @@ pytestmark = pytest.mark.vm
 MIB = disks.MIB
 SIZE = 24 * MIB
 BLOCK = 64 * 1024
-BOOT_SECONDS = 90.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +77,6 @@ def folder() -> Iterator[Path]:
     """Short enough for sockets."""
     with tempfile.TemporaryDirectory(prefix="hs-", dir="/tmp") as made:
         yield Path(made)
-
-
-@contextlib.contextmanager
-def guest_at(socket: Path) -> Iterator[control.Control]:
-    with contextlib.closing(control.Control(socket)) as found:
-        found.wait_ready(BOOT_SECONDS)
-        yield found
 
 
 @contextlib.contextmanager
@@ -153,25 +146,6 @@ def running(backup: Backup, *options: str | Path) -> Iterator[tuple[subprocess.P
     finally:
         process.kill()
         process.communicate()
-
-
-def wait_gone(pid: int) -> None:
-    deadline = time.monotonic() + 30
-    while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split(")")[1][:3]:
-        assert time.monotonic() < deadline, f"process {pid} does not end"
-        time.sleep(0.05)
-
-
-def served_by(told: Any) -> list[int]:
-    """nbdkits that serve this VM."""
-    socket = str(Path(told["monitor"]).with_name("nbd")).encode()
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            words = path.read_bytes().split(b"\0")
-            if words[0].endswith(b"nbdkit") and socket in words:
-                found.append(int(path.parent.name))
-    return found
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e import agents
+from tests.e2e.agents import kill, wait_for_agentd
 from tests.e2e.hosted import Hosted, hosted
 from tests.e2e.rig import NAME, Rig
-from tests.e2e.test_agent import kill, wait_for_agentd
 from tests.kit import disks, workloads
 from tests.kit.vm import Vm
 
@@ -49,12 +50,7 @@ def churn(machine: Vm) -> Iterator[workloads.Churn]:
         yield running
 
 
-@pytest.fixture
-def rig(tmp_path: Path, machine: Vm) -> Iterator[Rig]:
-    wait_for_agentd(machine)
-    made = Rig(tmp_path / "rig", machine, agent=True)
-    yield made
-    made.release()
+rig = agents.rig
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.agents import wait_for_agentd
 from tests.e2e.hosted import Hosted
 from tests.e2e.rig import Rig
-from tests.e2e.test_agent import wait_for_agentd
 from tests.kit import disks, ledger, workloads
 from tests.kit.vm import Vm
 

@@ -14,9 +14,9 @@ import pytest
 
 from headstart.guest.agent import Agent
 from headstart.guest.channel import Channel
+from tests.e2e.agents import wait_for_agentd
 from tests.e2e.hosted import Hosted, Sensors, hosted
 from tests.e2e.rig import Rig
-from tests.e2e.test_agent import wait_for_agentd
 from tests.kit import disks, workloads
 from tests.kit.vm import Vm
 

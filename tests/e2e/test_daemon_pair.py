@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from headstart.state.values import Vm as Entry
+from tests.e2e.agents import wait_for_agentd
 from tests.e2e.hosted import Hosted
 from tests.e2e.rig import NAME, Rig
-from tests.e2e.test_agent import wait_for_agentd
 from tests.kit import disks
 from tests.kit.vm import Vm
 

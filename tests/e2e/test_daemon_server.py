@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from tests.e2e import agents
+from tests.e2e.boots import guest_at, served_by, wait_gone
 from tests.e2e.hosted import Hosted
 from tests.e2e.rig import NAME, Rig
-from tests.e2e.test_agent import wait_for_agentd
-from tests.e2e.test_boot import guest_at, served_by, wait_gone
 from tests.kit import compare, disks, stores, workloads
 from tests.kit.server import Server, Tenant
 from tests.kit.vm import Vm
@@ -57,12 +57,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
-@pytest.fixture
-def rig(tmp_path: Path, machine: Vm) -> Iterator[Rig]:
-    wait_for_agentd(machine)
-    made = Rig(tmp_path / "rig", machine, agent=True)
-    yield made
-    made.release()
+rig = agents.rig
 
 
 def joined(server: Server, rig: Rig, name: str) -> tuple[Tenant, Hosted]:

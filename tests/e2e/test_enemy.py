@@ -14,8 +14,8 @@ from headstart.agentd import frames, messages
 from headstart.agentd.frames import Frame
 from headstart.backup.transport import Transport
 from headstart.units import BLOCK_SIZE
+from tests.e2e.agents import wait_for_agentd
 from tests.e2e.rig import Rig
-from tests.e2e.test_agent import wait_for_agentd
 from tests.kit import disks
 from tests.kit.cli import Cli
 from tests.kit.vm import Vm

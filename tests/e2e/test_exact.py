@@ -50,17 +50,6 @@ def machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture
-def churn(machine: Vm | Domain) -> Iterator[workloads.Churn]:
-    """Writes of a quarter of a block, synced, half of them again and again to the same places."""
-    regions = [
-        workloads.Region("/mnt/churn", 0, 12 * MIB),
-        workloads.Region(machine.device("data"), 4 * MIB, 12 * MIB),
-    ]
-    with workloads.churn(machine.guest, regions, rate=6 * MIB, write_size=BLOCK // 4, sync_every=4) as running:
-        yield running
-
-
-@pytest.fixture
 def rig(tmp_path: Path, machine: Vm | Domain) -> Iterator[Rig]:
     made = Rig(tmp_path / "rig", machine) if isinstance(machine, Vm) else VirtRig(tmp_path / "rig", machine)
     yield made

@@ -9,8 +9,8 @@ import pytest
 
 from headstart.appliance.evidence import Evidence
 from headstart.backup.transport import Transport
+from tests.e2e.appliances import relays, write
 from tests.e2e.rig import Rig
-from tests.e2e.test_appliance import relays, write
 from tests.kit import applianceguest, disks
 from tests.kit.applianceguest import ApplianceVm
 from tests.kit.ports import free_port

@@ -17,8 +17,8 @@ from headstart.backup.complete import Options
 from headstart.backup.report import BackupReport
 from headstart.extents import Extent
 from headstart.hypervisor.contract import PointRequest
+from tests.e2e.agents import kill, wait_for_agentd
 from tests.e2e.rig import NAME, Rig, digest
-from tests.e2e.test_agent import kill, wait_for_agentd
 from tests.kit import disks, era, lvm, workloads
 from tests.kit.control import GuestError
 from tests.kit.vm import Vm

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,15 +24,8 @@ pytestmark = pytest.mark.vm
 START = 2 * MIB
 
 
-@pytest.fixture
-def vm(tmp_path: Path) -> Iterator[Vm]:
-    with bare.started(bare.pair(tmp_path)) as machine:
-        yield machine
-
-
-@pytest.fixture
-def rig(tmp_path: Path, vm: Vm) -> Rig:
-    return Rig(tmp_path / "rig", vm, qga=False)
+vm = bare.vm
+rig = bare.rig
 
 
 def write_both(vm: Vm, number: int, offset: int | None = None) -> None:

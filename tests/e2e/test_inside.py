@@ -13,8 +13,8 @@ from headstart import errors
 from headstart.backup import inspection
 from headstart.guest import agent
 from headstart.state.values import Vm as Entry
+from tests.e2e.agents import wait_for_agentd
 from tests.e2e.rig import NAME, Rig
-from tests.e2e.test_agent import wait_for_agentd
 from tests.kit import disks
 from tests.kit.cli import Cli
 from tests.kit.vm import Vm

@@ -10,7 +10,7 @@ import pytest
 from headstart.appliance import keys
 from headstart.backup.transport import Transport
 from headstart.hypervisor.libvirt.live import SlicedReader
-from tests.e2e.test_appliance import another_machine, relays
+from tests.e2e.appliances import another_machine, relays
 from tests.e2e.virt import VirtRig
 from tests.kit import disks, workloads
 from tests.kit.domain import Domain

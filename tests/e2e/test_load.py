@@ -20,8 +20,8 @@ from headstart.hypervisor.counters import Counters
 from headstart.hypervisor.qemu import counters
 from headstart.load import inside, outside, signals
 from headstart.load.signals import Signals
+from tests.e2e.agents import wait_for_agentd
 from tests.e2e.rig import NAME, Rig
-from tests.e2e.test_agent import wait_for_agentd
 from tests.kit import disks, workloads
 from tests.kit.vm import Vm
 

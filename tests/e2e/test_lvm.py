@@ -8,8 +8,8 @@ import pytest
 
 from headstart.backup import inspection
 from headstart.backup.transport import Transport
+from tests.e2e.agents import wait_for_agentd
 from tests.e2e.rig import NAME, Rig
-from tests.e2e.test_agent import wait_for_agentd
 from tests.kit import disks, lvm, workloads
 from tests.kit.vm import Vm
 

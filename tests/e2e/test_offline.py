@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +27,8 @@ START = bare.START
 PIECE = bare.PIECE
 
 
-@pytest.fixture
-def vm(tmp_path: Path) -> Iterator[Vm]:
-    with bare.started(bare.pair(tmp_path)) as machine:
-        yield machine
-
-
-@pytest.fixture
-def rig(tmp_path: Path, vm: Vm) -> Rig:
-    return Rig(tmp_path / "rig", vm, qga=False)
+vm = bare.vm
+rig = bare.rig
 
 
 def offline_backup(vm: Vm, rig: Rig, options: Options | None = None) -> BackupReport:

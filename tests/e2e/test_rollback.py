@@ -38,15 +38,8 @@ EMPTY = 44
 FORCED = Order(force=True)
 
 
-@pytest.fixture
-def vm(tmp_path: Path) -> Iterator[Vm]:
-    with bare.started(bare.pair(tmp_path)) as machine:
-        yield machine
-
-
-@pytest.fixture
-def rig(tmp_path: Path, vm: Vm) -> Rig:
-    return Rig(tmp_path / "rig", vm, qga=False)
+vm = bare.vm
+rig = bare.rig
 
 
 def roll_back(rig: Rig, wanted: str, order: Order = FORCED) -> Report:

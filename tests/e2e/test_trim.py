@@ -9,9 +9,9 @@ import pytest
 
 from headstart import errors
 from headstart.backup import trim
+from tests.e2e.agents import wait_for_agentd
 from tests.e2e.hosted import Hosted
 from tests.e2e.rig import NAME, Rig
-from tests.e2e.test_agent import wait_for_agentd
 from tests.kit import disks
 from tests.kit.vm import Vm
 

@@ -29,10 +29,7 @@ pytestmark = pytest.mark.vm
 START = 2 * MIB
 
 
-@pytest.fixture
-def vm(tmp_path: Path) -> Iterator[Vm]:
-    with bare.started(bare.pair(tmp_path)) as machine:
-        yield machine
+vm = bare.vm
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from tests.kit.cli import Cli
 from tests.kit.ports import free_port
 from tests.kit.vm import Vm
 from tests.wire import scripted
-from tests.wire.test_qga import answer, requests, synchronise
+from tests.wire.scripted import answer, requests, synchronise
 
 # -- what a guest may lack
 

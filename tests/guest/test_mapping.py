@@ -30,8 +30,8 @@ from headstart.wire.files import FileReader
 from tests.guest import hostile
 from tests.guest.hostile import Guest
 from tests.kit import disks
+from tests.kit.nbd import sparse
 from tests.kit.vm import Vm
-from tests.wire.test_nbd import sparse
 
 SIZE = 2 * MIB
 

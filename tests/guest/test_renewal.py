@@ -14,17 +14,10 @@ from headstart import errors
 from headstart.agentd import messages, release
 from headstart.guest import package, renewal
 from headstart.guest.channel import Channel, Lost, Refused
+from tests.guest.releases import variant
 from tests.kit.vm import Vm
 
 FILE = "/usr/lib/headstart-agentd"
-RELEASE = "headstart/agentd/release.py"
-
-
-def variant(number: int, protocols: tuple[int, int] = release.PROTOCOLS, more: str = "") -> Mapping[str, str]:
-    """The sources of another release."""
-    texts = package.sources()
-    text = texts[RELEASE].replace(f"RELEASE = {release.RELEASE}\n", f"RELEASE = {number}\n")
-    return texts | {RELEASE: f"{text}PROTOCOLS = {protocols}\n{more}"}
 
 
 def connect(vm: Vm) -> socket.socket:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pytest
+
 from headstart import repository
 from headstart.backup.context import Context
 from headstart.backup.transport import Transport
@@ -195,3 +197,9 @@ def home() -> Iterator[Home]:
             yield made
         finally:
             made.close()
+
+
+@pytest.fixture
+def fresh() -> Iterator[Home]:
+    with home() as made:
+        yield made

@@ -40,10 +40,7 @@ TWO = MIDNIGHT + 2 * HOUR
 PLAIN = {"do": "backup", "options": requests.options_json(Options())}
 
 
-@pytest.fixture
-def home() -> Iterator[Home]:
-    with homes.home() as made:
-        yield made
+home = homes.fresh
 
 
 def backups(home: Home, name: str = "web") -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 
 import pytest
 
@@ -78,10 +77,7 @@ def test_other_repositories_are_left_alone(clock: Clock, calls: list[float]) -> 
     assert calls == []
 
 
-@pytest.fixture
-def home() -> Iterator[Home]:
-    with homes.home() as made:
-        yield made
+home = homes.fresh
 
 
 def test_the_daemon_does_it(home: Home) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import urllib.request
-from collections.abc import Iterator
 from dataclasses import replace
 from unittest import mock
 
@@ -26,10 +25,7 @@ TWO = MIDNIGHT + 2 * HOUR
 Found = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
-@pytest.fixture
-def home() -> Iterator[Home]:
-    with homes.home() as made:
-        yield made
+home = homes.fresh
 
 
 def scraped(port: int) -> Found:

@@ -13,12 +13,13 @@ from typing import Protocol
 from xml.etree import ElementTree
 
 import libvirt
+import pytest
 
 from headstart import units
 from headstart.blocks import Blocks
 from headstart.guest import agent
 from headstart.guest.only.machine import GuestMachine
-from headstart.hypervisor.contract import Machine, Protects
+from headstart.hypervisor.contract import Machine, Protects, Remove
 from headstart.hypervisor.counters import Counters
 from headstart.hypervisor.libvirt import counters as libvirt_counters
 from headstart.hypervisor.libvirt.machine import LibvirtMachine
@@ -459,3 +460,13 @@ class LedgerProof:
             ledger.check(layout, images, acknowledged=acknowledged, begun=last + 1)
             for image in images:
                 image.unlink()
+
+
+@pytest.fixture
+def machine(subject: Subject) -> Iterator[Machine]:
+    """A connection; a test may leave bitmaps behind, and nothing else."""
+    connection = subject.connect()
+    yield connection
+    connection.transact([Remove(disk, each.name) for disk, found in connection.bitmaps().items() for each in found])
+    connection.close()
+    assert subject.leftovers() == []

@@ -27,6 +27,7 @@ from headstart.hypervisor.contract import (
 from headstart.hypervisor.counters import Counters, DiskCounters
 from headstart.hypervisor.inventory import Recorder
 from headstart.reading import PIECE_SIZE, Reader
+from tests.hypervisor import subjects
 from tests.hypervisor.subjects import GuestSubject, LibvirtSubject, MemorySubject, QemuSubject, Subject
 
 #: How many short rounds it takes until a gap of some milliseconds shows.
@@ -65,14 +66,7 @@ def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             yield running
 
 
-@pytest.fixture
-def machine(subject: Subject) -> Iterator[Machine]:
-    """A connection; a test may leave bitmaps behind, and nothing else."""
-    connection = subject.connect()
-    yield connection
-    connection.transact([Remove(disk, each.name) for disk, found in connection.bitmaps().items() for each in found])
-    connection.close()
-    assert subject.leftovers() == []
+machine = subjects.machine
 
 
 def bitmap(disk: str, name: str) -> str:

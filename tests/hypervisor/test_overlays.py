@@ -10,9 +10,7 @@ import pytest
 from headstart import errors
 from headstart.hypervisor import overlays, recording, segmentfile
 from headstart.hypervisor.overlays import Place, Segment
-
-SIZE = 1 << 20
-MINE, OTHERS = "0123abcd", "deadbeef"
+from tests.hypervisor.covers import MINE, OTHERS, SIZE, cover
 
 
 @pytest.fixture
@@ -20,16 +18,6 @@ def place(tmp_path: Path) -> Place:
     image = tmp_path / "my data[1].raw"
     image.write_bytes(bytes(SIZE))
     return overlays.place_of(image, tmp_path / "unused", MINE)
-
-
-def cover(place: Place, *names: str) -> Segment:
-    """One segment more, as ``Overlaying`` puts it on."""
-    stack = place.stack()
-    segment = Segment(place.new(), names)
-    place.create(segment.path, stack[-1].path if stack else place.image, "qcow2" if stack else "raw", SIZE)
-    place.note((*stack, segment))
-    place.point(segment.path)
-    return segment
 
 
 def test_the_head_leads_to_what_was_put_on_last(place: Place) -> None:

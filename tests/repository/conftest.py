@@ -9,7 +9,9 @@ import pytest
 from headstart import units
 from headstart.repository import layout
 from headstart.repository.repo import Repository
+from headstart.store.memory import MemoryStore
 from tests.kit import stores
+from tests.kit.stores import FaultyStore
 
 
 @pytest.fixture
@@ -24,3 +26,8 @@ def small_packs(monkeypatch: pytest.MonkeyPatch) -> int:
     size = 256 * units.KIB
     monkeypatch.setattr(layout, "PACK_SIZE", size)
     return size
+
+
+@pytest.fixture
+def faulty() -> FaultyStore:
+    return FaultyStore(MemoryStore())

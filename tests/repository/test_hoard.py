@@ -31,12 +31,11 @@ from headstart.repository.repo import Repository
 from headstart.repository.shelf import Shelf
 from headstart.repository.stack import Stack
 from headstart.store.local import LocalStore
-from headstart.store.memory import MemoryStore
 from tests.kit import stores
 from tests.kit.stores import FaultyStore
 from tests.repository import samples
+from tests.repository.listed import IDS, entries
 from tests.repository.samples import noise
-from tests.repository.test_index import IDS, entries
 
 SECRETS = Secrets.generate()
 
@@ -112,11 +111,6 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is new goes into the cache."""
     monkeypatch.setattr(hoard, "KEPT_OBJECTS", 1)
     monkeypatch.setattr(hoard, "LOADED_CHUNKS", 4)
-
-
-@pytest.fixture
-def faulty() -> FaultyStore:
-    return FaultyStore(MemoryStore())
 
 
 @pytest.fixture

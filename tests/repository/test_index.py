@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import random
 import tracemalloc
-from array import array
 
 import pytest
 from hypothesis import given
@@ -13,37 +12,17 @@ from hypothesis import strategies as st
 
 from headstart import errors
 from headstart.repository import condemned, holdings, layout, listing, pack
-from headstart.repository.layout import ChunkClass
 from headstart.repository.link import Link
 from headstart.repository.loss import Loss
 from headstart.repository.memtable import MemTable
-from headstart.repository.packtable import PackEntries
 from headstart.repository.repo import Repository
 from headstart.repository.stack import Stack
 from headstart.store.contract import Missing
-from headstart.store.memory import MemoryStore
 from tests.kit import stores
 from tests.kit.stores import FaultyStore
 from tests.repository import samples
+from tests.repository.listed import IDS, entries
 from tests.repository.samples import noise
-
-IDS = st.binary(min_size=32, max_size=32)
-
-
-def entries(number: int, ids: list[bytes]) -> PackEntries:
-    """Frames of one, two, three chunks, and so on."""
-    frames: list[int] = []
-    while sum(frames) < len(ids):
-        frames.append(min(len(frames) + 1, len(ids) - sum(frames)))
-    return PackEntries(
-        bytes([number]) * 16,
-        ChunkClass.CONTENT,
-        b"".join(ids),
-        array("I", [200 + place for place in range(len(ids))]),
-        bytes(frames),
-        array("I", [100 + frame for frame in range(len(frames))]),
-        bytes(frame % 2 for frame in range(len(frames))),
-    )
 
 
 @given(st.lists(st.lists(IDS, max_size=20), max_size=5), st.lists(IDS, max_size=5))
@@ -109,11 +88,6 @@ def test_an_index_object_links_others() -> None:
 def test_an_index_object_that_makes_no_sense(payload: bytes) -> None:
     with pytest.raises(errors.Damaged, match="indexes/x is damaged"):
         listing.decode("indexes/x", payload)
-
-
-@pytest.fixture
-def faulty() -> FaultyStore:
-    return FaultyStore(MemoryStore())
 
 
 @pytest.fixture

@@ -15,16 +15,10 @@ from headstart.repository.loss import Hurt, Loss
 from headstart.repository.lost import Lost
 from headstart.repository.manifest import Disk
 from headstart.repository.repo import Repository
-from headstart.store.memory import MemoryStore
 from tests.kit import stores
 from tests.kit.stores import FaultyStore
 from tests.repository import samples
 from tests.repository.samples import BLOCK, Image, noise
-
-
-@pytest.fixture
-def faulty() -> FaultyStore:
-    return FaultyStore(MemoryStore())
 
 
 @pytest.fixture

@@ -10,16 +10,10 @@ from headstart import errors, units
 from headstart.repository import reader
 from headstart.repository.layout import ChunkClass
 from headstart.repository.repo import Repository
-from headstart.store.memory import MemoryStore
 from tests.kit import stores
 from tests.kit.stores import FaultyStore
 from tests.repository import samples
 from tests.repository.samples import BLOCK, noise
-
-
-@pytest.fixture
-def faulty() -> FaultyStore:
-    return FaultyStore(MemoryStore())
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from headstart.store.memory import MemoryStore
 from tests.kit import stores
 from tests.kit.stores import PASSWORD, FaultyStore
 from tests.repository import aged, samples
+from tests.repository.damages import MANIFESTS, OBJECTS, REMEMBERED, draw
 from tests.repository.samples import Image, silent
-from tests.repository.test_thousand_damages import MANIFESTS, OBJECTS, REMEMBERED, draw
 
 IMAGES = {
     MANIFESTS[0].id: {"vda": aged.image(1000), "vdb": aged.image(2000)},

@@ -15,39 +15,14 @@ from headstart.repository.repo import Repository
 from headstart.repository.verify import Report
 from headstart.store.memory import MemoryStore
 from tests.repository import aged, samples
+from tests.repository.damages import CLASSES, MANIFESTS, OBJECTS, REMEMBERED, STORE, WAYS, draw
 
 DAMAGES = 1000
-STORE, MANIFESTS, REMEMBERED = aged.build()
-OBJECTS = {name: STORE.read(name) for name, _ in sorted(STORE.list(""))}
-CLASSES = sorted({name.partition("/")[0] for name in OBJECTS})
-WAYS = ("flip", "cut", "swap", "replay", "missing")
 
 
 def report_of(store: MemoryStore) -> Report:
     with aged.opened(store) as repo:
         return verify.verify_all(repo, samples.silent, REMEMBERED)
-
-
-def draw(source: random.Random) -> tuple[str, str, dict[str, bytes | None]]:
-    """Way, class, and what stands under the names of the damaged objects afterwards; each differs from what was."""
-    way, kind = source.choice(WAYS), source.choice(CLASSES)
-    of_kind = [name for name in OBJECTS if name.partition("/")[0] == kind]
-    name = source.choice(of_kind)
-    data = OBJECTS[name]
-    changed: dict[str, bytes | None] = {name: None}
-    if way == "flip":
-        place = source.randrange(len(data))
-        changed[name] = data[:place] + bytes([data[place] ^ 1 << source.randrange(8)]) + data[place + 1 :]
-    elif way == "cut":
-        changed[name] = data[: source.randrange(len(data))]
-    elif way == "swap":
-        other = source.choice([each for each in of_kind if each != name] or [each for each in OBJECTS if each != name])
-        changed = {name: OBJECTS[other], other: data}
-    elif way == "replay":
-        with aged.opened(STORE) as repo:
-            changed[name] = aged.older(repo, name, source)
-    changed = {each: found for each, found in changed.items() if found != OBJECTS[each]}
-    return (way, kind, changed) if changed else draw(source)
 
 
 def complaints(changed: dict[str, bytes | None]) -> tuple[set[str], Report | None, MemoryStore]:

@@ -24,11 +24,6 @@ CONTENT = ChunkClass.CONTENT
 
 
 @pytest.fixture
-def faulty() -> FaultyStore:
-    return FaultyStore(MemoryStore())
-
-
-@pytest.fixture
 def repo(faulty: FaultyStore) -> Repository:
     return stores.new_repository(faulty)
 

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect
 
 from headstart import units
-from tests.kit import machine
+from tests.kit import browser, machine
 from tests.kit.machine import Machine
 from tests.kit.server import PASSWORD, SITE, SITE_PASSWORD, Server, Tenant
 
-CHROMIUM = "/usr/bin/chromium"
-pytestmark = pytest.mark.skipif(shutil.which(CHROMIUM) is None, reason="needs Debian's chromium")
+pytestmark = browser.NEEDED
 
 HOSTILE = "<script>document.title='owned'</script><img src=x onerror=alert(1)> \U0001f680 \u202eevil"
 ADMIN = "browsed-admin"
@@ -59,12 +57,7 @@ def fleet(server: Server) -> Fleet:
     return Fleet(tenant, host, {vm["name"]: vm["id"] for vm in tenant.admin.get("/v1/vms")})
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+chromium = browser.chromium
 
 
 @pytest.fixture
@@ -78,8 +71,7 @@ def open_(server: Server, chromium: Browser) -> Iterator[Open]:
             foreign.append(request.url)
 
     def said(message: ConsoleMessage) -> None:
-        # A status that is no success is told there, too: pages are allowed to be refused.
-        if message.type in ("error", "warning") and "Failed to load resource" not in message.text:
+        if browser.complains(message):
             complaints.append(message.text)
 
     def opened(theme: str = "light", size: dict[str, int] = WIDE, **options: Any) -> Page:

@@ -18,7 +18,7 @@ from headstart.store.server import ServerStore
 from headstart.wire.https import Client
 from tests.kit import hurried
 from tests.kit.server import Server
-from tests.server.test_faults import pack
+from tests.server.packs import pack
 
 MIB = 1 << 20
 KEY = "packs/00000000000000000000000000000001"

@@ -16,21 +16,15 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from headstart import errors
-from headstart.repository import layout
 from headstart.store.contract import Exists, Store
 from headstart.store.retrying import RetryingStore
 from headstart.store.server import ServerStore
 from headstart.wire.https import Client
 from tests.kit.postgres import Postgres
 from tests.kit.server import Server, Tenant
+from tests.server.packs import pack
 
 MIB = 1 << 20
-
-
-def pack(seed: int, size: int = 64 * 1024) -> bytes:
-    """Something that the server takes for a pack."""
-    block = hashlib.sha256(seed.to_bytes(8, "little")).digest()
-    return layout.header(layout.Kind.PACK) + block * (size // len(block))
 
 
 def store_of(tenant: Tenant, server: Server | None = None) -> ServerStore:

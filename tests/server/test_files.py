@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import pytest
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 from sqlalchemy import create_engine, delete, insert
 from starlette.requests import ClientDisconnect
 
@@ -35,14 +35,13 @@ from headstart.server.evidence import NoPicture
 from headstart.store.memory import MemoryStore
 from headstart.store.server import ServerStore
 from headstart.wire.https import Answer, Client
-from tests.kit import tenancy
+from tests.kit import browser, tenancy
 from tests.kit.server import PASSWORD as LOGIN
 from tests.kit.server import Person, Server, Tenant
 from tests.kit.stores import PASSWORD, QUICK
 from tests.restore import stored
-from tests.restore.files.test_contents import ext4, opened
+from tests.restore.files.images import ext4, opened
 
-CHROMIUM = "/usr/bin/chromium"
 HOSTILE = "<img src=x onerror=alert(1)>.html"
 LARGE = bytes(range(256)) * 12_000  # 3 MiB
 FILES = {
@@ -418,15 +417,10 @@ def test_a_download_that_is_given_up_is_closed_at_once_and_in_nobodys_way(spec: 
 # -- in a browser
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+chromium = browser.chromium
 
 
-@pytest.mark.skipif(shutil.which(CHROMIUM) is None, reason="needs Debian's chromium")
+@browser.NEEDED
 def test_browsed_and_downloaded_in_a_browser(shown: Shown, chromium: Browser) -> None:
     url = shown.server.identity.url
     context = chromium.new_context(ignore_https_errors=True, accept_downloads=True)

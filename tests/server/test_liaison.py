@@ -6,7 +6,6 @@ import json
 import logging
 import sqlite3
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 from unittest import mock
@@ -31,10 +30,7 @@ TWO = MIDNIGHT + 2 * HOUR
 DAY = 24 * HOUR
 
 
-@pytest.fixture
-def home() -> Iterator[Home]:
-    with homes.home() as made:
-        yield made
+home = homes.fresh
 
 
 @pytest.fixture

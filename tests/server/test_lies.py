@@ -117,10 +117,7 @@ LIES = {
 }
 
 
-@pytest.fixture
-def home() -> Iterator[Home]:
-    with homes.home() as made:
-        yield made
+home = homes.fresh
 
 
 @pytest.fixture(autouse=True)

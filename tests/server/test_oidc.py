@@ -17,7 +17,7 @@ from urllib.parse import urlencode, urlsplit
 import pyotp
 import pytest
 import urllib3
-from playwright.sync_api import ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import ConsoleMessage, Page, expect
 from sqlalchemy import create_engine, update
 
 from headstart import errors
@@ -25,13 +25,12 @@ from headstart.cli import server as cli
 from headstart.server import attempts, crossing, tables
 from headstart.server.sealing import Sealer
 from headstart.wire.https import Identity
-from tests.kit import tenancy
+from tests.kit import browser, tenancy
 from tests.kit.openid import OpenId
 from tests.kit.server import PASSWORD, Person, Server, Tenant
 
 BACK = "/login/oidc/back"
 COOKIE, SESSION = "__Host-headstart-oidc", "__Host-headstart"
-CHROMIUM = "/usr/bin/chromium"
 
 
 @dataclass(frozen=True, slots=True)
@@ -438,22 +437,20 @@ def test_what_is_said_of_a_provider_is_whole(monkeypatch: pytest.MonkeyPatch, tm
 @pytest.fixture
 def page(place: Place) -> Iterator[Page]:
     """At the end, no page of ours has broken the policy of contents, nor failed otherwise."""
-    if shutil.which(CHROMIUM) is None:
+    if shutil.which(browser.CHROMIUM) is None:
         pytest.skip("needs Debian's chromium")
     complaints: list[str] = []
 
     def said(message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning") and "Failed to load resource" not in message.text:
+        if browser.complains(message):
             complaints.append(message.text)
 
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        context = browser.new_context(base_url=place.server.identity.url, ignore_https_errors=True)
+    with browser.launched() as chromium:
+        context = chromium.new_context(base_url=place.server.identity.url, ignore_https_errors=True)
         opened = context.new_page()
         opened.set_default_timeout(30_000)
         opened.on("console", said)
         yield opened
-        browser.close()
     assert not complaints
 
 

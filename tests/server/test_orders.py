@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -31,10 +31,7 @@ from tests.server.joined import serving
 HOUR = 3600.0
 
 
-@pytest.fixture
-def home() -> Iterator[Home]:
-    with homes.home() as made:
-        yield made
+home = homes.fresh
 
 
 @pytest.fixture(scope="module")

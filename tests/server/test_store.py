@@ -37,7 +37,7 @@ from tests.kit.stores import PASSWORD, QUICK
 from tests.kit.waiting import wait_until
 from tests.repository import samples
 from tests.repository.samples import BLOCK, Image, noise
-from tests.server.test_faults import pack
+from tests.server.packs import pack
 
 STRUCTURE = b"opens no content"
 DAY = 86400.0

@@ -14,6 +14,7 @@ from headstart.hypervisor.memory import MemoryMachine, MemoryVm
 from headstart.hypervisor.names import Track
 from headstart.tracking.mark import Kind, Mark, Marks, Standing
 from headstart.tracking.tracker import Tracker
+from tests.hypervisor import subjects
 from tests.hypervisor.subjects import INSTALLATION, MemorySubject, QemuSubject, Subject
 
 BASE = Mark(Kind.BASE, "ba5e")
@@ -39,14 +40,7 @@ def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             yield running
 
 
-@pytest.fixture
-def machine(subject: Subject) -> Iterator[Machine]:
-    """A connection; a test may leave bitmaps behind, and nothing else."""
-    connection = subject.connect()
-    yield connection
-    connection.transact([Remove(disk, each.name) for disk, found in connection.bitmaps().items() for each in found])
-    connection.close()
-    assert subject.leftovers() == []
+machine = subjects.machine
 
 
 def nonces(subject: Subject) -> dict[str, str]:

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
 import random
-import signal
-import subprocess
-import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,31 +28,15 @@ from headstart.wire import nbd
 from headstart.wire.files import FileReader
 from tests.agentd import served as agents
 from tests.kit import appliance, places
-from tests.wire.test_nbd import sparse
+from tests.kit.nbd import SIZE, WRITTEN, qemu_nbd, sparse
 
-SIZE = 24 * MIB + 512
 BLOCK = 64 * KIB
-#: Data and holes, of whole pieces and of less.
-WRITTEN = [Extent(0, MIB + 4 * KIB), Extent(7 * MIB + 12 * KIB, 3 * MIB), Extent(20 * MIB, SIZE - 20 * MIB)]
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
     reader: Reader
     content: bytes
-
-
-@contextlib.contextmanager
-def qemu_nbd(image: Path) -> Iterator[nbd.Export]:
-    """``--fork`` returns when the server listens: its socket is there a moment earlier."""
-    with tempfile.TemporaryDirectory(prefix="headstart-") as folder:
-        socket, pid = Path(folder, "nbd"), Path(folder, "pid")
-        options = ["--format=raw", "--persistent", "--shared=8", "--fork", f"--socket={socket}", f"--pid-file={pid}"]
-        subprocess.run(["qemu-nbd", *options, str(image)], check=True)
-        try:
-            yield nbd.Export(socket, "")
-        finally:
-            os.kill(int(pid.read_text()), signal.SIGKILL)
 
 
 @contextlib.contextmanager

@@ -17,8 +17,8 @@ from headstart.volumes.lvm import PhysicalVolume
 from headstart.volumes.selection import Seen
 from headstart.volumes.volume import Volume
 from tests.kit import filetrees
-from tests.volumes import test_lvm
-from tests.volumes.test_lvm import Bytes
+from tests.volumes import metadata
+from tests.volumes.metadata import Bytes
 
 MIB = 1 << 20
 SIZE = 64 * MIB
@@ -218,7 +218,7 @@ def test_a_real_file_system_has_one_mark(tmp_path: Path) -> None:
 def groups(*texts: str, doubts: tuple[str, ...] = ()) -> dict[str, Volume]:
     bases = [volume.partition(f"disk{number}", "1", MIB, 500 * MIB) for number in range(2)]
     found = [
-        PhysicalVolume(test_lvm.IDS[number].replace("-", ""), base, texts[number], doubts[number] if doubts else "")
+        PhysicalVolume(metadata.IDS[number].replace("-", ""), base, texts[number], doubts[number] if doubts else "")
         for number, base in enumerate(bases)
     ]
     return {each.name: each for each in lvm.volumes(found)}
@@ -226,19 +226,19 @@ def groups(*texts: str, doubts: tuple[str, ...] = ()) -> dict[str, Volume]:
 
 def test_copies_of_a_group_that_differ() -> None:
     """LVM writes to one physical volume after the other."""
-    assert not groups(test_lvm.TEXT, test_lvm.TEXT)["vg0/root"].doubt
-    assert not groups(test_lvm.TEXT, "")["vg0/root"].doubt, "a physical volume may have no copy"
-    torn = groups(test_lvm.TEXT, test_lvm.TEXT.replace("seqno = 7", "seqno = 8"))
+    assert not groups(metadata.TEXT, metadata.TEXT)["vg0/root"].doubt
+    assert not groups(metadata.TEXT, "")["vg0/root"].doubt, "a physical volume may have no copy"
+    torn = groups(metadata.TEXT, metadata.TEXT.replace("seqno = 7", "seqno = 8"))
     assert "differ" in torn["vg0/root"].doubt and "differ" in torn["vg0/fast"].doubt
 
 
 def test_a_damaged_copy_or_table_below() -> None:
-    assert groups(test_lvm.TEXT, "", doubts=("", "damaged"))["vg0/root"].doubt == "damaged"
+    assert groups(metadata.TEXT, "", doubts=("", "damaged"))["vg0/root"].doubt == "damaged"
 
 
 def test_volumes_of_a_group_that_share_extents() -> None:
-    text = test_lvm.TEXT.replace('"pv0", 20', '"pv0", 11')
-    assert text != test_lvm.TEXT
+    text = metadata.TEXT.replace('"pv0", 20', '"pv0", 11')
+    assert text != metadata.TEXT
     found = groups(text, text)
     assert "shares extents" in found["vg0/root"].doubt and "shares extents" in found["vg0/fast"].doubt
 
@@ -246,8 +246,8 @@ def test_volumes_of_a_group_that_share_extents() -> None:
 def test_a_copy_of_a_physical_volume() -> None:
     """A restored disk that was attached to its VM: which one the guest uses, nothing tells."""
     bases = [volume.partition(f"disk{number}", "1", MIB, 500 * MIB) for number in range(3)]
-    first, second = (each.replace("-", "") for each in test_lvm.IDS)
-    told = [PhysicalVolume(its, base, test_lvm.TEXT) for its, base in zip((first, second, first), bases, strict=True)]
+    first, second = (each.replace("-", "") for each in metadata.IDS)
+    told = [PhysicalVolume(its, base, metadata.TEXT) for its, base in zip((first, second, first), bases, strict=True)]
     found = {each.name: each for each in lvm.volumes(told)}
     assert "have the same id" in found["vg0/root"].doubt and "have the same id" in found["vg0/fast"].doubt
     assert [disk for disk, _ in volume.covers(found["vg0/root"])] == ["disk0", "disk1"], "the first one"
@@ -275,7 +275,7 @@ def slow_crc(content: bytes | bytearray) -> int:
 
 @pytest.mark.parametrize(("place", "doubted"), [(None, False), (4096 + 512 + 100, True), (4096 + 200, True)])
 def test_checksums_of_lvm(place: int | None, doubted: bool) -> None:
-    content = bytearray(sealed(test_lvm.on_disk(test_lvm.TEXT.encode() + b"\0", 8192, 512)))
+    content = bytearray(sealed(metadata.on_disk(metadata.TEXT.encode() + b"\0", 8192, 512)))
     if place is not None:
         content[place] ^= 1
     found = lvm.physical_volume(volume.whole("disk0", 500 * MIB), Bytes(bytes(content)))
@@ -283,7 +283,7 @@ def test_checksums_of_lvm(place: int | None, doubted: bool) -> None:
 
 
 def test_a_copy_that_is_not_used() -> None:
-    content = bytearray(test_lvm.on_disk(test_lvm.TEXT.encode() + b"\0", 8192, 512))
+    content = bytearray(metadata.on_disk(metadata.TEXT.encode() + b"\0", 8192, 512))
     content[4096 + 60] = 1
     found = lvm.physical_volume(volume.whole("disk0", 500 * MIB), Bytes(bytes(content)))
     assert not found.text and not found.doubt

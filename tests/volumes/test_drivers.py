@@ -21,7 +21,7 @@ from headstart.volumes.filesystems.ntfs import Ntfs
 from headstart.volumes.filesystems.xfs import Xfs
 from headstart.volumes.parserprocess import _Disk
 from tests.kit import filetrees
-from tests.volumes.test_lvm import Bytes
+from tests.volumes.metadata import Bytes
 
 MIB = filetrees.MIB
 PIECES = 12

@@ -14,7 +14,7 @@ from headstart.volumes.mounts import Mounts
 from headstart.volumes.selection import Seen
 from headstart.volumes.volume import Volume
 from tests.kit import layouts
-from tests.volumes.test_lvm import Bytes
+from tests.volumes.metadata import Bytes
 
 
 def look(*images: Path) -> Seen:

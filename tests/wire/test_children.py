@@ -16,7 +16,7 @@ from headstart.volumes import confined, parserprocess
 from headstart.wire import children, nbd
 from headstart.wire.imageserver import Chain, ImageServer, Layer
 from tests.kit.waiting import wait_until
-from tests.volumes.test_lvm import Bytes
+from tests.volumes.metadata import Bytes
 
 SIZE = 1 << 20
 CONTENT = os.urandom(SIZE)

@@ -23,6 +23,7 @@ from headstart.extents import Extent
 from headstart.reading import PIECE_SIZE, Piece
 from headstart.units import GIB, KIB, MIB, TIB
 from headstart.wire import nbd
+from tests.kit.nbd import sparse
 
 #: A server may have to wait for its turn on a busy machine.
 START_SECONDS = 60
@@ -86,19 +87,6 @@ time.sleep(1000)
 def test_a_server_that_does_not_come_up_is_told() -> None:
     with pytest.raises(AssertionError, match="ended with 1"), serving("false", socket="SOCKET"):
         pass
-
-
-def sparse(path: Path, size: int, written: list[Extent]) -> bytes:
-    """A file with holes; its content."""
-    content = bytearray(size)
-    with path.open("wb") as file:
-        file.truncate(size)
-        for number, extent in enumerate(written):
-            data = random.Random(number).randbytes(extent.length)
-            content[extent.start : extent.end] = data
-            file.seek(extent.start)
-            file.write(data)
-    return bytes(content)
 
 
 def collect(pieces: Iterator[Piece]) -> dict[Extent, bytes | None]:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
@@ -16,25 +14,7 @@ import pytest
 from headstart import errors
 from headstart.wire.qga import LINE_LIMIT, Qga
 from tests.wire import scripted
-
-
-def requests(client: socket.socket) -> Iterator[dict[str, object]]:
-    rest = b""
-    while data := client.recv(65536):
-        *lines, rest = (rest + data).split(b"\n")
-        for line in lines:
-            yield json.loads(line.lstrip(b"\xff"))
-
-
-def answer(client: socket.socket, value: object) -> None:
-    client.sendall(json.dumps({"return": value}).encode() + b"\n")
-
-
-def synchronise(client: socket.socket, request: dict[str, object]) -> None:
-    found = re.search(r"\d+", str(request["arguments"]))
-    assert found is not None
-    client.sendall(b"\xff")
-    answer(client, int(found.group()))
+from tests.wire.scripted import answer, mute, requests, synchronise
 
 
 def obedient(client: socket.socket) -> None:
@@ -92,12 +72,6 @@ def crumbs(client: socket.socket) -> None:
             while True:
                 client.sendall(b" ")
                 time.sleep(0.01)
-
-
-def mute(client: socket.socket) -> None:
-    for request in requests(client):
-        if request["execute"] == "guest-sync-delimited":
-            synchronise(client, request)
 
 
 @pytest.mark.parametrize("script", [mute, crumbs])

@@ -12,7 +12,7 @@ from headstart.hypervisor import overlays
 from headstart.hypervisor.libvirt import overlaying
 from headstart.hypervisor.libvirt.overlaying import Overlaying
 from headstart.hypervisor.overlays import Place
-from tests.hypervisor.test_overlays import MINE, SIZE, cover
+from tests.hypervisor.covers import MINE, SIZE, cover
 
 
 class Domain:

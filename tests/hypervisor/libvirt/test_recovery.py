@@ -16,7 +16,7 @@ from headstart.hypervisor.libvirt.place import Place
 from headstart.hypervisor.libvirt.recovery import recover
 from headstart.wire import libvirt as wire
 from headstart.wire.libvirt import Domain
-from tests.hypervisor.libvirt.test_watch import URI, UUID
+from tests.hypervisor.libvirt.builtin import URI, UUID
 
 THAWED = ("the guest, frozen by a dead run, was thawed",)
 

@@ -19,10 +19,9 @@ from headstart.hypervisor.libvirt import watch, watch_process
 from headstart.hypervisor.libvirt.watch import Watch
 from headstart.wire import children
 from headstart.wire import libvirt as wire
+from tests.hypervisor.libvirt.builtin import URI, UUID
 
 THAW = b"thaw\n"
-#: The domain that this driver begins with (libvirt's src/test/test_driver.c).
-URI, UUID = "test:///default", "6695eb01-f6a4-8304-79aa-97f2502e193f"
 
 
 @dataclass(frozen=True, slots=True)

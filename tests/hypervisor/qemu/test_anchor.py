@@ -2,51 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from headstart.blocks import Blocks
-from headstart.hypervisor.contract import Migrating, Remove, Start, Stop
+from headstart.hypervisor.contract import Migrating, Remove, Start
 from headstart.hypervisor.inventory import Recorder
 from headstart.hypervisor.qemu import checkup
-from headstart.hypervisor.qemu.machine import QemuMachine
 from headstart.hypervisor.recording import Recording
 from tests.hypervisor.qemu import bare
+from tests.hypervisor.qemu.layered import BLOCK, DISK, arguments, connected, head, rotate
 from tests.hypervisor.subjects import INSTALLATION
-from tests.kit import disks, layers, travel
+from tests.kit import layers, travel
 from tests.kit.qmp import QmpError
 
 pytestmark = pytest.mark.vm
-
-DISK = "dev-data"
-BLOCK = 64 * 1024
-
-
-def head(folder: Path) -> Path:
-    return layers.cover(disks.make_filled(folder / "data.raw", 8 * disks.MIB), INSTALLATION)
-
-
-def arguments(path: Path) -> list[str]:
-    """As it is started now."""
-    return bare.disk("data", path.resolve(), "qcow2")
-
-
-@contextlib.contextmanager
-def connected(vm: bare.Bare) -> Iterator[QemuMachine]:
-    with vm.machine(layered=True) as machine:
-        machine.recover()
-        yield machine
-
-
-def rotate(vm: bare.Bare, name: str, *ended: str) -> None:
-    """A round: what was recorded before is in the image when it is over."""
-    with connected(vm) as machine:
-        machine.transact([Start(DISK, name), *(Stop(DISK, each) for each in ended)])
-        machine.settle([DISK])
 
 
 def depart(here: bare.Bare, there: bare.Bare) -> str:

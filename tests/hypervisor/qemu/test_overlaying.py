@@ -14,7 +14,7 @@ from headstart.hypervisor.overlays import Place
 from headstart.hypervisor.qemu.overlaying import Overlaying
 from headstart.wire.qmp import Qmp
 from tests.hypervisor.qemu import bare
-from tests.hypervisor.qemu.test_anchor import BLOCK, DISK, arguments, connected, head, rotate
+from tests.hypervisor.qemu.layered import BLOCK, DISK, arguments, connected, head, rotate
 from tests.kit import layers
 
 pytestmark = pytest.mark.vm

@@ -14,7 +14,7 @@ from headstart.restore.booting.domain import DomainInstance
 from headstart.restore.booting.hold import Hold
 from headstart.wire import libvirt as wire
 from headstart.wire.libvirt import Domain
-from tests.hypervisor.libvirt.test_watch import URI, UUID
+from tests.hypervisor.libvirt.builtin import URI, UUID
 
 
 @pytest.fixture

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import subprocess
 import uuid
-from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,22 +15,11 @@ from headstart.repository.manifest import Excluded
 from headstart.restore.files import guestpath
 from headstart.restore.files.contents import Contents
 from headstart.restore.files.filetree import Troubles
-from tests.kit import disks, filetrees, stores
-from tests.restore import stored
-from tests.volumes import test_lvm
+from tests.kit import disks, filetrees
+from tests.restore.files.images import ext4, opened
+from tests.volumes import metadata
 
 MIB = filetrees.MIB
-
-
-@contextlib.contextmanager
-def opened(images: Mapping[str, Path], *excluded: Excluded) -> Iterator[Contents]:
-    """``excluded``: of the last disk."""
-    repo = stores.new_repository()
-    manifest = stored.store_snapshot(repo, {name: image.read_bytes() for name, image in images.items()})
-    *others, last = manifest.disks
-    manifest = dataclasses.replace(manifest, disks=(*others, dataclasses.replace(last, excluded=excluded)))
-    with Contents(repo, manifest) as contents:
-        yield contents
 
 
 def children() -> set[str]:
@@ -56,14 +42,6 @@ def partitioned(image: Path, table: str, *parts: tuple[int, Path]) -> Path:
             file.seek(sector * 512)
             file.write(part.read_bytes())
     return image
-
-
-def ext4(folder: Path, name: str, files: Mapping[str, bytes], *options: str, kind: str = "ext4") -> Path:
-    tree = folder / f"tree of {name}"
-    for path, content in files.items():
-        (tree / path).parent.mkdir(parents=True, exist_ok=True)
-        (tree / path).write_bytes(content)
-    return filetrees.make(kind, folder / name, 16 * MIB, "-d", tree, *options)
 
 
 ROOT = {"etc/hosts": b"of the root", "usr/bin/true": b"", "home/hidden": b"under the mount"}
@@ -293,8 +271,8 @@ def test_a_blank_disk_has_no_files(tmp_path: Path) -> None:
 
 def test_a_volume_group_that_makes_no_sense_spoils_nothing_else(tmp_path: Path) -> None:
     """Here it says that it lies far outside of its disk."""
-    told = test_lvm.TEXT.replace('"pv0", 10', '"pv0", 100000').replace("segment_count = 2", "segment_count = 1")
-    (tmp_path / "lvm").write_bytes(test_lvm.on_disk(told.encode(), 8192, 512))
+    told = metadata.TEXT.replace('"pv0", 10', '"pv0", 100000').replace("segment_count = 2", "segment_count = 1")
+    (tmp_path / "lvm").write_bytes(metadata.on_disk(told.encode(), 8192, 512))
     with opened({"vda": ext4(tmp_path, "root", ROOT), "vdb": tmp_path / "lvm"}) as contents:
         assert read(contents, "/etc/hosts") == b"of the root"
         assert {each.name for each in contents.volumes} == {"vda", "vdb", "vg0/root", "vg0/fast", "vg0/small"}

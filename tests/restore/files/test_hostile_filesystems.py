@@ -28,7 +28,7 @@ from headstart.store.local import LocalStore
 from headstart.volumes import confined, filesystem
 from tests.kit import filetrees, stores
 from tests.restore import stored
-from tests.volumes.test_lvm import Bytes
+from tests.volumes.metadata import Bytes
 
 MIB = filetrees.MIB
 ALL = guestpath.parse("c0ffee:vda:/")
