@@ -356,25 +356,39 @@ def test_attributes_in_other_records_of_ntfs(tmp_path: Path) -> None:
 
 
 def test_what_files_of_ntfs_were_called_once_is_no_name(tmp_path: Path) -> None:
-    """It stands in blocks of the directory that are no longer used."""
+    """It stands in blocks of the directory that are no longer used; also of what was deleted and made again."""
     image = filetrees.make("ntfs", tmp_path / "image", 16 * MIB)
     with filetrees.served("ntfs-3g", image, tmp_path / "mnt") as mnt:
         many, other = mnt / "many", mnt / "other"
         many.mkdir()
         other.mkdir()
-        names = [f"file-{number}-{'x' * 60}" for number in range(200)]
+        names = [f"file-{number}-{'x' * 60}" for number in range(199, -1, -1)]
         for name in names:
             (many / name).touch()
         os.link(many / names[0], other / "linked")
+        for name in (deleted := [name for name in names[50:150] if name >= "file-9"]):
+            (many / name).unlink()
         for name in names[50:150]:
-            (many / name).rename(other / name) if name < "file-9" else (many / name).unlink()
+            if name not in deleted:
+                (many / name).rename(other / name)
         there = [sorted(each.name for each in folder.iterdir()) for folder in (many, other)]
+
+    def listed(name: str) -> list[str]:
+        return sorted(entry.name for entry in driver.entries(in_root(driver)[name].number))
+
     driver = Ntfs(Bytes(image.read_bytes()))
-    nodes = in_root(driver)
-    raw = [each.info.name.name.decode() for each in driver.fs.open_dir(inode=nodes["many"].number)]
+    raw = [each.info.name.name.decode() for each in driver.fs.open_dir(inode=in_root(driver)["many"].number)]
     assert len({*raw} - {".", ".."}) > len(there[0]), "nothing stands there: the test shows nothing"
     for name, expected in zip(("many", "other"), there, strict=True):
-        assert sorted(entry.name for entry in driver.entries(nodes[name].number)) == expected
+        assert listed(name) == expected
+    with filetrees.served("ntfs-3g", image, tmp_path / "mnt") as mnt:
+        for name in deleted:  # each has the record that it had
+            (mnt / "many" / name).touch()
+    driver = Ntfs(Bytes(image.read_bytes()))
+    raw_again = driver.fs.open_dir(inode=in_root(driver)["many"].number)
+    old = {each.info.name.name.decode() for each in raw_again if each.info.meta is None}
+    assert old & {*deleted}, "the library knows all of them: the test shows nothing"
+    assert listed("many") == sorted(there[0] + deleted)
 
 
 def pieces_told_or_refused(data: bytearray, node: Node) -> None:

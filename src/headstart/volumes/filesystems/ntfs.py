@@ -139,25 +139,35 @@ class Ntfs(Tsk):
                 for run in attribute:
                     self.run(run)
         for name, its, file in super().names(number):
-            if self._is_called(number, name, its, file):
-                yield name, its, file
+            try:
+                now = self._now(its, file)
+                is_called = now is not None and self._is_called(number, name, its, now)
+            except (Malformed, OSError):
+                now, is_called = file, True
+            if is_called:
+                yield name, its, now
+
+    def _now(self, number: int, file: Any) -> Any:
+        """What is in its record now; None if nothing is. Of two entries of one name and one record the library gives
+        the first, and that may be of a file that was deleted before another got both."""
+        if file.info.meta is not None:
+            return file
+        sequence, flags = struct.unpack_from("<H4xH", self._raw_record(number), 0x10)
+        if not flags & _IN_USE:
+            return None
+        return file if sequence == file.info.name.meta_seq else self._meta(number)
 
     def _is_called(self, directory: int, name: str, number: int, file: Any) -> bool:
         """Whether a file says so too. The library reads also the blocks of a directory that it no longer uses, in which
-        stands what files were called that were deleted or renamed. True where it cannot be told."""
-        try:
-            record = self._raw_record(number)
-            if file.info.meta is None:
-                sequence, flags = struct.unpack_from("<H4xH", record, 0x10)
-                return bool(flags & _IN_USE and sequence == file.info.name.meta_seq)
-            attributes = list(_attributes(record))
-            its = [each.value for each in attributes if each.kind == _NAME and each.value is not None]
-            if any(each.kind == _LIST for each in attributes):
-                found = [each.info for each in file if int(each.info.type) == _NAME]
-                its += [bytes(file.read_random(0, each.size, each.type, each.id)) for each in found]
-            return any(_names(each, directory, name) for each in its)
-        except (Malformed, OSError):
+        stands what files were called that were deleted or renamed. Raises where it cannot be told."""
+        if file.info.meta is None:
             return True
+        attributes = list(self._record(number))
+        its = [each.value for each in attributes if each.kind == _NAME and each.value is not None]
+        if any(each.kind == _LIST for each in attributes):
+            found = [each.info for each in file if int(each.info.type) == _NAME]
+            its += [bytes(file.read_random(0, each.size, each.type, each.id)) for each in found]
+        return any(_names(each, directory, name) for each in its)
 
     def _require_whole(self, file: Any) -> None:
         """The library passes over other records that it cannot read."""
