@@ -493,22 +493,26 @@ def test_all_names_of_fat(tmp_path: Path) -> None:
         b"\xe5".ljust(32, b"x"),
         *(fat_entry(name, number, 0, kind=0x10) for number, name in enumerate((b"FOLDER     ", b"CUT        "), 70)),
         *(fat_entry(name, number, 0, kind=0x10) for number, name in enumerate((b"ENDED      ", b"NOTHING    "), 72)),
+        fat_entry(b"CAMERA     ", 74, 0, kind=0x10),
     )
     dots = (fat_entry(b".          ", 70, 0, kind=0x10), fat_entry(b"..         ", 0, 0, kind=0x10))
     files = [fat_entry(b"F%-10d" % number, 2, 3) for number in range(15)]
     image.put(*dots, *files[:14], cluster=70)
     image.put(files[14], bytes(32 * 15), cluster=80)
     image.put(*dots, *files[:14], cluster=71)
-    image.put(*dots, bytes(32), *files[:13], cluster=72)
-    image.put(bytes(512), cluster=73)
-    for chain in ((70, 80, 0xFFFF), (71, 0), (72, 0xFFFF), (73, 0xFFFF), (2, 0xFFFF)):
+    image.put(*dots, files[0], bytes(32), *files[1:13], cluster=72)
+    image.put(*[bytes(32)] * 16, cluster=73)
+    image.put(*dots, files[0], bytes(32), *[b"\xaa" * 32, b"Text of before. " * 2] * 6, cluster=74)
+    for chain in ((70, 80, 0xFFFF), (71, 0), (72, 0xFFFF), (73, 0xFFFF), (74, 0xFFFF), (2, 0xFFFF)):
         image.take(*chain)
     driver = image.opened()
     nodes = in_root(driver)
     files_there = ["ÄA.TXT", "ÖA.TXT", "\N{GREEK SMALL LETTER SIGMA}AB.TXT", "lower.txt", "BADDATE.TXT", "TORN.TXT"]
-    assert list(nodes) == [*files_there, "FOLDER", "CUT", "ENDED", "NOTHING"]
+    assert list(nodes) == [*files_there, "FOLDER", "CUT", "ENDED", "NOTHING", "CAMERA"]
     assert [entry.name for entry in driver.entries(nodes["FOLDER"].number)] == [f"F{number}" for number in range(15)]
-    for name in ("CUT", "ENDED", "NOTHING", "lower.txt"):
+    for name, expected in (("CAMERA", ["F0"]), ("ENDED", ["F0", ""])):
+        assert [entry.name for entry in driver.entries(nodes[name].number)] == expected
+    for name in ("CUT", "NOTHING", "lower.txt"):
         with pytest.raises(Malformed):
             list(driver.entries(nodes[name].number))
 
@@ -616,3 +620,8 @@ def test_what_is_damaged_on_exfat_is_told(tmp_path: Path) -> None:
     inside = list(driver.entries(nodes["row"].number))
     assert [entry.name for entry in inside] == [f"f{number}" for number in range(80)]
     assert {driver.details(entry.node.number).runs for entry in inside} == {(Run(0, 4, image.place(root + 40)),)}
+    for behind, expected in (([b"\xc5" * 32], ["f0"]), (files[1], ["f0", ""])):
+        image.put(root + 20, 0, [*files[0], bytes(32), *behind])
+        image.put(root + 20, 4 + len(behind), [bytes(32)] * (256 - 4 - len(behind)))
+        driver = image.opened()
+        assert [entry.name for entry in driver.entries(in_root(driver)["row"].number)] == expected

@@ -20,6 +20,7 @@ _REMEMBERED = 500_000
 #: Levels of directories; a guest's system could hardly use deeper ones (PATH_MAX is 4096).
 DEEPEST = 2000
 _FOLDING = ("ntfs", "vfat", "exfat")
+_UNNAMED = "it is damaged, and has names that cannot be told"
 _DRIVE = re.compile(r"[A-Za-z]:/")
 
 
@@ -149,8 +150,9 @@ class FileTree:
         """What ``files_in`` leaves out, in words."""
         names = self._names(directory)
         bad = [name[:LONGEST_NAME] for name in names.nodes if not is_name(name)]
-        return [f"it has a file of the name {name!r}, which cannot be one" for name in bad] + [
-            f"it has several files of the name {name!r}, of which one is shown" for name in names.repeated
+        told = [f"it has a file of the name {name!r}, which cannot be one" if name else _UNNAMED for name in bad]
+        return told + [
+            f"it has several files of the name {name!r}, of which one is shown" for name in names.repeated if name
         ]
 
     def _names(self, directory: File) -> _Names:

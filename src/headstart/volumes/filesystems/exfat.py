@@ -19,8 +19,8 @@ from headstart.volumes.filesystems.tsk import unknown, written
 _ENTRY = 32
 #: A file is described by one, where its content is by the next, and its name by those behind it.
 _FILE, _STREAM, _NAME = 0x85, 0xC0, 0xC1
-#: Of all that are in use, and of those that belong to another before them.
-_IN_USE, _SECONDARY = 0x80, 0xC0
+#: Of those that belong to another before them.
+_SECONDARY = 0xC0
 _DIRECTORY = 0x10
 #: Of a stream: its clusters lie in a row, and stand in no table.
 _IN_A_ROW = 0x02
@@ -61,6 +61,9 @@ class Exfat:
             its = at // _ENTRY | flag
             name = _name(described)
             yield Entry(name, _node(its, described[0], described[1]) if name else unknown(its))
+        behind = itertools.pairwise(entry for _, entry in entries)
+        if fat.seems_cut(_is_plausible(file, stream) for file, stream in behind):
+            yield Entry("", unknown(number))
 
     def details(self, number: int) -> Details:
         node = self.node(number)
@@ -113,14 +116,13 @@ class Exfat:
 
 
 def _sets(entries: _Entries) -> Iterator[tuple[int, list[bytes]]]:
-    """The entries of each file: where the first stands, and all of them, or less if something else comes between."""
+    """The entries of each file: where the first stands, and all of them, or less if something else comes between. Up to
+    the end of the directory."""
     described: list[bytes] = []
-    first, missing, ended = 0, 0, False
+    first, missing = 0, 0
     for at, entry in entries:
-        kind = entry[0]
-        if ended and kind & _IN_USE:
-            raise Malformed("a directory with names behind its end")
-        ended = ended or not kind
+        if not (kind := entry[0]):
+            break
         if missing and kind & _SECONDARY == _SECONDARY:
             described.append(entry)
             missing -= 1
@@ -134,6 +136,11 @@ def _sets(entries: _Entries) -> Iterator[tuple[int, list[bytes]]]:
             described = []
     if missing:
         yield first, described
+
+
+def _is_plausible(file: bytes, stream: bytes) -> bool:
+    """No bytes of a picture: there are as many entries as the name is long."""
+    return file[0] == _FILE and stream[0] == _STREAM and file[1] == 1 + -(-stream[3] // 15) > 1
 
 
 def _name(described: list[bytes]) -> str:

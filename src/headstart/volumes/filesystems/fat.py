@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from headstart.volumes.filesystem import Details, Entry, Kind, Malformed, Node, Source
 from headstart.volumes.filesystems.clusters import Clusters
 from headstart.volumes.filesystems.sourcefile import read_runs
+from headstart.volumes.filesystems.tsk import unknown
 
 _ENTRY = 32
 _DELETED = 0xE5
@@ -23,6 +24,8 @@ _VOLUME_LABEL, _DIRECTORY = 0x08, 0x10
 _PART, _LAST = 0x0F, 0x40
 #: The name, or what follows its dot, is shown in small letters.
 _SMALL_NAME, _SMALL_EXTENSION = 0x08, 0x10
+#: In short ones, beside bytes of letters that are no ASCII.
+_NOT_IN_NAMES = {*range(32), *b'"*+,./:;<=>?[\\]|', *range(ord("a"), ord("z") + 1)} - {0x05}
 _LONGEST_DIRECTORY = 65536 * _ENTRY
 #: What short names are written in: which it was is told nowhere. It has a letter for each byte.
 _CODE_PAGE = "cp437"
@@ -65,8 +68,11 @@ class Fat:
         return _node(number, self._entry(number)) if number else ROOT
 
     def entries(self, number: int) -> Iterator[Entry]:
-        for place, entry, name in _names(self._directory(number)):
+        left = self._directory(number)
+        for place, entry, name in _names(left):
             yield Entry(name, _node(place // _ENTRY, entry))
+        if seems_cut(self._is_plausible(entry) for _, entry in left):
+            yield Entry("", unknown(number))
 
     def details(self, number: int) -> Details:
         node = self.node(number)
@@ -87,6 +93,19 @@ class Fat:
     def _cluster(self, entry: bytes) -> int:
         high, low = struct.unpack_from("<H4xH", entry, 20)
         return int(high << 16 | low if self._first else low)
+
+    def _is_plausible(self, entry: bytes) -> bool:
+        """No bytes of a picture."""
+        cluster = self._cluster(entry)
+        date, size = struct.unpack_from("<H2xI", entry, 24)
+        return (
+            not _NOT_IN_NAMES & {*entry[:11]}
+            and not entry[11] & (_VOLUME_LABEL | 0xC0)
+            and not entry[12] & ~(_SMALL_NAME | _SMALL_EXTENSION)
+            and 1 <= date >> 5 & 15 <= 12
+            and size <= (0 if not cluster or entry[11] & _DIRECTORY else self._clusters.count * self._clusters.size)
+            and (not cluster or 2 <= cluster < self._clusters.count + 2)
+        )
 
     def _directory(self, number: int) -> Iterator[tuple[int, bytes]]:
         """Where its entries stand, and what."""
@@ -112,14 +131,23 @@ def entries(place: int, area: bytes) -> Iterator[tuple[int, bytes]]:
         yield place + at, area[at : at + _ENTRY]
 
 
+def seems_cut(behind: Iterable[bool]) -> bool:
+    """Whether names stand behind the end of a directory, or something is wrong there. All systems stop at the end, and
+    cameras leave there what was in a cluster before; but a part of a directory may also have become zeroes."""
+    try:
+        return any(behind)
+    except Malformed:
+        return True
+
+
 def _names(entries: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes, str]]:
+    """Up to the end of the directory."""
     parts: list[bytes] = []
-    missing, check, ended = 0, -1, False
+    missing, check = 0, -1
     for place, entry in entries:
-        if ended and entry[0] not in (0, _DELETED):
-            raise Malformed("a directory with names behind its end")
-        if entry[0] in (0, _DELETED):
-            ended = ended or not entry[0]
+        if not entry[0]:
+            return
+        if entry[0] == _DELETED:
             parts = []
         elif entry[11] & 0x3F == _PART:
             number = entry[0] & 0x3F
