@@ -200,9 +200,14 @@ def test_links_stay_within_the_guest(tmp_path: Path) -> None:
 
 def test_what_cannot_be_told_is_asked_for(tmp_path: Path) -> None:
     one, two = (ext4(tmp_path, name, ROOT) for name in ("one", "two"))
-    with opened({"a": one, "b": two}) as contents:
+    data = ext4(tmp_path, "data", {"file": b"of a disk without a system"})
+    with opened({"1": data, "2": data, "a": one, "b": two}) as contents:
         with pytest.raises(errors.NotFound, match=r"Several volumes .*a \(ext4\), b \(ext4\)"):
             read(contents, "/etc/hosts")
+        assert read(contents, "1:/file") == b"of a disk without a system"
+        process = contents.system(contents.volume("1"))._parser._process
+        assert [each.mounted for each in contents.seen()] == [""] * 4
+        assert contents.system(contents.volume("1"))._parser._process is process, "it was ended while it was in use"
         with pytest.raises(errors.NotFound, match=r"There is no volume 'vdc'"):
             read(contents, "vdc:/x")
         with pytest.raises(errors.NotFound, match=r"neither a path"):

@@ -147,6 +147,7 @@ class Contents:
         systems: list[FileSystem] = []
         idle: FileSystem | None = None
         for each in readable:
+            is_known = each.name in self._systems
             try:
                 opened.append(self.system(each))
             except (errors.Unsupported, BrokenFileSystem, errors.Damaged) as error:
@@ -156,7 +157,7 @@ class Contents:
                 systems.append(opened[-1])
                 if len(systems) > 1:
                     break
-            else:
+            elif not is_known:  # else it is asked nothing, and whoever uses it goes on
                 if idle:
                     idle.rest()  # a guest may have thousands of volumes, and each has a process
                 idle = opened[-1]
