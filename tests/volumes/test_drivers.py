@@ -340,6 +340,10 @@ def test_attributes_in_other_records_of_ntfs(tmp_path: Path) -> None:
             for number in range(400):
                 pieces.seek(number * 8192)
                 pieces.write(bytes([number % 255 + 1]) * 4096)
+        (mnt / "links").mkdir()
+        links = [f"{number}".zfill(100) for number in range(12)]
+        for link in links:
+            os.link(mnt / "noted", mnt / "links" / link)
     data = bytearray(image.read_bytes())
     record = data.index(b"to be a secret") // 1024 * 1024
     (standard,) = struct.unpack_from("<H", data, record + 0x14)
@@ -353,6 +357,22 @@ def test_attributes_in_other_records_of_ntfs(tmp_path: Path) -> None:
     with pytest.raises(NotSupported, match="EFS"):
         driver.details(nodes["secret"].number)
     pieces_told_or_refused(data, nodes["pieces"])
+    number, root = nodes["noted"].number, driver.root
+    assert not driver._is_called(root, "another", number, driver._meta(number))
+    for at in records_of(data, nodes["noted"]):
+        driver = Ntfs(Bytes(bytes(data[:at] + bytes(1024) + data[at + 1024 :])))
+        assert sorted(entry.name for entry in driver.entries(nodes["links"].number)) == links
+
+
+def records_of(data: bytearray, node: Node) -> list[int]:
+    """Those beside its first."""
+    found = [
+        at
+        for at in range(0, len(data), 1024)
+        if data[at : at + 4] == b"FILE" and struct.unpack_from("<Q", data, at + 0x20)[0] & (1 << 48) - 1 == node.number
+    ]
+    assert len(found) > 1, "it has no other records: the test shows nothing"
+    return found
 
 
 def test_what_files_of_ntfs_were_called_once_is_no_name(tmp_path: Path) -> None:
@@ -401,13 +421,7 @@ def pieces_told_or_refused(data: bytearray, node: Node) -> None:
 
     read = whole(data)
     assert all(read[at : at + 4096] == bytes([at // 8192 % 255 + 1]) * 4096 for at in range(0, node.size, 8192))
-    records = [
-        at
-        for at in range(0, len(data), 1024)
-        if data[at : at + 4] == b"FILE" and struct.unpack_from("<Q", data, at + 0x20)[0] & (1 << 48) - 1 == node.number
-    ]
-    assert len(records) > 2, "it has no other records: the test shows nothing"
-    for at in records:
+    for at in records_of(data, node):
         for record in (bytes(1024), data[at : at + 510] + b"??" + data[at + 512 : at + 1024]):
             damaged = bytearray(data)
             damaged[at : at + 1024] = record

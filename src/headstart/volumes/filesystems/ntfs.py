@@ -164,10 +164,11 @@ class Ntfs(Tsk):
             return True
         attributes = list(self._record(number))
         its = [each.value for each in attributes if each.kind == _NAME and each.value is not None]
+        are_all = True
         if any(each.kind == _LIST for each in attributes):
-            found = [each.info for each in file if int(each.info.type) == _NAME]
-            its += [bytes(file.read_random(0, each.size, each.type, each.id)) for each in found]
-        return any(_names(each, directory, name) for each in its)
+            its, lists = _values(file, _NAME), _values(file, _LIST)
+            are_all = bool(lists) and len(its) >= sum(map(_listed_names, lists))
+        return not are_all or any(_names(each, directory, name) for each in its)
 
     def _require_whole(self, file: Any) -> None:
         """The library passes over other records that it cannot read."""
@@ -257,6 +258,24 @@ def _attributes(record: bytearray) -> Iterator[_Attribute]:
             raise Malformed("a file record that makes no sense")
         yield _attribute(bytes(record[at : at + length]), kind)
         at += length
+
+
+def _values(file: Any, kind: int) -> list[bytes]:
+    """Of attributes in any record that the library can read: it passes over the others."""
+    found = [each.info for each in file if int(each.info.type) == kind]
+    return [bytes(file.read_random(0, each.size, each.type, each.id)) for each in found]
+
+
+def _listed_names(told: bytes) -> int:
+    """How many names a list of a file's attributes has."""
+    at = count = 0
+    while at + 8 <= len(told):
+        kind, length = struct.unpack_from("<IH", told, at)
+        if length < 24:
+            raise Malformed("a file record that makes no sense")
+        count += kind == _NAME
+        at += length
+    return count
 
 
 def _names(told: bytes, directory: int, name: str) -> bool:
