@@ -206,7 +206,8 @@ def _go_on() -> None:
     """From now on. What says nothing for longer is in a loop, and whoever would end it may have been killed."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     _, most = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + _SECONDS, most))
+    wanted = int(used.ru_utime + used.ru_stime) + _SECONDS
+    resource.setrlimit(resource.RLIMIT_CPU, (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most))
 
 
 def _confine() -> None:

@@ -429,9 +429,11 @@ def test_what_no_system_call_takes_is_not_believed(told: dict[str, Any]) -> None
 
 
 CONFINED = """
-import os, socket
+import os, resource, socket
 from headstart.volumes import parserprocess
+resource.setrlimit(resource.RLIMIT_CPU, (60, 60))  # as where whoever runs it has one
 parserprocess._confine()
+parserprocess._go_on()
 def tried(what):
     try:
         what()
@@ -439,7 +441,8 @@ def tried(what):
         return "refused"
     return "allowed"
 print(tried(lambda: open("/etc/hosts")), tried(lambda: socket.socket()), tried(lambda: os.fork() or os._exit(0)),
-      tried(lambda: os.kill(os.getppid(), 0)), os.environ.get("HEADSTART_PASSWORD"))
+      tried(lambda: os.kill(os.getppid(), 0)), os.environ.get("HEADSTART_PASSWORD"),
+      resource.getrlimit(resource.RLIMIT_CPU)[0])
 """
 
 
@@ -454,7 +457,7 @@ def test_what_parses_can_do_little_else(monkeypatch: pytest.MonkeyPatch, tree: P
     said = process.stdout.read().decode().split()
     parser.close()
     others = "refused" if os.geteuid() == 0 else "allowed"  # a process of the same user can be signalled
-    assert said == ["refused", "refused", "refused", others, "None"]
+    assert said == ["refused", "refused", "refused", others, "None", "60"]
 
 
 def test_the_process_that_parses_is_confined(tree: Path) -> None:
