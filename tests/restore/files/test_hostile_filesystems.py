@@ -221,13 +221,16 @@ def test_absurd_sizes(tree: Path, tmp_path: Path) -> None:
 def test_an_archive_promises_no_more_than_there_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checked: bool
 ) -> None:
-    """``checked``: by the driver; else by us, whatever it says."""
+    """``checked``: by the driver; else by us, whatever it says. What Linux has grown by truncate(2) is sound."""
     (tmp_path / "tree").mkdir()
-    (tmp_path / "tree/small").write_bytes(b"hello")
+    for name in ("small", "grown"):
+        (tmp_path / "tree" / name).write_bytes(b"hello")
     image = filetrees.make("ext4", tmp_path / "image", 8 * MIB, "-O", "inline_data", "-d", tmp_path / "tree")
-    edit(image, f"set_inode_field small size {1 << 60 if checked else 5}")
+    edit(image, f"set_inode_field small size {1 << 60 if checked else 5}", "set_inode_field grown size 5000")
     copied = Copied()
     with (tmp_path / "tar").open("wb") as stream, contents_of(image) as contents:
+        _, grown = contents.find(guestpath.parse("c0ffee:vda:/grown"))
+        assert grown.system.read(grown.details(), 0, 9000) == b"hello" + bytes(4995)
         tree, top = contents.find(guestpath.parse("c0ffee:vda:/small"))
         details = top.details() if not checked else None
         if details is not None:
