@@ -29,8 +29,9 @@ from headstart.wire import children
 #: Seconds in which it may say nothing, and bytes that it may ask for, for one answer.
 SILENT_SECONDS = 60.0
 MOST_NEEDED = 64 << 30
-#: Bytes of one answer in parts, which take many times as much here, and what each part counts beside its length.
-MOST_TOLD = 256 << 20
+#: Bytes of one answer in parts, which take many times as much here, and of one with the names of a directory; and what
+#: each part counts beside its length.
+MOST_TOLD, MOST_NAMES = 256 << 20, 512 << 20
 _A_PART = 1000
 #: What is read at once of a file whose content only the driver can tell, and how large it may be, in volumes.
 _PIECE = 1 << 20
@@ -113,7 +114,7 @@ class Parser:
         deadline = math.inf if self._seconds is None else time.monotonic() + self._seconds
         try:
             self._put(process, parserframes.CALL, json.dumps({"call": name, **told}).encode(), deadline)
-            return self._answer(process, deadline)
+            return self._answer(process, deadline, MOST_NAMES if name == "entries" else MOST_TOLD)
         except (EOFError, BrokenPipeError):
             raise self._died(process) from None
         except (ValueError, TypeError, KeyError, RecursionError) as error:
@@ -125,7 +126,7 @@ class Parser:
             self.close()  # in the middle of an answer
             raise
 
-    def _answer(self, process: subprocess.Popen[bytes], deadline: float) -> Any:
+    def _answer(self, process: subprocess.Popen[bytes], deadline: float, most: int) -> Any:
         replies = cast(BinaryIO, process.stdout)
         parts: list[Any] = []
         needed = told_bytes = 0
@@ -146,8 +147,8 @@ class Parser:
                     self._put(process, parserframes.BYTES, read, deadline)
             elif kind == parserframes.PART:
                 told_bytes += len(body) + _A_PART
-                if told_bytes > MOST_TOLD:
-                    raise ValueError(f"more than {MOST_TOLD >> 20} MiB of names or pieces at once")
+                if told_bytes > most:
+                    raise ValueError(f"more than {most >> 20} MiB of names or pieces at once")
                 parts += json.loads(body)
             elif failure is not None:
                 raise failure  # whatever was made of it

@@ -382,6 +382,7 @@ def test_a_parser_that_was_taken_over_can_do_no_more(
 
 def test_no_more_is_told_of_several_files_than_memory_has_room_for(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few = "from headstart.volumes import parserprocess; parserprocess._MOST_TOGETHER = 1; parserprocess.main('ext4')"
+    (tree / "\N{GREEK SMALL LETTER ALPHA}\udcff").touch()
     with contents_of(image_of(tree)) as contents:
         files, top = contents.find(ALL)
         top.system.close()
@@ -390,6 +391,12 @@ def test_no_more_is_told_of_several_files_than_memory_has_room_for(tree: Path, m
         top.system.announce(numbers)
         assert top.system.details(numbers[0]).node.size == 7 and not top.system._fetched
         assert top.system.details(numbers[1]).node.size == 7
+        monkeypatch.setattr(confined, "MOST_TOLD", 1)
+        names = {entry.name for entry in top.system.entries(top.node.number)}
+        assert names == {*os.listdir(tree), "lost+found"}, "of names more may be told"
+        monkeypatch.setattr(confined, "MOST_NAMES", 1)
+        with pytest.raises(confined.BrokenFileSystem, match="at once"):
+            top.system.entries(top.node.number)
 
 
 LOOP = """
