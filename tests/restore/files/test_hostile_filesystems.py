@@ -393,7 +393,7 @@ def test_no_more_is_told_of_several_files_than_memory_has_room_for(tree: Path, m
         assert top.system.details(numbers[1]).node.size == 7
         monkeypatch.setattr(confined, "MOST_TOLD", 1)
         names = {entry.name for entry in top.system.entries(top.node.number)}
-        assert names == {*os.listdir(tree), "lost+found"}, "of names more may be told"
+        assert names == {*names_in(tree), "lost+found"}, "of names more may be told"
         monkeypatch.setattr(confined, "MOST_NAMES", 1)
         with pytest.raises(confined.BrokenFileSystem, match="at once"):
             top.system.entries(top.node.number)
