@@ -37,10 +37,10 @@ demo: setup
 demo-server: setup
 	$(PYTHON) -m bench.demo_server $(if $(STAY),--stay)
 
-# Four at a time on two cores: tests that boot no VM wait a lot. With three guests at a time, tests of load and of times fail.
+# Four at a time on two cores, and three guests at a time: tests wait a lot. What looks at times is "alone".
 test: lint
 	$(PYTHON) -m pytest -n 4 --dist loadfile -m "not vm and not long and not alone and not package" --junitxml build/times/fast.xml
-	$(PYTHON) -m pytest -n 2 --dist loadfile -m "vm and not long and not alone" --junitxml build/times/vm.xml
+	$(PYTHON) -m pytest -n 3 --dist loadfile -m "vm and not long and not alone" --junitxml build/times/vm.xml
 	$(PYTHON) -m pytest -m "alone and not long" --junitxml build/times/alone.xml
 
 times: setup
