@@ -178,9 +178,10 @@ def test_a_server_that_was_away_for_days_is_told_everything_once(
         server.kill()
         wait_until(lambda: standing(home)["state"] == "away")
         for day in range(1, 6):
-            home.now = MIDNIGHT + day * DAY + HOUR
+            one = home.now = MIDNIGHT + day * DAY + HOUR
             vm.write("a", day)
             wait_until(lambda: home.pass_time(61) and home.verbs()[-1:] == ["precopy"])
+            wait_until(lambda: home.pass_time(61) and home.series.minutes("web", one, home.now))  # noqa: B023
             home.now = TWO + day * DAY
             wait_until(lambda: len(home.snapshots()) == 2 * (day + 1))  # noqa: B023
         assert home.content([each for each in home.snapshots() if each.vm == "web"][-1]) == vm.data("a")
