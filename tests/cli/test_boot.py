@@ -64,6 +64,7 @@ def test_a_move_that_fails(
         overlays=SimpleNamespace(again=True, kept=kept),
         served=None,
         place=SimpleNamespace(variables=None),
+        derived=SimpleNamespace(consoles=()),
     )
     source: Any = SimpleNamespace(repo=None, manifest=None)
     session: Any = SimpleNamespace(output=SimpleNamespace(note=lambda note: None))
