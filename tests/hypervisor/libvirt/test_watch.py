@@ -99,7 +99,7 @@ class Guest:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *answers: int | None) -> None:
         self.answers = list(answers)
-        self.may_answer = threading.Event()
+        self.asked, self.may_answer = threading.Event(), threading.Event()
         wire._serve_events()
         monkeypatch.setattr(watch_process, "AGAIN_SECONDS", 0.0)
         # This driver has no keepalive.
@@ -107,6 +107,7 @@ class Guest:
         monkeypatch.setattr(libvirt.virDomain, "fsThaw", self.thaw)
 
     def thaw(self, *_: object) -> int:
+        self.asked.set()
         assert self.may_answer.wait(20)
         answer = self.answers.pop(0)
         if answer is None:
@@ -148,6 +149,27 @@ def test_a_freeze_that_came_after_it_was_thawed(monkeypatch: pytest.MonkeyPatch,
     watching.thawing.join()
     assert len(guest.answers) == 2 and note.exists()
     watching.finish()
+    watching.thawing.join()
+    assert guest.answers == [] and not note.exists()
+
+
+def test_a_freeze_that_is_tried_again_is_not_undone_by_the_first(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    guest, note = Guest(monkeypatch, None, 2), tmp_path / "note"
+    note.touch()
+    watching = watch_process.Watch(URI, UUID, -1)
+    watching.obey({"frozen": 0.0, "note": str(note)})
+    watching.look()
+    first = watching.thawing
+    assert guest.asked.wait(20)
+    watching.obey({"frozen": 60.0, "note": str(note)})
+    guest.may_answer.set()
+    assert first is not None
+    first.join(20)
+    assert guest.answers == [2] and note.exists(), "what was under way is the last"
+    watching.finish()
+    assert watching.thawing is not None
     watching.thawing.join()
     assert guest.answers == [] and not note.exists()
 

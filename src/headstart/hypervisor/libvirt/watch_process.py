@@ -95,7 +95,7 @@ class Link:
 
 @dataclass(slots=True, eq=False)
 class Freeze:
-    """The guest is frozen, or about to be. ``over``: it was, and is thawed."""
+    """The guest is frozen, or about to be. ``over``: it was, and is thawed, or is frozen anew."""
 
     deadline: float
     thaw: bytes
@@ -128,6 +128,8 @@ class Watch:
             if self.job is not None:
                 self.spilled, self.ended = "", False
         if "frozen" in order:
+            if self.frozen is not None:
+                self.frozen.over = True  # an order to thaw that is still given would undo the next freeze
             self.frozen = None if order["frozen"] is None else _freeze(order)
         if "started" in order:
             self.started = order["started"]
@@ -167,7 +169,7 @@ class Watch:
         before = self.thawing
 
         def thaw(domain: Any) -> None:
-            if domain.fsThaw() or last:
+            if not freeze.over and (domain.fsThaw() or last):
                 freeze.over = True
                 forget(freeze.note)
 
